@@ -1,0 +1,47 @@
+"""Conversations as data: what every policy reads and every training example is made of."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from collections.abc import Sequence
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: Role
+    text: str
+    tokens: tuple[int, ...] = ()
+    """Assistant turns: the ids as sampled, end-of-turn excluded; they are used instead of encoding `text` again."""
+
+
+Conversation = tuple[Turn, ...]
+"""System turn, then user and assistant turns in alternation. Conversations only ever grow at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a policy says."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    """As sampled, end-of-turn excluded; empty for scripted policies."""
+
+
+class Policy(Protocol):
+    """Whatever can act: a language model, a script, a person."""
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None) -> list[Action]:
+        """One action per conversation, each of which ends with a user turn.
+
+        Args:
+            conversations: any number of them, of any lengths, in any order from call to call; the result for one must
+                not depend on which others are beside it.
+            seeds: one per conversation, for sampling; a policy that is greedy ignores them.
+
+        Raises:
+            ValueError: a conversation does not end with a user turn.
+        """
+        ...

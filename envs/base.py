@@ -1,0 +1,109 @@
+"""What an environment is to the rest of the project: tasks, the text environment, and the suite that makes both.
+
+A suite is a family of tasks that share an engine and a grammar. It lists its tasks, makes environments that play them,
+states its action templates and brings an expert where it has one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium
+from gymnasium import spaces
+
+Info = dict[str, Any]
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One game. Equal identity means the same game, whatever the other fields say."""
+
+    suite: str
+    identity: str
+    """Hash of what defines the game (for `household`, its PDDL problem), 16 hex digits."""
+    type: str
+    split: str
+    room: str
+    """Room, scene or map; empty when the suite has none."""
+    seed: int
+    """With `type` and `split`, enough for the suite to make the game again."""
+    version: str
+    """Version of the suite's generator and engine."""
+    goal: str
+    """The goal as the agent reads it, without a trailing full stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionTemplate:
+    """One form that an action can take."""
+
+    text: str
+    """For example ``take {object} from {receptacle}``; braces mark what is filled in."""
+    kind: str
+    """``move`` (changes where the agent is), ``look`` (only reveals), or ``act`` (changes the world)."""
+
+
+class Expert(Protocol):
+    """A scripted policy for one episode, deciding from the visible text alone."""
+
+    def act(self, observation: str) -> str:
+        """The next action, given the newest observation. The first call gets the opening observation."""
+        ...
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """A text environment on the Gymnasium API.
+
+    `reset` takes the task in ``options={"task": task}``; without it, `seed` picks a task of the train split.
+    Both `reset` and `step` return an `info` with
+
+    * ``task``: the `Task` being played,
+    * ``won``: whether the goal is reached,
+    * ``invalid``: whether the last action was not understood or refused (False after reset),
+    * ``score``: progress in [0, 1]; 1 exactly when won.
+
+    Admissible commands are *not* in `info`: no policy sees them. `admissible()` is there for humans and for checks.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium declares it so)
+    observation_space: spaces.Space[str] = spaces.Text(min_length=0, max_length=100_000)
+    action_space: spaces.Space[str] = spaces.Text(min_length=1, max_length=1_000)
+
+    def admissible(self) -> Sequence[str]:
+        """Commands that the engine would accept now, sorted. Not for policies."""
+        raise NotImplementedError(f"{type(self).__name__} does not list admissible commands")
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """A family of tasks."""
+
+    name: str
+    version: str
+    types: tuple[str, ...]
+    """Task types, in the order in which reports list them."""
+    groups: Mapping[str, tuple[str, ...]]
+    """Named sets of types, for example ``easy`` and ``hard``."""
+    templates: tuple[ActionTemplate, ...]
+    """The action forms listed once in the prompt."""
+    instructions: str
+    """One or two sentences that open the prompt."""
+    max_steps: int
+    """Default step limit of an episode."""
+
+    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
+        """`count` tasks of a split, spread evenly over `types` (all when empty), always the same for the same arguments.
+
+        `start` skips that many tasks *per type*, so that disjoint lists can be cut from one split.
+        """
+        ...
+
+    def make(self) -> TextEnv:
+        """A fresh environment that can play any task of the suite, one after the other."""
+        ...
+
+    def expert(self) -> Expert:
+        """A fresh expert for one episode. Raises `NotImplementedError` when the suite has none."""
+        ...
