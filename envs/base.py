@@ -4,6 +4,7 @@ A suite is a family of tasks that share an engine and a grammar. It lists its ta
 states its action templates and brings an expert where it has one.
 """
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -68,8 +69,8 @@ class TextEnv(gymnasium.Env[str, str]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium declares it so)
-    observation_space: spaces.Space[str] = spaces.Text(min_length=0, max_length=100_000)
-    action_space: spaces.Space[str] = spaces.Text(min_length=1, max_length=1_000)
+    observation_space: spaces.Space[str] = spaces.Text(100_000, min_length=0, charset=string.printable)
+    action_space: spaces.Space[str] = spaces.Text(1_000, min_length=0, charset=string.printable)
 
     def admissible(self) -> Sequence[str]:
         """Commands that the engine would accept now, sorted. Not for policies."""
@@ -94,7 +95,7 @@ class Suite(Protocol):
     """Default step limit of an episode."""
 
     def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
-        """`count` tasks of a split, spread evenly over `types` (all when empty), always the same for the same arguments.
+        """`count` tasks of a split, spread evenly over `types` (all when empty), the same for the same arguments.
 
         `start` skips that many tasks *per type*, so that disjoint lists can be cut from one split.
         """

@@ -23,10 +23,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the resumable state lives")
     parser.add_argument("--tokens", type=float, default=DEFAULTS.tokens, help="training length, padding included")
     parser.add_argument("--layers", type=int, default=DEFAULTS.layers)
+    parser.add_argument("--threads", type=int, default=DEFAULTS.threads)
     parser.add_argument("--no-memory", action="store_true", help="the control: same episodes, never a memory block")
     parser.add_argument("--export", type=Path, help="write a transformers folder here at the end")
     args = parser.parse_args()
-    settings = replace(DEFAULTS, tokens=int(args.tokens), layers=args.layers, memory=not args.no_memory)
+    settings = replace(DEFAULTS, tokens=int(args.tokens), layers=args.layers, threads=args.threads, memory=not args.no_memory)
     run = Pretraining(settings, args.folder)
     if run.resume():
         print(f"resumed at {run.tokens / 1e6:.2f}M tokens")

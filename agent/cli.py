@@ -1,0 +1,346 @@
+"""The command line: parses, calls one library function per command, prints what it returns.
+
+Nothing heavy is imported before a command runs, so that help is instant. This is the one module that reaches `training`,
+inside the functions that need it.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.assemble import Assembled
+    from agent.recall import Recall
+    from agent.runner import RunSettings
+    from envs import Suite, Task
+
+_EXPECTED = (ValueError, LookupError, OSError, ImportError, NotImplementedError, RuntimeError)
+"""Errors that say what, where and what to do; anything else is a bug and keeps its traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        args.act(args)
+    except KeyboardInterrupt:
+        print("\nstopped; nothing is lost: the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has had enough: `relive … | head`
+    except _EXPECTED as error:
+        if os.environ.get("RELIVE_DEBUG"):
+            raise
+        text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+        print(f"relive {args.command}: {text}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="relive",
+        description="An agent that acts in text worlds, remembers what it lived through, and learns from it.",
+        epilog="Start with: relive envs play household   (be the policy yourself)   or   make demo",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = commands.add_parser("run", help="play tasks and add every episode to a memory")
+    _add_policy(run)
+    _add_tasks(run, split="train")
+    run.add_argument("--memory", type=Path, required=True, help="folder of the memory; made if it is not there")
+    run.set_defaults(act=_run)
+
+    evaluate = commands.add_parser("eval", help="measure a policy; every task once, memory read-only")
+    _add_policy(evaluate)
+    _add_tasks(evaluate, split="test")
+    evaluate.add_argument("--memory", type=Path, help="folder of a memory to retrieve from; none without it")
+    evaluate.add_argument("--out", type=Path, required=True, help="run directory; given again, the run goes on")
+    evaluate.set_defaults(act=_evaluate)
+
+    learn = commands.add_parser("learn", help="the cycle: play, remember, fine-tune, keep what is no worse")
+    learn.add_argument("--out", type=Path, required=True, help="run directory; given again, the run goes on")
+    learn.add_argument("--memory", type=Path, help="an existing memory to go on with (default: one in the run directory)")
+    _add_settings(learn)
+    learn.set_defaults(act=_learn)
+
+    train = commands.add_parser("train", help="fine-tune one adapter on the successes in a memory")
+    train.add_argument("--memory", type=Path, required=True, help="folder of the memory")
+    train.add_argument("--out", type=Path, required=True, help="folder of the new adapter; must not exist")
+    _add_settings(train)
+    train.set_defaults(act=_train)
+
+    memory = commands.add_parser("memory", help="look into a memory")
+    views = memory.add_subparsers(dest="view", required=True, metavar="what")
+    stats = views.add_parser("stats", help="what it holds, and what was found damaged")
+    search = views.add_parser("search", help="what an agent with this goal would be shown, and why")
+    search.add_argument("goal", help="for example 'put a hot mug in cabinet'")
+    search.add_argument("--k", type=int, default=5, help="number of episodes (default 5)")
+    search.add_argument("--all-outcomes", action="store_true", help="failures too")
+    show = views.add_parser("show", help="one episode, step by step")
+    show.add_argument("episode", help="its id, or how it begins")
+    for view, act in ((stats, _memory_stats), (search, _memory_search), (show, _memory_show)):
+        view.add_argument("--memory", type=Path, required=True, help="folder of the memory")
+        view.set_defaults(act=act)
+
+    envs = commands.add_parser("envs", help="the worlds: list them, play one yourself, check one")
+    whats = envs.add_subparsers(dest="what", required=True, metavar="what")
+    whats.add_parser("list", help="suites, their task types and groups").set_defaults(act=_envs_list)
+    play = whats.add_parser("play", help="be the policy yourself")
+    play.add_argument("suite", nargs="?", default="household")
+    play.add_argument("--split", default="train", help="train, valid or test (default train)")
+    play.add_argument("--type", default="", help="task type; the first one by default")
+    play.add_argument("--number", type=int, default=0, help="which task of the type (default 0)")
+    play.set_defaults(act=_envs_play)
+    check = whats.add_parser("check", help="does a suite keep the contract?")
+    check.add_argument("suite", nargs="?", default="household")
+    check.set_defaults(act=_envs_check)
+    return parser
+
+
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("who acts")
+    group.add_argument("--policy", default="local", help="local (a language model, default), expert or random")
+    group.add_argument("--model", default="bundled", help="bundled (default), a transformers folder, or a hub name")
+    group.add_argument("--adapter", type=Path, help="folder of a PEFT adapter")
+    group.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    group.add_argument("--dtype", default="float32", help="float32 (default) or bfloat16")
+    group.add_argument("--k", type=int, default=2, help="past episodes shown (default 2; 0 for none)")
+    group.add_argument("--budget", type=int, default=1500, help="tokens of the memory block at most (default 1500)")
+
+
+def _add_tasks(parser: argparse.ArgumentParser, split: str) -> None:
+    group = parser.add_argument_group("what is played")
+    group.add_argument("--suite", default="household", help="see: relive envs list (default household)")
+    group.add_argument("--split", default=split, help=f"train, valid or test (default {split})")
+    group.add_argument("--types", default="", help="task types or groups, by comma; all by default")
+    group.add_argument("--tasks", type=int, default=60, help="number of tasks, spread over the types (default 60)")
+    group.add_argument("--start", type=int, default=0, help="skip so many tasks of each type")
+    group.add_argument("--max-steps", type=int, default=0, help="actions per episode (default: the suite's)")
+    group.add_argument("--batch", type=int, default=16, help="episodes at once (default 16); never changes a result")
+    group.add_argument("--workers", type=int, default=0, help="environment processes (default 0: in this process)")
+    group.add_argument("--seed", type=int, default=0, help="base of all random numbers (default 0)")
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, help="TOML file with settings")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="one setting, e.g. recall.k=4 (repeatable)"
+    )
+
+
+def _suite_and_tasks(args: argparse.Namespace) -> "tuple[Suite, list[Task]]":
+    from envs import get_suite
+
+    suite = get_suite(args.suite)
+    types: list[str] = []
+    for name in filter(None, (part.strip() for part in args.types.split(","))):
+        types += suite.groups.get(name, (name,))
+    return suite, suite.tasks(args.split, args.tasks, types, args.start)
+
+
+def _assembled(args: argparse.Namespace, suite: "Suite") -> "tuple[Assembled, RunSettings]":
+    from agent.assemble import PolicySettings, assemble
+    from agent.runner import RunSettings
+
+    settings = RunSettings(max_steps=args.max_steps, batch=args.batch, workers=args.workers, seed=args.seed)
+    policy = PolicySettings(
+        args.policy, args.model, str(args.adapter) if args.adapter else "", args.temperature, args.dtype
+    )
+    return assemble(policy, suite, args.batch, {"k": args.k, "budget": args.budget, "seed": args.seed}), settings
+
+
+def _recall(args: argparse.Namespace, suite: "Suite", made: "Assembled", memory: Any, purpose: Any) -> "Recall":
+    from agent.recall import Recall, RecallSettings
+    from agent.runner import spec_of
+
+    return Recall(memory, spec_of(suite), made.count, RecallSettings(k=args.k, budget=args.budget), purpose)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from agent.evaluate import table
+    from agent.report import console, results_table, watched
+    from agent.runner import Runner, play_all
+    from memory import ExperienceMemory, Purpose
+
+    suite, tasks = _suite_and_tasks(args)
+    made, settings = _assembled(args, suite)
+    with ExperienceMemory.open(args.memory, mode="create") as memory, watched("playing", len(tasks)) as live:
+        runner = Runner(suite, made.policy, made.actor, settings, _recall(args, suite, made, memory, Purpose.ACT))
+
+        def keep(episode: Any) -> None:
+            memory.add(episode)
+            live.announce("episode", episode)
+
+        episodes = play_all(runner, tasks, keep)
+        rows = table(episodes, suite.groups, lambda i: memory.meta(i).task.type)
+    console().print(results_table(rows, f"{len(episodes)} episodes added to {args.memory}"))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from agent.evaluate import table
+    from agent.report import console, results_table
+    from agent.rundir import RunDirectory, measure
+    from agent.runner import Runner
+    from memory import ExperienceMemory, Purpose
+
+    suite, tasks = _suite_and_tasks(args)
+    made, settings = _assembled(args, suite)
+    memory = ExperienceMemory.open(args.memory) if args.memory else None
+    recall = _recall(args, suite, made, memory, Purpose.EVALUATE) if memory else None
+    described = {
+        "suite": args.suite, "version": suite.version, "split": args.split, "types": args.types, "tasks": args.tasks,
+        "start": args.start, "max_steps": args.max_steps, "seed": args.seed, "actor": made.actor,
+        "memory": str(args.memory) if args.memory else None, "position": recall.position if recall else None,
+    }  # fmt: skip
+    directory = RunDirectory(args.out, described)
+    from agent.report import LiveProgress
+
+    with LiveProgress() as live:
+        live.announce("phase", "evaluating")
+        runner = Runner(suite, made.policy, made.actor, settings, recall)
+        episodes = measure(directory, "episodes", runner, tasks, live.announce)
+    rows = table(episodes, suite.groups, (lambda i: memory.meta(i).task.type) if memory else {})
+    directory.write("metrics.json", {"rows": rows, "clock": runner.clock})
+    console().print(results_table(rows, f"{args.split} split, episodes in {args.out / 'episodes'}"))
+
+
+def _learn(args: argparse.Namespace) -> None:
+    from agent.report import LiveProgress, console
+    from agent.settings import load
+    from training.learn import Learner, LearnSettings
+
+    settings = load(LearnSettings, args.config, args.set)
+    with LiveProgress() as live:
+        learner = Learner(args.out, settings, args.memory, live.announce)
+        rounds = learner.run()
+    for r in rounds:
+        verdict = "adopted" if r.adopted else "rolled back" if r.candidate else "nothing to learn from"
+        gate = f", validation {100 * r.gate['difference']:+.1f} points" if r.gate else ""
+        console().print(
+            f"round {r.round}: {100 * r.success:.1f} % of {r.episodes} solved, memory {r.memory_size}, "
+            f"{r.candidate or 'no adapter'} {verdict}{gate}"
+        )
+    in_force = learner.adapter
+    console().print(f"in force: {learner.adapter_folder(in_force) if in_force else 'the bare model'}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from agent.report import LiveProgress, console
+    from agent.settings import load
+    from training.learn import LearnSettings, train_from_memory
+
+    settings = load(LearnSettings, args.config, args.set)
+    with LiveProgress() as live:
+        manifest = train_from_memory(settings, args.memory, args.out, live.announce)
+    console().print(
+        f"{args.out}: {manifest['examples']} examples, loss {manifest['loss_first']} → {manifest['loss_last']}, "
+        f"{manifest['seconds']} s"
+    )
+
+
+def _memory_stats(args: argparse.Namespace) -> None:
+    from agent.report import console
+    from memory import ExperienceMemory
+
+    with ExperienceMemory.open(args.memory) as memory:
+        console().print(str(memory.stats()))
+
+
+def _memory_search(args: argparse.Namespace) -> None:
+    from agent.report import console
+    from memory import ExperienceMemory, Purpose, Query, Viewer
+
+    # A viewer from outside: no task of its own, and nothing held out is shown to it.
+    viewer = Viewer("command line", "command line", "", args.goal, Purpose.ACT)
+    with ExperienceMemory.open(args.memory) as memory:
+        for hit in memory.search(Query(args.goal, k=args.k, successes_only=not args.all_outcomes), viewer):
+            entry = memory.meta(hit.episode_id)
+            verdict = "success" if entry.success else "failure"
+            console().print(
+                f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}\n"
+                f"       rank {hit.why.considered}; {hit.why.firewalled} closer ones kept back by the firewall, "
+                f"{hit.why.filtered} filtered; {'all entries compared' if hit.why.exact else 'candidates from the index'}"
+            )
+
+
+def _memory_show(args: argparse.Namespace) -> None:
+    from agent.report import console
+    from memory import ExperienceMemory
+
+    with ExperienceMemory.open(args.memory) as memory:
+        ids = [e.episode_id for e in memory.entries() if e.episode_id.startswith(args.episode)]
+        if len(ids) != 1:
+            raise LookupError(
+                f"{len(ids)} episodes in {args.memory} begin with {args.episode!r}: give more of the id "
+                "(relive memory search shows ids)"
+            )
+        episode = memory.get(ids[0])
+    out = console()
+    out.print(f"{episode.id}: {episode.task.goal} ({episode.task.type}, {episode.task.split}, {episode.task.room})")
+    actor = " ".join(filter(None, (episode.actor.policy, episode.actor.model, episode.actor.adapter)))
+    out.print(f"{actor}: {episode.outcome.reason} after {len(episode.steps)} steps {episode.outcome.detail}\n")
+    for step in episode.steps:
+        for hit in step.retrieved:
+            out.print(f"(retrieved {hit.episode}, {hit.score:.3f})")
+        out.print(f"{step.observation}\n\n> {step.action}{'   (refused)' if step.invalid else ''}")
+    out.print(episode.final_observation)
+
+
+def _envs_list(args: argparse.Namespace) -> None:
+    from agent.report import console
+    from envs import get_suite, suite_names
+
+    for name in suite_names():
+        suite = get_suite(name)
+        console().print(f"{name} ({suite.version}), {suite.max_steps} steps at most")
+        for group, types in suite.groups.items():
+            console().print(f"  {group}: {', '.join(types)}")
+
+
+def _envs_play(args: argparse.Namespace) -> None:
+    from agent.report import console
+    from envs import get_suite
+
+    suite, out = get_suite(args.suite), console()
+    task = suite.tasks(args.split, 1, [args.type or suite.types[0]], args.number)[0]
+    env = suite.make()
+    seen, _ = env.reset(options={"task": task})
+    out.print("[dim]'help!' lists what is possible now (policies never see it), 'quit!' ends[/dim]\n")
+    out.print(seen)
+    for _ in range(suite.max_steps):
+        try:
+            action = input("\n> ").strip()
+        except EOFError:
+            break
+        if action == "quit!":
+            break
+        if action == "help!":
+            out.print(", ".join(env.admissible()))
+            continue
+        seen, _, terminated, truncated, info = env.step(action)
+        out.print(seen)
+        if terminated or truncated:
+            out.print("Solved." if info["won"] else "Over.")
+            break
+    env.close()
+
+
+def _envs_check(args: argparse.Namespace) -> None:
+    from agent.report import console
+    from envs import check_env, get_suite
+
+    findings = check_env(get_suite(args.suite))
+    for finding in findings:
+        console().print(str(finding))
+    if any(not finding.passed for finding in findings):
+        raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

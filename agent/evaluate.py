@@ -1,0 +1,123 @@
+"""From episodes to a table that cannot be misread: success per type with intervals, steps, invalid actions, retrieval."""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from memory.episode import Episode, StopReason
+
+
+def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, 95 % by default; (0, 1) when nothing was tried.
+
+    Source: E. B. Wilson, Journal of the American Statistical Association 22 (1927).
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Results of one group of episodes. Rates are in [0, 1]."""
+
+    name: str
+    n: int
+    """Episodes, environment errors left out."""
+    successes: int
+    low: float
+    """Lower end of the 95 % Wilson interval of the success rate."""
+    high: float
+    steps: float
+    """Mean number of actions."""
+    invalid: float
+    """Share of actions that the environment refused."""
+    right_type: float | None
+    """Share of retrieved episodes whose procedure (task type) was the right one; None when nothing was retrieved."""
+    errors: int
+    """Episodes lost to environment errors."""
+
+    @property
+    def success(self) -> float:
+        """Success rate."""
+        return self.successes / self.n if self.n else 0.0
+
+
+def summarise(name: str, episodes: Sequence[Episode], type_of: Mapping[str, str] | Callable[[str], str | None]) -> Row:
+    """One row from episodes.
+
+    Args:
+        name: of the row.
+        episodes: any number.
+        type_of: task type of a retrieved episode, by its id; for reporting only.
+    """
+    look = type_of.get if isinstance(type_of, Mapping) else type_of
+    played = [e for e in episodes if e.outcome.reason is not StopReason.ENVIRONMENT_ERROR]
+    won = sum(e.success for e in played)
+    actions = sum(len(e.steps) for e in played)
+    right = [look(r.episode) == e.task.type for e in played for s in e.steps for r in s.retrieved]
+    low, high = wilson(won, len(played))
+    return Row(
+        name,
+        len(played),
+        won,
+        low,
+        high,
+        actions / len(played) if played else 0.0,
+        sum(s.invalid for e in played for s in e.steps) / actions if actions else 0.0,
+        sum(right) / len(right) if right else None,
+        len(episodes) - len(played),
+    )
+
+
+def table(
+    episodes: Sequence[Episode],
+    groups: Mapping[str, Sequence[str]],
+    type_of: Mapping[str, str] | Callable[[str], str | None],
+) -> list[Row]:
+    """A row per task type, then one per group, then one for all."""
+    by_type: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        by_type.setdefault(episode.task.type, []).append(episode)
+    known = [t for types in groups.values() for t in types]
+    rows = [
+        summarise(t, by_type[t], type_of) for t in [*known, *(t for t in by_type if t not in known)] if t in by_type
+    ]
+    for group, types in groups.items():
+        members = [e for t in types for e in by_type.get(t, [])]
+        if members and len(by_type) > 1:
+            rows.append(summarise(group, members, type_of))
+    return [*rows, summarise("all", episodes, type_of)]
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two policies on the same tasks."""
+
+    n: int
+    difference: float
+    """Success rate of the first minus that of the second, in [-1, 1]."""
+    low: float
+    """Lower end of a 95 % bootstrap interval over tasks."""
+    high: float
+
+
+def paired(first: Sequence[Episode], second: Sequence[Episode], draws: int = 2000, seed: int = 0) -> Paired:
+    """Difference in success on the tasks that both played, environment errors left out.
+
+    Raises:
+        ValueError: they have no task in common.
+    """
+    played = [
+        {e.task.identity: e.success for e in episodes if e.outcome.reason is not StopReason.ENVIRONMENT_ERROR}
+        for episodes in (first, second)
+    ]
+    gaps = [int(won) - int(played[1][task]) for task, won in played[0].items() if task in played[1]]
+    if not gaps:
+        raise ValueError("the two runs have no task in common, so they cannot be compared: play both on one task list")
+    rng = random.Random(seed)
+    means = sorted(sum(rng.choices(gaps, k=len(gaps))) / len(gaps) for _ in range(draws))
+    return Paired(len(gaps), sum(gaps) / len(gaps), means[int(0.025 * draws)], means[int(0.975 * draws) - 1])

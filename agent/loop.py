@@ -1,0 +1,138 @@
+"""One episode, from the first observation to the record of it.
+
+`live` is a generator: it yields what it needs (a reset, an action, a step) and is sent the answer, so that one screen of
+code serves one episode in a plain `for` loop as well as hundreds in an event-driven batch. A failed episode is data: errors of
+the environment and of the policy are thrown into the generator and end up in the outcome.
+"""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from agent.conversation import Action, Conversation
+from agent.prompt import PromptSpec, begin, extend
+from agent.recall import Recalled
+from envs import EnvironmentFailure, Reply, Task
+from memory.episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+
+
+@dataclass(frozen=True, slots=True)
+class NeedReset:
+    """The environment is to start this task. Answer: a `Reply`."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class NeedAction:
+    """The policy is to continue this conversation. Answer: an `Action`."""
+
+    conversation: Conversation
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeedStep:
+    """The environment is to do this. Answer: a `Reply`."""
+
+    action: str
+
+
+class PolicyFailure(RuntimeError):
+    """The policy could not act: it raised, or the conversation no longer fits."""
+
+
+Need = NeedReset | NeedAction | NeedStep
+Living = Generator[Need, Any, Episode]
+
+
+def task_record(task: Task) -> TaskRecord:
+    """The task as the memory keeps it."""
+    return TaskRecord(
+        task.suite, task.identity, task.type, task.split, task.room, task.seed, task.version, task.goal
+    )
+
+
+def draw_seed(run_seed: int, identity: str, step: int) -> int:
+    """A seed that depends on the run, the task and the step, never on the order of arrival."""
+    digest = hashlib.blake2b(f"{run_seed}/{identity}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def live(
+    task: Task,
+    spec: PromptSpec,
+    actor: Actor,
+    recall: Callable[[TaskRecord], Recalled] | None,
+    max_steps: int,
+    run_seed: int = 0,
+    memory_position: int = -1,
+) -> Living:
+    """Lives through one task and returns the episode.
+
+    Args:
+        task: what to do.
+        spec: the suite's part of the prompt.
+        actor: who acts, for the record.
+        recall: what past episodes to show; None for none.
+        max_steps: actions at most.
+        run_seed: base of all random numbers.
+        memory_position: log position that `recall` reads, for the record.
+
+    Yields:
+        `NeedReset` once, then `NeedAction` and `NeedStep` in turn. `EnvironmentFailure` and `PolicyFailure` may be thrown in.
+    """
+    record, began, started = task_record(task), time.time(), time.monotonic()
+    spent = {"policy": 0.0, "environment": 0.0, "retrieval": 0.0}
+    steps: list[Step] = []
+    seen, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
+
+    def lap(part: str, since: float) -> None:
+        spent[part] += time.monotonic() - since
+
+    try:
+        now = time.monotonic()
+        reply: Reply = yield NeedReset(task)
+        spent["environment"] += reply.seconds
+        seen, now = reply.observation, time.monotonic()
+        recalled = recall(record) if recall else Recalled()
+        lap("retrieval", now)
+        conversation = begin(spec, seen, recalled.demonstrations)
+        for index in range(max_steps):
+            now = time.monotonic()
+            action: Action = yield NeedAction(conversation, draw_seed(run_seed, task.identity, index))
+            lap("policy", now)
+            reply = yield NeedStep(action.text)
+            spent["environment"] += reply.seconds
+            shown = recalled.retrieved if index == 0 else ()
+            invalid = bool(reply.info.get("invalid", False))
+            steps.append(Step(seen, action.text, reply.reward, invalid, action.tokens, shown))
+            seen = reply.observation
+            conversation = extend(conversation, action, seen)
+            score = float(reply.info.get("score", 0.0))
+            outcome = Outcome(False, score, StopReason.STEP_LIMIT)
+            if reply.info.get("won"):
+                outcome = Outcome(True, 1.0, StopReason.SOLVED)
+                break
+            if reply.terminated or reply.truncated:
+                outcome = Outcome(False, score, StopReason.FAILED)
+                break
+    except EnvironmentFailure as error:
+        outcome = Outcome(False, outcome.score, StopReason.ENVIRONMENT_ERROR, str(error))
+    except PolicyFailure as error:
+        outcome = Outcome(False, outcome.score, StopReason.POLICY_ERROR, str(error))
+    spent["total"] = time.monotonic() - started
+    return Episode(
+        id=uuid.uuid4().hex[:16],
+        task=record,
+        steps=tuple(steps),
+        final_observation=seen,
+        outcome=outcome,
+        actor=actor,
+        memory_position=memory_position,
+        started=began,
+        timings=spent,
+    )

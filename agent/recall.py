@@ -1,0 +1,84 @@
+"""From a task to the demonstrations in its prompt: the same function for acting, evaluating and training.
+
+Static retrieval, as in the paper: once, at the start, by the text of the goal. The task type is never part of the query
+and never a filter.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.prompt import Demonstration, PromptSpec, demonstration, fit
+from memory import ExperienceMemory, Purpose, Query, Viewer
+from memory.episode import Retrieved, TaskRecord
+from memory.retrieve import EntryMeta
+
+
+@dataclass(frozen=True, slots=True)
+class RecallSettings:
+    """What is retrieved and how much of it is shown."""
+
+    k: int = 2
+    """Number of episodes; 0 turns memory off."""
+    budget: int = 1500
+    """Tokens of the memory block at most; what does not fit is left out."""
+    outcomes: str = "successes"
+    """``successes`` or ``all``. Failures are labelled when shown; early in learning they would crowd out everything else."""
+
+    def __post_init__(self) -> None:
+        if self.outcomes not in ("successes", "all"):
+            raise ValueError(f"recall.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
+        if self.k < 0 or self.budget < 0:
+            raise ValueError(f"recall.k ({self.k}) and recall.budget ({self.budget}) must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What the prompt will show, and the record of it."""
+
+    demonstrations: tuple[Demonstration, ...] = ()
+    """Closest first."""
+    retrieved: tuple[Retrieved, ...] = ()
+    """The episodes shown, in the same order."""
+
+
+class Recall:
+    """Retrieval bound to a memory, a log position and a purpose.
+
+    Args:
+        memory: where to look.
+        spec: how episodes are shown.
+        count: number of tokens of a text, for the budget.
+        settings: how many and how much.
+        purpose: what the firewall is told.
+        position: log position to read at; the memory's current one when None. Results do not depend on what is added later.
+        where: keeps only some entries; for experiments (a memory without the type under test).
+    """
+
+    def __init__(
+        self,
+        memory: ExperienceMemory,
+        spec: PromptSpec,
+        count: Callable[[str], int],
+        settings: RecallSettings,
+        purpose: Purpose,
+        position: int | None = None,
+        where: Callable[[EntryMeta], bool] | None = None,
+    ) -> None:
+        self.memory, self.spec, self.count = memory, spec, count
+        self.settings, self.purpose, self.where = settings, purpose, where
+        self.position = memory.position if position is None else position
+
+    def __call__(self, task: TaskRecord, exclude: frozenset[str] = frozenset()) -> Recalled:
+        """What is recalled for a task; `exclude` names episodes that must not be shown."""
+        query = Query(
+            text=task.goal,
+            k=self.settings.k,
+            successes_only=self.settings.outcomes == "successes",
+            exclude=exclude,
+            where=self.where,
+        )
+        hits = self.memory.search(query, Viewer.of(task, self.purpose), at=self.position)
+        scores = {hit.episode_id: hit.score for hit in hits}
+        found = [demonstration(self.spec, self.memory.get(hit.episode_id)) for hit in hits]
+        shown = fit(found, self.settings.budget, self.count)
+        return Recalled(shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown))

@@ -1,0 +1,133 @@
+"""What a person sees: tables, a live progress line, and a picture of success over rounds."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from agent.evaluate import Row, wilson
+from memory.episode import Episode
+
+
+def console() -> Console:
+    """Where tables go."""
+    # Not a terminal: wide enough for a table, whatever the width of the terminal that is not there.
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def percent(value: float | None) -> str:
+    """A rate as a person reads it."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def results_table(rows: Sequence[Row], title: str = "") -> Table:
+    """Success per type with its interval, and what else says how it came about."""
+    table = Table(title=title or None, title_justify="left")
+    for name, justify in (
+        ("task type", "left"), ("n", "right"), ("success %", "right"), ("95 %", "right"), ("steps", "right"),
+        ("invalid %", "right"), ("right procedure %", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify="left" if justify == "left" else "right")
+    for row in rows:
+        interval = f"{percent(row.low)}–{percent(row.high)}"
+        lost = f" (+{row.errors} lost)" if row.errors else ""
+        table.add_row(
+            row.name, f"{row.n}{lost}", percent(row.success), interval, f"{row.steps:.1f}", percent(row.invalid),
+            percent(row.right_type),
+        )  # fmt: skip
+    return table
+
+
+class LiveProgress:
+    """A progress line that counts episodes and successes; told about events by `announce`."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )  # fmt: skip
+        self._task: Any = None
+        self._title, self._won, self._seen = "episodes", 0, 0
+
+    def __enter__(self) -> "LiveProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def announce(self, event: str, detail: Any) -> None:
+        """Events: phase (text), tasks or demonstrations (count), episode, step (number, of, loss)."""
+        if event == "phase":
+            self._title = str(detail)
+        elif event in ("tasks", "demonstrations"):
+            if event == "demonstrations":
+                self._title = "expert demonstrations"
+            self._begin(int(detail))
+        elif event == "episode" and isinstance(detail, Episode):
+            self._seen += 1
+            self._won += detail.success
+            if self._task is not None:
+                self._bar.update(self._task, advance=1, note=f"{self._won}/{self._seen} solved")
+        elif event == "step":
+            number, of, loss = detail
+            if number == 1:
+                self._begin(of)
+            self._bar.update(self._task, completed=number, note=f"loss {loss:.3f}")
+
+    def _begin(self, total: int) -> None:
+        self._won = self._seen = 0
+        if self._task is not None:
+            self._bar.stop_task(self._task)
+        self._task = self._bar.add_task(self._title, total=total, note="") if total else None
+
+
+@contextmanager
+def watched(title: str, total: int) -> Iterator[LiveProgress]:
+    """A progress line for one list of tasks."""
+    with LiveProgress() as live:
+        live.announce("phase", title)
+        live.announce("tasks", total)
+        yield live
+
+
+def picture_of_rounds(
+    file: Path, rounds: Sequence[dict[str, Any]], held_out: dict[str, dict[str, float]]
+) -> None:
+    """Success of the training rollouts over rounds, and the held-out comparison, as a PNG.
+
+    Args:
+        file: where to.
+        rounds: with keys round, episodes, success, adapter.
+        held_out: by condition: success, n, low, high.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display is needed, and none may be there
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2))
+    xs, ys = [r["round"] for r in rounds], [100 * r["success"] for r in rounds]
+    spans = [wilson(round(r["success"] * r["episodes"]), r["episodes"]) for r in rounds]
+    spread = [[y - 100 * low for y, (low, _) in zip(ys, spans, strict=True)],
+              [100 * high - y for y, (_, high) in zip(ys, spans, strict=True)]]  # fmt: skip
+    left.errorbar(xs, ys, yerr=spread, marker="o", capsize=3)
+    for r, y in zip(rounds, ys, strict=True):
+        left.annotate(r["adapter"] or "base", (r["round"], y), textcoords="offset points", xytext=(4, 5), fontsize=8)
+    left.set(xlabel="round", ylabel="success %", ylim=(0, 103), title="training rollouts, by policy in force")
+    left.set_xticks(xs)
+    names = list(held_out)
+    tops = [100 * held_out[n]["success"] for n in names]
+    errors = [[t - 100 * held_out[n]["low"] for t, n in zip(tops, names, strict=True)],
+              [100 * held_out[n]["high"] - t for t, n in zip(tops, names, strict=True)]]  # fmt: skip
+    right.bar([n.replace("_", "\n") for n in names], tops, yerr=errors, capsize=3, color=["#999999", "#4878a8", "#2a5580"][: len(names)])
+    right.set(ylim=(0, 103), title="unseen rooms, held-out types")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

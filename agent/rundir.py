@@ -1,0 +1,144 @@
+"""A run directory: resolved settings, versions, weights, episodes, metrics; enough to resume it and to make it again."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.runner import Runner
+from envs import Task
+from memory import ExperienceMemory
+from memory.episode import Episode, StopReason
+
+Announce = Callable[[str, Any], None]
+"""Told what happens: (event, detail). Events: phase (text), demonstrations and tasks (how many), episode, step (number, of,
+loss), round."""
+
+
+def silent(event: str, detail: Any) -> None:
+    """Announces to nobody."""
+
+
+_PACKAGES = ("relive", "torch", "transformers", "peft", "hnswlib", "gymnasium", "textworld", "msgpack", "alfworld")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a result may depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes JSON so that a reader finds the old file or the new one, never half of it."""
+    new = file.with_name(file.name + ".new")
+    with new.open("w") as out:
+        json.dump(value, out, indent=2, sort_keys=False, default=_plain)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(file)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+class RunDirectory:
+    """A folder that belongs to one run.
+
+    Opened again with the same settings the run resumes; with others it is refused, so that no result is a mixture.
+
+    Args:
+        path: the folder; made when missing.
+        settings: everything that may change a result; must be JSON.
+
+    Raises:
+        ValueError: the folder holds a run with other settings, or something else.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        described = json.loads(json.dumps(settings, default=_plain))
+        file = path / "run.json"
+        if file.exists():
+            before = json.loads(file.read_text())["settings"]
+            changed = sorted(k for k in {*before, *described} if before.get(k) != described.get(k))
+            if changed:
+                lines = ", ".join(f"{k}: {before.get(k)!r} there, {described.get(k)!r} now" for k in changed)
+                raise ValueError(f"{path} holds a run with other settings ({lines}): use another --out, or the same settings")
+        else:
+            if path.is_dir() and any(path.iterdir()):
+                raise ValueError(f"{path} is not empty and holds no run: use another --out")
+            path.mkdir(parents=True, exist_ok=True)
+            record = {"settings": described, "versions": versions(), "command": sys.argv, "started": time.time()}
+            write_json(file, record)
+
+    def results(self, name: str = "episodes") -> "Results":
+        """The run's own store of episodes under a name."""
+        return Results(self.path / name)
+
+    def write(self, name: str, value: Any) -> Path:
+        """Writes a JSON file into the run."""
+        file = self.path / name
+        write_json(file, value)
+        return file
+
+    def read(self, name: str) -> Any | None:
+        """Reads a JSON file of the run; None when it is not there yet."""
+        file = self.path / name
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+class Results:
+    """Episodes of one measurement, durable one by one; a resumed run plays only what is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = ExperienceMemory.open(path, mode="create")
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.store.close()
+
+    def keep(self, episode: Episode) -> None:
+        """Stores an episode; durable when it returns."""
+        self.store.add(episode)
+
+    def missing(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks that have no result yet; those lost to environment errors are played again."""
+        done = {e.task.identity for e in self.store.entries() if e.reason is not StopReason.ENVIRONMENT_ERROR}
+        return [task for task in tasks if task.identity not in done]
+
+    def episodes(self, tasks: Sequence[Task]) -> list[Episode]:
+        """The stored episode of each task, the newest where there are several, in the order of the tasks."""
+        newest = {e.task.identity: e.episode_id for e in self.store.entries()}
+        return [self.store.get(newest[task.identity]) for task in tasks if task.identity in newest]
+
+
+def measure(
+    directory: RunDirectory, name: str, runner: Runner, tasks: Sequence[Task], announce: Announce = silent
+) -> list[Episode]:
+    """Plays every task once into the run directory and returns the episodes; resumes where it stopped."""
+    with directory.results(name) as results:
+        todo = results.missing(tasks)
+        announce("tasks", len(todo))
+        for episode in runner.run(todo):
+            results.keep(episode)
+            announce("episode", episode)
+        return results.episodes(tasks)

@@ -1,0 +1,179 @@
+"""Many episodes at once, event-driven: whoever is ready acts.
+
+Episodes do not wait for each other. All conversations that are waiting when no environment has an answer go to the policy
+as one batch; environments work meanwhile. What an episode becomes does not depend on what ran beside it: random numbers come
+from the run's seed and the task, and retrieval reads the memory at a fixed position.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.conversation import Action, Policy
+from agent.loop import Living, Need, NeedAction, NeedReset, NeedStep, PolicyFailure, live
+from agent.prompt import PromptSpec, prompt_spec
+from agent.recall import Recall
+from envs import EnvironmentFailure, EnvPool, Suite, Task
+from memory.episode import Actor, Episode
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How episodes are run; none of it but `max_steps` and `seed` may change a result."""
+
+    max_steps: int = 0
+    """Actions per episode; 0 takes the suite's own limit."""
+    batch: int = 16
+    """Episodes at once."""
+    workers: int = 0
+    """Environment processes; 0 plays in this process, which is fastest for environments that never crash or hang."""
+    timeout: float = 60.0
+    """Seconds that one reset or step may take (with workers)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.workers < 0 or self.max_steps < 0 or self.timeout <= 0:
+            raise ValueError(
+                f"run settings need batch >= 1, workers >= 0, max_steps >= 0 and timeout > 0, got {self.batch}, "
+                f"{self.workers}, {self.max_steps} and {self.timeout}"
+            )
+
+
+@dataclass(slots=True)
+class Clock:
+    """Where the time of a run went, in seconds of wall time; what is in neither part is the loop's own."""
+
+    total: float = 0.0
+    policy: float = 0.0
+    environment: float = 0.0
+
+    @property
+    def overhead(self) -> float:
+        """Share of the wall time outside policy and environments: retrieval, bookkeeping, and whatever consumes the episodes."""
+        return 1 - (self.policy + self.environment) / self.total if self.total else 0.0
+
+
+@dataclass(slots=True)
+class Runner:
+    """Plays tasks with a policy.
+
+    Args:
+        suite: where the tasks come from.
+        policy: who acts.
+        actor: the record of who acts.
+        settings: how.
+        recall: what past episodes to show; None for no memory.
+    """
+
+    suite: Suite
+    policy: Policy
+    actor: Actor
+    settings: RunSettings = field(default_factory=RunSettings)
+    recall: Recall | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Episode]:
+        """Plays every task once and yields each episode as it ends."""
+        if not tasks:
+            return
+        s = self.settings
+        slots = min(s.workers or s.batch, len(tasks))
+        pool = EnvPool(self.suite.name, min(s.workers, slots), s.timeout, slots=slots)
+        began = time.monotonic()
+        with pool:
+            for episode in self._play(pool, slots, list(reversed(tasks))):
+                self.clock.total += time.monotonic() - began
+                began = time.monotonic()
+                yield episode
+        self.clock.total += time.monotonic() - began
+
+    def _play(self, pool: EnvPool, slots: int, todo: list[Task]) -> Iterator[Episode]:
+        living: dict[int, Living] = {}
+        asking: dict[int, NeedAction] = {}
+        in_flight = 0
+        ended: list[tuple[int, Episode]] = []
+
+        def advance(slot: int, answer: Any = None, error: Exception | None = None) -> None:
+            """Sends an answer into an episode and takes down what it needs next."""
+            nonlocal in_flight
+            try:
+                need: Need = living[slot].throw(error) if error else living[slot].send(answer)
+            except StopIteration as stop:
+                del living[slot]
+                ended.append((slot, stop.value))
+                return
+            if isinstance(need, NeedAction):
+                asking[slot] = need
+            elif isinstance(need, NeedReset):
+                pool.submit_reset(slot, need.task)
+                in_flight += 1
+            else:
+                pool.submit_step(slot, need.action)
+                in_flight += 1
+
+        def start(slot: int) -> None:
+            if todo:
+                living[slot] = self._live(todo.pop())
+                advance(slot)
+
+        for slot in range(slots):
+            start(slot)
+        while living or ended:
+            while ended:
+                slot, episode = ended.pop()
+                yield episode
+                start(slot)
+            if in_flight:
+                now = time.monotonic()
+                replies = pool.wait(0.0 if asking else None)
+                self.clock.environment += time.monotonic() - now
+                in_flight -= len(replies)
+                for slot, reply in replies:
+                    if isinstance(reply, EnvironmentFailure):
+                        advance(slot, error=reply)
+                    else:
+                        advance(slot, reply)
+                if replies:
+                    continue
+            if asking:
+                batch, asking = asking, {}
+                for slot, action in zip(batch, self._act(list(batch.values())), strict=True):
+                    if isinstance(action, PolicyFailure):
+                        advance(slot, error=action)
+                    else:
+                        advance(slot, action)
+
+    def _live(self, task: Task) -> Living:
+        limit = self.settings.max_steps or self.suite.max_steps
+        position = self.recall.position if self.recall else -1
+        return live(task, spec_of(self.suite), self.actor, self.recall, limit, self.settings.seed, position)
+
+    def _act(self, asked: Sequence[NeedAction]) -> Sequence[Action | PolicyFailure]:
+        """The policy's answers; where it raises, each conversation is tried alone, so that one costs only itself."""
+        now = time.monotonic()
+        try:
+            return self.policy.act([n.conversation for n in asked], [n.seed for n in asked])
+        except Exception as error:
+            if len(asked) == 1:
+                return [PolicyFailure(f"{type(error).__name__}: {error}")]
+            return [answer for need in asked for answer in self._act([need])]
+        finally:
+            if len(asked) > 1 or self.settings.batch == 1:
+                self.clock.policy += time.monotonic() - now
+
+
+def spec_of(suite: Suite) -> PromptSpec:
+    """The suite's part of the prompt."""
+    return prompt_spec(suite.instructions, [(t.text, t.kind) for t in suite.templates])
+
+
+def play_all(runner: Runner, tasks: Sequence[Task], keep: Callable[[Episode], object] | None = None) -> list[Episode]:
+    """Runs all tasks, hands each episode to `keep` as it ends, and returns them in the order of the tasks."""
+    order = {task.identity: i for i, task in enumerate(tasks)}
+    episodes = []
+    for episode in runner.run(tasks):
+        if keep:
+            keep(episode)
+        episodes.append(episode)
+    return sorted(episodes, key=lambda e: order[e.task.identity])

@@ -1,0 +1,85 @@
+"""Settings as frozen dataclasses: defaults, then a TOML file, then ``--set a.b=value``; unknown keys are errors."""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ()) -> T:
+    """Settings of a kind.
+
+    Args:
+        kind: a dataclass all of whose fields have defaults; fields may be such dataclasses themselves.
+        file: TOML; a table per nested dataclass.
+        overrides: ``key=value`` with dots for nesting, for example ``lora.rank=16``. Values are read as TOML, and as text
+            where they are not TOML.
+
+    Raises:
+        ValueError: unknown key, wrong type, or a value that the settings refuse.
+        FileNotFoundError: no such file.
+    """
+    values: dict[str, Any] = {}
+    if file:
+        if not file.exists():
+            raise FileNotFoundError(f"no settings file {file}: check the path given to --config")
+        try:
+            values = tomllib.loads(file.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"settings file {file} is not TOML: {error}") from error
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f"--set {override!r} has no '=': write --set key=value, for example --set recall.k=4")
+        try:
+            value = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *path, last = key.strip().split(".")
+        table = values
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ValueError(f"--set {override!r}: {part!r} is a value, not a group of settings")
+        table[last] = value
+    return build(kind, values)
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """A dataclass from plain values; see `load`."""
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # T is a dataclass by contract
+    ready = {}
+    for key, value in values.items():
+        name = where + key
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f" Did you mean {where + close[0]!r}?" if close else ""
+            raise ValueError(f"unknown setting {name!r}.{hint} Known here: {', '.join(sorted(known))}")
+        ready[key] = _value(hints[key], value, name)
+    return kind(**ready)
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"setting {name!r} is a group: write [{name}] in the file or --set {name}.key=value")
+        return build(typing.cast("type[Any]", hint), value, f"{name}.")
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        item = typing.get_args(hint)[0]
+        return tuple(_value(item, v, name) for v in value)
+    if origin in (typing.Union, types.UnionType):
+        wanted = [t for t in typing.get_args(hint) if t is not type(None)]
+        return _value(wanted[0], value, name)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+        raise ValueError(f"setting {name!r} must be {hint.__name__}, not {value!r}")
+    return value

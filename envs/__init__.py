@@ -1,0 +1,26 @@
+"""Text environments: suites of tasks, the environments that play them, workers, and the contract as a check."""
+
+from envs.base import SPLITS, ActionTemplate, Expert, Info, Suite, Task, TextEnv
+from envs.check import Finding, check_env
+from envs.pool import EnvironmentFailure, EnvPool, Reply
+from envs.registry import UnknownSuiteError, get_suite, register, register_gymnasium, suite_names
+
+__all__ = [
+    "SPLITS",
+    "ActionTemplate",
+    "EnvPool",
+    "EnvironmentFailure",
+    "Expert",
+    "Finding",
+    "Info",
+    "Reply",
+    "Suite",
+    "Task",
+    "TextEnv",
+    "UnknownSuiteError",
+    "check_env",
+    "get_suite",
+    "register",
+    "register_gymnasium",
+    "suite_names",
+]

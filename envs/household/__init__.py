@@ -1,0 +1,1 @@
+"""ALFWorld's household: real logic, grammar and rooms, games from a seed, a fast engine and a scripted expert."""

@@ -1,0 +1,73 @@
+"""The suite `household`: ALFWorld's six task types in 120 real rooms."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from envs.base import SPLITS, ActionTemplate, Task
+from envs.household.env import HouseholdEnv
+from envs.household.expert import HouseholdExpert
+from envs.household.rooms import GROUPS, TASK_TYPES
+from envs.household.tasks import MAX_STEPS, SUITE, VERSION, listing
+
+
+class HouseholdSuite:
+    """Tasks, environments and the expert of the household. See `envs.base.Suite`."""
+
+    name: str = SUITE
+    version: str = VERSION
+    types: tuple[str, ...] = TASK_TYPES
+    groups: Mapping[str, tuple[str, ...]] = GROUPS
+    templates: tuple[ActionTemplate, ...] = (
+        ActionTemplate("go to {receptacle}", "move"),
+        ActionTemplate("open {receptacle}", "act"),
+        ActionTemplate("close {receptacle}", "act"),
+        ActionTemplate("take {object} from {receptacle}", "act"),
+        ActionTemplate("move {object} to {receptacle}", "act"),
+        ActionTemplate("clean {object} with {receptacle}", "act"),
+        ActionTemplate("heat {object} with {receptacle}", "act"),
+        ActionTemplate("cool {object} with {receptacle}", "act"),
+        ActionTemplate("slice {object} with {object}", "act"),
+        ActionTemplate("use {object}", "act"),
+        ActionTemplate("examine {object}", "look"),
+        ActionTemplate("look", "look"),
+        ActionTemplate("inventory", "look"),
+    )
+    instructions: str = "You are in a household and carry out a task, one short command at a time."
+    max_steps: int = MAX_STEPS
+    preload: tuple[str, ...] = ("textworld.envs.pddl.logic", "fast_downward")
+    """Modules worth importing before a worker is forked (a second each)."""
+
+    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
+        """`count` tasks, taking the types in turn; only games that the expert solves within `max_steps`.
+
+        Raises:
+            ValueError: unknown split or type, or a negative number.
+        """
+        chosen = self._checked(split, types)
+        if count < 0 or start < 0:
+            raise ValueError(f"household.tasks: count and start must not be negative, got {count} and {start}")
+        per_type = {t: listing(split, t).first(start + -(-count // len(chosen))) for t in chosen}
+        return [per_type[chosen[i % len(chosen)]][start + i // len(chosen)] for i in range(count)]
+
+    def left_out(self, split: str, tried: int = 200, types: Sequence[str] = ()) -> dict[str, float]:
+        """Per type, the share of the first `tried` games that task lists leave out because the expert fails on them."""
+        return {t: listing(split, t).share_left_out(tried) for t in self._checked(split, types)}
+
+    def make(self) -> HouseholdEnv:
+        """A fresh environment."""
+        return HouseholdEnv()
+
+    def expert(self) -> HouseholdExpert:
+        """A fresh expert for one episode."""
+        return HouseholdExpert()
+
+    def _checked(self, split: str, types: Sequence[str]) -> tuple[str, ...]:
+        """The types asked for, all of them when none is; raises `ValueError` on what the suite does not have."""
+        if split not in SPLITS:
+            raise ValueError(f"suite 'household' has no split {split!r}: use one of {', '.join(SPLITS)}")
+        for name in types:
+            if name not in self.types:
+                close = difflib.get_close_matches(name, self.types, 1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"suite 'household' has no task type {name!r}.{hint} It has {', '.join(self.types)}")
+        return tuple(dict.fromkeys(types)) or self.types

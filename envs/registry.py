@@ -1,0 +1,122 @@
+"""Suites by name. Nothing is imported until a suite is asked for.
+
+A package adds its own suite through the entry-point group ``relive.envs``, in its ``pyproject.toml``::
+
+    [project.entry-points."relive.envs"]
+    garden = "my_garden.suite:GardenSuite"
+"""
+
+import difflib
+import importlib
+from functools import cache, lru_cache
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from envs.base import Suite, TextEnv
+
+ENTRY_POINT_GROUP = "relive.envs"
+
+_targets: dict[str, str] = {
+    "household": "envs.household.suite:HouseholdSuite",
+    "toy": "envs.toy:ToySuite",
+}
+
+
+def register(name: str, target: str) -> None:
+    """Add a suite, or replace one of the same name.
+
+    Args:
+        name: what users call it.
+        target: ``module:attribute`` of a class or function without arguments that makes the suite. A string, because
+            workers in other processes import it too.
+
+    Raises:
+        ValueError: `target` is not of that form.
+    """
+    module, colon, attribute = target.partition(":")
+    if not module or not colon or not attribute:
+        raise ValueError(
+            f"suite {name!r}: {target!r} is not of the form 'module:attribute', e.g. 'garden.suite:Garden'"
+        )
+    _targets[name] = target
+    load_suite.cache_clear()
+
+
+def suite_names() -> tuple[str, ...]:
+    """Names of all suites, plug-ins included, sorted."""
+    return tuple(sorted({*_targets, *_plugins()}))
+
+
+def suite_target(name: str) -> str:
+    """``module:attribute`` behind a name.
+
+    Raises:
+        KeyError: no suite of that name; the message names the closest one.
+    """
+    known = _targets.get(name) or _plugins().get(name)
+    if known is None:
+        names = suite_names()
+        close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UnknownSuiteError(f"there is no suite {name!r}.{hint} Registered: {', '.join(names)}")
+    return known
+
+
+def get_suite(name: str) -> Suite:
+    """The suite of a name, one instance per process.
+
+    Raises:
+        UnknownSuiteError: no suite of that name; the message names the closest one.
+        ImportError: the suite needs a package that is not installed, or its entry does not exist.
+    """
+    return load_suite(suite_target(name))
+
+
+@cache
+def load_suite(target: str) -> Suite:
+    """Make the suite behind ``module:attribute``."""
+    module_name, _, attribute = target.partition(":")
+    module = importlib.import_module(module_name)
+    try:
+        maker = getattr(module, attribute)
+    except AttributeError:
+        raise ImportError(
+            f"{module.__name__} ({module.__file__}) has no {attribute!r}: correct the entry {target!r}"
+        ) from None
+    return cast(Suite, maker())
+
+
+class UnknownSuiteError(KeyError):
+    """No suite of that name is registered."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show it in quotes
+
+
+@lru_cache(maxsize=1)
+def _plugins() -> dict[str, str]:
+    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def register_gymnasium() -> None:
+    """Make every suite known to Gymnasium as ``relive/<name>-v0``, for `gymnasium.make`.
+
+    Named as an entry point of the group ``gymnasium.envs``, it runs when Gymnasium is imported.
+    """
+    import gymnasium
+
+    for name in suite_names():
+        identifier = f"relive/{name}-v0"
+        if identifier not in gymnasium.registry:
+            # Observations are free text: Gymnasium's checker would compare them with the space on each step.
+            gymnasium.register(identifier, entry_point=_Maker(name), disable_env_checker=True)
+
+
+class _Maker:
+    """Makes one suite's environment, for Gymnasium."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, **_: Any) -> TextEnv:
+        return get_suite(self._name).make()

@@ -1,0 +1,398 @@
+"""Episodes and what is said about them, to bytes and back. The only door to msgpack.
+
+An episode is two msgpack objects one after the other: the *head* (a map with everything but the steps) and the *steps*
+(an array of maps). Whoever only needs to know what an episode is about reads the head and stops.
+
+Each payload carries an integer format version. Within a version fields are only ever added: a reader skips names it
+does not know and fills in what is missing where the data class has a default. Anything else needs a new version.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgpack  # type: ignore[import-untyped]
+
+from memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+
+VERSION = 1
+"""Format version written by this code."""
+SUPPORTED = (1,)
+"""Format versions that this code reads."""
+MAX_BYTES = 64 * 2**20
+"""Longest payload written or read. An episode is a few kilobytes; this keeps a forged length from taking all memory."""
+MAX_ITEMS = 2**20
+"""Longest array or map inside a payload."""
+
+T = TypeVar("T")
+
+
+class CodecError(ValueError):
+    """The bytes are no payload that this code can read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What an episode is about, without its steps."""
+
+    id: str
+    task: TaskRecord
+    outcome: Outcome
+    actor: Actor
+    step_count: int
+    """Number of steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A number that someone gave to an episode afterwards."""
+
+    episode: str
+    """Id of the episode."""
+    name: str
+    """What was rated, for example ``human``."""
+    value: float
+    time: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A remark about an episode."""
+
+    episode: str
+    """Id of the episode."""
+    text: str
+    time: float
+    """Unix time in seconds."""
+
+
+def encode_episode(episode: Episode) -> bytes:
+    """The episode as bytes.
+
+    Raises:
+        TypeError: a field holds something that cannot be stored; the message names it.
+        ValueError: the episode is larger than :data:`MAX_BYTES`, or an integer does not fit into 64 bits.
+    """
+    task, outcome, actor = episode.task, episode.outcome, episode.actor
+    head = {
+        "v": VERSION,
+        "id": episode.id,
+        "task": {
+            "suite": task.suite,
+            "identity": task.identity,
+            "type": task.type,
+            "split": task.split,
+            "room": task.room,
+            "seed": int(task.seed),
+            "version": task.version,
+            "goal": task.goal,
+        },
+        "outcome": {
+            "success": bool(outcome.success),
+            "score": float(outcome.score),
+            "reason": str(outcome.reason),
+            "detail": outcome.detail,
+        },
+        "actor": {
+            "policy": actor.policy,
+            "model": actor.model,
+            "weights": actor.weights,
+            "adapter": actor.adapter,
+            "prompt": actor.prompt,
+            "settings": dict(actor.settings),
+        },
+        "steps": len(episode.steps),
+        "final": episode.final_observation,
+        "memory_position": int(episode.memory_position),
+        "started": float(episode.started),
+        "timings": {name: float(seconds) for name, seconds in episode.timings.items()},
+        "ratings": {name: float(value) for name, value in episode.ratings.items()},
+    }
+    return _pack(head, f"episode {episode.id!r}", [_step_map(step) for step in episode.steps])
+
+
+def decode_episode(payload: bytes) -> Episode:
+    """The episode in ``payload``.
+
+    Raises:
+        CodecError: not an episode, of an unsupported version, or larger than the limits.
+    """
+    unpacker = _unpacker(payload)
+    fields = _head_fields(unpacker)
+    head = _head(fields)
+    steps = _next(unpacker, "the steps")
+    if not isinstance(steps, list) or len(steps) != head.step_count:
+        raise CodecError(f"not an episode: {head.step_count} steps announced, {_kind(steps)} found")
+    if unpacker.tell() != len(payload):
+        raise CodecError(f"not an episode: {len(payload) - unpacker.tell()} bytes too many")
+    return Episode(
+        id=head.id,
+        task=head.task,
+        steps=tuple(_step(_Fields(step, "a step")) for step in steps),
+        final_observation=fields.text("final"),
+        outcome=head.outcome,
+        actor=head.actor,
+        memory_position=fields.get("memory_position", _integer, -1),
+        started=fields.get("started", _number, 0.0),
+        timings=fields.get("timings", _numbers, {}),
+        ratings=fields.get("ratings", _numbers, {}),
+    )
+
+
+def decode_head(payload: bytes) -> Head:
+    """What the episode in ``payload`` is about; its steps are not looked at.
+
+    Raises:
+        CodecError: as :func:`decode_episode`.
+    """
+    return _head(_head_fields(_unpacker(payload)))
+
+
+def encode_rating(rating: Rating) -> bytes:
+    """The rating as bytes."""
+    fields = {"v": VERSION, "episode": rating.episode, "name": rating.name}
+    return _pack({**fields, "value": float(rating.value), "time": float(rating.time)}, "a rating")
+
+
+def decode_rating(payload: bytes) -> Rating:
+    """The rating in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
+    fields = _single(payload, "a rating")
+    return Rating(
+        fields.text("episode"), fields.text("name"), fields.get("value", _number), fields.get("time", _number, 0.0)
+    )
+
+
+def encode_note(note: Note) -> bytes:
+    """The note as bytes."""
+    return _pack({"v": VERSION, "episode": note.episode, "text": note.text, "time": float(note.time)}, "a note")
+
+
+def decode_note(payload: bytes) -> Note:
+    """The note in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
+    fields = _single(payload, "a note")
+    return Note(fields.text("episode"), fields.text("text"), fields.get("time", _number, 0.0))
+
+
+def _pack(head: Mapping[str, object], what: str, *more: object) -> bytes:
+    try:
+        # surrogatepass: a model may sample half a character; that must not cost the episode.
+        packed = b"".join(
+            bytes(msgpack.packb(part, use_bin_type=True, unicode_errors="surrogatepass")) for part in (head, *more)
+        )
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"{what} cannot be stored: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"{what} cannot be stored: {error}; use plain strings, numbers and booleans") from error
+    if len(packed) > MAX_BYTES:
+        raise ValueError(f"{what} takes {len(packed)} bytes; the limit is {MAX_BYTES}")
+    return packed
+
+
+def _step_map(step: Step) -> dict[str, object]:
+    """Only what differs from the defaults: most steps are two strings."""
+    fields: dict[str, object] = {"observation": step.observation, "action": step.action}
+    if step.reward:
+        fields["reward"] = float(step.reward)
+    if step.invalid:
+        fields["invalid"] = True
+    if step.tokens:
+        fields["tokens"] = [int(token) for token in step.tokens]
+    if step.retrieved:
+        fields["retrieved"] = [[hit.episode, float(hit.score)] for hit in step.retrieved]
+    return fields
+
+
+def _unpacker(payload: bytes) -> Any:
+    if len(payload) > MAX_BYTES:
+        raise CodecError(f"the payload takes {len(payload)} bytes; the limit is {MAX_BYTES}")
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        strict_map_key=True,
+        unicode_errors="surrogatepass",
+        max_buffer_size=MAX_BYTES,
+        max_str_len=MAX_BYTES,
+        max_bin_len=MAX_BYTES,
+        max_array_len=MAX_ITEMS,
+        max_map_len=MAX_ITEMS,
+        max_ext_len=0,
+    )
+    unpacker.feed(payload)
+    return unpacker
+
+
+def _next(unpacker: Any, what: str) -> object:
+    try:
+        return unpacker.unpack()
+    except msgpack.OutOfData:
+        raise CodecError(f"the payload ends before {what} does") from None
+    except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
+        raise CodecError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _head_fields(unpacker: Any) -> "_Fields":
+    return _versioned(_next(unpacker, "the head"), "an episode")
+
+
+def _single(payload: bytes, what: str) -> "_Fields":
+    return _versioned(_next(_unpacker(payload), what), what)
+
+
+def _versioned(value: object, what: str) -> "_Fields":
+    fields = _Fields(value, what)
+    version = fields.get("v", _integer)
+    if version not in SUPPORTED:
+        raise CodecError(
+            f"{what} of format version {version}; this program reads {', '.join(map(str, SUPPORTED))}: "
+            "a newer version of it wrote this, use that one"
+        )
+    return fields
+
+
+def _head(fields: "_Fields") -> Head:
+    task = _Fields(fields.get("task", _anything), "a task")
+    outcome = _Fields(fields.get("outcome", _anything), "an outcome")
+    actor = _Fields(fields.get("actor", _anything), "an actor")
+    try:
+        reason = StopReason(outcome.text("reason"))
+    except ValueError as error:
+        raise CodecError(f"not an outcome: {error}") from None
+    return Head(
+        id=fields.text("id"),
+        task=TaskRecord(
+            suite=task.text("suite"),
+            identity=task.text("identity"),
+            type=task.text("type"),
+            split=task.text("split"),
+            room=task.text("room"),
+            seed=task.get("seed", _integer),
+            version=task.text("version"),
+            goal=task.text("goal"),
+        ),
+        outcome=Outcome(
+            success=outcome.get("success", _boolean),
+            score=outcome.get("score", _number),
+            reason=reason,
+            detail=outcome.text("detail", ""),
+        ),
+        actor=Actor(
+            policy=actor.text("policy"),
+            model=actor.text("model", ""),
+            weights=actor.text("weights", ""),
+            adapter=actor.text("adapter", ""),
+            prompt=actor.text("prompt", ""),
+            settings=actor.get("settings", _settings, {}),
+        ),
+        step_count=fields.get("steps", _integer),
+    )
+
+
+def _step(fields: "_Fields") -> Step:
+    return Step(
+        observation=fields.text("observation"),
+        action=fields.text("action"),
+        reward=fields.get("reward", _number, 0.0),
+        invalid=fields.get("invalid", _boolean, False),
+        tokens=fields.get("tokens", _integers, ()),
+        retrieved=fields.get("retrieved", _retrieved, ()),
+    )
+
+
+_REQUIRED: Any = object()
+
+
+class _Fields:
+    """A map out of a payload, whose values are checked as they are taken out."""
+
+    __slots__ = ("_values", "_what")
+
+    def __init__(self, values: object, what: str) -> None:
+        if not isinstance(values, dict):
+            raise CodecError(f"not {what}: a map was expected, {_kind(values)} found")
+        self._values = values
+        self._what = what
+
+    def get(self, name: str, check: Callable[[object], T], default: T = _REQUIRED) -> T:
+        value = self._values.get(name, _REQUIRED)
+        if value is _REQUIRED:
+            if default is _REQUIRED:
+                raise CodecError(f"not {self._what}: {name!r} is missing")
+            return default
+        try:
+            return check(value)
+        except TypeError as error:
+            raise CodecError(f"not {self._what}: {name!r} {error}") from None
+
+    def text(self, name: str, default: str = _REQUIRED) -> str:
+        return self.get(name, _text, default)
+
+
+def _kind(value: object) -> str:
+    return f"{len(value)} of them" if isinstance(value, list) else f"{type(value).__name__}"
+
+
+def _wrong(value: object, wanted: str) -> TypeError:
+    return TypeError(f"should be {wanted} and is {type(value).__name__}")
+
+
+def _anything(value: object) -> object:
+    return value
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise _wrong(value, "text")
+    return value
+
+
+def _boolean(value: object) -> bool:
+    if type(value) is not bool:
+        raise _wrong(value, "true or false")
+    return value
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise _wrong(value, "an integer")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) is float:
+        return value
+    if type(value) is int:
+        return float(value)
+    raise _wrong(value, "a number")
+
+
+def _integers(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise _wrong(value, "a list of integers")
+    return tuple(_integer(item) for item in value)
+
+
+def _numbers(value: object) -> Mapping[str, float]:
+    if not isinstance(value, dict):
+        raise _wrong(value, "a map of numbers")
+    return {_text(name): _number(item) for name, item in value.items()}
+
+
+def _settings(value: object) -> Mapping[str, str | int | float | bool]:
+    if not isinstance(value, dict):
+        raise _wrong(value, "a map of settings")
+    for item in value.values():
+        if type(item) not in (str, int, float, bool):
+            raise _wrong(item, "plain settings: one of them")
+    return {_text(name): item for name, item in value.items()}
+
+
+def _retrieved(value: object) -> tuple[Retrieved, ...]:
+    if not isinstance(value, list):
+        raise _wrong(value, "a list of retrieved episodes")
+    hits = []
+    for item in value:
+        # Fields that a later version appends to a pair are skipped, as in maps.
+        if not isinstance(item, list) or len(item) < 2:
+            raise _wrong(item, "a list of pairs: one of them")
+        hits.append(Retrieved(_text(item[0]), _number(item[1])))
+    return tuple(hits)

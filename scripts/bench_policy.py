@@ -1,0 +1,186 @@
+"""How much faster is the cached policy than `generate` on the whole prompt each step?
+
+Both sides replay the same recorded episodes: at every step they are given the same prompt and generate as many tokens as
+the recorded action has (and its end), which is then replaced by the recorded action.
+
+Example: python -m scripts.bench_policy MODEL_FOLDER
+Without a folder, a random model of the bundled one's size and made-up episodes are used. The last line is JSON.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent.conversation import Conversation, Turn
+from agent.local import LocalPolicy
+
+_WORDS = [f"word{number}" for number in range(1400)]
+
+
+class _Replay(LocalPolicy):
+    """Does all the work of acting, and then says what was recorded, so that the next step finds it in the cache."""
+
+    def __init__(self, model_dir: str | Path, **options: Any) -> None:
+        super().__init__(model_dir, **options)
+        self._said: dict[bytes, list[int]] = {}
+
+    def record(self, conversation: Conversation) -> list[Conversation]:
+        """What was asked at each step of an episode; keeps what was said."""
+        asked = []
+        for index, turn in enumerate(conversation):
+            if turn.role == "assistant":
+                asked.append(conversation[:index])
+                ids = self.encoder.encode(conversation[: index + 1], False)
+                before = len(self.encoder.encode(conversation[:index], False).ids)
+                said = [i for i, own in zip(ids.ids[before:], ids.supervised[before:], strict=True) if own]
+                self._said[self._key(conversation[:index])] = said
+        return asked
+
+    def generate(self, conversation: Conversation) -> None:
+        """The other side: transformers' own, over the whole prompt, for as many tokens as were said."""
+        ids = torch.tensor([self.encoder.encode(conversation, True).ids], device=self._device)
+        count = len(self._said[self._key(conversation)])
+        with torch.inference_mode():
+            self._model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=count, max_new_tokens=count
+            )
+
+    def forget(self) -> None:
+        """Empties the cache: what the last round left there would be a gift."""
+        self._table.clear()
+
+    def _choose(self, logits: torch.Tensor, batch: list[Any], step: int) -> list[int]:
+        super()._choose(logits, batch, step)
+        said = (self._said[row.prompt.tobytes()] for row in batch)
+        return [tokens[min(step, len(tokens) - 1)] for tokens in said]
+
+    def _key(self, conversation: Conversation) -> bytes:
+        return np.array(self.encoder.encode(conversation, True).ids, dtype=np.int32).tobytes()
+
+
+def measure(model_dir: str | Path, conversations: Sequence[Conversation], repeats: int = 3) -> dict[str, float]:
+    """Speed-ups of `LocalPolicy` in fp32, greedy, over whole-prompt `generate` for one episode at a time.
+
+    The three ways take turns, and the median of each one's times is used, so that a machine busy with something else
+    slows all of them alike.
+
+    Args:
+        model_dir: a model folder.
+        conversations: whole recorded episodes; at least 16 for a full batch. Every assistant turn is one step.
+        repeats: how often each way replays a third of the episodes (`generate`) or all of them.
+
+    Returns:
+        `cached_speedup` one episode at a time, `batch16_speedup` in a batch of 16 (episodes per second over those of
+        `generate`), and the seconds per action behind them.
+    """
+    policy = _Replay(model_dir, slots=16)
+    steps = [policy.record(conversation) for conversation in conversations[:16]]
+    few = steps[: max(1, len(steps) // 4)]
+    times: dict[str, list[float]] = {"generate": [], "cached": [], "batch": []}
+
+    def generate() -> int:
+        for step in (step for episode in few for step in episode):
+            policy.generate(step)
+        return sum(map(len, few))
+
+    def cached() -> int:
+        policy.forget()
+        for step in (step for episode in few for step in episode):
+            policy.act([step])
+        return sum(map(len, few))
+
+    def batch() -> int:
+        policy.forget()
+        for number in range(max(map(len, steps))):
+            policy.act([episode[number] for episode in steps if number < len(episode)])
+        return sum(map(len, steps))
+
+    ways = {"generate": generate, "cached": cached, "batch": batch}
+    for repeat in range(repeats + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            actions = way()
+            if repeat:  # the first round warms up
+                times[name].append((time.perf_counter() - began) / actions)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "cached_speedup": seconds["generate"] / seconds["cached"],
+        "batch16_speedup": seconds["generate"] / seconds["batch"],
+        **{f"{name}_seconds_per_action": value for name, value in seconds.items()},
+    }
+
+
+def synthetic(count: int = 16, steps: int = 15, seed: int = 0) -> list[Conversation]:
+    """Made-up episodes: instructions and memory of 400 words or so, observations of 20, actions of 5."""
+    rng = random.Random(seed)
+
+    def words(low: int, high: int) -> str:
+        return " ".join(rng.choices(_WORDS, k=rng.randint(low, high)))
+
+    common = words(100, 100)  # instructions: the same in all episodes
+    episodes = []
+    for _ in range(count):
+        turns = [Turn("system", f"{common} {words(200, 400)}")]
+        for _ in range(steps):
+            turns += [Turn("user", words(15, 25)), Turn("assistant", words(4, 6))]
+        episodes.append(tuple(turns))
+    return episodes
+
+
+def random_model(folder: Path, heads: int = 4, key_value_heads: int = 4, layers: int = 5) -> None:
+    """Saves a random Qwen3 of the bundled model's size, with a word-level tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<unk>"]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(special + _WORDS)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<unk>",
+        additional_special_tokens=special[2:5],
+    )  # fmt: skip
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=1500, hidden_size=256, intermediate_size=704, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=key_value_heads, head_dim=256 // heads, max_position_embeddings=4096,
+        tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+    )  # fmt: skip
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="model folder (default: a random one)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        if arguments.model is None:
+            random_model(Path(temporary))
+        result = measure(arguments.model or temporary, synthetic(), arguments.repeats)
+    for name, value in result.items():
+        print(f"{name:32} {value:.4g}")
+    json.dump(result, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The chat encoder: turn by turn must be what the template says, and only ever grow."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from agent.chat import ChatEncoder
+from agent.conversation import Conversation, Turn
+
+PLAIN = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA = (
+    "{{ '<s>' }}{% for m in messages %}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|head|>assistant<|/head|>\n\n{% endif %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<start>{{ m.role }}\n{{ m.content }}<stop>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
+)
+TEMPLATES = {"plain": PLAIN, "chatml": CHATML, "llama": LLAMA, "no system": NO_SYSTEM}
+ENDS = {"plain": "<|end|>", "chatml": "<|im_end|>", "llama": "<|eot|>", "no system": "<stop>"}
+SPECIAL = [
+    "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<s>", "<|head|>",
+    "<|/head|>", "<|eot|>", "<start>", "<stop>",
+]  # fmt: skip
+TALK: Conversation = (
+    Turn("system", "You live in a house."),
+    Turn("user", "You are in a kitchen.\n\nYour task: heat an egg."),
+    Turn("assistant", "go to the microwave 1"),
+    Turn("user", " The microwave 1 is closed. "),
+    Turn("assistant", "open the microwave 1"),
+    Turn("user", "It is open."),
+)
+
+
+def make_tokenizer(template: str | None = PLAIN) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with a few merges, trained on the test conversation itself."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([turn.text for turn in TALK], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<|pad|>", additional_special_tokens=SPECIAL[1:]
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def whole(tokenizer: Any, talk: Conversation, prompt: bool) -> list[int]:
+    """What the template gives for everything at once."""
+    messages = [{"role": turn.role, "content": turn.text} for turn in talk]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+@pytest.mark.parametrize("name", ["plain", "chatml", "llama"])
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 6])
+def test_same_as_template(name: str, length: int) -> None:
+    """Turn by turn gives the ids of the whole conversation rendered at once."""
+    tokenizer = make_tokenizer(TEMPLATES[name])
+    encoder = ChatEncoder(tokenizer)
+    asked = TALK[length - 1].role == "user"
+    for prompt in (False, True) if asked else (False,):
+        assert encoder.encode(TALK[:length], prompt).ids == whole(tokenizer, TALK[:length], prompt)
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_conversations_grow_at_the_end(name: str) -> None:
+    """Ids of a conversation, asked or not, are a prefix of those of the conversation that goes on."""
+    encoder = ChatEncoder(make_tokenizer(TEMPLATES[name]))
+    longest = encoder.encode(TALK, True).ids
+    for length in range(2, len(TALK) + 1):
+        for prompt in (False, True) if TALK[length - 1].role == "user" else (False,):
+            ids = encoder.encode(TALK[:length], prompt).ids
+            assert longest[: len(ids)] == ids
+            assert length == len(TALK) or len(ids) < len(longest)
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_sampled_ids_are_kept(name: str) -> None:
+    """An assistant turn with ids is read as these, even where its text would be tokenised differently."""
+    tokenizer = make_tokenizer(TEMPLATES[name])
+    encoder = ChatEncoder(tokenizer)
+    word = "microwave"
+    letters = tuple(tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in word)
+    assert list(letters) != tokenizer(word, add_special_tokens=False)["input_ids"]
+    asked = encoder.encode(TALK[:2], True).ids
+    said = (*TALK[:2], Turn("assistant", word, letters), *TALK[3:])
+    ids = encoder.encode(said, True).ids
+    assert ids[: len(asked)] == asked
+    assert tuple(ids[len(asked) : len(asked) + len(word)]) == letters
+    # What follows is what the template puts there, whatever was said.
+    as_text = encoder.encode((*TALK[:2], Turn("assistant", word), *TALK[3:]), True).ids
+    tail = ids[len(asked) + len(word) :]
+    assert as_text[-len(tail) :] == tail
+    assert tail[0] == tokenizer.convert_tokens_to_ids(ENDS[name])
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+@pytest.mark.parametrize("sampled", [False, True])
+def test_supervised(name: str, sampled: bool) -> None:
+    """Supervised: the assistants' text and the one token that ends the turn, nothing else."""
+    tokenizer = make_tokenizer(TEMPLATES[name])
+    encoder = ChatEncoder(tokenizer)
+    tokens = tuple(tokenizer("go up", add_special_tokens=False)["input_ids"]) if sampled else ()
+    talk = (*TALK[:2], Turn("assistant", "go up", tokens), *TALK[3:])
+    encoded = encoder.encode(talk, True)
+    assert len(encoded.ids) == len(encoded.supervised)
+    own = [token for token, is_own in zip(encoded.ids, encoded.supervised, strict=True) if is_own]
+    assert tokenizer.decode(own) == f"go up{ENDS[name]}open the microwave 1{ENDS[name]}"
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_stop_ids(name: str) -> None:
+    """The end of a turn is found in the template; more come from the model's settings."""
+    tokenizer = make_tokenizer(TEMPLATES[name])
+    assert ChatEncoder(tokenizer, eos_ids=[7]).stop_ids == {tokenizer.convert_tokens_to_ids(ENDS[name]), 7}
+
+
+def test_system_text_is_folded() -> None:
+    """A template without a system role gets the system text at the head of the first user turn."""
+    tokenizer = make_tokenizer(NO_SYSTEM)
+    folded = (Turn("user", f"{TALK[0].text}\n\n{TALK[1].text}"), *TALK[2:])
+    encoder = ChatEncoder(tokenizer)
+    assert encoder.encode(TALK, True).ids == whole(tokenizer, folded, True)
+    assert encoder.encode(TALK, True) == encoder.encode(folded, True)
+
+
+def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation that was encoded before costs no tokenising, one more turn costs that turn."""
+    encoder = ChatEncoder(make_tokenizer())
+    encoder.encode(TALK, True)
+    seen: list[str] = []
+    tokenize = encoder._tokenize
+    monkeypatch.setattr(encoder, "_tokenize", lambda text: seen.append(text) or tokenize(text))
+    encoder.encode(TALK, True)
+    assert seen == []
+    encoder.encode((*TALK, Turn("assistant", "wait"), Turn("user", "Time passes.")), True)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template"),
+        # Only the last reply keeps its thoughts, as in Qwen3.
+        (
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}<think></think>"
+            "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+            "{% endif %}",
+            "thinking block",
+        ),
+        (CHATML.replace("{{ m.role }}", "{{ m.role }} {{ loop.revindex }}"), "rewrites"),
+        ("{{ strftime_now('%d %b %Y') }}" + CHATML, "today's date"),
+        (PLAIN.replace("<|end|>", " ."), "special token"),
+    ],
+)
+def test_unfit_templates(template: str | None, message: str) -> None:
+    """Templates that do not work turn by turn are refused when the encoder is made, with what to do."""
+    with pytest.raises(ValueError, match=message) as caught:
+        ChatEncoder(make_tokenizer(template))
+    assert "\n" not in str(caught.value)
+    assert "chat_template=" in str(caught.value) or "add one" in str(caught.value)
+
+
+def test_own_template_instead() -> None:
+    """A template can be given in place of the tokenizer's."""
+    tokenizer = make_tokenizer(None)
+    assert ChatEncoder(tokenizer, chat_template=PLAIN).encode(TALK, True).ids == whole(make_tokenizer(), TALK, True)
+
+
+@pytest.mark.parametrize(
+    ("talk", "prompt", "message"),
+    [
+        ((), False, "at least one turn"),
+        (TALK[:1], False, "needs a user turn"),
+        ((TALK[0], TALK[2]), False, "turn 1 is a assistant turn where a user"),
+        ((*TALK, TALK[5]), False, "turn 6 is a user turn where a assistant"),
+        ((*TALK[:2], TALK[0]), False, "turn 2 is a system turn"),
+        (TALK[:3], True, "after a user turn"),
+        ((Turn("user", "hello", (1, 2)),), False, "only assistants sample"),
+    ],
+)
+def test_order_of_turns(talk: Conversation, prompt: bool, message: str) -> None:
+    """Turns in another order are an error that says which turn."""
+    with pytest.raises(ValueError, match=message):
+        ChatEncoder(make_tokenizer()).encode(talk, prompt)
+
+
+def test_date_probe_is_today() -> None:
+    """The date that the refused template writes is today's, so that the test above tests something."""
+    tokenizer = make_tokenizer("{{ strftime_now('%d %b %Y') }}" + CHATML)
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    assert datetime.now().strftime("%d %b %Y") in text

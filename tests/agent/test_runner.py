@@ -1,0 +1,116 @@
+"""The loop and the runner, on the toy suite with scripted policies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.assemble import PolicySettings, assemble, words
+from agent.conversation import Action, Conversation
+from agent.loop import draw_seed, task_record
+from agent.policy import ReplayPolicy
+from agent.recall import Recall, RecallSettings
+from agent.runner import Runner, RunSettings, play_all, spec_of
+from envs import get_suite
+from memory import ExperienceMemory, Purpose
+from memory.episode import Actor, Episode, StopReason
+
+SUITE = get_suite("toy")
+
+
+def runner(kind: str = "expert", **settings: int) -> Runner:
+    made = assemble(PolicySettings(kind=kind), SUITE)
+    return Runner(SUITE, made.policy, made.actor, RunSettings(**settings))
+
+
+def essence(episodes: Sequence[Episode]) -> list[tuple[object, ...]]:
+    return [(e.task, [(s.observation, s.action, s.reward) for s in e.steps], e.final_observation, e.outcome) for e in episodes]
+
+
+def test_the_expert_solves_and_every_task_is_played_once() -> None:
+    tasks = SUITE.tasks("test", 12)
+    episodes = play_all(runner(), tasks)
+    assert [e.task.identity for e in episodes] == [t.identity for t in tasks]
+    assert all(e.success and e.outcome.reason is StopReason.SOLVED and e.outcome.score == 1.0 for e in episodes)
+    assert {e.actor.policy for e in episodes} == {"expert"}
+
+
+@pytest.mark.parametrize("kind", ["expert", "random"])
+def test_results_do_not_depend_on_batch_or_workers(kind: str) -> None:
+    tasks = SUITE.tasks("valid", 6)
+    one = essence(play_all(runner(kind, batch=1, max_steps=8), tasks))
+    assert essence(play_all(runner(kind, batch=4, max_steps=8), tasks)) == one
+    assert essence(play_all(runner(kind, workers=2, max_steps=8), tasks)) == one
+
+
+def test_the_step_limit_ends_an_episode() -> None:
+    (episode,) = play_all(runner("random", max_steps=3), SUITE.tasks("train", 1))
+    assert len(episode.steps) == 3
+    assert episode.outcome.reason is StopReason.STEP_LIMIT
+    assert not episode.success
+
+
+def test_replay_repeats_recorded_episodes() -> None:
+    tasks = SUITE.tasks("train", 4)
+    recorded = play_all(runner(), tasks)
+    replay = Runner(SUITE, ReplayPolicy(recorded), Actor("replay"))
+    assert essence(play_all(replay, tasks)) == essence(recorded)
+    with pytest.raises(LookupError, match="no recorded episode"):
+        ReplayPolicy([]).act([[t for t in _conversation("hello")]])  # type: ignore[list-item]
+
+
+def _conversation(text: str) -> Conversation:
+    from agent.conversation import Turn
+
+    return (Turn("user", text),)
+
+
+class _Moody:
+    """Raises whenever one particular goal is in the batch."""
+
+    def __init__(self, goal: str) -> None:
+        self.goal = goal
+        self.expert = assemble(PolicySettings(kind="expert"), SUITE).policy
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None) -> list[Action]:
+        if any(self.goal in turn.text for c in conversations for turn in c):
+            raise ValueError("not this one")
+        return self.expert.act(conversations, seeds)
+
+
+def test_a_policy_that_raises_costs_one_episode() -> None:
+    tasks = SUITE.tasks("train", 6)
+    bad = tasks[2].goal
+    episodes = play_all(Runner(SUITE, _Moody(bad), Actor("moody")), tasks)
+    for episode in episodes:
+        if episode.task.goal == bad:
+            assert episode.outcome.reason is StopReason.POLICY_ERROR
+            assert "not this one" in episode.outcome.detail
+        else:
+            assert episode.success
+
+
+def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_path: Path) -> None:
+    tasks = SUITE.tasks("train", 8)
+    with ExperienceMemory.open(tmp_path / "m", mode="create") as memory:
+        for episode in play_all(runner(), tasks[:4]):
+            memory.add(episode)
+        position = memory.position
+        recall = Recall(memory, spec_of(SUITE), words, RecallSettings(k=3), Purpose.ACT, position)
+        before = recall(task_record(tasks[0]))
+        for episode in play_all(runner(), tasks[4:]):
+            memory.add(episode)
+        assert recall(task_record(tasks[0])) == before
+        assert 1 <= len(before.retrieved) <= 3
+        own = {e.episode_id for e in memory.entries() if e.task.identity == tasks[0].identity}
+        assert not own & {r.episode for r in before.retrieved}
+        made = assemble(PolicySettings(kind="expert"), SUITE)
+        (episode,) = play_all(Runner(SUITE, made.policy, made.actor, recall=recall), tasks[:1])
+        assert episode.steps[0].retrieved == before.retrieved
+        assert episode.memory_position == position
+
+
+def test_seeds_depend_on_run_task_and_step() -> None:
+    seeds = {draw_seed(r, t, s) for r in (0, 1) for t in ("a", "b") for s in (0, 1)}
+    assert len(seeds) == 8
+    assert draw_seed(0, "a", 0) == draw_seed(0, "a", 0)

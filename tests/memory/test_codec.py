@@ -1,0 +1,176 @@
+"""Episodes to bytes and back: all of them, the same for ever, and nothing but them."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord, codec
+
+# Lone surrogates included: a byte-level model may sample half a character.
+text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
+number = st.floats(allow_nan=False)
+tasks = st.builds(TaskRecord, text, text, text, text, text, st.integers(-(2**63), 2**64 - 1), text, text)
+steps = st.builds(
+    Step, text, text, number, st.booleans(),
+    st.lists(st.integers(0, 2**32), max_size=5).map(tuple),
+    st.lists(st.builds(Retrieved, text, number), max_size=3).map(tuple),
+)  # fmt: skip
+outcomes = st.builds(Outcome, st.booleans(), number, st.sampled_from(StopReason), text)
+setting = st.one_of(text, st.integers(-(2**63), 2**63), number, st.booleans())
+actors = st.builds(Actor, text, text, text, text, text, st.dictionaries(text, setting, max_size=3))
+episodes = st.builds(
+    Episode, text, tasks, st.lists(steps, max_size=4).map(tuple), text, outcomes, actors,
+    st.integers(-1, 2**40), number, *(2 * [st.dictionaries(text, number, max_size=3)]),
+)  # fmt: skip
+
+GOLDEN = bytes.fromhex(
+    "8ba17601a26964a26531a47461736b88a57375697465a9686f757365686f6c64a86964656e74697479a461623132a4747970"
+    "65a468656174a573706c6974a5747261696ea4726f6f6daa466c6f6f72506c616e31a47365656407a776657273696f6ea131"
+    "a4676f616cb8707574206120686f74206d756720696e20636162696e6574a76f7574636f6d6584a773756363657373c2a573"
+    "636f7265cb0000000000000000a6726561736f6eac706f6c696379206572726f72a664657461696cb456616c75654572726f"
+    "723a20746f6f206c6f6e67a56163746f7286a6706f6c696379a56c6f63616ca56d6f64656ca462617365a777656967687473"
+    "a430306666a761646170746572a27633a670726f6d7074a131a873657474696e677384a16b02ab74656d7065726174757265"
+    "cb3fe0000000000000a6677265656479c2a473746f70a10aa5737465707302a566696e616cb04e6f7468696e672068617070"
+    "656e732eaf6d656d6f72795f706f736974696f6e0ca773746172746564cb41d954fc40200000a774696d696e677381a5746f"
+    "74616ccb3ff8000000000000a7726174696e677381a568756d616ecb3ff00000000000009284ab6f62736572766174696f6e"
+    "ae596f75207365652061206d75672ea6616374696f6eaa74616b65206d75672031a6746f6b656e739205cd012ca972657472"
+    "69657665649192a26530cb3fe000000000000084ab6f62736572766174696f6ea654616b656e2ea6616374696f6ea473696e"
+    "67a6726577617264cbbfd0000000000000a7696e76616c6964c3"
+)
+GOLDEN_EPISODE = Episode(
+    id="e1",
+    task=TaskRecord("household", "ab12", "heat", "train", "FloorPlan1", 7, "1", "put a hot mug in cabinet"),
+    steps=(
+        Step("You see a mug.", "take mug 1", tokens=(5, 300), retrieved=(Retrieved("e0", 0.5),)),
+        Step("Taken.", "sing", reward=-0.25, invalid=True),
+    ),
+    final_observation="Nothing happens.",
+    outcome=Outcome(False, 0.0, StopReason.POLICY_ERROR, "ValueError: too long"),
+    actor=Actor("local", "base", "00ff", "v3", "1", {"k": 2, "temperature": 0.5, "greedy": False, "stop": "\n"}),
+    memory_position=12,
+    started=1700000000.5,
+    timings={"total": 1.5},
+    ratings={"human": 1.0},
+)
+
+
+def test_golden_bytes_of_version_1() -> None:
+    """Version 1 is on people's disks: its bytes are written and read like this for ever."""
+    assert codec.encode_episode(GOLDEN_EPISODE) == GOLDEN
+    assert codec.decode_episode(GOLDEN) == GOLDEN_EPISODE
+
+
+@settings(max_examples=150, deadline=None)
+@given(episodes)
+def test_round_trip(episode: Episode) -> None:
+    """Any episode comes back equal, and its head says the same without the steps."""
+    payload = codec.encode_episode(episode)
+    assert codec.decode_episode(payload) == episode
+    head = codec.decode_head(payload)
+    assert (head.id, head.task, head.outcome, head.actor, head.step_count) == (
+        episode.id, episode.task, episode.outcome, episode.actor, len(episode.steps),
+    )  # fmt: skip
+
+
+def test_numbers_of_other_libraries_are_taken(episode: Callable[..., Episode]) -> None:
+    """Rewards and tokens come from numpy as often as not."""
+    odd = Step("o", "a", reward=np.float32(0.5), tokens=tuple(np.array([3, 4])))
+    decoded = codec.decode_episode(
+        codec.encode_episode(Episode("x", episode(1).task, (odd,), "", episode(1).outcome, Actor("p")))
+    )
+    assert decoded.steps == (Step("o", "a", 0.5, tokens=(3, 4)),)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_garbage_gives_one_kind_of_error(data: st.DataObject) -> None:
+    """Whatever the bytes, there is an episode or a CodecError; nothing else comes out."""
+    payload = bytearray(data.draw(st.one_of(st.just(GOLDEN), st.binary(max_size=200))))
+    for _ in range(data.draw(st.integers(0, 3))):
+        if payload:
+            payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    for decode in (codec.decode_episode, codec.decode_head, codec.decode_rating, codec.decode_note):
+        with suppress(codec.CodecError):
+            decode(bytes(payload))
+
+
+def test_truncated_payload() -> None:
+    """Every prefix is refused."""
+    for length in range(len(GOLDEN)):
+        with pytest.raises(codec.CodecError):
+            codec.decode_episode(GOLDEN[:length])
+
+
+def parts() -> tuple[dict[str, object], list[dict[str, object]]]:
+    """Head and steps of the golden episode as plain objects."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(GOLDEN)
+    return unpacker.unpack(), unpacker.unpack()
+
+
+def test_fields_of_the_future_are_skipped() -> None:
+    """Within a version fields may be added, and older programs go on reading."""
+    head, steps = parts()
+    head["mood"] = {"calm": [1, 2]}
+    head["task"]["weather"] = "dry"  # type: ignore[index]
+    steps[0]["thought"] = "hm"
+    assert codec.decode_episode(msgpack.packb(head) + msgpack.packb(steps)) == GOLDEN_EPISODE
+
+
+def test_version_of_the_future_is_named() -> None:
+    """The error says which version it is and which are read."""
+    head, steps = parts()
+    head["v"] = 9
+    with pytest.raises(codec.CodecError, match="version 9; this program reads 1"):
+        codec.decode_episode(msgpack.packb(head) + msgpack.packb(steps))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("id", 3, "'id' should be text and is int"),
+        ("task", [], "a map was expected"),
+        ("timings", {"a": "b"}, "number"),
+    ],
+)
+def test_wrong_types_are_named(name: str, value: object, message: str) -> None:
+    """A field of another type is an error that names it, not a strange object later on."""
+    head, steps = parts()
+    head[name] = value
+    with pytest.raises(codec.CodecError, match=message):
+        codec.decode_episode(msgpack.packb(head) + msgpack.packb(steps))
+
+
+def test_limits() -> None:
+    """Deep nesting and forged lengths are refused before they cost anything."""
+    with pytest.raises(codec.CodecError):
+        codec.decode_episode(b"\x91" * 100_000)
+    with pytest.raises(codec.CodecError):
+        codec.decode_episode(b"\xdd\xff\xff\xff\xff")
+    with pytest.raises(codec.CodecError, match="limit"):
+        codec.decode_episode(bytes(codec.MAX_BYTES + 1))
+
+
+def test_what_cannot_be_stored_is_named(episode: Callable[..., Episode]) -> None:
+    """Before anything is written, with the episode's id."""
+    good = episode(1)
+    odd = Episode("x", good.task, (), "", good.outcome, Actor("p", settings={"device": object()}))  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="episode 'x' cannot be stored"):
+        codec.encode_episode(odd)
+    with pytest.raises(ValueError, match="episode 'x' cannot be stored"):
+        codec.encode_episode(Episode("x", good.task, (), "", good.outcome, Actor("p", settings={"seed": 2**70})))
+
+
+def test_ratings_and_notes_round_trip() -> None:
+    """And they do not pass for each other."""
+    rating = codec.Rating("e1", "human", 0.5, 1.0)
+    note = codec.Note("e1", "odd", 2.0)
+    assert codec.decode_rating(codec.encode_rating(rating)) == rating
+    assert codec.decode_note(codec.encode_note(note)) == note
+    with pytest.raises(codec.CodecError):
+        codec.decode_note(codec.encode_rating(rating))

@@ -1,0 +1,335 @@
+"""ExperienceMemory as its users meet it."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from memory import Episode, ExperienceMemory, HashedEmbedder, Purpose, Query, Viewer
+from memory import index as index_module
+from memory.embed import Vectors
+
+ROOT = Path(__file__).parents[2]
+VIEWER = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
+Make = Callable[..., Episode]
+
+
+class CountingEmbedder(HashedEmbedder):
+    """Counts the texts it is given."""
+
+    def __init__(self, dimension: int = 384) -> None:
+        super().__init__(dimension)
+        self.count = 0
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """As the hashed embedder."""
+        self.count += len(texts)
+        return super().encode(texts)
+
+
+def test_what_is_added_comes_back(folder: Path, episode: Make) -> None:
+    """In this process and in the next, by id, in order, and by search."""
+    episodes = [episode(number, success=number % 2 == 0) for number in range(5)]
+    with ExperienceMemory.open(folder, "create") as memory:
+        assert memory.add(episodes[0]) == 1
+        assert memory.add_many(episodes[1:]) == memory.position == 5
+        assert "episode-3" in memory
+        assert "episode-9" not in memory
+        assert len(memory) == 5
+    with ExperienceMemory.open(folder) as memory:
+        assert list(memory.iterate()) == episodes
+        assert list(memory.iterate(at=2)) == episodes[:2]
+        assert memory.get("episode-3") == episodes[3]
+        assert memory.meta("episode-3").task == episodes[3].task
+        assert [entry.episode_id for entry in memory.entries(at=2)] == ["episode-0", "episode-1"]
+        assert memory.search(Query("put a hot thing4 in cabinet", k=1), VIEWER)[0].episode_id == "episode-4"
+        with pytest.raises(KeyError, match="no episode 'episode-9'"):
+            memory.get("episode-9")
+
+
+def test_stats(store: ExperienceMemory, episode: Make) -> None:
+    """Counted by type, split and policy, with bytes and position."""
+    store.add_many([episode(n, split="test" if n == 2 else "train", success=n > 0, task_type="heat") for n in range(3)])
+    store.rate("episode-0", "human", 1)
+    stats = store.stats()
+    assert (stats.entries, stats.successes, stats.position, stats.ratings, stats.notes) == (3, 2, 4, 1, 0)
+    assert (stats.by_type, stats.by_split, stats.by_policy) == ({"heat": 3}, {"train": 2, "test": 1}, {"expert": 3})
+    assert 0 < stats.log_bytes < stats.total_bytes
+    assert stats.embedder == "hashed-1-384"
+    assert stats.index_entries == 0
+    assert stats.damage == ()
+
+
+def test_ratings_and_notes(folder: Path, episode: Make) -> None:
+    """Given afterwards, durable, the last of a name counts, and they appear with the episode."""
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add(episode(1))
+        memory.rate("episode-1", "human", 0.25)
+        memory.rate("episode-1", "human", 0.75)
+        memory.annotate("episode-1", "took a detour")
+        with pytest.raises(KeyError):
+            memory.rate("episode-2", "human", 1.0)
+        with pytest.raises(KeyError):
+            memory.annotate("episode-2", "?")
+    with ExperienceMemory.open(folder) as memory:
+        assert memory.get("episode-1").ratings == {"human": 0.75}
+        assert memory.notes("episode-1") == ("took a detour",)
+        assert memory.notes("episode-2") == ()
+        assert memory.position == 4
+
+
+def test_refusals_say_what_to_do(folder: Path, episode: Make) -> None:
+    """The mistakes that a newcomer makes."""
+    with pytest.raises(FileNotFoundError, match="mode='create'"):
+        ExperienceMemory.open(folder)
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        ExperienceMemory.open(folder, "w")
+    with pytest.raises(ValueError, match="unknown mode 'a'"):
+        ExperienceMemory.open(folder, "a")
+    memory = ExperienceMemory.open(folder, "create")
+    memory.add(episode(1))
+    with pytest.raises(ValueError, match="already an episode 'episode-1'"):
+        memory.add(episode(1))
+    with pytest.raises(ValueError, match="already an episode 'episode-2'"):
+        memory.add_many([episode(2), episode(2)])
+    with pytest.raises(ValueError, match="no task split"):
+        memory.add(episode(2, split=" "))
+    with pytest.raises(BlockingIOError, match="being written by another ExperienceMemory of this very process"):
+        ExperienceMemory.open(folder, "w")
+    reader = ExperienceMemory.open(folder)
+    for change in (
+        lambda: reader.add(episode(2)),
+        lambda: reader.rate("episode-1", "human", 1),
+        lambda: reader.annotate("episode-1", "x"),
+        reader.publish_index,
+    ):
+        with pytest.raises(ValueError, match="mode='w'"):
+            change()
+    memory.close()
+    memory.close()
+    with pytest.raises(ValueError, match="was closed"):
+        memory.add(episode(2))
+    with pytest.raises(ValueError, match="was closed"):
+        memory.search(Query("x"), VIEWER)
+    ExperienceMemory.open(folder, "w").close()
+    assert len(reader) == 1
+    reader.close()
+
+
+def test_another_embedder_is_refused_unless_asked_for(folder: Path, episode: Make) -> None:
+    """One clear error; reembed=True builds a second column, and from then on that one counts."""
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add_many([episode(number) for number in range(3)])
+    for mode in ("r", "w"):
+        with pytest.raises(ValueError, match=r"hashed-1-384 \(384 dimensions\), not with hashed-1-64.*reembed=True"):
+            ExperienceMemory.open(folder, mode, embedder=HashedEmbedder(64))
+    with ExperienceMemory.open(folder, embedder=HashedEmbedder(64), reembed=True) as memory:
+        assert memory.stats().embedded == 3
+        assert memory.search(Query("put a hot thing2 in cabinet", k=1), VIEWER)[0].episode_id == "episode-2"
+    ExperienceMemory.open(folder).close()
+    ExperienceMemory.open(folder, "w", embedder=HashedEmbedder(64), reembed=True).close()
+    with ExperienceMemory.open(folder, embedder=HashedEmbedder(64)) as memory:
+        assert memory.stats().embedded == 0
+    with pytest.raises(ValueError, match="not with hashed-1-384"):
+        ExperienceMemory.open(folder)
+
+
+def test_nothing_is_embedded_twice(folder: Path, episode: Make) -> None:
+    """Opening reads the column; an index is built from it too."""
+    embedder = CountingEmbedder()
+    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+        memory.add_many([episode(number) for number in range(20)])
+        memory.publish_index()
+    assert embedder.count == 20
+    for path in (folder / "index").iterdir():
+        path.unlink()
+    with ExperienceMemory.open(folder, "w", embedder=embedder) as memory:
+        assert memory.publish_index() == 20
+        assert memory.stats().embedded == 0
+    assert embedder.count == 20
+
+
+def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published once it pays, used by readers, and made again by the next writer when it is damaged."""
+    monkeypatch.setattr(index_module, "EXACT_LIMIT", 30)
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add_many([episode(number) for number in range(30)])
+        assert memory.stats().index_entries == 0
+        memory.add(episode(30))
+        assert memory.stats().index_entries == 31
+        with ExperienceMemory.open(folder) as reader:
+            assert reader.stats().index_entries == 31
+            memory.add_many([episode(number) for number in range(31, 80)])
+            reader.refresh()
+            assert reader.stats().index_entries == 80 == memory.stats().index_entries
+            hit = reader.search(Query("put a hot thing77 in cabinet", k=1), VIEWER)[0]
+            assert hit.episode_id == "episode-77"
+            assert not hit.why.exact
+            # Seen from the past the graph knows too much: exact, whenever it was built.
+            assert reader.search(Query("put a hot thing7 in cabinet", k=1), VIEWER, at=40)[0].why.exact
+    (graph,) = (folder / "index").glob("*.hnsw")
+    graph.write_bytes(graph.read_bytes()[:100])
+    with ExperienceMemory.open(folder) as reader:
+        stats = reader.stats()
+        assert stats.index_entries == 0
+        assert "damaged index" in str(stats.damage[0])
+        assert reader.search(Query("put a hot thing7 in cabinet", k=1), VIEWER)[0].episode_id == "episode-7"
+    with ExperienceMemory.open(folder, "w") as memory:
+        assert memory.stats().index_entries == 80
+    with ExperienceMemory.open(folder) as reader:
+        assert reader.stats().index_entries == 80
+        assert not reader.stats().damage
+
+
+def test_damage_costs_one_episode_and_is_named(folder: Path, episode: Make) -> None:
+    """A flipped bit in the middle of the log: everything else is there and is found with the right vectors."""
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add_many([episode(number, f"put a hot thing in place{number}") for number in range(9)])
+    (segment,) = (folder / "log").glob("*.log")
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 16
+    segment.write_bytes(data)
+    for mode in ("r", "w", "r"):
+        with ExperienceMemory.open(folder, mode) as memory:
+            stats = memory.stats()
+            assert stats.entries == 8
+            assert stats.position == 9
+            assert any("log/0000000000000000.log, byte" in str(damage) for damage in stats.damage)
+            assert all(memory.get(entry.episode_id).id == entry.episode_id for entry in memory.entries())
+            for entry in memory.entries():
+                hit = memory.search(Query(entry.task.goal, k=1), VIEWER)[0]
+                assert hit.episode_id == entry.episode_id
+                assert hit.score == pytest.approx(1.0)
+
+
+def test_description_can_be_lost(folder: Path, episode: Make) -> None:
+    """memory.json only says what can be found out again."""
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add(episode(1))
+    before = json.loads((folder / "memory.json").read_text())
+    for text in (None, "", "{", '{"format": 1}'):
+        if text is None:
+            (folder / "memory.json").unlink()
+        else:
+            (folder / "memory.json").write_text(text)
+        with ExperienceMemory.open(folder) as memory:
+            assert len(memory) == 1
+            assert "memory.json" in str(memory.stats().damage[0])
+        ExperienceMemory.open(folder, "w").close()
+        assert json.loads((folder / "memory.json").read_text()) == before
+    (folder / "memory.json").write_text(json.dumps({**before, "format": 2}))
+    with pytest.raises(ValueError, match="format 2; this program reads format 1"):
+        ExperienceMemory.open(folder, "w")
+
+
+def test_full_disk(store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adding fails with one sentence, everything else goes on, and adding the same again works once there is room."""
+    store.add(episode(1))
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"No space left.*nothing was added.*make room"):
+        store.add(episode(2))
+    assert len(store) == 1
+    assert "episode-2" not in store
+    assert store.position == 1
+    assert store.search(Query("x", k=9), VIEWER)[0].episode_id == "episode-1"
+    monkeypatch.setattr(os, "fsync", real)
+    assert store.add(episode(2)) == 2
+    assert store.get("episode-2") == episode(2)
+
+
+def test_failing_embedder_leaves_nothing_behind(folder: Path, episode: Make) -> None:
+    """The episode can be added again afterwards."""
+
+    class Failing(HashedEmbedder):
+        fail = True
+
+        def encode(self, texts: Sequence[str]) -> Vectors:
+            if self.fail:
+                raise RuntimeError("out of memory")
+            return super().encode(texts)
+
+    embedder = Failing()
+    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+        with pytest.raises(RuntimeError):
+            memory.add(episode(1))
+        embedder.fail = False
+        assert memory.add(episode(1)) == 1
+
+
+def test_reader_in_another_process_follows(folder: Path, episode: Make) -> None:
+    """It sees nothing new until it refreshes, and then everything."""
+    code = """
+import sys
+from memory import *
+memory = ExperienceMemory.open(sys.argv[1])
+viewer = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
+print("open", flush=True)
+for line in sys.stdin:
+    before = len(memory)
+    position = memory.refresh()
+    hits = memory.search(Query(line.strip(), k=1), viewer)
+    print(before, position, hits[0].episode_id if hits else "-", memory.stats().embedded, flush=True)
+"""
+    with (
+        ExperienceMemory.open(folder, "create") as memory,
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as reader,
+    ):
+        assert reader.stdin
+        assert reader.stdout
+        assert reader.stdout.readline() == "open\n"
+        for number in range(5):
+            memory.add(episode(number))
+            reader.stdin.write(f"put a hot thing{number} in cabinet\n")
+            reader.stdin.flush()
+            assert reader.stdout.readline().split() == [str(number), str(number + 1), f"episode-{number}", "0"]
+
+
+def test_threads_take_turns(store: ExperienceMemory, episode: Make) -> None:
+    """Adding and searching at once from several threads: nothing breaks, nothing is lost."""
+    errors: list[BaseException] = []
+
+    def work(thread: int) -> None:
+        try:
+            for number in range(15):
+                store.add(episode(100 * thread + number))
+                assert store.search(Query(f"put a hot thing{number} in cabinet"), VIEWER)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(store) == 60 == len(list(store.iterate()))
+
+
+def test_import_is_light() -> None:
+    """No torch, no hnswlib, no textworld, and less than a fifth of a second on top of numpy."""
+    code = (
+        "import sys, time, numpy; start = time.perf_counter(); import memory; took = time.perf_counter() - start;"
+        "print(took, [name for name in ('torch', 'hnswlib', 'textworld', 'envs', 'agent') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    took, loaded = out.split(maxsplit=1)
+    assert loaded.strip() == "[]"
+    assert float(took) < 0.2

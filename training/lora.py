@@ -1,0 +1,187 @@
+"""Fine-tuning with LoRA on whole episodes, cross-entropy on the assistant's tokens only.
+
+One pass over a multi-turn episode trains all of its actions at once (Ferraz et al., arXiv:2603.18272). peft and transformers
+do what they do; what is ours is the choice of examples and the manifest. Rehearsal mixes in made-up worlds, whose procedures
+are bound afresh each time: without it, easy tasks (whose procedures are always the same) teach the answer by heart and
+unlearn reading it from memory.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from agent.chat import ChatEncoder
+from agent.local import find_model
+from training import corpus
+from training.examples import Example
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """The paper's settings where they carry over to a small model; the rate does not."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    rate: float = 5e-4
+    """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters; far above 1e-3 a small model unlearns reading."""
+    steps: int = 120
+    """Optimiser steps."""
+    batch_tokens: int = 4096
+    rehearsal: float = 0.5
+    """Share of each batch's examples that come from made-up worlds; 0 for models that were not pretrained on them."""
+    bf16: bool = True
+    """Autocast to bf16 (weights stay fp32)."""
+    seed: int = 2025
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rehearsal < 1:
+            raise ValueError(f"lora.rehearsal is {self.rehearsal}; it is a share of each batch, from 0 to below 1")
+        if self.steps < 1 or self.rank < 1 or self.batch_tokens < 64 or self.rate <= 0:
+            raise ValueError("lora needs steps >= 1, rank >= 1, batch_tokens >= 64 and rate > 0")
+
+
+Encoded = tuple[list[int], list[bool]]
+
+
+def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
+    """Ids and a mask of the tokens to learn: the assistant's, end of turn included, refused actions excluded."""
+    encoded = encoder.encode(example.conversation, generation_prompt=False)
+    mask, turn, inside = list(encoded.supervised), -1, False
+    for i, supervised in enumerate(encoded.supervised):
+        turn += supervised and not inside
+        inside = supervised
+        if supervised and turn in example.unlearnt:
+            mask[i] = False
+    return encoded.ids, mask
+
+
+def _items(encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSettings) -> Iterator[Encoded]:
+    """An endless stream of examples and rehearsal; every example comes once before any comes again."""
+    rng, fresh = random.Random(settings.seed), 0
+    queue: list[Encoded] = []
+    while True:
+        if rng.random() < settings.rehearsal:
+            sample = corpus.draw(settings.seed, fresh, 1.0)
+            fresh += 1
+            yield encode_example(encoder, Example(sample.conversation, sample.slips))
+        else:
+            queue = queue or rng.sample(list(encoded), len(encoded))
+            yield queue.pop()
+
+
+def batches(items: Iterator[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of at most so many tokens: ids (B, T) and the mask of what to learn (B, T), padded on the right with 0."""
+    group: list[Encoded] = []
+    for item in items:
+        if group and max(len(ids) for ids, _ in [*group, item]) * (len(group) + 1) > tokens:
+            width = max(len(ids) for ids, _ in group)
+            ids_BT = torch.zeros(len(group), width, dtype=torch.long)
+            learn_BT = torch.zeros(len(group), width, dtype=torch.bool)
+            for row, (ids, mask) in enumerate(group):
+                ids_BT[row, : len(ids)], learn_BT[row, : len(ids)] = torch.tensor(ids), torch.tensor(mask)
+            yield ids_BT, learn_BT
+            group = []
+        group.append(item)
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the adapter's weights file."""
+    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def train_adapter(
+    model: str | Path,
+    encoder: ChatEncoder,
+    examples: Sequence[Example],
+    settings: LoraSettings,
+    out: Path,
+    manifest: dict[str, Any],
+    report: Any = None,
+) -> dict[str, Any]:
+    """Trains a LoRA adapter from the bare model and writes it with its manifest.
+
+    Args:
+        model: folder or hub name of the base model.
+        encoder: its chat encoder.
+        examples: what to learn; at least one.
+        settings: how.
+        out: folder of the adapter; it appears complete or not at all, and is never overwritten.
+        manifest: what the caller knows about it (version, parent, training tasks); written to ``manifest.json`` last.
+        report: called with (step, loss) after each step.
+
+    Returns:
+        The manifest as written: with settings, hash of the weights, number of examples, supervised tokens, losses, seconds.
+
+    Raises:
+        ValueError: no examples, or modules to adapt that the model does not have.
+        FileExistsError: `out` is there already.
+    """
+    if not examples:
+        raise ValueError("there is nothing to fine-tune on: no successful episode was selected")
+    if out.exists():
+        raise FileExistsError(f"{out} exists: an adapter is never overwritten, use a new version name")
+    started = time.monotonic()
+    torch.manual_seed(settings.seed)
+    base = AutoModelForCausalLM.from_pretrained(find_model(model), dtype=torch.float32)
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+        target_modules=list(settings.targets), task_type="CAUSAL_LM",
+    )  # fmt: skip
+    tuned: Any = get_peft_model(base, config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tuned.to(device).train()
+    parameters = [p for p in tuned.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.0)
+    losses: list[float] = []
+    supervised = 0
+    encoded = [encode_example(encoder, e) for e in examples]
+    stream = batches(_items(encoded, encoder, settings), settings.batch_tokens)
+    for step in range(settings.steps):
+        ids, learn = (t.to(device) for t in next(stream))
+        for group in optimiser.param_groups:
+            # Warm-up over ten steps, then linear to a twentieth: a short run should not end at full rate.
+            group["lr"] = settings.rate * min(1.0, (step + 1) / 10) * max(0.05, 1 - step / settings.steps)
+        with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
+            logits = tuned(input_ids=ids, use_cache=False).logits[:, :-1]
+            keep = learn[:, 1:]
+            loss = nn.functional.cross_entropy(logits[keep].float(), ids[:, 1:][keep])
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        supervised += int(keep.sum())
+        if report:
+            report(step + 1, losses[-1])
+    half = out.with_name(out.name + ".half")
+    shutil.rmtree(half, ignore_errors=True)
+    tuned.save_pretrained(half)
+    written = {
+        **manifest,
+        "lora": asdict(settings),
+        "examples": len(examples),
+        "contexts": {kind: sum(e.memory == kind for e in examples) for kind in ("retrieved", "empty", "irrelevant")},
+        "supervised_tokens": supervised,
+        "loss_first": round(sum(losses[:10]) / len(losses[:10]), 4),
+        "loss_last": round(sum(losses[-10:]) / len(losses[-10:]), 4),
+        "adapter_sha256": hash_folder(half),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    (half / "manifest.json").write_text(json.dumps(written, indent=2) + "\n")
+    os.replace(half, out)
+    return written
