@@ -123,14 +123,14 @@ class _Window:
     total: int = 0
 
 
-class _SlotLayer(CacheLayerMixin):
+class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer's keys and values, each of shape (slots, key-value heads, capacity, head size)."""
 
     is_sliding = False
     supports_early_init = False
 
     def __init__(self, window: _Window) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._window = window
         self._work: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -172,7 +172,8 @@ class _SlotLayer(CacheLayerMixin):
 
     def _write(self, rows: torch.Tensor, keys: object, values: object, *new: torch.Tensor) -> None:
         for whole, part in zip((keys, values), new, strict=True):
-            assert isinstance(whole, torch.Tensor) and self._window.positions is not None
+            assert isinstance(whole, torch.Tensor)
+            assert self._window.positions is not None
             whole.transpose(1, 2)[rows, self._window.positions] = part.transpose(1, 2)
 
     def open(self) -> None:
@@ -180,7 +181,8 @@ class _SlotLayer(CacheLayerMixin):
         if not self.is_initialized:
             self._work = None
             return
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         window = self._window
         if window.slots is None:
             rows = slice(window.first, window.first + window.count)
@@ -199,7 +201,8 @@ class _SlotLayer(CacheLayerMixin):
         """Makes room for as many slots and tokens as the window says."""
         if not self.is_initialized:
             return
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         grown = []
         for old in (self.keys, self.values):
             slots, heads, capacity, size = old.shape
@@ -279,11 +282,7 @@ class SlotCache(Cache):
         window = self._window
         assert window.rows is not None
         adjacent = keep[-1] - keep[0] == len(keep) - 1
-        rows: slice | torch.Tensor
-        if adjacent:
-            rows = slice(keep[0], keep[-1] + 1)
-        else:
-            rows = torch.tensor(keep, device=window.rows.device)
+        rows = slice(keep[0], keep[-1] + 1) if adjacent else torch.tensor(keep, device=window.rows.device)
         if window.slots is not None:
             window.slots = window.slots[rows]
         elif not adjacent:

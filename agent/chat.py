@@ -245,8 +245,8 @@ class ChatEncoder:
         for pattern in ("%d %b %Y", "%Y-%m-%d", "%d %B %Y", "%B %d, %Y", "%d/%m/%Y"):
             if now.strftime(pattern) in rendered:
                 raise ValueError(
-                    f"chat template of {self._name} writes today's date into the prompt, so the same conversation would "
-                    f"read differently tomorrow: {_FIX}"
+                    f"chat template of {self._name} writes today's date into the prompt, so that tomorrow the same "
+                    f"conversation would read differently: {_FIX}"
                 )
         for length in range(2, len(_PROBE) + 1):
             turns = _PROBE[:length]

@@ -338,7 +338,7 @@ def _envs_check(args: argparse.Namespace) -> None:
     findings = check_env(get_suite(args.suite))
     for finding in findings:
         console().print(str(finding))
-    if any(not finding.passed for finding in findings):
+    if any(not finding.ok for finding in findings):
         raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")
 
 

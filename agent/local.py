@@ -23,7 +23,7 @@ from agent.chat import ChatEncoder
 from agent.conversation import Action, Conversation
 
 _LONG = 96
-"""More new tokens than this are encoded for one conversation alone: nothing is won by a batch, and much by no padding."""
+"""More new tokens than this are encoded for one conversation alone: a batch wins nothing then, and padding costs."""
 _CHUNK = 512
 """How many tokens are encoded at once, which bounds the memory that attention needs."""
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
@@ -111,6 +111,7 @@ class LocalPolicy:
         config = _read(AutoConfig, self._folder, self.model_name, "config")
         self._limit = min(_context_of(config, self.model_name), context or 1 << 30)
         self._positions = self._limit
+        self._last: torch.Tensor | None = None
         self._model = self._load(None)
         tokenizer = _read(AutoTokenizer, self._folder, self.model_name, "tokenizer")
         eos = self._model.generation_config.eos_token_id
@@ -237,7 +238,9 @@ class LocalPolicy:
                     break
                 # Rows that are done but still between others write what nobody reads, behind their end.
                 tokens = np.array([[0 if row.done else row.tokens[-1]] for row in batch])
-                logits = self._forward(tokens, [row.length for row in batch], max(row.length for row in batch) + 1, None)
+                logits = self._forward(
+                    tokens, [row.length for row in batch], max(row.length for row in batch) + 1, None
+                )
                 for row in batch:
                     if not row.done:
                         row.fed += 1
@@ -367,7 +370,7 @@ class LocalPolicy:
         model = model.eval().requires_grad_(False).to(self._device)
         if self._device.type == "cpu":
             _lay_out_for_vectors(model)
-        self._last: torch.Tensor | None = None
+        self._last = None
         model.get_output_embeddings().register_forward_pre_hook(self._only_last)
         return model
 
@@ -385,7 +388,9 @@ def find_model(model: str | Path) -> Path:
         return folder
     name = str(model)
     if isinstance(model, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise FileNotFoundError(f"no model folder {name}: check the path, or give a name such as Qwen/Qwen2.5-0.5B-Instruct")
+        raise FileNotFoundError(
+            f"no model folder {name}: check the path, or give a name such as Qwen/Qwen2.5-0.5B-Instruct"
+        )
     reason = ""
     for local in (True, False):  # what is here already needs no network, and no time
         try:
@@ -397,8 +402,8 @@ def find_model(model: str | Path) -> Path:
             return found
         reason = "no config.json or no *.safetensors in it"
     raise FileNotFoundError(
-        f"no model {name!r}: there is no such folder, it is not in this machine's Hugging Face cache, and huggingface.co "
-        f"could not give it ({reason}): check the name and the network, or give a folder"
+        f"no model {name!r}: there is no such folder, it is not in this machine's Hugging Face cache, and "
+        f"huggingface.co could not give it ({reason}): check the name and the network, or give a folder"
     )
 
 
@@ -425,7 +430,9 @@ def check_adapter(folder: Path, model: torch.nn.Module, model_name: str) -> None
     config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     for file in (config_file, weights):
         if not file.is_file():
-            raise FileNotFoundError(f"no adapter in {folder}: {file.name} is missing; give a folder that PEFT has saved")
+            raise FileNotFoundError(
+                f"no adapter in {folder}: {file.name} is missing; give a folder that PEFT has saved"
+            )
     config = json.loads(config_file.read_text())
     if config.get("peft_type") != "LORA":
         raise ValueError(f"adapter {folder} is of kind {config.get('peft_type')}: only LORA can be used")
@@ -433,7 +440,7 @@ def check_adapter(folder: Path, model: torch.nn.Module, model_name: str) -> None
 
     layers = dict(model.named_modules())
     with safe_open(weights, framework="pt") as tensors:
-        for key in tensors.keys():
+        for key in tensors.keys():  # noqa: SIM118  (not a dictionary)
             found = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", key)
             if not found:
                 continue
@@ -452,7 +459,7 @@ def check_adapter(folder: Path, model: torch.nn.Module, model_name: str) -> None
 
 
 def _lay_out_for_vectors(model: torch.nn.Module) -> None:
-    """Stores the layers' matrices column by column: with one token, as in decoding, CPUs then multiply twice as fast."""
+    """Stores the layers' matrices column by column: CPUs then multiply one vector, as in decoding, twice as fast."""
     tied = {id(layer.weight) for layer in model.modules() if isinstance(layer, torch.nn.Embedding)}
     for layer in model.modules():
         # An embedding's rows are what is read, so a matrix that serves as one stays as it is.
@@ -468,7 +475,7 @@ def _hash_file(file: Path) -> str:
 def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
 
@@ -486,4 +493,4 @@ def _context_of(config: Any, name: str) -> int:
     window = getattr(config, "sliding_window", None)
     # The masks made here do not slide, so such a model is used only as far as they would not have to.
     uses_window = "sliding_attention" in kinds or getattr(config, "layer_types", None) is None
-    return min(limit, window) if window and uses_window else limit
+    return int(min(limit, window) if window and uses_window else limit)

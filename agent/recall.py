@@ -6,6 +6,7 @@ and never a filter.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from agent.prompt import Demonstration, PromptSpec, demonstration, fit
 from memory import ExperienceMemory, Purpose, Query, Viewer
@@ -39,6 +40,19 @@ class Recalled:
     """Closest first."""
     retrieved: tuple[Retrieved, ...] = ()
     """The episodes shown, in the same order."""
+
+
+class Recaller(Protocol):
+    """Whatever can say what a task's prompt shows."""
+
+    @property
+    def position(self) -> int:
+        """Log position of the memory that is read, for the record."""
+        ...
+
+    def __call__(self, task: TaskRecord) -> Recalled:
+        """What is recalled for a task; always the same for the same task."""
+        ...
 
 
 class Recall:

@@ -62,6 +62,10 @@ class LiveProgress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
+    def pause(self) -> None:
+        """Ends the line, so that something else can be printed."""
+        self._bar.stop()
+
     def announce(self, event: str, detail: Any) -> None:
         """Events: phase (text), tasks or demonstrations (count), episode, step (number, of, loss)."""
         if event == "phase":

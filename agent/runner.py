@@ -13,7 +13,7 @@ from typing import Any
 from agent.conversation import Action, Policy
 from agent.loop import Living, Need, NeedAction, NeedReset, NeedStep, PolicyFailure, live
 from agent.prompt import PromptSpec, prompt_spec
-from agent.recall import Recall
+from agent.recall import Recaller
 from envs import EnvironmentFailure, EnvPool, Suite, Task
 from memory.episode import Actor, Episode
 
@@ -70,7 +70,7 @@ class Runner:
     policy: Policy
     actor: Actor
     settings: RunSettings = field(default_factory=RunSettings)
-    recall: Recall | None = None
+    recall: Recaller | None = None
     clock: Clock = field(default_factory=Clock)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Episode]:

@@ -43,7 +43,7 @@ class ActionTemplate:
     text: str
     """For example ``take {object} from {receptacle}``; braces mark what is filled in."""
     kind: str
-    """``move`` (changes where the agent is), ``look`` (only reveals), or ``act`` (changes the world)."""
+    """``move`` (changes where the agent is), ``look`` (serves to see: look, examine, open), or ``act`` (changes the world)."""
 
 
 class Expert(Protocol):

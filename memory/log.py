@@ -86,6 +86,10 @@ class Record:
     payload: bytes
 
 
+class TakenBackError(RuntimeError):
+    """A record that had been read is no longer there: it never was durable, and its writer took it back."""
+
+
 class Log:
     """The segments in one folder, read from the start and then followed as they grow.
 
@@ -129,8 +133,7 @@ class Log:
 
         Raises:
             ValueError: a segment has a format number that this program does not read, or belongs to another memory.
-            RuntimeError: a record that had been read is no longer there (it had never been acknowledged, and its
-                writer took it back): open the memory again.
+            TakenBackError: the last record read is gone; read everything again.
         """
         self._check_last()
         found = segments(self.folder)
@@ -226,7 +229,7 @@ class Log:
         try:
             self.read(self._last)
         except ValueError:
-            raise RuntimeError(f"the last record read from {self.folder} was taken back; open it again") from None
+            raise TakenBackError(f"the last record read from {self.folder} was taken back; open it again") from None
 
     def _read_segment(self, segment: int, *, last: bool) -> Iterator[Record]:
         data = _read_from(self._reader(segment), self._end)

@@ -4,30 +4,26 @@ A folder holds ``memory.json`` (what this is, and its embedder), ``log/`` (the t
 (caches of it) and ``lock``. One process writes, any number read and follow.
 """
 
-import json
 import os
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from memory import codec
-from memory.durable import replace_file, sync_folder
+from memory.description import DESCRIPTION, identify, is_memory
 from memory.embed import Embedder, HashedEmbedder, Vectors
 from memory.episode import Episode
 from memory.index import ExactIndex, HnswIndex, Index, SnapshotFolder, publishing_is_due
 from memory.lock import WriterLock
-from memory.log import Damage, Kind, Log, Place, Record, memory_id, segments
+from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.retrieve import Catalog, EntryMeta, Hit, Query, Viewer, retrieve
 from memory.vectors import VectorColumn, column_name
-
-FORMAT = 1
-"""Format number of a memory's folder, written and read."""
-_DESCRIPTION = "memory.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +68,45 @@ class ExperienceMemory:
         """Use :meth:`open`."""
         self.path = path
         self._writable = writable
-        self._lock = lock
+        self._memory = memory
         self._embedder = embedder
+        self._lock = lock
         self._mutex = threading.RLock()
         self._closed = False
         self._damage: list[Damage] = []
+        if writable:
+            for folder in ("vectors", "index"):
+                (path / folder).mkdir(exist_ok=True)
+        self._log = self._open_log()
+        self._start_over()
+
+    def _open_log(self) -> Log:
+        return Log(self.path / "log", memory=self._memory, writable=self._writable)
+
+    def _start_over(self) -> None:
+        """Forget everything that was read; the next refresh reads it again."""
+        self._log.close()
+        self._log = self._open_log()
+        identity, dimension = self._embedder.identity, self._embedder.dimension
+        self._vectors = VectorColumn(
+            self.path / "vectors" / f"{column_name(identity)}.vec",
+            identity=identity,
+            dimension=dimension,
+            memory=self._memory,
+            writable=self._writable,
+        )
+        self._snapshots = SnapshotFolder(
+            self.path / "index", memory=self._memory, identity=identity, dimension=dimension
+        )
+        self._exact = ExactIndex(self._vectors)
+        self._graph: HnswIndex | None = None
         self._catalog = Catalog()
         self._places: list[Place] = []
         self._ratings: dict[str, dict[str, float]] = {}
         self._notes: dict[str, list[str]] = {}
         self._rating_count = 0
         self._other_records = 0
-        self._graph: HnswIndex | None = None
-        name = column_name(embedder.identity)
-        if writable:
-            for folder in ("vectors", "index"):
-                (path / folder).mkdir(exist_ok=True)
-        self._log = Log(path / "log", memory=memory, writable=writable)
-        self._vectors = VectorColumn(
-            path / "vectors" / f"{name}.vec",
-            identity=embedder.identity,
-            dimension=embedder.dimension,
-            memory=memory,
-            writable=writable,
-        )
-        self._snapshots = SnapshotFolder(
-            path / "index", memory=memory, identity=embedder.identity, dimension=embedder.dimension
-        )
-        self._exact = ExactIndex(self._vectors)
+        self._settled = True
 
     @classmethod
     def open(
@@ -124,21 +131,23 @@ class ExperienceMemory:
             )
         folder = Path(path)
         embedder = embedder or HashedEmbedder()
-        exists = (folder / _DESCRIPTION).exists() or bool(segments(folder / "log"))
-        if not exists and mode != "create":
+        if mode != "create" and not is_memory(folder):
             hint = "create it with mode='create'" if not folder.exists() else "check the path"
-            raise FileNotFoundError(f"there is no memory in {folder} (no {_DESCRIPTION}): {hint}")
+            raise FileNotFoundError(f"there is no memory in {folder} (no {DESCRIPTION}): {hint}")
         lock = None
         if mode != "r":
             (folder / "log").mkdir(parents=True, exist_ok=True)
             lock = WriterLock(folder / "lock")
+        store = None
         try:
-            memory, damage = _identify(folder, embedder, writable=lock is not None, reembed=reembed)
+            memory, damage = identify(folder, embedder, writable=lock is not None, reembed=reembed)
             store = cls(folder, writable=lock is not None, memory=memory, embedder=embedder, lock=lock)
             store._damage.extend(damage)
             store.refresh()
         except BaseException:
-            if lock is not None:
+            if store is not None:
+                store.close()
+            elif lock is not None:
                 lock.release()
             raise
         return store
@@ -146,7 +155,9 @@ class ExperienceMemory:
     @property
     def position(self) -> int:
         """Log position: everything known to this object lies before it. Pass it as ``at`` to see no more than this."""
-        return self._log.position
+        with self._mutex:
+            self._settle()
+            return self._log.position
 
     @property
     def embedder(self) -> Embedder:
@@ -154,10 +165,14 @@ class ExperienceMemory:
         return self._embedder
 
     def __len__(self) -> int:
-        return len(self._catalog)
+        with self._mutex:
+            self._settle()
+            return len(self._catalog)
 
     def __contains__(self, episode_id: object) -> bool:
-        return episode_id in self._catalog.ordinals
+        with self._mutex:
+            self._settle()
+            return episode_id in self._catalog.ordinals
 
     def add(self, episode: Episode) -> int:
         """Add an episode; durable when this returns. Returns the log position from which it is visible.
@@ -179,10 +194,12 @@ class ExperienceMemory:
             records = [(Kind.EPISODE, codec.encode_episode(episode)) for episode in episodes]
             # Before the log is written: an embedder that fails must not leave half of an entry.
             vectors = self._embed([episode.task.goal for episode in episodes])
-            places = self._log.append(records)
-            for place, (_, payload) in zip(places, records, strict=True):
+            for place, (_, payload) in zip(self._append(records), records, strict=True):
                 self._take_episode(place, codec.decode_head(payload))
-            self._vectors.append([(place.sequence, place.checksum) for place in places], vectors)
+            self._vectors.append(
+                [(place.sequence, place.checksum) for place in self._places[len(self._vectors) :]], vectors
+            )
+            self._settled = True
             self._publish_if_due()
             return self._log.position
 
@@ -196,8 +213,9 @@ class ExperienceMemory:
             self._require_writable()
             self._ordinal(episode_id)
             rating = codec.Rating(episode_id, name, float(value), time.time())
-            self._log.append([(Kind.RATING, codec.encode_rating(rating))])
+            self._append([(Kind.RATING, codec.encode_rating(rating))])
             self._take_rating(rating)
+            self._settled = True
             return self._log.position
 
     def annotate(self, episode_id: str, text: str) -> int:
@@ -210,8 +228,9 @@ class ExperienceMemory:
             self._require_writable()
             self._ordinal(episode_id)
             note = codec.Note(episode_id, text, time.time())
-            self._log.append([(Kind.NOTE, codec.encode_note(note))])
+            self._append([(Kind.NOTE, codec.encode_note(note))])
             self._notes.setdefault(episode_id, []).append(text)
+            self._settled = True
             return self._log.position
 
     def search(self, query: Query, viewer: Viewer, at: int | None = None) -> list[Hit]:
@@ -243,11 +262,15 @@ class ExperienceMemory:
 
     def meta(self, episode_id: str) -> EntryMeta:
         """What is known of an episode without reading it; raises ``KeyError`` as :meth:`get`."""
-        return self._catalog.entries[self._ordinal(episode_id)]
+        with self._mutex:
+            self._require_open()
+            return self._catalog.entries[self._ordinal(episode_id)]
 
     def notes(self, episode_id: str) -> tuple[str, ...]:
         """Remarks about an episode, oldest first."""
-        return tuple(self._notes.get(episode_id, ()))
+        with self._mutex:
+            self._require_open()
+            return tuple(self._notes.get(episode_id, ()))
 
     def iterate(self, at: int | None = None) -> Iterator[Episode]:
         """All episodes in the order of the log; with ``at`` only those before that position."""
@@ -263,17 +286,20 @@ class ExperienceMemory:
     def entries(self, at: int | None = None) -> Sequence[EntryMeta]:
         """What is known of all episodes, in the order of the log; nothing is read from disk."""
         with self._mutex:
+            self._require_open()
             return tuple(self._catalog.entries[: self._stop(at)])
 
     def refresh(self) -> int:
         """Take in what another process has added since; returns the log position. A writer is always up to date."""
         with self._mutex:
             self._require_open()
-            start = len(self._catalog)
-            for record in self._log.refresh():
-                self._take_record(record)
-            sources = [(place.sequence, place.checksum) for place in self._places[start:]]
-            self._vectors.extend(sources, self._embed_entries)
+            self._settled = False
+            try:
+                self._read_new()
+            except TakenBackError:
+                self._start_over()
+                self._read_new()
+            self._settled = True
             snapshot = self._snapshots.load(self._vectors, newer_than=self._graph.entries if self._graph else 0)
             self._graph = snapshot or self._graph
             self._publish_if_due()
@@ -338,6 +364,28 @@ class ExperienceMemory:
     def _require_open(self) -> None:
         if self._closed:
             raise ValueError(f"the memory in {self.path} was closed; open it again")
+        self._settle()
+
+    def _settle(self) -> None:
+        """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log knows."""
+        if not self._settled and not self._closed:
+            self._start_over()
+            self._read_new()
+
+    def _append(self, records: Sequence[tuple[Kind, bytes]]) -> list[Place]:
+        """Append to the log. The caller takes the records in and then says that all is settled."""
+        self._settled = False
+        try:
+            return self._log.append(records)
+        except (OSError, ValueError):
+            self._settled = True  # nothing was added
+            raise
+
+    def _read_new(self) -> None:
+        for record in self._log.refresh():
+            self._take_record(record)
+        sources = [(place.sequence, place.checksum) for place in self._places[len(self._vectors) :]]
+        self._vectors.extend(sources, self._embed_entries)
 
     def _require_writable(self) -> None:
         self._require_open()
@@ -377,7 +425,13 @@ class ExperienceMemory:
         return replace(episode, ratings={**episode.ratings, **given}) if given else episode
 
     def _embed(self, texts: Sequence[str]) -> Vectors:
-        return self._embedder.encode(texts)
+        vectors = self._embedder.encode(texts)
+        if vectors.shape != (len(texts), self._embedder.dimension) or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"the embedder {self._embedder.identity} made {vectors.shape} of {len(texts)} texts, or numbers that "
+                f"are not finite; it must make unit rows of {self._embedder.dimension}"
+            )
+        return vectors
 
     def _embed_entries(self, ordinals: Sequence[int]) -> Vectors:
         return self._embed([self._catalog.entries[ordinal].task.goal for ordinal in ordinals])
@@ -432,53 +486,6 @@ class ExperienceMemory:
             # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
             detail = f"the index cannot be written ({error}); searches go on without it"
             self._damage.append(Damage("index", 0, 0, detail))
-
-
-def _identify(folder: Path, embedder: Embedder, *, writable: bool, reembed: bool) -> tuple[bytes, list[Damage]]:
-    """Id of the memory, from its description; a writer makes what is missing."""
-    path = folder / _DESCRIPTION
-    damage = []
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        text = b""
-    try:
-        description = json.loads(text)
-        number, memory = int(description["format"]), bytes.fromhex(description["id"])
-        known, dimension = str(description["embedder"]), int(description["dimension"])
-    except (ValueError, KeyError, TypeError):
-        # Everything it says can be found out again, except which embedder was meant.
-        memory = memory_id(folder / "log") or uuid.uuid4().bytes
-        number, known, dimension = FORMAT, embedder.identity, embedder.dimension
-        if text or segments(folder / "log"):
-            detail = f"missing or damaged; {embedder.identity} is taken for its embedder"
-            damage.append(Damage(_DESCRIPTION, 0, len(text), detail))
-        if writable:
-            _describe(folder, memory, embedder)
-            return memory, damage
-    if number != FORMAT:
-        raise ValueError(f"{path}: format {number}; this program reads format {FORMAT}: use the version that wrote it")
-    if (known, dimension) != (embedder.identity, embedder.dimension):
-        if not reembed:
-            raise ValueError(
-                f"the memory in {folder} was embedded with {known} ({dimension} dimensions), not with "
-                f"{embedder.identity} ({embedder.dimension}): open it with its own embedder, or with reembed=True to "
-                "embed everything again"
-            )
-        if writable:
-            _describe(folder, memory, embedder)
-    return memory, damage
-
-
-def _describe(folder: Path, memory: bytes, embedder: Embedder) -> None:
-    description = {
-        "format": FORMAT,
-        "id": memory.hex(),
-        "embedder": embedder.identity,
-        "dimension": embedder.dimension,
-    }
-    replace_file(folder / _DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
-    sync_folder(folder.parent)
 
 
 def _folder_bytes(folder: Path) -> int:

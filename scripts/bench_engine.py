@@ -9,7 +9,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from envs.household.stock import StockEngine
 STEPS = 25
 
 
-def measure(games_per_type: int = 1) -> dict[str, float]:
-    """Play games on both engines in alternation.
+def measure(games_per_type: int = 1, types: Sequence[str] = TASK_TYPES) -> dict[str, float]:
+    """Play games of some types on both engines in alternation.
 
     Returns:
         Medians: ``engine_step_speedup`` (stock over fast, per step), ``engine_reset_ms`` (a new episode of a game that
@@ -43,7 +43,7 @@ def measure(games_per_type: int = 1) -> dict[str, float]:
 
     step_fast, step_stock, reset_fast, reset_stock, first_load = [], [], [], [], []
     for index in range(games_per_type):
-        for task_type in TASK_TYPES:
+        for task_type in types:
             world = generator.generate(task_type, task_seed("train", task_type, 5000 + index), "train")
             game = generator.game(world)
             translate.clear_memory()

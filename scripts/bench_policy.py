@@ -1,7 +1,7 @@
 """How much faster is the cached policy than `generate` on the whole prompt each step?
 
-Both sides replay the same recorded episodes: at every step they are given the same prompt and generate as many tokens as
-the recorded action has (and its end), which is then replaced by the recorded action.
+Both sides replay the same recorded episodes: at every step they are given the same prompt and generate as many tokens
+as the recorded action has (and its end), which is then replaced by the recorded action.
 
 Example: python -m scripts.bench_policy MODEL_FOLDER
 Without a folder, a random model of the bundled one's size and made-up episodes are used. The last line is JSON.
@@ -120,8 +120,8 @@ def measure(model_dir: str | Path, conversations: Sequence[Conversation], repeat
     }
 
 
-def synthetic(count: int = 16, steps: int = 15, seed: int = 0) -> list[Conversation]:
-    """Made-up episodes: instructions and memory of 400 words or so, observations of 20, actions of 5."""
+def synthetic(count: int = 16, steps: int = 15, seed: int = 0, memory: int = 300) -> list[Conversation]:
+    """Made-up episodes: 100 words of instructions, `memory` or so of memory, observations of 20, actions of 5."""
     rng = random.Random(seed)
 
     def words(low: int, high: int) -> str:
@@ -130,7 +130,7 @@ def synthetic(count: int = 16, steps: int = 15, seed: int = 0) -> list[Conversat
     common = words(100, 100)  # instructions: the same in all episodes
     episodes = []
     for _ in range(count):
-        turns = [Turn("system", f"{common} {words(200, 400)}")]
+        turns = [Turn("system", f"{common} {words(memory - 100, memory + 100)}")]
         for _ in range(steps):
             turns += [Turn("user", words(15, 25)), Turn("assistant", words(4, 6))]
         episodes.append(tuple(turns))
@@ -145,7 +145,7 @@ def random_model(folder: Path, heads: int = 4, key_value_heads: int = 4, layers:
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<unk>"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(special + _WORDS)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<unk>",
         additional_special_tokens=special[2:5],
     )  # fmt: skip
@@ -168,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", help="model folder (default: a random one)")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", type=int, default=300, help="words of memory in the made-up episodes")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -175,7 +176,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.model is None:
             random_model(Path(temporary))
-        result = measure(arguments.model or temporary, synthetic(), arguments.repeats)
+        result = measure(arguments.model or temporary, synthetic(memory=arguments.memory), arguments.repeats)
     for name, value in result.items():
         print(f"{name:32} {value:.4g}")
     json.dump(result, sys.stdout)

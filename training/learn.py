@@ -111,7 +111,7 @@ class Learner:
     def run(self) -> list[Round]:
         """Runs all rounds that are not done yet and returns all of them."""
         with ExperienceMemory.open(self.memory_path, mode="create") as memory:
-            self._demonstrate(memory)
+            self.demonstrate(memory)
             for number in range(len(self.rounds) + 1, self.settings.rounds + 1):
                 self.rounds.append(self._round(number, memory))
                 self.directory.write("rounds.json", self.rounds)
@@ -140,7 +140,7 @@ class Learner:
             recall = Recall(memory, spec_of(self.suite), self._made.count, s.recall, purpose, position)
         return Runner(self.suite, self.local, actor, s.run, recall)
 
-    def _demonstrate(self, memory: ExperienceMemory) -> None:
+    def demonstrate(self, memory: ExperienceMemory) -> None:
         """Fills an empty memory with the expert's episodes, labelled by their actor; resumes where it stopped."""
         wanted = self.settings.demonstrations
         if not wanted or self.rounds:

@@ -17,22 +17,24 @@ class HouseholdSuite:
     version: str = VERSION
     types: tuple[str, ...] = TASK_TYPES
     groups: Mapping[str, tuple[str, ...]] = GROUPS
+    # The bundled model was pretrained on these forms, in this order, under these instructions: changing a byte of them
+    # changes its prompt (tests/training/test_corpus.py compares).
     templates: tuple[ActionTemplate, ...] = (
         ActionTemplate("go to {receptacle}", "move"),
-        ActionTemplate("open {receptacle}", "act"),
-        ActionTemplate("close {receptacle}", "act"),
-        ActionTemplate("take {object} from {receptacle}", "act"),
-        ActionTemplate("move {object} to {receptacle}", "act"),
-        ActionTemplate("clean {object} with {receptacle}", "act"),
-        ActionTemplate("heat {object} with {receptacle}", "act"),
-        ActionTemplate("cool {object} with {receptacle}", "act"),
-        ActionTemplate("slice {object} with {object}", "act"),
-        ActionTemplate("use {object}", "act"),
+        ActionTemplate("open {receptacle}", "look"),
+        ActionTemplate("close {receptacle}", "look"),
         ActionTemplate("examine {object}", "look"),
         ActionTemplate("look", "look"),
         ActionTemplate("inventory", "look"),
+        ActionTemplate("take {object} from {receptacle}", "act"),
+        ActionTemplate("move {object} to {receptacle}", "act"),
+        ActionTemplate("slice {object} with {object}", "act"),
+        ActionTemplate("use {object}", "act"),
+        ActionTemplate("clean {object} with {receptacle}", "act"),
+        ActionTemplate("heat {object} with {receptacle}", "act"),
+        ActionTemplate("cool {object} with {receptacle}", "act"),
     )
-    instructions: str = "You are in a household and carry out a task, one short command at a time."
+    instructions: str = "Interact with a household to solve a task. Answer with one action at a time."
     max_steps: int = MAX_STEPS
     preload: tuple[str, ...] = ("textworld.envs.pddl.logic", "fast_downward")
     """Modules worth importing before a worker is forked (a second each)."""

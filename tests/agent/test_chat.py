@@ -55,7 +55,7 @@ def make_tokenizer(template: str | None = PLAIN) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     backend.train_from_iterator([turn.text for turn in TALK], trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, pad_token="<|pad|>", additional_special_tokens=SPECIAL[1:]
     )
     tokenizer.chat_template = template
@@ -149,7 +149,12 @@ def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder.encode(TALK, True)
     seen: list[str] = []
     tokenize = encoder._tokenize
-    monkeypatch.setattr(encoder, "_tokenize", lambda text: seen.append(text) or tokenize(text))
+
+    def watched(text: str) -> list[int]:
+        seen.append(text)
+        return tokenize(text)
+
+    monkeypatch.setattr(encoder, "_tokenize", watched)
     encoder.encode(TALK, True)
     assert seen == []
     encoder.encode((*TALK, Turn("assistant", "wait"), Turn("user", "Time passes.")), True)
@@ -162,8 +167,8 @@ def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, "has no chat template"),
         # Only the last reply keeps its thoughts, as in Qwen3.
         (
-            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}<think></think>"
-            "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}"
+            "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
             "{% endif %}",
             "thinking block",
         ),

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -65,6 +66,30 @@ def test_golden_transcript(engine: Engine, number: int) -> None:
         assert engine.won() == won, command
         digest = hashlib.sha256("\n".join(engine.admissible()).encode()).hexdigest()[:12]
         assert digest == admissible, command
+
+
+def script(name: str) -> Any:
+    """A module of scripts/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_that_wrote_the_golden_transcripts_writes_them_again(engine: Engine) -> None:
+    for number in (12, 13):
+        transcript = json.loads(json.dumps(script("make_golden").play(engine, TASK_TYPES[number // 5], number % 5)))
+        assert transcript == TRANSCRIPTS[number]
+
+
+def test_steps_are_ten_times_as_fast_as_stock_and_reset_takes_60_ms_at_most() -> None:
+    result = script("bench_engine").measure(types=["pick_clean_then_place_in_recep"])
+    assert result["engine_step_speedup"] >= 10
+    assert result["engine_reset_ms"] <= 60
 
 
 @pytest.mark.parametrize("number", [0, 12, 27])

@@ -177,6 +177,6 @@ def test_when_a_snapshot_is_due() -> None:
     """Never for small memories, then in steps that grow with it."""
     assert not publishing_is_due(EXACT_LIMIT, 0)
     assert publishing_is_due(EXACT_LIMIT + 1, 0)
-    assert not publishing_is_due(2 * EXACT_LIMIT, EXACT_LIMIT + 1)
+    assert not publishing_is_due(EXACT_LIMIT + 2000, EXACT_LIMIT + 1)
     assert not publishing_is_due(105_000, 100_000)
     assert publishing_is_due(110_001, 100_000)

@@ -17,7 +17,7 @@ WRITER = """
 import os, sys
 from memory import *
 from memory import index
-index.EXACT_LIMIT = 40  # so that snapshots are published all the time, too
+index.EXACT_LIMIT = index.LEAST_TAIL = 40  # so that snapshots are published all the time, too
 memory = ExperienceMemory.open(sys.argv[1], "create")
 start = len(memory)
 os.write(1, b"open %d\\n" % start)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory.log import FRAME_BYTES, HEADER_BYTES, MARK, Kind, Log, Record, memory_id, segments
+from memory.log import FRAME_BYTES, HEADER_BYTES, MARK, Kind, Log, Record, TakenBackError, memory_id, segments
 
 ID = bytes(range(16))
 PAYLOADS = [b"", b"one", MARK * 3, b"\x00" * 40, b"five is a little longer than the others"]
@@ -244,7 +244,7 @@ def test_reader_notices_that_a_record_was_taken_back(tmp_path: Path) -> None:
     write(tmp_path / "log")
     reader, records = open_log(tmp_path / "log", writable=False)
     os.truncate(only_file(tmp_path / "log"), records[-1].place.offset)
-    with pytest.raises(RuntimeError, match="open it again"):
+    with pytest.raises(TakenBackError, match="open it again"):
         list(reader.refresh())
     reader.close()
 

@@ -9,11 +9,14 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from memory import Episode, ExperienceMemory, HashedEmbedder, Purpose, Query, Viewer
 from memory import index as index_module
 from memory.embed import Vectors
+from memory.retrieve import Catalog
+from memory.vectors import VectorColumn
 
 ROOT = Path(__file__).parents[2]
 VIEWER = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
@@ -159,6 +162,7 @@ def test_nothing_is_embedded_twice(folder: Path, episode: Make) -> None:
 def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published once it pays, used by readers, and made again by the next writer when it is damaged."""
     monkeypatch.setattr(index_module, "EXACT_LIMIT", 30)
+    monkeypatch.setattr(index_module, "LEAST_TAIL", 30)
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add_many([episode(number) for number in range(30)])
         assert memory.stats().index_entries == 0
@@ -266,6 +270,56 @@ def test_failing_embedder_leaves_nothing_behind(folder: Path, episode: Make) -> 
             memory.add(episode(1))
         embedder.fail = False
         assert memory.add(episode(1)) == 1
+
+
+@pytest.mark.parametrize("moment", ["take", "vectors"])
+def test_interrupted_in_the_middle(
+    store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Ctrl-C after the log was written: the memory agrees with its log again at the next use."""
+    store.add_many([episode(number) for number in range(3)])
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Catalog, "add") if moment == "take" else (VectorColumn, "append")), interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.add_many([episode(3), episode(4)])
+    assert "episode-4" in store
+    assert [found.id for found in store.iterate()] == [f"episode-{number}" for number in range(5)]
+    store.add(episode(5))
+    for number in range(6):
+        assert (
+            store.search(Query(f"put a hot thing{number} in cabinet", k=1), VIEWER)[0].episode_id == f"episode-{number}"
+        )
+    assert store.position == 6
+    assert not store.stats().damage
+
+
+def test_reader_survives_what_was_taken_back(folder: Path, episode: Make) -> None:
+    """The writer's disk failed after a reader had seen the record: the reader forgets it."""
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add_many([episode(number) for number in range(3)])
+        with ExperienceMemory.open(folder) as reader:
+            (segment,) = (folder / "log").glob("*.log")
+            os.truncate(segment, segment.stat().st_size - 1)
+            assert reader.refresh() == 2
+            assert len(reader) == 2
+
+
+def test_embedder_that_breaks_its_promise(folder: Path, episode: Make) -> None:
+    """Not a number is not a vector."""
+
+    class Broken(HashedEmbedder):
+        def encode(self, texts: Sequence[str]) -> Vectors:
+            return super().encode(texts) * np.float32("nan")
+
+    with (
+        ExperienceMemory.open(folder, "create", embedder=Broken()) as memory,
+        pytest.raises(ValueError, match="unit rows of 384"),
+    ):
+        memory.add(episode(1))
 
 
 def test_reader_in_another_process_follows(folder: Path, episode: Make) -> None:

@@ -1,0 +1,163 @@
+"""Measures the bundled base model: does it read procedures out of its memory block?
+
+    python scripts/eval_base_model.py --out runs/base-model            # plays; resumable; about 20 minutes on two cores
+    python scripts/eval_base_model.py --out runs/base-model --commit   # and writes docs/results/base-model.json + records
+
+Every test-room task is played three times: with *matching* memory (one index of all six types, built from the expert's
+episodes in train rooms, retrieval by text alone), with memory of *other* types (the same index without the type under test,
+cut to the token length of the matching block), and with an *empty* memory. Greedy, fp32.
+"""
+
+import argparse
+import gzip
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.assemble import BUNDLED, PolicySettings, assemble
+from agent.evaluate import summarise
+from agent.prompt import Demonstration
+from agent.recall import Recall, Recalled, RecallSettings
+from agent.report import LiveProgress, console, results_table
+from agent.rundir import RunDirectory, measure, versions
+from agent.runner import Runner, RunSettings, spec_of
+from envs import Suite, Task, get_suite
+from memory import ExperienceMemory, Purpose
+from memory.episode import Episode, TaskRecord
+
+MEMORIES = ("matching", "other", "empty")
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+DEMONSTRATIONS = 300
+K = 2
+
+
+class OtherTypes:
+    """Recalls only what is of other task types, cut to the token length of what would have been recalled."""
+
+    def __init__(self, matching: Recall) -> None:
+        self.matching = matching
+        self.position = matching.position
+
+    def __call__(self, task: TaskRecord) -> Recalled:
+        """The closest of other types, of equal token length."""
+        m = self.matching
+        tokens = sum(m.count(demo.text) for demo in m(task).demonstrations)
+        more = replace(m.settings, k=m.settings.k + 3)
+        other = Recall(m.memory, m.spec, m.count, more, m.purpose, m.position, lambda e: e.task.type != task.type)
+        found = other(task)
+        shown = cut(found.demonstrations, tokens, m)
+        kept = {demo.episode for demo in shown}
+        return Recalled(shown, tuple(r for r in found.retrieved if r.episode in kept))
+
+
+def cut(demos: Sequence[Demonstration], tokens: int, recall: Recall) -> tuple[Demonstration, ...]:
+    """Demonstrations of so many tokens together; the last one loses its last steps."""
+    shown: list[Demonstration] = []
+    for demo in demos:
+        left = tokens - sum(recall.count(d.text) for d in shown)
+        while demo.steps and recall.count(demo.text) > left:
+            demo = replace(demo, steps=demo.steps[:-1])
+        if not demo.steps:
+            break
+        shown.append(demo)
+    return tuple(shown)
+
+
+def fill(path: Path, suite: Suite, count: int, live: LiveProgress) -> ExperienceMemory:
+    """The index: the expert's episodes on train-room tasks of all types; made once, resumable."""
+    memory = ExperienceMemory.open(path, mode="create")
+    have = {e.task.identity for e in memory.entries()}
+    missing = [task for task in suite.tasks("train", count) if task.identity not in have]
+    live.announce("demonstrations", len(missing))
+    expert = assemble(PolicySettings(kind="expert"), suite)
+    for episode in Runner(suite, expert.policy, expert.actor).run(missing):
+        memory.add(episode)
+        live.announce("episode", episode)
+    return memory
+
+
+def recallers(memory: ExperienceMemory, suite: Suite, count: Any, k: int = K) -> dict[str, Any]:
+    """What each condition recalls."""
+    matching = Recall(memory, spec_of(suite), count, RecallSettings(k=k), Purpose.EVALUATE)
+    return {"matching": matching, "other": OtherTypes(matching), "empty": None}
+
+
+def record(episode: Episode, memory: str, k: int, store: ExperienceMemory) -> dict[str, Any]:
+    """What is committed of an episode."""
+    retrieved = [store.meta(r.episode).task for s in episode.steps for r in s.retrieved]
+    return {
+        "task": episode.task.identity, "task_type": episode.task.type, "memory": memory, "k": k,
+        "retrieved": [[t.identity, t.type] for t in retrieved], "actions": [s.action for s in episode.steps],
+        "success": episode.success, "reason": str(episode.outcome.reason), "weights_sha256": episode.actor.weights,
+        "invalid": sum(s.invalid for s in episode.steps),
+    }  # fmt: skip
+
+
+def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table, recomputed from the committed records."""
+    cells: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for r in records:
+        cells.setdefault((r["task_type"], r["memory"], r["k"]), []).append(r)
+    rows = []
+    for (kind, memory, k), found in cells.items():
+        types = [t == kind for r in found for _, t in r["retrieved"]]
+        share = round(sum(types) / len(types), 4) if types else None
+        success = round(sum(r["success"] for r in found) / len(found), 4)
+        rows.append(
+            {"task_type": kind, "memory": memory, "k": k, "success": success, "n": len(found), "right_type_share": share}
+        )
+    return rows
+
+
+def main() -> None:
+    """Plays all cells, prints the table, writes the results when asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--split", default="test", help="valid while designing, test once per base version")
+    parser.add_argument("--per-type", type=int, default=60)
+    parser.add_argument("--types", default="", help="task types by comma; all by default")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--commit", action="store_true", help="write docs/results/base-model.json and its records")
+    args = parser.parse_args()
+    suite = get_suite("household")
+    types = [t for t in args.types.split(",") if t] or list(suite.types)
+    tasks: list[Task] = suite.tasks(args.split, args.per_type * len(types), types)
+    made = assemble(PolicySettings(model=args.model), suite, args.batch)
+    settings = {"split": args.split, "per_type": args.per_type, "types": types, "actor": made.actor, "k": K}
+    directory = RunDirectory(args.out, settings)
+    started, records = time.monotonic(), []
+    with LiveProgress() as live, fill(args.out / "memory", suite, DEMONSTRATIONS, live) as memory:
+        for name, recall in recallers(memory, suite, made.count).items():
+            live.announce("phase", name)
+            runner = Runner(suite, made.policy, made.actor, RunSettings(batch=args.batch), recall)
+            episodes = measure(directory, f"episodes-{name}", runner, tasks, live.announce)
+            rows = [
+                summarise(t, [e for e in episodes if e.task.type == t], lambda i: memory.meta(i).task.type) for t in types
+            ]
+            console().print(results_table(rows, f"{name} memory, {args.split} rooms"))
+            records += [record(e, name, K if recall else 0, memory) for e in episodes]
+    seconds = time.monotonic() - started
+    rows_json = rows_of(records)
+    directory.write("rows.json", rows_json)
+    if args.commit:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        with gzip.GzipFile(RESULTS / "base-model-episodes.jsonl.gz", "wb", mtime=0) as out:
+            out.write("".join(json.dumps(r) + "\n" for r in records).encode())
+        training = json.loads((BUNDLED / "training.json").read_text())
+        summary = {
+            "weights_sha256": made.actor.weights, "parameters": training["parameters"], "tokens": training["tokens"],
+            "seconds": training["seconds"], "hardware": training.get("hardware", ""),
+            "command": "python scripts/eval_base_model.py --out runs/base-model --commit",
+            "evaluation_seconds": round(seconds), "demonstrations": DEMONSTRATIONS, "split": args.split,
+            "versions": versions(), "rows": rows_json,
+        }  # fmt: skip
+        (RESULTS / "base-model.json").write_text(json.dumps(summary, indent=2) + "\n")
+        console().print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The corpus carries no information about the household's true bindings, and is written in the frozen format."""
+
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from agent.chat import ChatEncoder
+from agent.runner import spec_of
+from envs import get_suite
+from training import corpus
+from training import lexicon as lex
+from training.pretrain import chat_text, encode
+from training.tokenizer import build_tokenizer
+from training.worlds import HOUSEHOLD, draw_goal, draw_lore, draw_room
+
+SAMPLES = [corpus.draw(1, i, p) for p in (0.05, 0.2, 0.9) for i in range(250)]
+_APPLIED = re.compile(r"^(\w+) (\w+) \d+ with (\w+) \d+$")
+_WANTED = re.compile(r"Your task is to: put a (\w+) \w+ in \w+\.")
+
+
+def test_draws_are_functions_of_seed_index_and_progress() -> None:
+    assert corpus.draw(1, 7, 0.9) == corpus.draw(1, 7, 0.9)
+    assert corpus.draw(1, 7, 0.9) != corpus.draw(2, 7, 0.9)
+
+
+def test_true_pairs_occur_at_chance_rate() -> None:
+    """Over many worlds, "hot" goes with "heat" and with the microwave as often as with any other verb or appliance."""
+    rng, n = random.Random(3), 40_000
+    verbs: Counter[tuple[str, str]] = Counter()
+    places: Counter[tuple[str, str]] = Counter()
+    tools: Counter[tuple[str, str]] = Counter()
+    devices: Counter[tuple[str, str]] = Counter()
+    for _ in range(n):
+        lore = draw_lore(rng)
+        devices.update(lore.devices)
+        for p in lore.properties:
+            verbs[p.adjective, p.verb] += 1
+            places[p.adjective, p.appliance] += 1
+            tools[p.verb, p.appliance] += 1
+    for counts, sizes in (
+        (verbs, (len(lex.ADJECTIVES), len(lex.VERBS))),
+        (places, (len(lex.ADJECTIVES), len(lex.APPLIANCES))),
+        (tools, (len(lex.VERBS), len(lex.APPLIANCES))),
+        (devices, (len(lex.DEVICES), len(lex.VERBS))),
+    ):
+        expected = counts.total() / (sizes[0] * sizes[1])
+        assert len(counts) == sizes[0] * sizes[1]  # every pair occurs
+        # Poisson counts: over some 1,000 pairs, 5 standard deviations are never reached by chance.
+        assert max(abs(c - expected) for c in counts.values()) < 5 * expected**0.5
+    true_pairs = [
+        *((verbs, (p.adjective, p.verb)) for p in HOUSEHOLD.properties),
+        *((places, (p.adjective, p.appliance)) for p in HOUSEHOLD.properties),
+        *((tools, (p.verb, p.appliance)) for p in HOUSEHOLD.properties),
+        *((devices, pair) for pair in HOUSEHOLD.devices),
+    ]
+    for counts, pair in true_pairs:
+        expected = counts.total() / len(counts)
+        assert abs(counts[pair] - expected) < 3.3 * expected**0.5, pair
+
+
+def test_the_text_itself_shows_no_true_pair_more_often_than_others() -> None:
+    """The same in the text: among tasks that ask for something "hot", the verb that is carried out is any verb."""
+    done: Counter[str] = Counter()
+    asked = 0
+    for index in range(4000):
+        sample = corpus.draw(11, index, 0.05)
+        goal = _WANTED.search(sample.conversation[1].text)
+        if not goal or goal[1] != "hot":
+            continue
+        asked += 1
+        applied = [m for t in sample.conversation if t.role == "assistant" and (m := _APPLIED.match(t.text))]
+        done.update(m[1] for m in applied)
+    assert asked > 15
+    assert done["heat"] <= max(3, 0.2 * asked)
+
+
+def test_the_household_speaks_as_the_corpus_does() -> None:
+    suite = get_suite("household")
+    assert corpus.spec_of(HOUSEHOLD) == spec_of(suite)
+
+
+def test_goals_with_two_objects_never_occur() -> None:
+    text = "".join(turn.text for sample in SAMPLES for turn in sample.conversation)
+    assert "Your task is to:" in text
+    assert not re.search(r"\b(two|them|both)\b", text)
+
+
+def test_the_control_corpus_is_the_same_without_memory() -> None:
+    for index in range(60):
+        with_memory, without = corpus.draw(5, index, 0.9), corpus.draw(5, index, 0.9, memory=False)
+        assert with_memory.conversation[1:] == without.conversation[1:]
+        assert "Experience:" not in without.conversation[0].text
+        assert with_memory.conversation[0].text.startswith(without.conversation[0].text)
+
+
+def test_pretraining_reads_what_the_chat_template_writes() -> None:
+    tokenizer = build_tokenizer()
+    encoder = ChatEncoder(tokenizer)
+    for sample, (ids, mask) in zip(SAMPLES[::25], encode(tokenizer, SAMPLES[::25]), strict=True):
+        messages = [{"role": t.role, "content": t.text} for t in sample.conversation]
+        assert chat_text(sample.conversation) == tokenizer.apply_chat_template(messages, tokenize=False)
+        encoded = encoder.encode(sample.conversation, generation_prompt=False)
+        assert encoded.ids == ids
+        if not sample.slips:
+            assert encoded.supervised == mask
+
+
+@pytest.mark.parametrize("kind", ["put", "device", "property", "composed"])
+def test_solved_rooms_end_with_the_goal_reached(kind: str) -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        room = draw_room(rng, kind, draw_lore(rng), 8, 0.6)
+        trajectory = room.solve(rng)
+        last = trajectory.steps[-1][0]
+        goal = room.goal
+        if goal.device:
+            assert last == f"{goal.device[1]} {goal.device[0]} 1"
+        else:
+            assert last.startswith(f"move {goal.target} ")
+            assert last.endswith(f" to {goal.destination} 1")
+        for p in goal.properties:
+            assert any(a.startswith(f"{p.verb} {goal.target} ") and a.endswith(f"{p.appliance} 1") for a, _ in trajectory.steps)
+
+
+def test_goals_like_another_ask_for_the_same_procedure() -> None:
+    rng = random.Random(0)
+    lore = draw_lore(rng)
+    now = draw_goal(rng, "property", lore, "cup", "shelf")
+    for _ in range(20):
+        assert draw_goal(rng, "property", lore, "pen", "desk", like=now).properties == now.properties
+
+
+def test_the_tokenizer_loses_nothing_and_is_short() -> None:
+    tokenizer = build_tokenizer()
+    for text in ("go to cabinet 12", "heat cup 2 with microwave 1", "Ünïcode 99 \u2603 'quoted'", "a\n\nb  c"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode("go to cabinet 12")) == 2
+    used = {t for s in SAMPLES for t in tokenizer.encode(chat_text(s.conversation))}
+    assert not {t for t in tokenizer.convert_ids_to_tokens(sorted(used)) if t.startswith("<0x")}
