@@ -72,7 +72,9 @@ def assemble(
     """
     noted = {"temperature": settings.temperature, "dtype": settings.dtype, **(record or {})}
     if settings.kind == "expert":
-        return Assembled(ExpertPolicy(suite), Actor("expert", prompt=PROMPT_VERSION, settings=dict(record or {})), words)
+        return Assembled(
+            ExpertPolicy(suite), Actor("expert", prompt=PROMPT_VERSION, settings=dict(record or {})), words
+        )
     if settings.kind == "random":
         policy = RandomPolicy([t.text for t in suite.templates])
         return Assembled(policy, Actor("random", prompt=PROMPT_VERSION, settings=dict(record or {})), words)

@@ -302,10 +302,3 @@ class SlotCache(Cache):
         """
         window = self._window
         window.positions, window.start, window.length = positions, start, length
-
-    def release(self) -> None:
-        """Drops the tensors; the next call allocates anew."""
-        for layer in self._slot_layers:
-            layer.keys = layer.values = layer._work = None
-            layer.is_initialized = False
-        self._window.capacity = self._window.total = 0

@@ -65,7 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     learn = commands.add_parser("learn", help="the cycle: play, remember, fine-tune, keep what is no worse")
     learn.add_argument("--out", type=Path, required=True, help="run directory; given again, the run goes on")
-    learn.add_argument("--memory", type=Path, help="an existing memory to go on with (default: one in the run directory)")
+    learn.add_argument(
+        "--memory", type=Path, help="an existing memory to go on with (default: one in the run directory)"
+    )
     _add_settings(learn)
     learn.set_defaults(act=_learn)
 

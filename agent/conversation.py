@@ -1,8 +1,8 @@
 """Conversations as data: what every policy reads and every training example is made of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
-from collections.abc import Sequence
 
 Role = Literal["system", "user", "assistant"]
 

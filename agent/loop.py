@@ -51,9 +51,7 @@ Living = Generator[Need, Any, Episode]
 
 def task_record(task: Task) -> TaskRecord:
     """The task as the memory keeps it."""
-    return TaskRecord(
-        task.suite, task.identity, task.type, task.split, task.room, task.seed, task.version, task.goal
-    )
+    return TaskRecord(task.suite, task.identity, task.type, task.split, task.room, task.seed, task.version, task.goal)
 
 
 def draw_seed(run_seed: int, identity: str, step: int) -> int:

@@ -54,7 +54,9 @@ class RandomPolicy:
         for i, conversation in enumerate(conversations):
             rng = random.Random(seeds[i] if seeds else 0)
             names = sorted({name for text in observations(conversation) for name in self._name.findall(text)}) or ["it"]
-            actions.append(Action(re.sub(r"\{\w+\}", lambda _: rng.choice(names), rng.choice(self.templates))))
+            parts = re.split(r"\{\w+\}", rng.choice(self.templates))
+            filled = [part + rng.choice(names) for part in parts[:-1]]
+            actions.append(Action("".join([*filled, parts[-1]])))
         return actions
 
 
@@ -75,7 +77,9 @@ class ReplayPolicy:
             seen = observations(conversation)
             recorded = self._actions.get(seen[0])
             if recorded is None:
-                raise LookupError(f"no recorded episode starts with {seen[0][:80]!r}; replay only tasks that were recorded")
+                raise LookupError(
+                    f"no recorded episode starts with {seen[0][:80]!r}; replay only tasks that were recorded"
+                )
             if len(seen) > len(recorded):
                 raise LookupError(f"the recorded episode has {len(recorded)} actions, action {len(seen)} was asked for")
             actions.append(recorded[len(seen) - 1])

@@ -108,9 +108,7 @@ def demonstration(spec: PromptSpec, episode: Episode) -> Demonstration:
     return Demonstration(episode.task.goal, episode.success, condense(spec, steps), episode.id)
 
 
-def fit(
-    demonstrations: Sequence[Demonstration], budget: int, count: Callable[[str], int]
-) -> tuple[Demonstration, ...]:
+def fit(demonstrations: Sequence[Demonstration], budget: int, count: Callable[[str], int]) -> tuple[Demonstration, ...]:
     """The leading demonstrations that fit into `budget` tokens together; one that is too long is passed over.
 
     Args:

@@ -101,9 +101,7 @@ def watched(title: str, total: int) -> Iterator[LiveProgress]:
         yield live
 
 
-def picture_of_rounds(
-    file: Path, rounds: Sequence[dict[str, Any]], held_out: dict[str, dict[str, float]]
-) -> None:
+def picture_of_rounds(file: Path, rounds: Sequence[dict[str, Any]], held_out: dict[str, dict[str, float]]) -> None:
     """Success of the training rollouts over rounds, and the held-out comparison, as a PNG.
 
     Args:
@@ -130,7 +128,13 @@ def picture_of_rounds(
     tops = [100 * held_out[n]["success"] for n in names]
     errors = [[t - 100 * held_out[n]["low"] for t, n in zip(tops, names, strict=True)],
               [100 * held_out[n]["high"] - t for t, n in zip(tops, names, strict=True)]]  # fmt: skip
-    right.bar([n.replace("_", "\n") for n in names], tops, yerr=errors, capsize=3, color=["#999999", "#4878a8", "#2a5580"][: len(names)])
+    right.bar(
+        [n.replace("_", "\n") for n in names],
+        tops,
+        yerr=errors,
+        capsize=3,
+        color=["#999999", "#4878a8", "#2a5580"][: len(names)],
+    )
     right.set(ylim=(0, 103), title="unseen rooms, held-out types")
     figure.tight_layout()
     figure.savefig(file, dpi=110)

@@ -80,7 +80,9 @@ class RunDirectory:
             changed = sorted(k for k in {*before, *described} if before.get(k) != described.get(k))
             if changed:
                 lines = ", ".join(f"{k}: {before.get(k)!r} there, {described.get(k)!r} now" for k in changed)
-                raise ValueError(f"{path} holds a run with other settings ({lines}): use another --out, or the same settings")
+                raise ValueError(
+                    f"{path} holds a run with other settings ({lines}): use another --out, or the same settings"
+                )
         else:
             if path.is_dir() and any(path.iterdir()):
                 raise ValueError(f"{path} is not empty and holds no run: use another --out")

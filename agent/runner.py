@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.conversation import Action, Policy
-from agent.loop import Living, Need, NeedAction, NeedReset, NeedStep, PolicyFailure, live
+from agent.loop import Living, Need, NeedAction, NeedReset, PolicyFailure, live
 from agent.prompt import PromptSpec, prompt_spec
 from agent.recall import Recaller
 from envs import EnvironmentFailure, EnvPool, Suite, Task

@@ -25,7 +25,7 @@ FORMAT = 1
 """Format number of manifests, written and read."""
 EXACT_LIMIT = 10_000
 """Up to this many entries every search compares all of them. At 384 dimensions that takes 0.4 ms, is right by
-definition, and does not suffer from what graphs are bad at: hundreds of goals of the same kind, nearly equally close."""
+definition, and does not suffer from what graphs are bad at: hundreds of goals that are nearly equally close."""
 LEAST_TAIL = 2000
 GROWTH = 0.1
 """A new snapshot is due once more than LEAST_TAIL entries, and more than this share of the last one, came after it."""

@@ -23,7 +23,7 @@ from memory.index import ExactIndex, HnswIndex, Index, SnapshotFolder, publishin
 from memory.lock import WriterLock
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.retrieve import Catalog, EntryMeta, Hit, Query, Viewer, retrieve
-from memory.vectors import VectorColumn, column_name
+from memory.vectors import Source, VectorColumn, column_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +196,7 @@ class ExperienceMemory:
             vectors = self._embed([episode.task.goal for episode in episodes])
             for place, (_, payload) in zip(self._append(records), records, strict=True):
                 self._take_episode(place, codec.decode_head(payload))
-            self._vectors.append(
-                [(place.sequence, place.checksum) for place in self._places[len(self._vectors) :]], vectors
-            )
+            self._vectors.append(self._new_sources(), vectors)
             self._settled = True
             self._publish_if_due()
             return self._log.position
@@ -384,8 +382,11 @@ class ExperienceMemory:
     def _read_new(self) -> None:
         for record in self._log.refresh():
             self._take_record(record)
-        sources = [(place.sequence, place.checksum) for place in self._places[len(self._vectors) :]]
-        self._vectors.extend(sources, self._embed_entries)
+        self._vectors.extend(self._new_sources(), self._embed_entries)
+
+    def _new_sources(self) -> list[Source]:
+        """Where the entries that have no vectors yet came from."""
+        return [(place.sequence, place.checksum) for place in self._places[len(self._vectors) :]]
 
     def _require_writable(self) -> None:
         self._require_open()
@@ -454,7 +455,7 @@ class ExperienceMemory:
             self._damage.append(Damage(file, place.offset, place.length, f"record {place.sequence}: {error}"))
 
     def _take_episode(self, place: Place, head: codec.Head) -> None:
-        if head.id in self:
+        if head.id in self._catalog.ordinals:
             detail = f"record {place.sequence}: a second episode {head.id!r}, left out"
             self._damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, detail))
             return

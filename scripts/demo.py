@@ -24,7 +24,13 @@ from training.lora import LoraSettings
 OUT = Path("runs/demo")
 HELD_OUT = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
 SETTINGS = LearnSettings(
-    rounds=2, successes=24, most_episodes=48, demonstrations=72, validation=60, lora=LoraSettings(steps=60), run=RunSettings(batch=16)
+    rounds=2,
+    successes=24,
+    most_episodes=48,
+    demonstrations=72,
+    validation=60,
+    lora=LoraSettings(steps=60),
+    run=RunSettings(batch=16),
 )
 
 
@@ -62,7 +68,13 @@ def main() -> None:
         "seconds": round(time.monotonic() - before, 1),
         "first_comparison_seconds": round(first["seconds"], 1),
         "rounds": [
-            {"round": r.round, "episodes": r.episodes, "success": r.success, "memory_size": r.memory_size, "adapter": r.adapter}
+            {
+                "round": r.round,
+                "episodes": r.episodes,
+                "success": r.success,
+                "memory_size": r.memory_size,
+                "adapter": r.adapter,
+            }
             for r in rounds
         ],
         "held_out": {name: cell(row(name, episodes)) for name, episodes in results.items()},
@@ -71,7 +83,9 @@ def main() -> None:
     picture_of_rounds(OUT / "rounds.png", summary["rounds"], summary["held_out"])  # type: ignore[arg-type]  # plain JSON
     for r in rounds:
         verdict = "adopted" if r.adopted else "rolled back" if r.candidate else "nothing to learn from"
-        out.print(f"round {r.round}: {100 * r.success:.0f} % of {r.episodes} training tasks solved; {r.candidate} {verdict}")
+        out.print(
+            f"round {r.round}: {100 * r.success:.0f} % of {r.episodes} training tasks solved; {r.candidate} {verdict}"
+        )
     out.print(f"\nrun directory: {OUT}   picture: {OUT / 'rounds.png'}   summary: {OUT / 'summary.json'}")
     out.print(f"next: relive memory search 'put a hot mug in cabinet' --memory {learner.memory_path}")
 

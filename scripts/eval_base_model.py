@@ -107,7 +107,14 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         share = round(sum(types) / len(types), 4) if types else None
         success = round(sum(r["success"] for r in found) / len(found), 4)
         rows.append(
-            {"task_type": kind, "memory": memory, "k": k, "success": success, "n": len(found), "right_type_share": share}
+            {
+                "task_type": kind,
+                "memory": memory,
+                "k": k,
+                "success": success,
+                "n": len(found),
+                "right_type_share": share,
+            }
         )
     return rows
 
@@ -136,7 +143,8 @@ def main() -> None:
             runner = Runner(suite, made.policy, made.actor, RunSettings(batch=args.batch), recall)
             episodes = measure(directory, f"episodes-{name}", runner, tasks, live.announce)
             rows = [
-                summarise(t, [e for e in episodes if e.task.type == t], lambda i: memory.meta(i).task.type) for t in types
+                summarise(t, [e for e in episodes if e.task.type == t], lambda i: memory.meta(i).task.type)
+                for t in types
             ]
             console().print(results_table(rows, f"{name} memory, {args.split} rooms"))
             records += [record(e, name, K if recall else 0, memory) for e in episodes]

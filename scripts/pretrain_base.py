@@ -13,7 +13,6 @@ from pathlib import Path
 
 from training.pretrain import Pretraining, PretrainSettings
 
-
 DEFAULTS = PretrainSettings()
 
 
@@ -27,7 +26,9 @@ def main() -> None:
     parser.add_argument("--no-memory", action="store_true", help="the control: same episodes, never a memory block")
     parser.add_argument("--export", type=Path, help="write a transformers folder here at the end")
     args = parser.parse_args()
-    settings = replace(DEFAULTS, tokens=int(args.tokens), layers=args.layers, threads=args.threads, memory=not args.no_memory)
+    settings = replace(
+        DEFAULTS, tokens=int(args.tokens), layers=args.layers, threads=args.threads, memory=not args.no_memory
+    )
     run = Pretraining(settings, args.folder)
     if run.resume():
         print(f"resumed at {run.tokens / 1e6:.2f}M tokens")

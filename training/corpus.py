@@ -1,8 +1,8 @@
 """The pretraining corpus: what the base model reads, in which order of difficulty.
 
 Order matters more than size: bare procedures (a task line, the appliance, the verb) teach reading from context within a
-million tokens, where whole rooms alone taught none of it after two. So the corpus starts with bare procedures and small
-searches and grows into full rooms. Every sample is a conversation in the frozen prompt format, a pure function of
+million tokens, where whole rooms alone taught none of it after two. So the corpus starts with bare procedures, tiny
+rooms and small searches and grows into full rooms. Every sample is a conversation in the frozen prompt format, a pure function of
 (seed, index, progress); the control corpus is the same without the memory block.
 """
 
@@ -52,7 +52,11 @@ def _bare_steps(rng: random.Random, goal: Goal, wrong: bool = False) -> Trajecto
     item, steps = f"{goal.target} {rng.randint(1, 3)}", []
     for p in goal.properties:
         appliance = f"{rng.choice(lex.APPLIANCES) if wrong else p.appliance} 1"
-        seen = f"The {appliance} is closed." if appliance.split()[0] in lex.CLOSED else f"On the {appliance}, you see nothing."
+        seen = (
+            f"The {appliance} is closed."
+            if appliance.split()[0] in lex.CLOSED
+            else f"On the {appliance}, you see nothing."
+        )
         steps.append((f"go to {appliance}", f"You arrive at {appliance}. {seen}"))
         done = "Nothing happens." if wrong else f"You {p.verb} the {item} using the {appliance}."
         steps.append((f"{p.verb} {item} with {appliance}", done))
@@ -76,16 +80,21 @@ def bare(rng: random.Random, memory: bool = True) -> Sample:
     count = rng.choices((0, 1, 2, 3, 4), (5, 30, 40, 15, 10))[0]
     demos = []
     for i in range(count):
-        if i == 0 or rng.random() < 0.6:
-            other = goal(like=now)
-        else:
-            other = goal(kind="composed" if rng.random() < 0.2 else "property")
+        alike = i == 0 or rng.random() < 0.6
+        other = goal(like=now) if alike else goal(kind="composed" if rng.random() < 0.2 else "property")
         if i and rng.random() < 0.1:
             demos.append(shown(spec, _bare_steps(rng, goal(like=now), wrong=True)))
         else:
             demos.append(shown(spec, _bare_steps(rng, other)))
     rng.shuffle(demos)
     return as_sample(spec, _bare_steps(rng, now), demos if memory else (), "bare")
+
+
+def spot(rng: random.Random) -> Sample:
+    """Two or three places and a few things, no appliances: is what is wanted among what is seen?"""
+    lore = draw_lore(rng)
+    tiny = draw_room(rng, "put", Lore((), lore.devices, lore.templates), rng.randint(2, 3), 0.0)
+    return as_sample(spec_of(lore), tiny.solve(rng), (), "spot")
 
 
 def search(rng: random.Random, kinds: int, crowd: float) -> Sample:
@@ -99,7 +108,13 @@ KINDS = ("property", "put", "device", "composed")
 
 
 def room(
-    rng: random.Random, kinds: int, crowd: float, memory: bool = True, lore: Lore | None = None, kind: str = "", k: int = -1
+    rng: random.Random,
+    kinds: int,
+    crowd: float,
+    memory: bool = True,
+    lore: Lore | None = None,
+    kind: str = "",
+    k: int = -1,
 ) -> Sample:
     """A whole episode in a room, with a memory block of the same world's episodes.
 
@@ -137,11 +152,17 @@ def draw(seed: int, index: int, progress: float, memory: bool = True) -> Sample:
     """
     rng = random.Random(f"{seed}/{index}")
     u = rng.random()
-    if progress < 0.12:
-        return bare(rng, memory) if u < 0.45 else search(rng, 5, 0.3) if u < 0.75 else room(rng, 4, 0.1, memory)
-    if progress < 0.35:
-        return bare(rng, memory) if u < 0.2 else search(rng, 9, 0.6) if u < 0.4 else room(rng, 8, 0.4, memory)
-    return bare(rng, memory) if u < 0.08 else search(rng, 16, 1.0) if u < 0.18 else room(rng, 15, 1.0, memory)
+    if progress < 0.15:
+        bares, spots, searches, size, crowd = 0.35, 0.70, 0.80, 4, 0.1
+    elif progress < 0.35:
+        bares, spots, searches, size, crowd = 0.12, 0.25, 0.45, 8, 0.4
+    else:
+        bares, spots, searches, size, crowd = 0.06, 0.10, 0.20, 15, 1.0
+    if u < bares:
+        return bare(rng, memory)
+    if u < spots:
+        return spot(rng)
+    return search(rng, size + 1, crowd) if u < searches else room(rng, size, crowd, memory)
 
 
 def probe(adjective: str, k: int, count: int, seed: int = 5000) -> list[Sample]:

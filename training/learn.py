@@ -81,6 +81,10 @@ class Round:
     """Paired difference of the candidate and its 95 % interval."""
 
 
+WAVE = 16
+"""Training tasks that are played before counting successes again."""
+
+
 class Learner:
     """A resumable run of the cycle in a run directory.
 
@@ -104,7 +108,9 @@ class Learner:
         self.types = settings.types or tuple(self.suite.groups.get("easy", self.suite.types))
         self._made = assemble(settings.policy, self.suite, settings.run.batch)
         if self._made.local is None:
-            raise ValueError(f"learn fine-tunes a language model; policy {settings.policy.kind!r} has no weights: use 'local'")
+            raise ValueError(
+                f"learn fine-tunes a language model; policy {settings.policy.kind!r} has no weights: use 'local'"
+            )
         self.local = self._made.local
         self.rounds: list[Round] = [Round(**r) for r in self.directory.read("rounds.json") or []]
 
@@ -187,23 +193,23 @@ class Learner:
         # Behind the demonstrations' tasks and those of earlier rounds: no training task is played twice.
         start = _per_type(s.demonstrations, self.suite.types) + (number - 1) * _per_type(s.most_episodes, self.types)
         tasks = self.suite.tasks("train", s.most_episodes, self.types, start=start)
-        ours = {task.identity for task in tasks}
-        before = [e for e in memory.entries() if e.position >= position and e.task.identity in ours and e.policy == "local"]
-        done = {e.task.identity for e in before}
-        won = sum(e.success for e in before)
-        todo = [task for task in tasks if task.identity not in done]
-        self.announce("tasks", len(todo))
-        # Whole batches, so that which tasks are played does not depend on which of them end first.
-        while todo and won < s.successes:
-            now, todo = todo[: s.run.batch], todo[s.run.batch :]
+        known = {e.task.identity: e.success for e in memory.entries() if e.position >= position and e.policy == "local"}
+        done: list[bool] = []
+        # In waves of one size, so that which tasks are played depends neither on what ends first nor on a restart.
+        for first in range(0, len(tasks), WAVE):
+            if sum(done) >= s.successes:
+                break
+            wave = tasks[first : first + WAVE]
+            todo = [task for task in wave if task.identity not in known]
+            self.announce("tasks", len(todo))
             runner = self.runner(version, memory, position, Purpose.ACT)
             runner = replace(runner, settings=replace(s.run, seed=s.run.seed + number))
-            for episode in runner.run(now):
+            for episode in runner.run(todo):
                 memory.add(episode)
-                done.add(episode.task.identity)
-                won += episode.success
+                known[episode.task.identity] = episode.success
                 self.announce("episode", episode)
-        return len(done), won
+            done += [known[task.identity] for task in wave]
+        return len(done), sum(done)
 
     def _finetune(self, number: int, version: str, parent: str, memory: ExperienceMemory) -> bool:
         """Trains the round's adapter unless it exists; False when there is nothing to learn from."""
@@ -253,7 +259,9 @@ def train_from_memory(settings: LearnSettings, memory: Path, out: Path, announce
     suite = get_suite(settings.suite)
     made = assemble(settings.policy, suite)
     if made.local is None:
-        raise ValueError(f"fine-tuning needs a language model; policy {settings.policy.kind!r} has no weights: use 'local'")
+        raise ValueError(
+            f"fine-tuning needs a language model; policy {settings.policy.kind!r} has no weights: use 'local'"
+        )
     with ExperienceMemory.open(memory) as opened:
         return _train(settings, suite, made, opened, out, {"version": out.name, "parent": ""}, announce)
 
@@ -274,7 +282,7 @@ def _train(
     if not episodes:
         raise ValueError(
             f"{memory.path} holds no success of {', '.join(settings.select.policies)} to fine-tune on: "
-            "play tasks first (relive run), or also learn from the expert: --set 'select.policies=[\"local\", \"expert\"]'"
+            'play tasks first (relive run), or also learn from the expert: --set \'select.policies=["local", "expert"]\''
         )
     announce("phase", f"fine-tuning {out.name} on {len(episodes)} successes")
     recall = Recall(memory, spec_of(suite), made.count, settings.recall, Purpose.TRAIN, position)

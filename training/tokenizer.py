@@ -92,9 +92,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in (PAD, SYSTEM, USER, ASSISTANT, END)])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, normalized=False, special=True) for t in (PAD, SYSTEM, USER, ASSISTANT, END)]
+    )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False, model_max_length=4096
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast

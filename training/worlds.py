@@ -84,7 +84,9 @@ def draw_lore(rng: random.Random) -> Lore:
     return Lore(properties, devices, (*(text for text, _ in lex.TEMPLATES), *own))
 
 
-def draw_goal(rng: random.Random, kind: str, lore: Lore, target: str, destination: str, like: Goal | None = None) -> Goal:
+def draw_goal(
+    rng: random.Random, kind: str, lore: Lore, target: str, destination: str, like: Goal | None = None
+) -> Goal:
     """A goal of a kind: ``put``, ``device``, ``property`` or ``composed`` (two properties). Never two objects.
 
     With `like`, the goal asks for the same procedure as that one.
@@ -250,9 +252,7 @@ def draw_counts(rng: random.Random, kinds: int, crowd: float) -> dict[str, int]:
     return counts
 
 
-def draw_room(
-    rng: random.Random, kind: str, lore: Lore, kinds: int, crowd: float, like: Goal | None = None
-) -> Room:
+def draw_room(rng: random.Random, kind: str, lore: Lore, kinds: int, crowd: float, like: Goal | None = None) -> Room:
     """A room with a goal of `kind` in it, solvable by the lore."""
     counts = draw_counts(rng, kinds, crowd)
     carriers = list(counts)

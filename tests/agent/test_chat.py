@@ -168,8 +168,8 @@ def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
         # Only the last reply keeps its thoughts, as in Qwen3.
         (
             "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}"
-            "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
-            "{% endif %}",
+            "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
             "thinking block",
         ),
         (CHATML.replace("{{ m.role }}", "{{ m.role }} {{ loop.revindex }}"), "rewrites"),

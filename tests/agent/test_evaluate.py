@@ -10,7 +10,9 @@ def episode(n: int, kind: str = "a", reason: StopReason = StopReason.SOLVED, sho
     task = TaskRecord("toy", f"task{n}", kind, "test", "room", n, "1", "goal")
     hits = tuple(Retrieved(name, 1.0) for name in shown)
     steps = (Step("o", "x", invalid=True, retrieved=hits), Step("o", "y"))
-    return Episode(f"e{n}{reason}", task, steps, "end", Outcome(reason is StopReason.SOLVED, 0.0, reason), Actor("random"))
+    return Episode(
+        f"e{n}{reason}", task, steps, "end", Outcome(reason is StopReason.SOLVED, 0.0, reason), Actor("random")
+    )
 
 
 def test_wilson_agrees_with_its_equation() -> None:
@@ -29,7 +31,9 @@ def test_environment_errors_are_counted_apart() -> None:
 
 
 def test_rates_of_invalid_actions_and_right_procedures() -> None:
-    row = summarise("all", [episode(1, "a", shown=("m1", "m2")), episode(2, "b", shown=("m1",))], {"m1": "a", "m2": "b"})
+    row = summarise(
+        "all", [episode(1, "a", shown=("m1", "m2")), episode(2, "b", shown=("m1",))], {"m1": "a", "m2": "b"}
+    )
     assert row.invalid == 0.5
     assert row.right_type == pytest.approx(1 / 3)
     assert summarise("all", [episode(1)], {}).right_type is None

@@ -64,6 +64,12 @@ def test_conversations_only_grow() -> None:
 
 
 def test_moves_and_looks_come_from_the_templates() -> None:
-    assert SPEC == PromptSpec(
-        "Do it.", ("go to {place}", "open {place}", "look", "take {thing} from {place}"), ("go to",), ("open", "look")
+    assert (
+        PromptSpec(
+            "Do it.",
+            ("go to {place}", "open {place}", "look", "take {thing} from {place}"),
+            ("go to",),
+            ("open", "look"),
+        )
+        == SPEC
     )

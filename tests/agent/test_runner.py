@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.assemble import PolicySettings, assemble, words
-from agent.conversation import Action, Conversation
+from agent.conversation import Action, Conversation, Turn
 from agent.loop import draw_seed, task_record
 from agent.policy import ReplayPolicy
 from agent.recall import Recall, RecallSettings
@@ -24,7 +24,10 @@ def runner(kind: str = "expert", **settings: int) -> Runner:
 
 
 def essence(episodes: Sequence[Episode]) -> list[tuple[object, ...]]:
-    return [(e.task, [(s.observation, s.action, s.reward) for s in e.steps], e.final_observation, e.outcome) for e in episodes]
+    return [
+        (e.task, [(s.observation, s.action, s.reward) for s in e.steps], e.final_observation, e.outcome)
+        for e in episodes
+    ]
 
 
 def test_the_expert_solves_and_every_task_is_played_once() -> None:
@@ -56,13 +59,7 @@ def test_replay_repeats_recorded_episodes() -> None:
     replay = Runner(SUITE, ReplayPolicy(recorded), Actor("replay"))
     assert essence(play_all(replay, tasks)) == essence(recorded)
     with pytest.raises(LookupError, match="no recorded episode"):
-        ReplayPolicy([]).act([[t for t in _conversation("hello")]])  # type: ignore[list-item]
-
-
-def _conversation(text: str) -> Conversation:
-    from agent.conversation import Turn
-
-    return (Turn("user", text),)
+        ReplayPolicy([]).act([(Turn("user", "hello"),)])
 
 
 class _Moody:

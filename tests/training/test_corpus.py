@@ -121,7 +121,9 @@ def test_solved_rooms_end_with_the_goal_reached(kind: str) -> None:
             assert last.startswith(f"move {goal.target} ")
             assert last.endswith(f" to {goal.destination} 1")
         for p in goal.properties:
-            assert any(a.startswith(f"{p.verb} {goal.target} ") and a.endswith(f"{p.appliance} 1") for a, _ in trajectory.steps)
+            assert any(
+                a.startswith(f"{p.verb} {goal.target} ") and a.endswith(f"{p.appliance} 1") for a, _ in trajectory.steps
+            )
 
 
 def test_goals_like_another_ask_for_the_same_procedure() -> None:
