@@ -476,7 +476,7 @@ def _hash_file(file: Path) -> str:
 
 def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
     bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one for each kind of file, and gone before anyone can read it
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # one for each kind of file, and gone before anyone can read it
     try:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
     except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
@@ -484,7 +484,7 @@ def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
         raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
     finally:
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _context_of(config: Any, name: str) -> int:

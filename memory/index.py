@@ -135,7 +135,7 @@ class SnapshotFolder:
 
     def load(self, vectors: VectorColumn, newer_than: int = 0) -> HnswIndex | None:
         """The published snapshot, or None if there is none that can be used (or none with more entries)."""
-        for _ in range(2):  # a writer may replace the snapshot between the two reads
+        for _ in range(3):  # a writer may replace the snapshot between reading its manifest and its graph
             try:
                 manifest = self._read_manifest()
                 if manifest is None or manifest.entries <= newer_than or manifest.entries > len(vectors):
@@ -239,7 +239,13 @@ class SnapshotFolder:
         import hnswlib
 
         graph = hnswlib.Index(space=SPACE, dim=self._dimension)
-        graph.load_index(str(path), max_elements=manifest.entries)
+        try:
+            graph.load_index(str(path), max_elements=manifest.entries)
+        except RuntimeError as error:
+            if not path.exists():
+                raise FileNotFoundError(f"{path} was replaced while it was read") from None
+            self._note(path, f"cannot be loaded ({error}); not used")
+            return None
         graph.set_num_threads(1)
         return HnswIndex(vectors, graph, manifest.entries)
 

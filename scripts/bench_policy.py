@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,56 +68,67 @@ class _Replay(LocalPolicy):
         return np.array(self.encoder.encode(conversation, True).ids, dtype=np.int32).tobytes()
 
 
-def measure(model_dir: str | Path, conversations: Sequence[Conversation], repeats: int = 3) -> dict[str, float]:
+def measure(
+    model_dir: str | Path,
+    conversations: Sequence[Conversation],
+    repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Speed-ups of `LocalPolicy` in fp32, greedy, over whole-prompt `generate` for one episode at a time.
 
     The three ways take turns, and the median of each one's times is used, so that a machine busy with something else
-    slows all of them alike.
+    slows all of them alike. Every round begins with an empty cache.
 
     Args:
         model_dir: a model folder.
         conversations: whole recorded episodes; at least 16 for a full batch. Every assistant turn is one step.
-        repeats: how often each way replays a third of the episodes (`generate`) or all of them.
+        repeats: how often each way replays a quarter of the episodes (the batch: all of them).
+        clock: seconds; `time.process_time` on a busy machine, with one thread only (waiting threads spin).
 
     Returns:
-        `cached_speedup` one episode at a time, `batch16_speedup` in a batch of 16 (episodes per second over those of
-        `generate`), and the seconds per action behind them.
+        `cached_speedup` one episode at a time, `batch16_speedup` in a batch of 16 (actions per second over those of
+        `generate`), both over whole episodes, the first encoding of the memory included; the same from the second step
+        on (`…_later`), which is what long episodes tend to; and the seconds per action behind them.
     """
     policy = _Replay(model_dir, slots=16)
     steps = [policy.record(conversation) for conversation in conversations[:16]]
     few = steps[: max(1, len(steps) // 4)]
-    times: dict[str, list[float]] = {"generate": [], "cached": [], "batch": []}
+    one_by_one = [[step] for episode in few for step in episode]
+    together = [
+        [episode[number] for episode in steps if number < len(episode)] for number in range(max(map(len, steps)))
+    ]
+    firsts = {id(episode[0]) for episode in steps}
 
-    def generate() -> int:
-        for step in (step for episode in few for step in episode):
-            policy.generate(step)
-        return sum(map(len, few))
+    def generate(asked: list[Conversation]) -> None:
+        for conversation in asked:
+            policy.generate(conversation)
 
-    def cached() -> int:
-        policy.forget()
-        for step in (step for episode in few for step in episode):
-            policy.act([step])
-        return sum(map(len, few))
-
-    def batch() -> int:
-        policy.forget()
-        for number in range(max(map(len, steps))):
-            policy.act([episode[number] for episode in steps if number < len(episode)])
-        return sum(map(len, steps))
-
-    ways = {"generate": generate, "cached": cached, "batch": batch}
-    for repeat in range(repeats + 1):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            actions = way()
-            if repeat:  # the first round warms up
-                times[name].append((time.perf_counter() - began) / actions)
-    seconds = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "cached_speedup": seconds["generate"] / seconds["cached"],
-        "batch16_speedup": seconds["generate"] / seconds["batch"],
-        **{f"{name}_seconds_per_action": value for name, value in seconds.items()},
+    ways: dict[str, tuple[Callable[[list[Conversation]], object], list[list[Conversation]]]] = {
+        "generate": (generate, one_by_one),
+        "cached": (policy.act, one_by_one),
+        "batch16": (policy.act, together),
     }
+    times: dict[str, list[float]] = {}
+    for repeat in range(repeats + 1):
+        for name, (way, calls) in ways.items():
+            policy.forget()
+            spent, count = [0.0, 0.0], [0, 0]
+            for asked in calls:
+                later = id(asked[0]) not in firsts
+                began = clock()
+                way(asked)
+                spent[later] += clock() - began
+                count[later] += len(asked)
+            if repeat:  # the first round warms up
+                times.setdefault(name, []).append(sum(spent) / sum(count))
+                times.setdefault(f"{name}_later", []).append(spent[1] / max(1, count[1]))
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    speedups = {
+        f"{name}_speedup{later}": seconds[f"generate{later}"] / seconds[f"{name}{later}"]
+        for later in ("", "_later")
+        for name in ("cached", "batch16")
+    }
+    return speedups | {f"{name}_seconds_per_action": value for name, value in seconds.items()}
 
 
 def synthetic(count: int = 16, steps: int = 15, seed: int = 0, memory: int = 300) -> list[Conversation]:
@@ -170,13 +181,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, default=300, help="words of memory in the made-up episodes")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="one thread, and its processor time: for a busy machine"
+    )
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    if arguments.threads or arguments.cpu_time:
+        torch.set_num_threads(1 if arguments.cpu_time else arguments.threads)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.model is None:
             random_model(Path(temporary))
-        result = measure(arguments.model or temporary, synthetic(memory=arguments.memory), arguments.repeats)
+        result = measure(arguments.model or temporary, synthetic(memory=arguments.memory), arguments.repeats, clock)
     for name, value in result.items():
         print(f"{name:32} {value:.4g}")
     json.dump(result, sys.stdout)

@@ -160,7 +160,7 @@ def train_adapter(
             logits = tuned(input_ids=ids, use_cache=False).logits[:, :-1]
             keep = learn[:, 1:]
             loss = nn.functional.cross_entropy(logits[keep].float(), ids[:, 1:][keep])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

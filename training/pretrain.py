@@ -6,6 +6,7 @@ the rest; action tokens weigh 1, all others 0.1, because only a tenth of the tok
 is saved at pool boundaries and every sample is a function of (seed, index, progress).
 """
 
+import copy
 import json
 import math
 import random
@@ -58,7 +59,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample])
     The text is what the tokenizer's chat template gives (a test compares the two); written out here because it runs for
     every sample of the corpus.
     """
-    act, end = tokenizer.convert_tokens_to_ids([ASSISTANT, END])
+    vocab = tokenizer.get_vocab()
+    act, end = vocab[ASSISTANT], vocab[END]
     encoded = []
     for sample, ids in zip(samples, tokenizer([chat_text(s.conversation) for s in samples])["input_ids"], strict=True):
         mask, inside, turn = [], False, -1
@@ -103,6 +105,7 @@ def build_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) 
     A name's embedding starts as the mean of its kind's and its number's, so that "cup" and "cup 2" are alike from the start.
     """
     torch.manual_seed(settings.seed)
+    vocab = tokenizer.get_vocab()
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=math.ceil(len(tokenizer) / 64) * 64,
@@ -114,8 +117,8 @@ def build_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) 
             intermediate_size=settings.mlp,
             max_position_embeddings=settings.context,
             tie_word_embeddings=True,
-            pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
-            eos_token_id=tokenizer.convert_tokens_to_ids(END),
+            pad_token_id=vocab[PAD],
+            eos_token_id=vocab[END],
             bos_token_id=None,
         )
     )
@@ -126,12 +129,10 @@ def build_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) 
                 nn.init.normal_(p, std=0.5 / math.sqrt(p.shape[1]) * (0.5 if into_stream else 1.0))
         table = model.model.embed_tokens.weight
         nn.init.normal_(table, std=0.02)
-        for token, i in tokenizer.get_vocab().items():
+        for token, i in vocab.items():
             kind, _, number = token.rpartition("▁")
-            if kind and number.isdigit():
-                parts = tokenizer.convert_tokens_to_ids([kind, f"▁{number}"])
-                if None not in parts:
-                    table[i] = (table[parts[0]] + table[parts[1]]) / math.sqrt(2)
+            if kind in vocab and number.isdigit():
+                table[i] = (table[vocab[kind]] + table[vocab[f"▁{number}"]]) / math.sqrt(2)
     return model
 
 
@@ -234,7 +235,7 @@ class Pretraining:
                     group["lr"] = rate * scale
             with torch.autocast("cpu", torch.bfloat16):
                 loss = action_loss(self.model, ids, weight)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimiser in self.optimisers:
                 optimiser.step()
@@ -248,7 +249,7 @@ class Pretraining:
 
     def measure(self, count: int = 24) -> dict[str, dict[str, float]]:
         """Accuracy on probes with the household's true bindings, with and without memory."""
-        self.model.eval()
+        self.model.train(False)
         rows = {}
         for adjective, k in (("hot", 2), ("hot", 0), ("put", 0), ("put", 2), ("device", 1)):
             rows[f"{adjective} K={k}"] = action_accuracy(self.model, self.tokenizer, corpus.probe(adjective, k, count))
@@ -258,9 +259,8 @@ class Pretraining:
     def export(self, folder: Path) -> None:
         """Writes an ordinary transformers folder: bf16 weights, config, tokenizer, training record."""
         folder.mkdir(parents=True, exist_ok=True)
-        dtype = self.model.dtype
-        self.model.to(torch.bfloat16).save_pretrained(folder)
-        self.model.to(dtype)
+        rounded = copy.deepcopy(self.model)
+        rounded.bfloat16().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         record: dict[str, Any] = {
             "settings": asdict(self.settings), "tokens": self.tokens, "steps": self.step, "seconds": round(self.seconds),

@@ -95,7 +95,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens(
         [AddedToken(t, normalized=False, special=True) for t in (PAD, SYSTEM, USER, ASSISTANT, END)]
     )
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers' own is untyped
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,

@@ -173,6 +173,29 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_snapshot_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer removes the old graph after a reader has read the manifest: the reader looks again."""
+    whole = column(tmp_path, clustered(300, DIMENSION))
+    writer = snapshots(tmp_path)
+    writer.publish(column(tmp_path, clustered(300, DIMENSION)[:200]), 200)
+    real = index_module._file_checksum
+    calls: list[Path] = []
+
+    def checksum(path: Path) -> int:
+        found = real(path)
+        if not calls:
+            calls.append(path)
+            writer.publish(whole, 300)
+        return found
+
+    monkeypatch.setattr(index_module, "_file_checksum", checksum)
+    folder = snapshots(tmp_path)
+    loaded = folder.load(whole)
+    assert loaded is not None
+    assert loaded.entries == 300
+    assert not folder.damage
+
+
 def test_when_a_snapshot_is_due() -> None:
     """Never for small memories, then in steps that grow with it."""
     assert not publishing_is_due(EXACT_LIMIT, 0)
