@@ -1,0 +1,118 @@
+"""What is learnt from, and under which context."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.assemble import PolicySettings, assemble, words
+from agent.chat import ChatEncoder
+from agent.loop import task_record
+from agent.recall import Recall, Recalled, RecallSettings
+from agent.runner import Runner, play_all, spec_of
+from envs import get_suite
+from memory import ExperienceMemory, Purpose
+from memory.episode import Episode, Step
+from training.examples import ContextRates, Example, build_examples, example
+from training.lora import encode_example
+from training.select import SelectSettings, select, tasks_of
+from training.tokenizer import build_tokenizer
+
+SUITE = get_suite("toy")
+SPEC = spec_of(SUITE)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[ExperienceMemory]:
+    made = assemble(PolicySettings(kind="expert"), SUITE)
+    with ExperienceMemory.open(tmp_path / "m", mode="create") as opened:
+        opened.add_many(play_all(Runner(SUITE, made.policy, made.actor), SUITE.tasks("train", 24)))
+        yield opened
+
+
+def recall(memory: ExperienceMemory, k: int = 2) -> Recall:
+    return Recall(memory, SPEC, words, RecallSettings(k=k), Purpose.TRAIN)
+
+
+def test_context_is_what_the_agent_would_have_been_shown(memory: ExperienceMemory) -> None:
+    for episode in list(memory.iterate())[:5]:
+        (made,) = build_examples([episode], recall(memory), ContextRates(0, 0), seed=0)
+        acting = Recall(memory, SPEC, words, RecallSettings(k=2), Purpose.ACT)(episode.task)
+        assert made.conversation[:2] == example(SPEC, episode, acting).conversation[:2]
+        assert [t.text for t in made.conversation if t.role == "assistant"] == [s.action for s in episode.steps]
+        assert made.conversation[-1].role == "assistant"
+
+
+def test_the_episode_and_its_task_are_never_in_its_own_context(memory: ExperienceMemory) -> None:
+    episodes = list(memory.iterate())
+    again = replace(episodes[0], id="same-task-again")
+    memory.add(again)
+    own = {episodes[0].id, again.id}
+    found = recall(memory, k=50)(episodes[0].task, exclude=frozenset({episodes[0].id}))
+    assert found.retrieved
+    assert not own & {r.episode for r in found.retrieved}
+
+
+def test_rates_of_empty_and_irrelevant_context_are_kept(memory: ExperienceMemory) -> None:
+    episodes = [replace(e, id=f"{e.id}-{i}") for e in memory.iterate() for i in range(20)]
+    made = build_examples(episodes, recall(memory), ContextRates(0.2, 0.1), seed=1)
+    share = {kind: sum(e.memory == kind for e in made) / len(made) for kind in ("empty", "irrelevant", "retrieved")}
+    assert share["empty"] == pytest.approx(0.2, abs=0.06)
+    assert share["irrelevant"] == pytest.approx(0.1, abs=0.05)
+    for e in made:
+        assert ("Experience:" in e.conversation[0].text) == (e.memory != "empty")
+    assert made == build_examples(episodes, recall(memory), ContextRates(0.2, 0.1), seed=1)
+
+
+def test_irrelevant_context_is_from_the_far_half(memory: ExperienceMemory) -> None:
+    (episode, *_) = list(memory.iterate())
+    everything = recall(memory, k=100)(episode.task, exclude=frozenset({episode.id}))
+    near = {d.text for d in everything.demonstrations[: len(everything.demonstrations) // 2]}
+    (made,) = build_examples([episode], recall(memory), ContextRates(0, 1), seed=0)
+    assert made.memory == "irrelevant"
+    assert not any(text in made.conversation[0].text for text in near)
+
+
+def test_without_k_no_example_has_memory(memory: ExperienceMemory) -> None:
+    made = build_examples(list(memory.iterate()), recall(memory, k=0), ContextRates(0, 0), seed=0)
+    assert {e.memory for e in made} == {"empty"}
+
+
+def test_held_out_tasks_are_refused(memory: ExperienceMemory) -> None:
+    with pytest.raises(ValueError, match="cannot be trained on"):
+        recall(memory)(task_record(SUITE.tasks("test", 1)[0]))
+
+
+def test_selection_takes_train_successes_of_the_named_policies(memory: ExperienceMemory) -> None:
+    (first, *_) = list(memory.iterate())
+    local = replace(first.actor, policy="local")
+    detour = replace(first, id="longer", actor=local, steps=(*first.steps, first.steps[-1]))
+    memory.add(detour)
+    memory.add(replace(first, id="shorter", actor=local))
+    held_out = replace(first, id="held-out", actor=local, task=replace(first.task, split="test", identity="other"))
+    memory.add(held_out)
+    memory.add(replace(first, id="failed", actor=local, outcome=replace(first.outcome, success=False)))
+    chosen = select(memory, SelectSettings())
+    assert [e.id for e in chosen] == ["shorter"]
+    assert tasks_of(chosen) == [first.task.identity]
+    assert len(select(memory, SelectSettings(policies=("local", "expert")))) == 24
+    assert select(memory, SelectSettings(types=("no such type",))) == []
+
+
+def test_only_the_assistants_words_are_learnt_and_refused_actions_are_not(memory: ExperienceMemory) -> None:
+    encoder = ChatEncoder(build_tokenizer())
+    episode: Episode = next(iter(memory.iterate()))
+    slip = Step(episode.steps[0].observation, "open the sky", invalid=True)
+    marred = replace(episode, steps=(slip, *episode.steps))
+    ids, learn = encode_example(encoder, example(SPEC, marred, Recalled()))
+    learnt = encoder.decode([i for i, on in zip(ids, learn, strict=True) if on])
+    assert learnt.replace(" ", "") == "".join(s.action for s in episode.steps).replace(" ", "")
+    assert sum(learn) < len(learn)
+    every = encode_example(encoder, Example(example(SPEC, marred, Recalled()).conversation))
+    assert sum(every[1]) > sum(learn)
+
+
+def test_rates_must_be_shares() -> None:
+    with pytest.raises(ValueError, match="at most 1 together"):
+        ContextRates(0.7, 0.7)

@@ -1,0 +1,90 @@
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent.chat import ChatEncoder
+from agent.local import LocalPolicy
+from training import corpus
+from training.examples import Example
+from training.lora import LoraSettings, _items, batches, encode_example, hash_folder, train_adapter
+from training.tokenizer import build_tokenizer
+
+ENCODER = ChatEncoder(build_tokenizer())
+EXAMPLES = [Example(corpus.draw(3, i, 0.05).conversation) for i in range(12)]
+SETTINGS = LoraSettings(steps=30, rate=0.02, batch_tokens=1500, rehearsal=0.0, bf16=False)
+
+
+def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "v1"
+    manifest = train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, out, {"version": "v1", "parent": ""})
+    assert manifest["loss_last"] < manifest["loss_first"] - 0.1
+    assert json.loads((out / "manifest.json").read_text()) == manifest
+    assert manifest["adapter_sha256"] == hash_folder(out)
+    assert (manifest["version"], manifest["examples"]) == ("v1", 12)
+    assert manifest["supervised_tokens"] > 0
+    policy = LocalPolicy(tiny_model)
+    before = policy.weights_sha256
+    policy.set_adapter(out, "v1")
+    assert policy.weights_sha256 != before
+
+
+def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "v1").mkdir()
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, tmp_path / "v1", {})
+    with pytest.raises(ValueError, match="nothing to fine-tune on"):
+        train_adapter(tiny_model, ENCODER, [], SETTINGS, tmp_path / "v2", {})
+    assert not (tmp_path / "v2").exists()
+
+
+def test_the_same_settings_give_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
+    settings = LoraSettings(steps=4, batch_tokens=1500, bf16=False)
+    hashes = {
+        train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / name, {})["adapter_sha256"] for name in ("a", "b")
+    }
+    assert len(hashes) == 1
+
+
+def test_loss_falls_on_the_assistants_tokens_only(tiny_model: Path, tmp_path: Path) -> None:
+    """Changing what is not supervised at the end of a conversation changes nothing that is trained."""
+    shortest = min(EXAMPLES, key=lambda e: len(e.conversation))
+    ids, learn = encode_example(ENCODER, shortest)
+    ((batch, mask),) = islice(batches(iter([(ids, learn), (ids, learn)]), len(ids)), 1)
+    assert batch.tolist() == [ids]
+    assert mask.tolist() == [learn]
+    assert 0 < sum(learn) < 0.5 * len(learn)
+    learnt = [i for i, on in zip(ids, learn, strict=True) if on]
+    stops = sum(i in ENCODER.stop_ids for i in learnt)
+    assert stops == sum(turn.role == "assistant" for turn in shortest.conversation)
+
+
+def test_every_example_comes_once_before_any_comes_again() -> None:
+    encoded = [([i], [True]) for i in range(7)]
+    stream = _items(encoded, ENCODER, LoraSettings(rehearsal=0.0))
+    for _ in range(3):
+        assert sorted(ids[0] for ids, _ in islice(stream, 7)) == list(range(7))
+
+
+def test_rehearsal_is_the_stated_share() -> None:
+    encoded = [([0], [True])]
+    drawn = list(islice(_items(encoded, ENCODER, LoraSettings(rehearsal=0.5)), 200))
+    assert sum(len(ids) > 1 for ids, _ in drawn) == pytest.approx(100, abs=30)
+
+
+def test_batches_keep_to_their_tokens_and_lose_nothing() -> None:
+    sizes = [5, 9, 3, 30, 8, 8, 8, 2, 40]
+    items = [(list(range(1, n + 1)), [True] * n) for n in sizes]
+    made = list(batches(iter([*items, ([1] * 100, [True] * 100)]), 32))
+    assert sum(int(mask.sum()) for _, mask in made) == sum(sizes)
+    for ids, mask in made:
+        assert ids.numel() <= 32 or ids.shape[0] == 1
+        assert torch.equal(ids == 0, ~mask)
+
+
+@pytest.mark.parametrize("bad", [{"rehearsal": 1.0}, {"steps": 0}, {"rate": 0.0}])
+def test_settings_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="lora"):
+        LoraSettings(**bad)  # type: ignore[arg-type]

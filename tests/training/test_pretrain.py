@@ -1,0 +1,65 @@
+"""Pretraining learns, resumes and exports. The real run is scripts/pretrain_base.py."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from training import corpus
+from training.pretrain import Pretraining, PretrainSettings, action_accuracy
+
+SMALL = PretrainSettings(tokens=60_000, hidden=64, layers=1, heads=2, mlp=64)
+
+
+def test_loss_falls(tmp_path: Path) -> None:
+    run = Pretraining(replace(SMALL, tokens=400_000), tmp_path)
+    first = run.train_pool()
+    for _ in range(3):
+        last = run.train_pool()
+    assert last < first - 1.0
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    whole = Pretraining(SMALL, tmp_path / "a")
+    whole.train_pool()
+    whole.train_pool()
+    first = Pretraining(SMALL, tmp_path / "b")
+    first.train_pool()
+    first.save()
+    second = Pretraining(SMALL, tmp_path / "b")
+    assert second.resume()
+    second.train_pool()
+    assert (second.tokens, second.step) == (whole.tokens, whole.step)
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_export_is_an_ordinary_folder(tmp_path: Path) -> None:
+    run = Pretraining(SMALL, tmp_path)
+    run.export(tmp_path / "model")
+    from agent.conversation import Turn
+    from agent.local import LocalPolicy
+
+    policy = LocalPolicy(tmp_path / "model")
+    (action,) = policy.act([(Turn("system", "Act."), Turn("user", "You see a cup 1."))])
+    assert isinstance(action.text, str)
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert record["settings"]["hidden"] == 64
+
+
+def test_names_start_out_like_their_kinds(tmp_path: Path) -> None:
+    run = Pretraining(SMALL, tmp_path)
+    table, vocab = run.model.model.embed_tokens.weight, run.tokenizer.get_vocab()
+
+    def alike(a: str, b: str) -> float:
+        return float(torch.cosine_similarity(table[vocab[a]], table[vocab[b]], dim=0))
+
+    assert alike("▁cup▁2", "▁cup") > 0.5 > alike("▁cup▁2", "▁pen")
+
+
+def test_accuracy_counts_every_kind_of_action(tmp_path: Path) -> None:
+    run = Pretraining(SMALL, tmp_path)
+    found = action_accuracy(run.model, run.tokenizer, corpus.probe("hot", 1, 3))
+    assert {"first", "take", "go to apply", "apply", "put"} <= set(found)
+    assert all(0 <= share <= 1 for share in found.values())
