@@ -145,6 +145,10 @@ class ChatEncoder:
             supervised.extend([False] * len(self._prompt_ids))
         return Encoded(ids, supervised)
 
+    def count(self, text: str) -> int:
+        """Number of tokens of a text by itself."""
+        return len(self._tokenize(text))
+
     def decode(self, ids: Collection[int]) -> str:
         """Text of sampled ids, without special tokens and without space around it."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -6,8 +6,6 @@ then all answer together, token by token.
 """
 
 import hashlib
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +13,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from agent.cache import Ids, SlotCache, SlotTable, shared_prefix
 from agent.chat import ChatEncoder
 from agent.conversation import Action, Conversation
+from agent.weights import check_adapter, find_model, hash_weights
 
 _LONG = 96
 """More new tokens than this are encoded for one conversation alone: a batch wins nothing then, and padding costs."""
 _CHUNK = 512
 """How many tokens are encoded at once, which bounds the memory that attention needs."""
-_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-"""What a model needs of its repository on the hub."""
 _REST = 1
 """How many tokens of a long prompt are left for the common pass, where everybody's first answer token comes from."""
 
@@ -106,15 +102,16 @@ class LocalPolicy:
         self.model_name = str(model)
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
-        self._folder = find_model(model)
+        self.folder = find_model(model)
+        """Where the model's files are."""
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
-        config = _read(AutoConfig, self._folder, self.model_name, "config")
+        config = _read(AutoConfig, self.folder, self.model_name, "config")
         self._limit = min(_context_of(config, self.model_name), context or 1 << 30)
         self._positions = self._limit
         self._last: torch.Tensor | None = None
         self._model = self._load(None)
-        tokenizer = _read(AutoTokenizer, self._folder, self.model_name, "tokenizer")
+        tokenizer = _read(AutoTokenizer, self.folder, self.model_name, "tokenizer")
         eos = self._model.generation_config.eos_token_id
         eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
         self.encoder = ChatEncoder(tokenizer, chat_template=chat_template, eos_ids=eos_ids)
@@ -137,14 +134,19 @@ class LocalPolicy:
         return self._adapter[0] if self._adapter else None
 
     @property
+    def base_sha256(self) -> str:
+        """Hash over the bare model's weights."""
+        if self._base_hash is None:
+            self._base_hash = hash_weights(self.folder)
+        return self._base_hash
+
+    @property
     def weights_sha256(self) -> str:
         """What acts: a hash over the weights' files, the adapter's included. Without adapter and with the weights in
         one file it is what `sha256sum model.safetensors` prints."""
-        if self._base_hash is None:
-            self._base_hash = hash_weights(self._folder)
         if self._adapter is None:
-            return self._base_hash
-        return hashlib.sha256(f"{self._base_hash}\n{self._adapter[1]}\n".encode()).hexdigest()
+            return self.base_sha256
+        return hashlib.sha256(f"{self.base_sha256}\n{self._adapter[1]}\n".encode()).hexdigest()
 
     def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
         """Acts with another LoRA adapter from now on, or with none.
@@ -166,7 +168,7 @@ class LocalPolicy:
         else:
             folder = Path(adapter)
             version = version or folder.resolve().name
-            check_adapter(folder, self._model, self.model_name)
+            check_adapter(folder, self._model, self.model_name, self.base_sha256)
             content = hash_weights(folder)
             if self._versions.get(version, content) != content:
                 raise ValueError(
@@ -364,7 +366,7 @@ class LocalPolicy:
         return [batch[number] for number in keep]
 
     def _load(self, adapter: Path | None) -> Any:
-        model: Any = _read(AutoModelForCausalLM, self._folder, self.model_name, "model", **self._options)
+        model: Any = _read(AutoModelForCausalLM, self.folder, self.model_name, "model", **self._options)
         if adapter is not None:
             from peft import PeftModel  # a second to import, and only needed here
 
@@ -377,89 +379,6 @@ class LocalPolicy:
         return model
 
 
-def find_model(model: str | Path) -> Path:
-    """The folder that a model's files are in; a hub name is looked up on this machine, then downloaded.
-
-    Raises:
-        FileNotFoundError: there is no such folder and no such name.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"folder {folder} holds no model: it has no config.json")
-        return folder
-    name = str(model)
-    if isinstance(model, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise FileNotFoundError(
-            f"no model folder {name}: check the path, or give a name such as Qwen/Qwen2.5-0.5B-Instruct"
-        )
-    reason = ""
-    for local in (True, False):  # what is here already needs no network, and no time
-        try:
-            found = Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=local))
-        except Exception as error:  # many kinds: no such name, no access, no network, each with a page of explanation
-            reason = type(error).__name__
-            continue
-        if (found / "config.json").is_file() and any(found.glob("*.safetensors")):
-            return found
-        reason = "no config.json or no *.safetensors in it"
-    raise FileNotFoundError(
-        f"no model {name!r}: there is no such folder, it is not in this machine's Hugging Face cache, and "
-        f"huggingface.co could not give it ({reason}): check the name and the network, or give a folder"
-    )
-
-
-def hash_weights(folder: Path) -> str:
-    """SHA-256 of a folder's weights: of the file itself if there is one, else over the files' names and hashes."""
-    for pattern in ("*.safetensors", "*.bin"):
-        files = sorted(folder.glob(pattern))
-        if files:
-            hashes = [_hash_file(file) for file in files]
-            if len(files) == 1:
-                return hashes[0]
-            lines = [f"{file.name} {digest}\n" for file, digest in zip(files, hashes, strict=True)]
-            return hashlib.sha256("".join(lines).encode()).hexdigest()
-    raise FileNotFoundError(f"folder {folder} holds no weights: no *.safetensors and no *.bin")
-
-
-def check_adapter(folder: Path, model: torch.nn.Module, model_name: str) -> None:
-    """Raises unless a folder holds a LoRA adapter whose matrices fit the model's layers.
-
-    Raises:
-        FileNotFoundError: there is no adapter.
-        ValueError: it is of another kind, or for another model.
-    """
-    config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    for file in (config_file, weights):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"no adapter in {folder}: {file.name} is missing; give a folder that PEFT has saved"
-            )
-    config = json.loads(config_file.read_text())
-    if config.get("peft_type") != "LORA":
-        raise ValueError(f"adapter {folder} is of kind {config.get('peft_type')}: only LORA can be used")
-    from safetensors import safe_open
-
-    layers = dict(model.named_modules())
-    with safe_open(weights, framework="pt") as tensors:
-        for key in tensors.keys():  # noqa: SIM118  (not a dictionary)
-            found = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", key)
-            if not found:
-                continue
-            name, side = found.groups()
-            shape = tensors.get_slice(key).get_shape()
-            has = shape[1] if side == "A" else shape[0]
-            layer = layers.get(name)
-            wanted = getattr(layer, "in_features" if side == "A" else "out_features", None)
-            if wanted != has:
-                what = "has no such layer" if layer is None else f"has {wanted} there"
-                raise ValueError(
-                    f"adapter {folder} is for another model ({config.get('base_model_name_or_path')}): it has {has} "
-                    f"{'inputs' if side == 'A' else 'outputs'} at {name}, and {model_name} {what}; "
-                    "use the model it was trained on"
-                )
-
-
 def _lay_out_for_vectors(model: torch.nn.Module) -> None:
     """Stores the layers' matrices column by column: CPUs then multiply one vector, as in decoding, twice as fast."""
     tied = {id(layer.weight) for layer in model.modules() if isinstance(layer, torch.nn.Embedding)}
@@ -467,11 +386,6 @@ def _lay_out_for_vectors(model: torch.nn.Module) -> None:
         # An embedding's rows are what is read, so a matrix that serves as one stays as it is.
         if isinstance(layer, torch.nn.Linear) and id(layer.weight) not in tied:
             layer.weight.data = layer.weight.data.t().contiguous().t()
-
-
-def _hash_file(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
@@ -484,7 +398,7 @@ def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
         raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
     finally:
         if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
 
 
 def _context_of(config: Any, name: str) -> int:

@@ -156,8 +156,10 @@ def draw(seed: int, index: int, progress: float, memory: bool = True) -> Sample:
         bares, spots, searches, size, crowd = 0.35, 0.70, 0.80, 4, 0.1
     elif progress < 0.35:
         bares, spots, searches, size, crowd = 0.12, 0.25, 0.45, 8, 0.4
+    elif progress < 0.55:
+        bares, spots, searches, size, crowd = 0.08, 0.20, 0.40, 11, 0.6
     else:
-        bares, spots, searches, size, crowd = 0.06, 0.10, 0.20, 15, 1.0
+        bares, spots, searches, size, crowd = 0.05, 0.10, 0.22, 15, 1.0
     if u < bares:
         return bare(rng, memory)
     if u < spots:

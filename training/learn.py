@@ -156,7 +156,8 @@ class Learner:
         missing = [task for task in tasks if task.identity not in have]
         self.announce("demonstrations", len(missing))
         expert = assemble(PolicySettings(kind="expert"), self.suite)
-        for episode in Runner(self.suite, expert.policy, expert.actor, self.settings.run).run(missing):
+        run = replace(self.settings.run, max_steps=0)  # the suite's limit, within which the expert solves what is listed
+        for episode in Runner(self.suite, expert.policy, expert.actor, run).run(missing):
             memory.add(episode)
             self.announce("episode", episode)
 
@@ -287,11 +288,10 @@ def _train(
     announce("phase", f"fine-tuning {out.name} on {len(episodes)} successes")
     recall = Recall(memory, spec_of(suite), made.count, settings.recall, Purpose.TRAIN, position)
     examples = build_examples(episodes, recall, settings.context, settings.lora.seed)
-    made.local.set_adapter(None)  # what the hash below is of
     described = {
         **manifest,
         "base_model": settings.policy.model,
-        "base_sha256": made.local.weights_sha256,
+        "base_sha256": made.local.base_sha256,
         "memory_position": position,
         "context": asdict(settings.context),
         "recall": asdict(settings.recall),

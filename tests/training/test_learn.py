@@ -1,0 +1,117 @@
+"""The cycle on the toy suite, with a tiny model that learns from the expert's episodes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.assemble import PolicySettings
+from agent.runner import RunSettings
+from memory import ExperienceMemory
+from training.learn import Learner, LearnSettings, train_from_memory
+from training.lora import LoraSettings
+from training.select import SelectSettings
+
+
+def settings(model: Path, **changes: object) -> LearnSettings:
+    plain = LearnSettings(
+        suite="toy",
+        rounds=2,
+        successes=3,
+        most_episodes=4,
+        demonstrations=8,
+        validation=6,
+        policy=PolicySettings(model=str(model)),
+        select=SelectSettings(policies=("local", "expert")),
+        lora=LoraSettings(steps=2, rehearsal=0.0, batch_tokens=2000),
+        run=RunSettings(max_steps=4, batch=8),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_the_cycle_fills_memory_trains_versions_and_gates_them(tiny_model: Path, tmp_path: Path) -> None:
+    learner = Learner(tmp_path / "run", settings(tiny_model))
+    rounds = learner.run()
+    assert [r.round for r in rounds] == [1, 2]
+    assert [r.candidate for r in rounds] == ["v1", "v2"]
+    for r in rounds:
+        manifest = json.loads((tmp_path / "run" / "adapters" / r.candidate / "manifest.json").read_text())
+        assert manifest["version"] == r.candidate
+        assert manifest["base_sha256"] == learner.local.base_sha256
+        assert manifest["tasks"]
+        assert r.gate["n"] == 6
+    assert (
+        json.loads((tmp_path / "run" / "adapters" / "v2" / "manifest.json").read_text())["parent"] == rounds[0].adapter
+    )
+    with ExperienceMemory.open(tmp_path / "run" / "memory") as memory:
+        stats = memory.stats()
+        assert stats.by_policy["expert"] == 8
+        assert stats.by_policy["local"] == 8
+        assert set(stats.by_split) == {"train"}
+        played = [e for e in memory.entries() if e.policy == "local"]
+        assert len({e.task.identity for e in memory.entries()}) == 16  # no task is played twice
+        assert {e.adapter for e in played} <= {"", "v1"}
+    assert Learner(tmp_path / "run", settings(tiny_model)).run() == rounds  # done is done
+
+
+def test_memory_may_start_empty(tiny_model: Path, tmp_path: Path) -> None:
+    (only,) = Learner(tmp_path / "run", settings(tiny_model, demonstrations=0, rounds=1)).run()
+    assert (only.candidate, only.adopted, only.adapter) == ("", False, "")  # a random model succeeds at nothing
+    assert only.memory_size == 4
+
+
+def test_a_run_with_other_settings_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    Learner(tmp_path / "run", settings(tiny_model))
+    with pytest.raises(ValueError, match="other settings"):
+        Learner(tmp_path / "run", settings(tiny_model, rounds=5))
+
+
+def test_scripted_policies_cannot_learn(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no weights"):
+        Learner(tmp_path / "run", LearnSettings(suite="toy", policy=PolicySettings(kind="expert")))
+
+
+def test_training_from_a_memory(tiny_model: Path, tmp_path: Path) -> None:
+    Learner(tmp_path / "run", settings(tiny_model, rounds=0)).run()
+    own = settings(tiny_model, select=SelectSettings())
+    with pytest.raises(ValueError, match="holds no success of local"):
+        train_from_memory(own, tmp_path / "run" / "memory", tmp_path / "adapter")
+    manifest = train_from_memory(settings(tiny_model), tmp_path / "run" / "memory", tmp_path / "adapter")
+    assert manifest["examples"] == 8
+
+
+_SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.training.test_learn import settings
+from training.learn import Learner
+Learner(Path({out!r}), settings(Path({model!r}))).run()
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_end(tiny_model: Path, tmp_path: Path) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    whole = Learner(tmp_path / "whole", settings(tiny_model)).run()
+    script = _SCRIPT.format(root=root, out=str(tmp_path / "killed"), model=str(tiny_model))
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.DEVNULL)
+    for _ in range(3000):  # until the first adapter is there: in the middle of round one
+        if (tmp_path / "killed" / "adapters" / "v1").exists() or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "round-2.json").exists()
+    resumed = Learner(tmp_path / "killed", settings(tiny_model)).run()
+    assert resumed == whole
+    hashes = [
+        [json.loads((tmp_path / run / "adapters" / v / "manifest.json").read_text())["tasks"] for v in ("v1", "v2")]
+        for run in ("whole", "killed")
+    ]
+    assert hashes[0] == hashes[1]
