@@ -17,10 +17,24 @@ import bench_engine
 import bench_policy
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
+from agent.conversation import Conversation
 from agent.recall import Recall, RecallSettings
-from agent.runner import Runner, RunSettings, spec_of
+from agent.runner import Runner, RunSettings, play_all, spec_of
 from envs import get_suite
 from memory import ExperienceMemory, Purpose
+from training.examples import example
+
+
+def recorded(count: int = 16) -> list[Conversation]:
+    """Expert episodes in test rooms as the agent would have seen them: K = 2, memory from train rooms."""
+    suite = get_suite("household")
+    spec, made = spec_of(suite), assemble(PolicySettings(), suite)
+    expert = assemble(PolicySettings(kind="expert"), suite)
+    with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, mode="create") as memory:
+        memory.add_many(play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 60)))
+        recall = Recall(memory, spec, made.count, RecallSettings(), Purpose.EVALUATE)
+        episodes = play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("test", count))
+        return [example(spec, e, recall(e.task)).conversation for e in episodes]
 
 
 def loop_overhead(tasks: int = 12) -> float:
@@ -55,7 +69,7 @@ def help_seconds(repeats: int = 7) -> float:
 
 def main() -> None:
     """Measures everything."""
-    policy = bench_policy.measure(Path(BUNDLED))
+    policy = bench_policy.measure(Path(BUNDLED), recorded())
     engine = bench_engine.measure()
     result = {
         "cached_speedup": policy["cached_speedup"],

@@ -42,7 +42,11 @@ def disagreements(summary: dict[str, Any], records: list[dict[str, Any]]) -> lis
         found.append("some records are of other weights than the shipped ones")
     recomputed = rows_of(records)
     if recomputed != summary["rows"]:
-        found += [f"row differs: {a} recomputed, {b} committed" for a, b in zip(recomputed, summary["rows"], strict=False) if a != b]
+        found += [
+            f"row differs: {a} recomputed, {b} committed"
+            for a, b in zip(recomputed, summary["rows"], strict=False)
+            if a != b
+        ]
         if len(recomputed) != len(summary["rows"]):
             found.append(f"{len(recomputed)} rows recomputed, {len(summary['rows'])} committed")
     keys = [(r["task"], r["memory"], r["k"]) for r in records]
@@ -72,7 +76,9 @@ def replay(summary: dict[str, Any], records: list[dict[str, Any]], count: int, s
                 now = json.loads(json.dumps(record(episode, name, before["k"], memory)))
                 for key in ("retrieved", "actions", "success", "weights_sha256"):
                     if now[key] != before[key]:
-                        found.append(f"{name} memory, task {before['task']}: {key} differ: {now[key]} now, {before[key]} committed")
+                        found.append(
+                            f"{name} memory, task {before['task']}: {key} differ: {now[key]} now, {before[key]} committed"
+                        )
     return found
 
 
