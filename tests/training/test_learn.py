@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.assemble import PolicySettings
+from agent.recall import RecallSettings
 from agent.runner import RunSettings
 from memory import ExperienceMemory
 from training.learn import Learner, LearnSettings, train_from_memory
@@ -30,7 +31,8 @@ def settings(model: Path, **changes: object) -> LearnSettings:
         policy=PolicySettings(model=str(model)),
         select=SelectSettings(policies=("local", "expert")),
         lora=LoraSettings(steps=2, rehearsal=0.0, batch_tokens=2000),
-        run=RunSettings(max_steps=4, batch=8),
+        recall=RecallSettings(k=1, budget=300),  # the toy's words are not in the tokenizer: a token is a byte
+        run=RunSettings(max_steps=3, batch=8),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
