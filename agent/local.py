@@ -398,7 +398,7 @@ def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
         raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
     finally:
         if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _context_of(config: Any, name: str) -> int:
