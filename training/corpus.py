@@ -94,15 +94,18 @@ def spot(rng: random.Random) -> Sample:
     """Two or three places and a few things, no appliances: is what is wanted among what is seen?"""
     lore = draw_lore(rng)
     tiny = draw_room(rng, "put", Lore((), lore.devices, lore.templates), rng.randint(2, 3), 0.0)
-    return as_sample(spec_of(lore), tiny.solve(rng), (), "spot")
+    return as_sample(spec_of(lore), tiny.solve(rng, slip=SLIP), (), "spot")
 
 
 def search(rng: random.Random, kinds: int, crowd: float) -> Sample:
     """Only searching and putting, no memory."""
     lore = draw_lore(rng)
     room = draw_room(rng, "put", lore, rng.randint(2, kinds), crowd)
-    return as_sample(spec_of(lore), room.solve(rng, slip=0.03), (), "search")
+    return as_sample(spec_of(lore), room.solve(rng, slip=SLIP), (), "search")
 
+
+SLIP = 0.08
+"""Chance that an action is preceded by a refused one, which is never a target: so that refusals are recovered from."""
 
 KINDS = ("property", "put", "device", "composed")
 
@@ -137,7 +140,7 @@ def room(
         wrong = not fixed and i > 0 and kind in ("property", "composed") and rng.random() < 0.1
         demos.append(shown(spec, other.solve(rng, wrong=wrong and bool(other.goal.properties))))
     rng.shuffle(demos)
-    slip = 0.0 if fixed else 0.02
+    slip = 0.0 if fixed else SLIP
     return as_sample(spec, now.solve(rng, slip=slip), demos if memory else (), f"{kind}-{count if memory else 0}")
 
 

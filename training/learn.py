@@ -156,7 +156,9 @@ class Learner:
         missing = [task for task in tasks if task.identity not in have]
         self.announce("demonstrations", len(missing))
         expert = assemble(PolicySettings(kind="expert"), self.suite)
-        run = replace(self.settings.run, max_steps=0)  # the suite's limit, within which the expert solves what is listed
+        run = replace(
+            self.settings.run, max_steps=0
+        )  # the suite's limit, within which the expert solves what is listed
         for episode in Runner(self.suite, expert.policy, expert.actor, run).run(missing):
             memory.add(episode)
             self.announce("episode", episode)

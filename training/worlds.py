@@ -176,9 +176,12 @@ class Room:
 
         def do(action: str, seen: str) -> None:
             if rng.random() < slip:
-                place, thing = rng.choice(self.places), rng.choice(lex.OBJECTS)
+                # The slips of a learner: the right thing with the wrong verb. After "Nothing happens." comes the right one.
+                verb, rest = (
+                    ("take", action[6:]) if action.startswith("go to ") else ("go to", action.split(maxsplit=1)[1])
+                )
                 slips.add(len(steps))
-                steps.append((rng.choice((f"take {thing} 1 from {place}", f"open {place}")), "Nothing happens."))
+                steps.append((f"{verb} {rest}", "Nothing happens."))
             steps.append((action, seen))
 
         def go(place: str, enter: bool) -> None:

@@ -121,9 +121,7 @@ def test_mistakes_get_one_line_that_says_what_to_do(tmp_path: Path, capsys: pyte
     assert "train" in complaint(capsys, "run", *TOY, "--split", "dev", "--memory", memory)
     assert "unknown policy" in complaint(capsys, "run", "--suite", "toy", "--policy", "wizard", "--memory", memory)
     assert "no model folder" in complaint(capsys, "run", "--suite", "toy", "--model", "./nowhere", "--memory", memory)
-    assert "Did you mean 'recall.k'" in complaint(
-        capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3"
-    )
+    assert "Did you mean 'recall.k'" in complaint(capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3")
     assert "begin with 'zzz'" in _on_memory(tmp_path, capsys)
 
 
