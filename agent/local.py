@@ -6,7 +6,9 @@ then all answer together, token by token.
 """
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -370,7 +372,8 @@ class LocalPolicy:
         if adapter is not None:
             from peft import PeftModel  # a second to import, and only needed here
 
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            with quiet():
+                model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         model = model.eval().requires_grad_(False).to(self._device)
         if self._device.type == "cpu":
             _lay_out_for_vectors(model)
@@ -388,17 +391,27 @@ def _lay_out_for_vectors(model: torch.nn.Module) -> None:
             layer.weight.data = layer.weight.data.t().contiguous().t()
 
 
-def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' progress bars (one for each kind of file) and their warnings about each other."""
     bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # one for each kind of file, and gone before anyone can read it
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return kind.from_pretrained(str(folder), local_files_only=True, **options)
-    except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
+    try:
+        with quiet():
+            return kind.from_pretrained(str(folder), local_files_only=True, **options)
+    except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
 
 
 def _context_of(config: Any, name: str) -> int:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from agent.chat import ChatEncoder
+from agent.local import quiet
 from agent.weights import find_model, hash_weights
 from training import corpus
 from training.examples import Example
@@ -131,12 +132,13 @@ def train_adapter(
         raise FileExistsError(f"{out} exists: an adapter is never overwritten, use a new version name")
     started = time.monotonic()
     torch.manual_seed(settings.seed)
-    base = AutoModelForCausalLM.from_pretrained(find_model(model), dtype=torch.float32, local_files_only=True)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
         target_modules=list(settings.targets), task_type="CAUSAL_LM",
     )  # fmt: skip
-    tuned: Any = get_peft_model(base, config)
+    with quiet():
+        base = AutoModelForCausalLM.from_pretrained(find_model(model), dtype=torch.float32, local_files_only=True)
+        tuned: Any = get_peft_model(base, config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tuned.to(device).train()
     parameters = [p for p in tuned.parameters() if p.requires_grad]
