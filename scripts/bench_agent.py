@@ -25,7 +25,7 @@ from memory import ExperienceMemory, Purpose
 from training.examples import example
 
 
-def recorded(count: int = 16) -> list[Conversation]:
+def recorded(count: int = 48) -> list[Conversation]:
     """Expert episodes in test rooms as the agent would have seen them: K = 2, memory from train rooms."""
     suite = get_suite("household")
     spec, made = spec_of(suite), assemble(PolicySettings(), suite)

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,9 @@ def measure(
 
     Args:
         model_dir: a model folder.
-        conversations: whole recorded episodes; at least 16 for a full batch. Every assistant turn is one step.
-        repeats: how often each way replays a quarter of the episodes (the batch: all of them).
+        conversations: whole recorded episodes; some 48 keep a batch of 16 full for most of the time. Every assistant turn is
+            one step.
+        repeats: how often each way replays its episodes: one at a time the first four, in the batch all.
         clock: seconds; `time.process_time` on a busy machine, with one thread only (waiting threads spin).
 
     Returns:
@@ -91,12 +92,10 @@ def measure(
         on (`…_later`), which is what long episodes tend to; and the seconds per action behind them.
     """
     policy = _Replay(model_dir, slots=16)
-    steps = [policy.record(conversation) for conversation in conversations[:16]]
-    few = steps[: max(1, len(steps) // 4)]
+    steps = [policy.record(conversation) for conversation in conversations]
+    few = steps[:4]
     one_by_one = [[step] for episode in few for step in episode]
-    together = [
-        [episode[number] for episode in steps if number < len(episode)] for number in range(max(map(len, steps)))
-    ]
+    together = in_lanes(steps, 16)
     firsts = {id(episode[0]) for episode in steps}
 
     def generate(asked: list[Conversation]) -> None:
@@ -131,7 +130,22 @@ def measure(
     return speedups | {f"{name}_seconds_per_action": value for name, value in seconds.items()}
 
 
-def synthetic(count: int = 16, steps: int = 15, seed: int = 0, memory: int = 300) -> list[Conversation]:
+def in_lanes(episodes: Sequence[Sequence[Conversation]], lanes: int) -> list[list[Conversation]]:
+    """The calls of a runner that keeps so many episodes going: when one ends, the next begins in its place."""
+    queue = list(reversed(episodes))
+    playing: list[Iterator[Conversation]] = []
+    calls: list[list[Conversation]] = []
+    while queue or playing:
+        while queue and len(playing) < lanes:
+            playing.append(iter(queue.pop()))
+        asked = [(lane, conversation) for lane in playing if (conversation := next(lane, None)) is not None]
+        playing = [lane for lane, _ in asked]
+        if asked:
+            calls.append([conversation for _, conversation in asked])
+    return calls
+
+
+def synthetic(count: int = 32, steps: int = 15, seed: int = 0, memory: int = 300) -> list[Conversation]:
     """Made-up episodes: 100 words of instructions, `memory` or so of memory, observations of 20, actions of 5."""
     rng = random.Random(seed)
 
@@ -148,7 +162,7 @@ def synthetic(count: int = 16, steps: int = 15, seed: int = 0, memory: int = 300
     return episodes
 
 
-def random_model(folder: Path, heads: int = 4, key_value_heads: int = 4, layers: int = 5) -> None:
+def random_model(folder: Path, heads: int = 4, key_value_heads: int = 4, layers: int = 4) -> None:
     """Saves a random Qwen3 of the bundled model's size, with a word-level tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM

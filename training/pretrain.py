@@ -9,6 +9,7 @@ is saved at pool boundaries and every sample is a function of (seed, index, prog
 import copy
 import json
 import math
+import platform
 import random
 import time
 from collections import defaultdict
@@ -282,6 +283,7 @@ class Pretraining:
         self.tokenizer.save_pretrained(folder)
         record: dict[str, Any] = {
             "settings": asdict(self.settings), "tokens": self.tokens, "steps": self.step, "seconds": round(self.seconds),
+            "hardware": f"{platform.machine()} CPU, {self.settings.threads} thread(s)",
             "parameters": sum(p.numel() for p in self.model.parameters()),
         }  # fmt: skip
         (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")

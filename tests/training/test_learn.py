@@ -117,3 +117,24 @@ def test_a_killed_run_resumes_to_the_same_end(tiny_model: Path, tmp_path: Path) 
         for run in ("whole", "killed")
     ]
     assert hashes[0] == hashes[1]
+
+
+def test_a_bad_adapter_is_rolled_back(tmp_path: Path) -> None:
+    """The bundled model, fine-tuned at a rate that ruins it: the gate notices, and the bare model stays in force."""
+    ruinous = LearnSettings(
+        rounds=1,
+        successes=1,
+        most_episodes=3,
+        demonstrations=18,
+        validation=10,
+        select=SelectSettings(policies=("local", "expert")),
+        lora=LoraSettings(steps=3, rate=1.0, rehearsal=0.0, batch_tokens=2000),
+        run=RunSettings(max_steps=30),
+    )
+    learner = Learner(tmp_path / "run", ruinous)
+    (only,) = learner.run()
+    assert only.candidate == "v1"
+    assert only.gate["difference"] < -ruinous.margin
+    assert (only.adopted, only.adapter) == (False, "")
+    assert learner.adapter == ""
+    assert (tmp_path / "run" / "adapters" / "v1" / "manifest.json").exists()  # rolled back, not forgotten
