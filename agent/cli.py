@@ -257,7 +257,9 @@ def _memory_stats(args: argparse.Namespace) -> None:
     for name, counts in (("type", stats.by_type), ("split", stats.by_split), ("policy", stats.by_policy)):
         out.print(f"  by {name}: " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
     out.print(f"  {stats.ratings} ratings, {stats.notes} notes; {stats.total_bytes / 1e6:.1f} MB on disk")
-    out.print(f"  embedder {stats.embedder}; {stats.index_entries} entries in the index snapshot, the rest is compared one by one")
+    out.print(
+        f"  embedder {stats.embedder}; {stats.index_entries} entries in the index snapshot, the rest is compared one by one"
+    )
     for damage in stats.damage:
         out.print(f"  damaged: {damage}")
 

@@ -138,7 +138,10 @@ class Runner:
                     continue
             if asking:
                 batch, asking = asking, {}
-                for slot, action in zip(batch, self._act(list(batch.values())), strict=True):
+                now = time.monotonic()
+                actions = self._act(list(batch.values()))
+                self.clock.policy += time.monotonic() - now
+                for slot, action in zip(batch, actions, strict=True):
                     if isinstance(action, PolicyFailure):
                         advance(slot, error=action)
                     else:
@@ -151,16 +154,12 @@ class Runner:
 
     def _act(self, asked: Sequence[NeedAction]) -> Sequence[Action | PolicyFailure]:
         """The policy's answers; where it raises, each conversation is tried alone, so that one costs only itself."""
-        now = time.monotonic()
         try:
             return self.policy.act([n.conversation for n in asked], [n.seed for n in asked])
         except Exception as error:
             if len(asked) == 1:
                 return [PolicyFailure(f"{type(error).__name__}: {error}")]
             return [answer for need in asked for answer in self._act([need])]
-        finally:
-            if len(asked) > 1 or self.settings.batch == 1:
-                self.clock.policy += time.monotonic() - now
 
 
 def spec_of(suite: Suite) -> PromptSpec:

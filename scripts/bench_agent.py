@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import bench_engine
@@ -18,8 +19,9 @@ import bench_policy
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
 from agent.conversation import Conversation
+from agent.local import LocalPolicy
 from agent.recall import Recall, RecallSettings
-from agent.runner import Runner, RunSettings, play_all, spec_of
+from agent.runner import Clock, Runner, RunSettings, play_all, spec_of
 from envs import get_suite
 from memory import ExperienceMemory, Purpose
 from training.examples import example
@@ -37,9 +39,9 @@ def recorded(count: int = 48) -> list[Conversation]:
         return [example(spec, e, recall(e.task)).conversation for e in episodes]
 
 
-def loop_overhead(tasks: int = 12) -> float:
-    """Share of wall time outside model and environment; one episode at a time in one worker process, retrieval and the
-    fsync of every episode included."""
+def loop_overhead(tasks: int = 24) -> float:
+    """Share of wall time outside model and environment; one episode at a time in one worker process that has started, retrieval
+    and the fsync of every episode included."""
     suite = get_suite("household")
     expert = assemble(PolicySettings(kind="expert"), suite)
     made = assemble(PolicySettings(), suite, 1)
@@ -48,13 +50,20 @@ def loop_overhead(tasks: int = 12) -> float:
             memory.add(episode)
         recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.ACT)
         runner = Runner(suite, made.policy, made.actor, RunSettings(batch=1, workers=1), recall)
-        spent = {"policy": 0.0, "environment": 0.0}
-        began = time.monotonic()
-        for episode in runner.run(suite.tasks("train", tasks, start=20)):
+        playing = runner.run(suite.tasks("train", tasks + 1, start=20))
+        next(playing)  # the worker has started and everything is imported
+        runner.clock, environment, began = Clock(), 0.0, time.monotonic()
+        for episode in playing:
             memory.add(episode)
-            for part in spent:
-                spent[part] += episode.timings[part]
-        return 1 - sum(spent.values()) / (time.monotonic() - began)
+            environment += episode.timings["environment"]
+        return 1 - (runner.clock.policy + environment) / (time.monotonic() - began)
+
+
+def bf16_disagreement(conversations: Sequence[Conversation]) -> float:
+    """Share of recorded decisions at which bf16 says something else than fp32, greedy."""
+    asked = [c[:i] for c in conversations for i, turn in enumerate(c) if turn.role == "assistant"]
+    said = [LocalPolicy(BUNDLED, dtype=dtype).act(asked) for dtype in ("float32", "bfloat16")]
+    return sum(a.text != b.text for a, b in zip(*said, strict=True)) / len(asked)
 
 
 def help_seconds(repeats: int = 7) -> float:
@@ -69,7 +78,8 @@ def help_seconds(repeats: int = 7) -> float:
 
 def main() -> None:
     """Measures everything."""
-    policy = bench_policy.measure(Path(BUNDLED), recorded())
+    conversations = recorded()
+    policy = bench_policy.measure(Path(BUNDLED), conversations)
     engine = bench_engine.measure()
     result = {
         "cached_speedup": policy["cached_speedup"],
@@ -78,6 +88,7 @@ def main() -> None:
         "engine_step_speedup": engine["engine_step_speedup"],
         "engine_reset_ms": engine["engine_reset_ms"],
         "help_seconds": round(help_seconds(), 3),
+        "bf16_disagreement": round(bf16_disagreement(conversations[:16]), 4),
     }
     for name, value in result.items():
         print(f"{name:22s} {value:10.3f}")
