@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_policy(run)
     _add_tasks(run, split="train")
     run.add_argument("--memory", type=Path, required=True, help="folder of the memory; made if it is not there")
+    run.add_argument("--again", action="store_true", help="also play tasks that this policy has in the memory already")
     run.set_defaults(act=_run)
 
     evaluate = commands.add_parser("eval", help="measure a policy; every task once, memory read-only")
@@ -157,11 +158,13 @@ def _assembled(args: argparse.Namespace, suite: "Suite") -> "tuple[Assembled, Ru
     return assemble(policy, suite, args.batch, {"k": args.k, "budget": args.budget, "seed": args.seed}), settings
 
 
-def _recall(args: argparse.Namespace, suite: "Suite", made: "Assembled", memory: Any, purpose: Any) -> "Recall":
+def _recall(
+    args: argparse.Namespace, suite: "Suite", made: "Assembled", memory: Any, purpose: Any, position: int | None = None
+) -> "Recall":
     from agent.recall import Recall, RecallSettings
     from agent.runner import spec_of
 
-    return Recall(memory, spec_of(suite), made.count, RecallSettings(k=args.k, budget=args.budget), purpose)
+    return Recall(memory, spec_of(suite), made.count, RecallSettings(k=args.k, budget=args.budget), purpose, position)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -172,29 +175,42 @@ def _run(args: argparse.Namespace) -> None:
 
     suite, tasks = _suite_and_tasks(args)
     made, settings = _assembled(args, suite)
-    with ExperienceMemory.open(args.memory, mode="create") as memory, watched("playing", len(tasks)) as live:
+    with ExperienceMemory.open(args.memory, mode="create") as memory:
+        actor = made.actor
+        played = {e.task.identity for e in memory.entries() if (e.policy, e.adapter) == (actor.policy, actor.adapter)}
+        todo = [task for task in tasks if args.again or task.identity not in played]
         runner = Runner(suite, made.policy, made.actor, settings, _recall(args, suite, made, memory, Purpose.ACT))
 
-        def keep(episode: Any) -> None:
-            memory.add(episode)
-            live.announce("episode", episode)
+        with watched("playing", len(todo)) as live:
 
-        episodes = play_all(runner, tasks, keep)
+            def keep(episode: Any) -> None:
+                memory.add(episode)
+                live.announce("episode", episode)
+
+            episodes = play_all(runner, todo, keep)
         rows = table(episodes, suite.groups, lambda i: memory.meta(i).task.type)
-    console().print(results_table(rows, f"{len(episodes)} episodes added to {args.memory}"))
+    skipped = (
+        f"; {len(tasks) - len(todo)} tasks were there already (--again plays them too)"
+        if len(todo) < len(tasks)
+        else ""
+    )
+    console().print(results_table(rows, f"{len(episodes)} episodes added to {args.memory}{skipped}"))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from agent.evaluate import table
     from agent.report import console, results_table
-    from agent.rundir import RunDirectory, measure
+    from agent.rundir import RunDirectory, measure, recorded
     from agent.runner import Runner
     from memory import ExperienceMemory, Purpose
 
     suite, tasks = _suite_and_tasks(args)
     made, settings = _assembled(args, suite)
     memory = ExperienceMemory.open(args.memory) if args.memory else None
-    recall = _recall(args, suite, made, memory, Purpose.EVALUATE) if memory else None
+    position = recorded(
+        args.out, "position"
+    )  # a run that goes on reads what it read before, though the memory has grown
+    recall = _recall(args, suite, made, memory, Purpose.EVALUATE, position) if memory else None
     described = {
         "suite": args.suite, "version": suite.version, "split": args.split, "types": args.types, "tasks": args.tasks,
         "start": args.start, "max_steps": args.max_steps, "seed": args.seed, "actor": made.actor,

@@ -58,6 +58,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
+def recorded(path: Path, setting: str) -> Any | None:
+    """A setting of the run in a folder; None when there is no run, or it has no such setting."""
+    file = path / "run.json"
+    return json.loads(file.read_text())["settings"].get(setting) if file.exists() else None
+
+
 class RunDirectory:
     """A folder that belongs to one run.
 

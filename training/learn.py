@@ -104,14 +104,15 @@ class Learner:
         self.settings, self.announce = settings, announce
         self.suite: Suite = get_suite(settings.suite)
         self.memory_path = memory or path / "memory"
-        self.directory = RunDirectory(path, {"learn": asdict(settings), "memory": str(memory or "memory")})
-        self.types = settings.types or tuple(self.suite.groups.get("easy", self.suite.types))
         self._made = assemble(settings.policy, self.suite, settings.run.batch)
         if self._made.local is None:
             raise ValueError(
                 f"learn fine-tunes a language model; policy {settings.policy.kind!r} has no weights: use 'local'"
             )
         self.local = self._made.local
+        described = {"learn": asdict(settings), "memory": str(memory or "memory"), "weights": self.local.base_sha256}
+        self.directory = RunDirectory(path, described)
+        self.types = settings.types or tuple(self.suite.groups.get("easy", self.suite.types))
         self.rounds: list[Round] = [Round(**r) for r in self.directory.read("rounds.json") or []]
 
     def run(self) -> list[Round]:

@@ -73,8 +73,10 @@ def test_run_then_look_into_the_memory(tmp_path: Path, capsys: pytest.CaptureFix
     memory = str(tmp_path / "m")
     assert main(["run", *TOY, "--memory", memory]) == 0
     assert "6 episodes added" in capsys.readouterr().out
+    assert main(["run", *TOY, "--memory", memory]) == 0
+    assert "0 episodes added" in capsys.readouterr().out  # the same command goes on where it stopped: at the end
     assert main(["memory", "stats", "--memory", memory]) == 0
-    assert "6" in capsys.readouterr().out
+    assert "6 episodes, 6 successes" in capsys.readouterr().out
     with ExperienceMemory.open(memory) as opened:
         goal, first = next(iter(opened.iterate())).task.goal, next(iter(opened.entries())).episode_id
     assert main(["memory", "search", goal, "--memory", memory, "--k", "2"]) == 0
@@ -97,6 +99,15 @@ def test_eval_writes_a_run_directory_and_resumes(tmp_path: Path, capsys: pytest.
     with ExperienceMemory.open(out / "episodes") as results:
         assert len(results) == 6  # nothing was played twice
     assert "other settings" in complaint(capsys, "eval", *TOY, "--seed", "5", "--out", str(out))
+
+
+def test_a_resumed_eval_reads_the_memory_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory, out = str(tmp_path / "m"), str(tmp_path / "run")
+    assert main(["run", *TOY, "--memory", memory]) == 0
+    assert main(["eval", *TOY, "--memory", memory, "--out", out]) == 0
+    assert main(["run", *TOY, "--start", "20", "--memory", memory]) == 0
+    assert main(["eval", *TOY, "--memory", memory, "--out", out]) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["position"] == 6
 
 
 def test_play_lets_a_person_be_the_policy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
