@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 
 .PHONY: demo test slow check clean
 .DELETE_ON_ERROR:
@@ -21,14 +22,14 @@ check: $(READY)  ## formatting, lint, types
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
 
-# torch first and alone: a CPU build where the machine has one, instead of what the other packages would pull in.
+# torch first and alone, in the version that is tested, instead of whatever the other packages would pull in.
 $(READY): pyproject.toml
 	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'relive needs Python 3.11 or newer: make PYTHON=python3.12')"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0 2>&1 | grep -v '^WARNING: Location' || true
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]' 2>&1 | grep -v '^WARNING: Location' || true
-	@$(BIN)/python -c "import torch, transformers, peft, hnswlib, gymnasium, textworld, alfworld, msgpack, pytest"
+	@$(PIP) torch==2.13.0 >$(VENV)/install.log 2>&1 && $(PIP) -e '.[dev]' >>$(VENV)/install.log 2>&1 \
+		|| { tail -n 20 $(VENV)/install.log; echo "installing failed, see $(VENV)/install.log"; exit 1; }
 	@touch $(READY)
 
-clean:
-	rm -rf $(VENV) runs
+clean:  ## remove what was installed; runs stay
+	rm -rf $(VENV)

@@ -7,7 +7,7 @@ inside the functions that need it.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,20 +23,24 @@ _EXPECTED = (ValueError, LookupError, OSError, ImportError, NotImplementedError,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
+    return guarded(f"relive {args.command}", lambda: args.act(args))
+
+
+def guarded(name: str, act: Callable[[], None]) -> int:
+    """Runs something for a person: an expected error becomes one line that begins with `name`. Returns the exit status."""
     try:
-        args.act(args)
+        act()
     except KeyboardInterrupt:
-        print("\nstopped; nothing is lost: the same command goes on where this one stopped", file=sys.stderr)
+        print("\nstopped; what is recorded is kept: the same command goes on where this one stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has had enough: `relive … | head`
     except _EXPECTED as error:
-        if os.environ.get("RELIVE_DEBUG"):
+        if os.environ.get("RELIVE_DEBUG"):  # the whole traceback, for whoever looks for a bug
             raise
         text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-        print(f"relive {args.command}: {text}", file=sys.stderr)
+        print(f"{name}: {text}", file=sys.stderr)
         return 2
     return 0
 
@@ -64,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, required=True, help="run directory; given again, the run goes on")
     evaluate.set_defaults(act=_evaluate)
 
-    learn = commands.add_parser("learn", help="the cycle: play, remember, fine-tune, keep what is no worse")
+    learn = commands.add_parser("learn", help="the cycle: play, remember, fine-tune, roll back what made it worse")
     learn.add_argument("--out", type=Path, required=True, help="run directory; given again, the run goes on")
     learn.add_argument(
         "--memory", type=Path, help="an existing memory to go on with (default: one in the run directory)"
@@ -126,7 +130,12 @@ def _add_tasks(parser: argparse.ArgumentParser, split: str) -> None:
     group.add_argument("--start", type=int, default=0, help="skip so many tasks of each type")
     group.add_argument("--max-steps", type=int, default=0, help="actions per episode (default: the suite's)")
     group.add_argument("--batch", type=int, default=16, help="episodes at once (default 16); never changes a result")
-    group.add_argument("--workers", type=int, default=0, help="environment processes (default 0: in this process)")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="environment processes, one episode each (default 0: none, --batch at once)",
+    )
     group.add_argument("--seed", type=int, default=0, help="base of all random numbers (default 0)")
 
 
@@ -198,6 +207,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from agent.evaluate import table
     from agent.report import console, results_table
     from agent.rundir import RunDirectory, measure, recorded
@@ -224,7 +235,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         runner = Runner(suite, made.policy, made.actor, settings, recall)
         episodes = measure(directory, "episodes", runner, tasks, live.announce)
     rows = table(episodes, suite.groups, (lambda i: memory.meta(i).task.type) if memory else {})
-    directory.write("metrics.json", {"rows": rows, "clock": runner.clock})
+    directory.write(
+        "metrics.json", {"rows": [{**asdict(row), "success": row.success} for row in rows], "clock": runner.clock}
+    )
     console().print(results_table(rows, f"{args.split} split, episodes in {args.out / 'episodes'}"))
 
 
@@ -238,12 +251,7 @@ def _learn(args: argparse.Namespace) -> None:
         learner = Learner(args.out, settings, args.memory, live.announce)
         rounds = learner.run()
     for r in rounds:
-        verdict = "adopted" if r.adopted else "rolled back" if r.candidate else "nothing to learn from"
-        gate = f", validation {100 * r.gate['difference']:+.1f} points" if r.gate else ""
-        console().print(
-            f"round {r.round}: {100 * r.success:.1f} % of {r.episodes} solved, memory {r.memory_size}, "
-            f"{r.candidate or 'no adapter'} {verdict}{gate}"
-        )
+        console().print(r.line)
     in_force = learner.adapter
     console().print(f"in force: {learner.adapter_folder(in_force) if in_force else 'the bare model'}")
 
@@ -339,7 +347,7 @@ def _envs_play(args: argparse.Namespace) -> None:
     task = suite.tasks(args.split, 1, [args.type or suite.types[0]], args.number)[0]
     env = suite.make()
     seen, _ = env.reset(options={"task": task})
-    out.print("[dim]'help!' lists what is possible now (policies never see it), 'quit!' ends[/dim]\n")
+    out.print("'help!' lists what is possible now (policies never see it), 'quit!' ends\n")
     out.print(seen)
     for _ in range(suite.max_steps):
         try:

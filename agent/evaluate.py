@@ -39,6 +39,8 @@ class Row:
     """Share of retrieved episodes whose procedure (task type) was the right one; None when nothing was retrieved."""
     errors: int
     """Episodes lost to environment errors."""
+    policy_errors: int = 0
+    """Of the n, those that the policy broke off by raising; they count as failures."""
 
     @property
     def success(self) -> float:
@@ -70,6 +72,7 @@ def summarise(name: str, episodes: Sequence[Episode], type_of: Mapping[str, str]
         sum(s.invalid for e in played for s in e.steps) / actions if actions else 0.0,
         sum(right) / len(right) if right else None,
         len(episodes) - len(played),
+        sum(e.outcome.reason is StopReason.POLICY_ERROR for e in played),
     )
 
 

@@ -96,7 +96,10 @@ def live(
         reply: Reply = yield NeedReset(task)
         spent["environment"] += reply.seconds
         seen, now = reply.observation, time.monotonic()
-        recalled = recall(record) if recall else Recalled()
+        try:
+            recalled = recall(record) if recall else Recalled()
+        except (ValueError, OSError, KeyError) as error:
+            raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
         lap("retrieval", now)
         conversation = begin(spec, seen, recalled.demonstrations)
         for index in range(max_steps):

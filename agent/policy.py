@@ -64,11 +64,18 @@ class ReplayPolicy:
     """Repeats recorded episodes, found by their first observation.
 
     Raises:
+        ValueError: two episodes begin alike and go on differently, so that it would be a guess which one is meant.
         LookupError: no recorded episode starts with what the conversation starts with, or it has no more actions.
     """
 
     def __init__(self, episodes: Iterable[Episode]) -> None:
-        self._actions = {e.observations[0]: [Action(s.action, s.tokens) for s in e.steps] for e in episodes}
+        self._actions: dict[str, list[Action]] = {}
+        for episode in episodes:
+            actions = [Action(step.action, step.tokens) for step in episode.steps]
+            if self._actions.setdefault(episode.observations[0], actions) != actions:
+                raise ValueError(
+                    f"episode {episode.id} begins like another and goes on differently: replay them one at a time"
+                )
 
     def act(self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None) -> list[Action]:
         """The recorded action for each conversation."""

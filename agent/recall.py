@@ -10,7 +10,7 @@ from typing import Protocol
 
 from agent.prompt import Demonstration, PromptSpec, demonstration, fit
 from memory import ExperienceMemory, Purpose, Query, Viewer
-from memory.episode import Retrieved, TaskRecord
+from memory.episode import Retrieved, StopReason, TaskRecord
 from memory.retrieve import EntryMeta
 
 
@@ -89,10 +89,15 @@ class Recall:
             k=self.settings.k,
             successes_only=self.settings.outcomes == "successes",
             exclude=exclude,
-            where=self.where,
+            where=self._wanted,
         )
         hits = self.memory.search(query, Viewer.of(task, self.purpose), at=self.position)
         scores = {hit.episode_id: hit.score for hit in hits}
         found = [demonstration(self.spec, self.memory.get(hit.episode_id)) for hit in hits]
         shown = fit(found, self.settings.budget, self.count)
         return Recalled(shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown))
+
+    def _wanted(self, entry: EntryMeta) -> bool:
+        # An episode that its environment broke off says nothing about what was done in it.
+        broken = entry.reason is StopReason.ENVIRONMENT_ERROR
+        return not broken and (self.where is None or self.where(entry))

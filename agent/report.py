@@ -17,7 +17,8 @@ from memory.episode import Episode
 def console() -> Console:
     """Where tables go."""
     # Not a terminal: wide enough for a table, whatever the width of the terminal that is not there.
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    # Markup is off: actions and observations are other people's text, and may hold brackets.
+    return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
 def percent(value: float | None) -> str:
@@ -36,6 +37,7 @@ def results_table(rows: Sequence[Row], title: str = "") -> Table:
     for row in rows:
         interval = f"{percent(row.low)}–{percent(row.high)}"
         lost = f" (+{row.errors} lost)" if row.errors else ""
+        lost += f" ({row.policy_errors} raised)" if row.policy_errors else ""
         table.add_row(
             row.name, f"{row.n}{lost}", percent(row.success), interval, f"{row.steps:.1f}", percent(row.invalid),
             percent(row.right_type),

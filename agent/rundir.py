@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from agent.runner import Runner
 from envs import Task
 from memory import ExperienceMemory
+from memory.durable import replace_file
 from memory.episode import Episode, StopReason
 
 Announce = Callable[[str, Any], None]
@@ -41,13 +41,7 @@ def versions() -> dict[str, str]:
 
 def write_json(file: Path, value: Any) -> None:
     """Writes JSON so that a reader finds the old file or the new one, never half of it."""
-    new = file.with_name(file.name + ".new")
-    with new.open("w") as out:
-        json.dump(value, out, indent=2, sort_keys=False, default=_plain)
-        out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(file)
+    replace_file(file, (json.dumps(value, indent=2, default=_plain) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:
@@ -129,8 +123,9 @@ class Results:
         self.store.add(episode)
 
     def missing(self, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks that have no result yet; those lost to environment errors are played again."""
-        done = {e.task.identity for e in self.store.entries() if e.reason is not StopReason.ENVIRONMENT_ERROR}
+        """The tasks that have no result yet; those that an error broke off are played again."""
+        broken = (StopReason.ENVIRONMENT_ERROR, StopReason.POLICY_ERROR)
+        done = {e.task.identity for e in self.store.entries() if e.reason not in broken}
         return [task for task in tasks if task.identity not in done]
 
     def episodes(self, tasks: Sequence[Task]) -> list[Episode]:

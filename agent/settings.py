@@ -72,7 +72,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
             raise ValueError(f"setting {name!r} is a group: write [{name}] in the file or --set {name}.key=value")
         return build(typing.cast("type[Any]", hint), value, f"{name}.")
     origin = typing.get_origin(hint)
-    if origin is tuple and isinstance(value, (list, tuple)):
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"setting {name!r} is a list: write {name}=['{value}']")
         item = typing.get_args(hint)[0]
         return tuple(_value(item, v, name) for v in value)
     if origin in (typing.Union, types.UnionType):

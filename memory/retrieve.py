@@ -4,6 +4,7 @@
 not say who it is gets an error, not results.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -153,7 +154,15 @@ def normalise_goal(goal: str) -> str:
 
 
 _FIELDS = np.dtype(
-    [("position", "<i8"), ("identity", "<i4"), ("near", "<i4"), ("split", "<i4"), ("train", "?"), ("success", "?")]
+    [
+        ("position", "<i8"),
+        ("tie", "<i8"),
+        ("identity", "<i4"),
+        ("near", "<i4"),
+        ("split", "<i4"),
+        ("train", "?"),
+        ("success", "?"),
+    ]
 )
 
 
@@ -181,6 +190,7 @@ class Catalog:
         near = (task.room, normalise_goal(task.goal))
         self._rows[ordinal] = (
             entry.position,
+            int.from_bytes(hashlib.blake2b(task.identity.encode(), digest_size=8).digest(), "little", signed=True),
             self._identities.setdefault(task.identity, len(self._identities)),
             self._nears.setdefault(near, len(self._nears)),
             self._splits.setdefault(task.split, len(self._splits)),
@@ -189,6 +199,13 @@ class Catalog:
         )
         self.ordinals[entry.episode_id] = ordinal
         self.entries.append(entry)
+
+    def break_ties(self, ordinals: Ordinals, scores: Vectors) -> NDArray[np.int64]:
+        """The order in which candidates rank: by score, then by a hash of the task, then oldest first.
+
+        Not by log order alone: that is the order in which episodes ended, which depends on what ran beside them.
+        """
+        return np.lexsort((ordinals, self._rows["tie"][ordinals], -scores))
 
     def count_before(self, position: int) -> int:
         """Number of entries before a log position."""
@@ -222,7 +239,8 @@ def retrieve(query: Query, vector: Vectors, viewer: Viewer, catalog: Catalog, in
     """The best ``query.k`` of the first ``stop`` entries that the viewer may see and the query wants, best first.
 
     Candidates are taken from the index, more than needed; if too few of them are left, more still; if that is not
-    enough either, every entry is compared. So there are k hits whenever k entries qualify. Ties go to the earlier one.
+    enough either, every entry is compared. So there are k hits whenever k entries qualify. Ties are broken by task, see
+    :meth:`Catalog.break_ties`; they are never cut in half.
 
     Args:
         vector: of the query, shape (dimension,).
@@ -234,8 +252,11 @@ def retrieve(query: Query, vector: Vectors, viewer: Viewer, catalog: Catalog, in
     count = 32 + 4 * query.k
     for wide in (min(count, stop), min(8 * count, stop), stop):
         ordinals, scores, exact = index.candidates(vector, wide, stop)
+        order = catalog.break_ties(ordinals, scores)
+        ordinals, scores = ordinals[order], scores[order]
         hits, finished = _select(query, viewer, catalog, ordinals, scores, exact)
-        if finished or len(ordinals) == stop:
+        cut = len(hits) == query.k and hits[-1].score == float(scores[-1])  # others may be as close as the last hit
+        if (finished and not cut) or len(ordinals) == stop:
             break
     return hits
 

@@ -19,6 +19,7 @@ import bench_policy
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
 from agent.conversation import Conversation
+from agent.demonstrate import demonstrate
 from agent.local import LocalPolicy
 from agent.recall import Recall, RecallSettings
 from agent.runner import Clock, Runner, RunSettings, play_all, spec_of
@@ -33,7 +34,7 @@ def recorded(count: int = 48) -> list[Conversation]:
     spec, made = spec_of(suite), assemble(PolicySettings(), suite)
     expert = assemble(PolicySettings(kind="expert"), suite)
     with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, mode="create") as memory:
-        memory.add_many(play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 60)))
+        demonstrate(memory, suite, 60)
         recall = Recall(memory, spec, made.count, RecallSettings(), Purpose.EVALUATE)
         episodes = play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("test", count))
         return [example(spec, e, recall(e.task)).conversation for e in episodes]
@@ -43,11 +44,9 @@ def loop_overhead(tasks: int = 24) -> float:
     """Share of wall time outside model and environment; one episode at a time in one worker process that has started, retrieval
     and the fsync of every episode included."""
     suite = get_suite("household")
-    expert = assemble(PolicySettings(kind="expert"), suite)
     made = assemble(PolicySettings(), suite, 1)
     with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, mode="create") as memory:
-        for episode in Runner(suite, expert.policy, expert.actor).run(suite.tasks("train", 60)):
-            memory.add(episode)
+        demonstrate(memory, suite, 60)
         recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.ACT)
         runner = Runner(suite, made.policy, made.actor, RunSettings(batch=1, workers=1), recall)
         playing = runner.run(suite.tasks("train", tasks + 1, start=20))

@@ -16,13 +16,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eval_base_model import RESULTS, fill, recallers, record, rows_of
+from eval_base_model import RESULTS, recallers, record, rows_of
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
+from agent.demonstrate import demonstrate
 from agent.report import LiveProgress
 from agent.runner import Runner, RunSettings, play_all
 from agent.weights import hash_weights
 from envs import get_suite
+from memory import ExperienceMemory
 
 
 def load() -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -66,15 +68,16 @@ def replay(summary: dict[str, Any], records: list[dict[str, Any]], count: int, s
     with (
         LiveProgress() as live,
         tempfile.TemporaryDirectory() as folder,
-        fill(Path(folder) / "m", suite, summary["demonstrations"], live) as memory,
+        ExperienceMemory.open(Path(folder) / "m", mode="create") as memory,
     ):
+        demonstrate(memory, suite, summary["demonstrations"], announce=live.announce)
         for name, recall in recallers(memory, suite, made.count).items():
             wanted = {r["task"]: r for r in sample if r["memory"] == name}
             runner = Runner(suite, made.policy, made.actor, RunSettings(), recall)
             for episode in play_all(runner, [tasks[identity] for identity in wanted]):
                 before = wanted[episode.task.identity]
-                now = json.loads(json.dumps(record(episode, name, before["k"], memory)))
-                for key in ("retrieved", "actions", "success", "weights_sha256"):
+                now = json.loads(json.dumps(record(episode, name, before["k"], memory, recall, made.count)))
+                for key in ("retrieved", "memory_tokens", "actions", "success", "weights_sha256"):
                     if now[key] != before[key]:
                         found.append(
                             f"{name} memory, task {before['task']}: {key} differ: {now[key]} now, {before[key]} committed"

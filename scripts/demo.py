@@ -8,13 +8,15 @@ easy types only, in train rooms. Last the same test tasks again, with the grown 
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from agent.cli import guarded
 from agent.evaluate import Row, paired, summarise
 from agent.report import LiveProgress, console, picture_of_rounds, results_table
-from agent.rundir import measure
+from agent.rundir import RunDirectory, measure
 from agent.runner import RunSettings
 from memory import ExperienceMemory, Purpose
 from memory.episode import Episode
@@ -36,12 +38,12 @@ SETTINGS = LearnSettings(
 
 def main() -> None:
     """Runs or resumes the demo."""
-    before = time.monotonic()
-    first: dict[str, float] = {}
+    began = time.monotonic()
     out = console()
-    out.print(f"[bold]relive demo[/bold]: everything goes to {OUT}; stop it with Ctrl-C and run it again to go on\n")
+    out.print(f"relive demo: everything goes to {OUT}; stop it with Ctrl-C and run it again to go on\n")
     with LiveProgress() as live:
         learner = Learner(OUT, SETTINGS, announce=live.announce)
+        clock = Stopwatch(learner.directory, began)
         with ExperienceMemory.open(learner.memory_path, mode="create") as memory:
             live.announce("phase", "expert demonstrations")
             learner.demonstrate(memory)
@@ -52,7 +54,7 @@ def main() -> None:
             }
             live.pause()
             show(results, memory, "First comparison: test rooms, task types never seen bound")
-            first["seconds"] = time.monotonic() - before
+            clock.note("first_comparison_seconds")
     with LiveProgress() as live:
         learner.announce = live.announce
         rounds = learner.run()
@@ -65,8 +67,7 @@ def main() -> None:
     kept = paired(results["memory_and_adapter"], results["memory"])
     out.print(f"memory against none: {interval(gain)};  adapter and memory against memory: {interval(kept)}")
     summary = {
-        "seconds": round(time.monotonic() - before, 1),
-        "first_comparison_seconds": round(first["seconds"], 1),
+        **clock.note("seconds"),
         "rounds": [
             {
                 "round": r.round,
@@ -82,12 +83,25 @@ def main() -> None:
     (OUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     picture_of_rounds(OUT / "rounds.png", summary["rounds"], summary["held_out"])  # type: ignore[arg-type]  # plain JSON
     for r in rounds:
-        verdict = "adopted" if r.adopted else "rolled back" if r.candidate else "nothing to learn from"
-        out.print(
-            f"round {r.round}: {100 * r.success:.0f} % of {r.episodes} training tasks solved; {r.candidate} {verdict}"
-        )
+        out.print(r.line)
     out.print(f"\nrun directory: {OUT}   picture: {OUT / 'rounds.png'}   summary: {OUT / 'summary.json'}")
-    out.print(f"next: relive memory search 'put a hot mug in cabinet' --memory {learner.memory_path}")
+    relive = Path(sys.executable).with_name("relive")
+    out.print(f"next: {relive} memory search 'put a hot mug in cabinet' --memory {learner.memory_path}")
+
+
+class Stopwatch:
+    """Seconds that the demo took; what was noted once stands, so that a second `make demo` does not shorten it."""
+
+    def __init__(self, directory: RunDirectory, began: float) -> None:
+        self.directory, self.began = directory, began
+
+    def note(self, name: str) -> dict[str, float]:
+        """Takes down the time under a name, unless it has been, and returns all that was noted."""
+        noted: dict[str, float] = self.directory.read("seconds.json") or {}
+        if name not in noted:
+            noted[name] = round(time.monotonic() - self.began, 1)
+            self.directory.write("seconds.json", noted)
+        return noted
 
 
 def held_out_position(learner: Learner, memory: ExperienceMemory) -> int:
@@ -130,4 +144,4 @@ def interval(result: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded("demo", main))

@@ -5,7 +5,7 @@
 
 Every test-room task is played three times: with *matching* memory (one index of all six types, built from the expert's
 episodes in train rooms, retrieval by text alone), with memory of *other* types (the same index without the type under test,
-cut to the token length of the matching block), and with an *empty* memory. Greedy, fp32.
+cut to at most the token length of the matching block; both lengths are reported), and with an *empty* memory. Greedy, fp32.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
+from agent.demonstrate import demonstrate
 from agent.evaluate import summarise
 from agent.prompt import Demonstration
 from agent.recall import Recall, Recalled, RecallSettings
@@ -54,7 +55,7 @@ class OtherTypes:
 
 
 def cut(demos: Sequence[Demonstration], tokens: int, recall: Recall) -> tuple[Demonstration, ...]:
-    """Demonstrations of so many tokens together; the last one loses its last steps."""
+    """Demonstrations of at most so many tokens together; the last one loses its last steps."""
     shown: list[Demonstration] = []
     for demo in demos:
         left = tokens - sum(recall.count(d.text) for d in shown)
@@ -66,33 +67,21 @@ def cut(demos: Sequence[Demonstration], tokens: int, recall: Recall) -> tuple[De
     return tuple(shown)
 
 
-def fill(path: Path, suite: Suite, count: int, live: LiveProgress) -> ExperienceMemory:
-    """The index: the expert's episodes on train-room tasks of all types; made once, resumable."""
-    memory = ExperienceMemory.open(path, mode="create")
-    have = {e.task.identity for e in memory.entries()}
-    missing = [task for task in suite.tasks("train", count) if task.identity not in have]
-    live.announce("demonstrations", len(missing))
-    expert = assemble(PolicySettings(kind="expert"), suite)
-    for episode in Runner(suite, expert.policy, expert.actor).run(missing):
-        memory.add(episode)
-        live.announce("episode", episode)
-    return memory
-
-
 def recallers(memory: ExperienceMemory, suite: Suite, count: Any, k: int = K) -> dict[str, Any]:
     """What each condition recalls."""
     matching = Recall(memory, spec_of(suite), count, RecallSettings(k=k), Purpose.EVALUATE)
     return {"matching": matching, "other": OtherTypes(matching), "empty": None}
 
 
-def record(episode: Episode, memory: str, k: int, store: ExperienceMemory) -> dict[str, Any]:
+def record(episode: Episode, memory: str, k: int, store: ExperienceMemory, recall: Any, count: Any) -> dict[str, Any]:
     """What is committed of an episode."""
+    shown = recall(episode.task).demonstrations if recall else ()
     retrieved = [store.meta(r.episode).task for s in episode.steps for r in s.retrieved]
     return {
         "task": episode.task.identity, "task_type": episode.task.type, "memory": memory, "k": k,
         "retrieved": [[t.identity, t.type] for t in retrieved], "actions": [s.action for s in episode.steps],
         "success": episode.success, "reason": str(episode.outcome.reason), "weights_sha256": episode.actor.weights,
-        "invalid": sum(s.invalid for s in episode.steps),
+        "invalid": sum(s.invalid for s in episode.steps), "memory_tokens": sum(count(demo.text) for demo in shown),
     }  # fmt: skip
 
 
@@ -114,6 +103,9 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 "success": success,
                 "n": len(found),
                 "right_type_share": share,
+                "memory_tokens": round(sum(r["memory_tokens"] for r in found) / len(found), 1),
+                "steps": round(sum(len(r["actions"]) for r in found) / len(found), 2),
+                "invalid_share": round(sum(r["invalid"] for r in found) / sum(len(r["actions"]) for r in found), 4),
             }
         )
     return rows
@@ -130,6 +122,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--commit", action="store_true", help="write docs/results/base-model.json and its records")
     args = parser.parse_args()
+    if args.commit and (args.model, args.split, args.types) != ("bundled", "test", ""):
+        parser.error("--commit is for the bundled model, the test split and all types")
     suite = get_suite("household")
     types = [t for t in args.types.split(",") if t] or list(suite.types)
     tasks: list[Task] = suite.tasks(args.split, args.per_type * len(types), types)
@@ -137,7 +131,8 @@ def main() -> None:
     settings = {"split": args.split, "per_type": args.per_type, "types": types, "actor": made.actor, "k": K}
     directory = RunDirectory(args.out, settings)
     started, records = time.monotonic(), []
-    with LiveProgress() as live, fill(args.out / "memory", suite, DEMONSTRATIONS, live) as memory:
+    with LiveProgress() as live, ExperienceMemory.open(args.out / "memory", mode="create") as memory:
+        demonstrate(memory, suite, DEMONSTRATIONS, announce=live.announce)
         for name, recall in recallers(memory, suite, made.count).items():
             live.announce("phase", name)
             runner = Runner(suite, made.policy, made.actor, RunSettings(batch=args.batch), recall)
@@ -147,7 +142,7 @@ def main() -> None:
                 for t in types
             ]
             console().print(results_table(rows, f"{name} memory, {args.split} rooms"))
-            records += [record(e, name, K if recall else 0, memory) for e in episodes]
+            records += [record(e, name, K if recall else 0, memory, recall, made.count) for e in episodes]
     seconds = time.monotonic() - started
     rows_json = rows_of(records)
     directory.write("rows.json", rows_json)

@@ -51,7 +51,7 @@ def example(spec: PromptSpec, episode: Episode, recalled: Recalled, memory: str 
             turns.append(Turn("user", step.observation))
         turns.append(Turn("assistant", step.action, step.tokens))
     refused = frozenset(i for i, step in enumerate(episode.steps) if step.invalid)
-    return Example(tuple(turns), refused, memory)
+    return Example(tuple(turns), refused, memory if recalled.demonstrations else "empty")
 
 
 def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRates, seed: int) -> list[Example]:
@@ -64,10 +64,11 @@ def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRa
         seed: decides which examples.
     """
     examples = []
-    for episode in episodes:
+    for number, episode in enumerate(episodes):
         if not episode.steps:
             continue
-        rng = random.Random(f"{seed}/{episode.id}")
+        # Not by its id, which is another one in every run.
+        rng = random.Random(f"{seed}/{episode.task.identity}/{number}")
         u = rng.random()
         spec = recall.spec
         if u < rates.empty or recall.settings.k == 0:
@@ -76,7 +77,7 @@ def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRa
             examples.append(example(spec, episode, _irrelevant(recall, episode, rng), "irrelevant"))
         else:
             # The firewall keeps the task itself out; the id keeps the episode out even if its task were renamed.
-            examples.append(example(spec, episode, recall(episode.task, exclude=frozenset({episode.id}))))
+            examples.append(example(spec, episode, recall(episode.task, exclude=frozenset({episode.id})), "retrieved"))
     return examples
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.assemble import Assembled, PolicySettings, actor_of, assemble
+from agent.demonstrate import demonstrate
 from agent.evaluate import Paired, paired
+from agent.prompt import PROMPT_VERSION
 from agent.recall import Recall, RecallSettings
 from agent.rundir import Announce, RunDirectory, measure, silent
 from agent.runner import Runner, RunSettings, spec_of
 from envs import Suite, get_suite
 from memory import ExperienceMemory, Purpose
-from memory.episode import Episode
+from memory.episode import Episode, StopReason
 from training.examples import ContextRates, build_examples
 from training.lora import LoraSettings, train_adapter
 from training.select import SelectSettings, select, tasks_of
@@ -80,6 +82,16 @@ class Round:
     gate: dict[str, float] = field(default_factory=dict)
     """Paired difference of the candidate and its 95 % interval."""
 
+    @property
+    def line(self) -> str:
+        """The round in one line, for a person."""
+        verdict = "adopted" if self.adopted else "rolled back" if self.candidate else "nothing to learn from"
+        gate = f" ({100 * self.gate['difference']:+.1f} points on {self.gate['n']:.0f} tasks)" if self.gate else ""
+        return (
+            f"round {self.round}: {100 * self.success:.1f} % of {self.episodes} training tasks solved, "
+            f"memory {self.memory_size}; {self.candidate or 'no adapter'} {verdict}{gate}"
+        )
+
 
 WAVE = 16
 """Training tasks that are played before counting successes again."""
@@ -109,10 +121,19 @@ class Learner:
             raise ValueError(
                 f"learn fine-tunes a language model; policy {settings.policy.kind!r} has no weights: use 'local'"
             )
+        if settings.policy.adapter:
+            raise ValueError("learn starts from the bare model and makes its own adapters: leave policy.adapter empty")
         self.local = self._made.local
-        described = {"learn": asdict(settings), "memory": str(memory or "memory"), "weights": self.local.base_sha256}
-        self.directory = RunDirectory(path, described)
         self.types = settings.types or tuple(self.suite.groups.get("easy", self.suite.types))
+        self.suite.tasks("train", 1, self.types)  # a type that does not exist is found out now, not after an hour
+        described = {
+            "learn": asdict(settings),
+            "memory": str(memory or "memory"),
+            "weights": self.local.base_sha256,
+            "suite": self.suite.version,
+            "prompt": PROMPT_VERSION,
+        }
+        self.directory = RunDirectory(path, described)
         self.rounds: list[Round] = [Round(**r) for r in self.directory.read("rounds.json") or []]
 
     def run(self) -> list[Round]:
@@ -139,8 +160,11 @@ class Learner:
         if (self.local.adapter or "") != version:
             self.local.set_adapter(self.adapter_folder(version), version or None)
         s = self.settings
-        self.local.temperature = s.temperature if purpose is Purpose.ACT else s.policy.temperature
-        noted: dict[str, str | int | float | bool] = {"temperature": self.local.temperature, "k": s.recall.k}
+        self.local.temperature = s.temperature if purpose is Purpose.ACT else 0.0
+        noted: dict[str, str | int | float | bool] = {
+            "temperature": self.local.temperature, "dtype": s.policy.dtype, "k": s.recall.k,
+            "budget": s.recall.budget, "seed": s.run.seed,
+        }  # fmt: skip
         actor = actor_of(self.local, s.policy.model, noted)
         recall = None
         if memory is not None:
@@ -148,21 +172,9 @@ class Learner:
         return Runner(self.suite, self.local, actor, s.run, recall)
 
     def demonstrate(self, memory: ExperienceMemory) -> None:
-        """Fills an empty memory with the expert's episodes, labelled by their actor; resumes where it stopped."""
-        wanted = self.settings.demonstrations
-        if not wanted or self.rounds:
-            return
-        tasks = self.suite.tasks("train", wanted)
-        have = {e.task.identity for e in memory.entries() if e.policy == "expert"}
-        missing = [task for task in tasks if task.identity not in have]
-        self.announce("demonstrations", len(missing))
-        expert = assemble(PolicySettings(kind="expert"), self.suite)
-        run = replace(
-            self.settings.run, max_steps=0
-        )  # the suite's limit, within which the expert solves what is listed
-        for episode in Runner(self.suite, expert.policy, expert.actor, run).run(missing):
-            memory.add(episode)
-            self.announce("episode", episode)
+        """Fills the memory with the expert's episodes, before the first round."""
+        if self.settings.demonstrations and not self.rounds:
+            demonstrate(memory, self.suite, self.settings.demonstrations, self.settings.run, self.announce)
 
     def _round(self, number: int, memory: ExperienceMemory) -> Round:
         """One round; everything in it is found again after a kill."""
@@ -197,7 +209,11 @@ class Learner:
         # Behind the demonstrations' tasks and those of earlier rounds: no training task is played twice.
         start = _per_type(s.demonstrations, self.suite.types) + (number - 1) * _per_type(s.most_episodes, self.types)
         tasks = self.suite.tasks("train", s.most_episodes, self.types, start=start)
-        known = {e.task.identity: e.success for e in memory.entries() if e.position >= position and e.policy == "local"}
+        known = {
+            e.task.identity: e.success
+            for e in memory.entries()
+            if e.position >= position and e.policy == "local" and e.reason is not StopReason.ENVIRONMENT_ERROR
+        }
         done: list[bool] = []
         # In waves of one size, so that which tasks are played depends neither on what ends first nor on a restart.
         for first in range(0, len(tasks), WAVE):
@@ -227,10 +243,11 @@ class Learner:
             select=replace(s.select, types=s.select.types or self.types),
             lora=replace(s.lora, seed=s.lora.seed + number),
         )
-        if not select(memory, s.select):
-            return False
         folder.parent.mkdir(exist_ok=True)
-        _train(s, self.suite, self._made, memory, folder, {"version": version, "parent": parent}, self.announce)
+        try:
+            _train(s, self.suite, self._made, memory, folder, {"version": version, "parent": parent}, self.announce)
+        except LookupError:
+            return False
         return True
 
     def _gate(
@@ -258,7 +275,7 @@ def train_from_memory(settings: LearnSettings, memory: Path, out: Path, announce
 
     Raises:
         FileNotFoundError: there is no such memory.
-        ValueError: nothing in it qualifies.
+        LookupError: nothing in it qualifies.
     """
     suite = get_suite(settings.suite)
     made = assemble(settings.policy, suite)
@@ -284,7 +301,7 @@ def _train(
     position = memory.position
     episodes = select(memory, settings.select, position)
     if not episodes:
-        raise ValueError(
+        raise LookupError(
             f"{memory.path} holds no success of {', '.join(settings.select.policies)} to fine-tune on: "
             'play tasks first (relive run), or also learn from the expert: --set \'select.policies=["local", "expert"]\''
         )
@@ -301,7 +318,8 @@ def _train(
         "tasks": tasks_of(episodes),
         "episodes": [e.id for e in episodes],
     }
-    lora = settings.lora
+    # Made-up worlds are rehearsed by the model that was pretrained on them, not by others.
+    lora = settings.lora.resolved(0.5 if settings.policy.model == "bundled" else 0.0)
     return train_adapter(
         made.local.folder, made.local.encoder, examples, lora, out, described,
         lambda step, loss: announce("step", (step, lora.steps, loss)),

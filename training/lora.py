@@ -11,9 +11,9 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,21 @@ class LoraSettings:
     steps: int = 120
     """Optimiser steps."""
     batch_tokens: int = 4096
-    rehearsal: float = 0.5
-    """Share of each batch's examples that come from made-up worlds; 0 for models that were not pretrained on them."""
+    rehearsal: float | None = None
+    """Share of each batch's examples that come from made-up worlds. None: half for the bundled model, none for others."""
     bf16: bool = True
     """Autocast to bf16 (weights stay fp32)."""
     seed: int = 2025
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rehearsal < 1:
+        if self.rehearsal is not None and not 0 <= self.rehearsal < 1:
             raise ValueError(f"lora.rehearsal is {self.rehearsal}; it is a share of each batch, from 0 to below 1")
         if self.steps < 1 or self.rank < 1 or self.batch_tokens < 64 or self.rate <= 0:
             raise ValueError("lora needs steps >= 1, rank >= 1, batch_tokens >= 64 and rate > 0")
+
+    def resolved(self, rehearsal: float) -> "LoraSettings":
+        """The same settings, with a share of rehearsal where none is set."""
+        return self if self.rehearsal is not None else replace(self, rehearsal=rehearsal)
 
 
 Encoded = tuple[list[int], list[bool]]
@@ -72,10 +76,10 @@ def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
 
 def _items(encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSettings) -> Iterator[Encoded]:
     """An endless stream of examples and rehearsal; every example comes once before any comes again."""
-    rng, fresh = random.Random(settings.seed), 0
+    rng, fresh, rehearsal = random.Random(settings.seed), 0, settings.rehearsal or 0.0
     queue: list[Encoded] = []
     while True:
-        if rng.random() < settings.rehearsal:
+        if rng.random() < rehearsal:
             sample = corpus.draw(settings.seed, fresh, 1.0)
             fresh += 1
             yield encode_example(encoder, Example(sample.conversation, sample.slips))
@@ -106,7 +110,7 @@ def train_adapter(
     settings: LoraSettings,
     out: Path,
     manifest: dict[str, Any],
-    report: Any = None,
+    report: Callable[[int, float], object] | None = None,
 ) -> dict[str, Any]:
     """Trains a LoRA adapter from the bare model and writes it with its manifest.
 

@@ -221,10 +221,18 @@ class Pretraining:
         return self.folder / "state.pt"
 
     def resume(self) -> bool:
-        """Loads the saved state, if there is one."""
+        """Loads the saved state, if there is one. Raises `ValueError` when it is of other settings."""
         if not self.state_file.exists():
             return False
         state = torch.load(self.state_file, weights_only=True)
+        # Only the length may change on the way: the learning rate follows it.
+        changed = [
+            k for k, v in state["settings"].items() if k not in ("tokens", "threads") and v != asdict(self.settings)[k]
+        ]
+        if changed:
+            raise ValueError(
+                f"{self.state_file} is of a run with other settings ({', '.join(changed)}): use another folder"
+            )
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
@@ -237,7 +245,8 @@ class Pretraining:
         new = self.state_file.with_suffix(".new")
         counters = {"step": self.step, "tokens": self.tokens, "pool": self.pool, "seconds": self.seconds}
         optimisers = [o.state_dict() for o in self.optimisers]
-        torch.save({"model": self.model.state_dict(), "optimisers": optimisers, **counters}, new)
+        settings = asdict(self.settings)
+        torch.save({"model": self.model.state_dict(), "optimisers": optimisers, "settings": settings, **counters}, new)
         new.replace(self.state_file)
 
     def train_pool(self) -> float:

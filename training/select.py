@@ -26,14 +26,14 @@ def select(memory: ExperienceMemory, settings: SelectSettings, position: int | N
     Nothing of another split is ever learnt from. Of several successes at one task the shortest are kept: they are the ones
     with the fewest refused actions and detours.
     """
-    by_task: dict[str, list[tuple[int, str]]] = {}
+    by_task: dict[str, list[tuple[int, int, str]]] = {}
     for entry in memory.entries(at=position):
         wanted = entry.success and entry.task.split == TRAIN and entry.policy in settings.policies
         if wanted and (not settings.types or entry.task.type in settings.types):
-            by_task.setdefault(entry.task.identity, []).append((entry.steps, entry.episode_id))
+            by_task.setdefault(entry.task.identity, []).append((entry.steps, entry.position, entry.episode_id))
     # By task, not in the order of the log: that depends on which of several episodes ended first.
     kept = [shortest for _, found in sorted(by_task.items()) for shortest in sorted(found)[: settings.per_task]]
-    return [memory.get(episode) for _, episode in kept]
+    return [memory.get(episode) for _, _, episode in kept]
 
 
 def tasks_of(episodes: Sequence[Episode]) -> list[str]:

@@ -232,7 +232,7 @@ class Room:
         return Trajectory(goal.text, self.opening, tuple(steps), frozenset(slips))
 
     def _wrong(self, rng: random.Random, wanted: Property) -> str:
-        return rng.choice([kind for kind in {name.split()[0] for name in self.places} if kind != wanted.appliance])
+        return rng.choice(sorted({name.split()[0] for name in self.places} - {wanted.appliance}))
 
 
 def draw_counts(rng: random.Random, kinds: int, crowd: float) -> dict[str, int]:

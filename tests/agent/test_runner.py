@@ -107,6 +107,21 @@ def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_pat
         assert episode.memory_position == position
 
 
+def test_what_is_retrieved_does_not_depend_on_how_episodes_were_scheduled(tmp_path: Path) -> None:
+    shown = []
+    for batch in (16, 3):
+        with ExperienceMemory.open(tmp_path / str(batch), mode="create") as memory:
+            made = assemble(PolicySettings(kind="expert"), SUITE)
+            for episode in Runner(SUITE, made.policy, made.actor, RunSettings(batch=batch)).run(
+                SUITE.tasks("train", 60)
+            ):
+                memory.add(episode)
+            recall = Recall(memory, spec_of(SUITE), words, RecallSettings(k=3), Purpose.ACT)
+            found = [recall(task_record(task)).retrieved for task in SUITE.tasks("test", 30)]
+            shown.append([[memory.meta(r.episode).task.identity for r in hits] for hits in found])
+    assert shown[0] == shown[1]
+
+
 def test_seeds_depend_on_run_task_and_step() -> None:
     seeds = {draw_seed(r, t, s) for r in (0, 1) for t in ("a", "b") for s in (0, 1)}
     assert len(seeds) == 8

@@ -34,6 +34,7 @@ def test_defaults_file_and_overrides_in_that_order(tmp_path: Path) -> None:
         ("inner.k=true", "must be int"),
         ("inner.k=many", "must be int"),
         ("inner=3", "is a group"),
+        ("inner.names=a", "is a list"),
         ("title", "has no '='"),
     ],
 )

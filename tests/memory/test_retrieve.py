@@ -118,22 +118,28 @@ def test_a_hit_says_why(store: ExperienceMemory, episode: Make) -> None:
     assert why.similarity == hit.score < 1
 
 
-def test_ties_go_to_the_earlier(store: ExperienceMemory, episode: Make) -> None:
-    """Equal goals, so equal scores: the order is that of the log, always."""
-    store.add_many([episode(number, GOAL) for number in range(40)])
-    for k in (1, 2, 39, 40):
-        hits = store.search(Query("put a hot cup in fridge", k=k), TESTER)
-        assert [hit.episode_id for hit in hits] == [f"episode-{number}" for number in range(k)]
+def test_ties_are_broken_by_task_not_by_what_ended_first(tmp_path: Path, episode: Make) -> None:
+    """Equal goals, so equal scores: the order is the same however the log came to be, and no k cuts it differently."""
+    orders = []
+    for name, numbers in (("up", range(60)), ("down", range(59, -1, -1))):
+        with ExperienceMemory.open(tmp_path / name, mode="create") as store:
+            store.add_many([episode(number, GOAL) for number in numbers])
+            everything = [hit.episode_id for hit in store.search(Query(GOAL, k=60), TESTER)]
+            assert len(set(everything)) == 60
+            for k in (1, 2, 39, 59):
+                assert [h.episode_id for h in store.search(Query(GOAL, k=k), TESTER)] == everything[:k]
+        orders.append(everything)
+    assert orders[0] == orders[1]
 
 
 def test_at_a_position(store: ExperienceMemory, episode: Make) -> None:
     """What came after the position does not exist: neither as a hit nor in the counts."""
     positions = [store.add(episode(number, GOAL)) for number in range(5)]
     for count, position in enumerate([0, *positions]):
-        assert found(store, TESTER, at=position) == [f"episode-{number}" for number in range(count)]
+        assert set(found(store, TESTER, at=position)) == {f"episode-{number}" for number in range(count)}
     store.rate("episode-0", "human", 1.0)
     store.add(episode(5, GOAL))
-    assert found(store, TESTER, at=positions[-1]) == [f"episode-{number}" for number in range(5)]
+    assert set(found(store, TESTER, at=positions[-1])) == {f"episode-{number}" for number in range(5)}
     with pytest.raises(ValueError, match="refresh"):
         found(store, TESTER, at=store.position + 1)
     with pytest.raises(ValueError, match="not known here"):

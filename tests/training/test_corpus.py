@@ -1,8 +1,12 @@
 """The corpus carries no information about the household's true bindings, and is written in the frozen format."""
 
+import os
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,7 @@ from training.pretrain import chat_text, encode
 from training.tokenizer import build_tokenizer
 from training.worlds import HOUSEHOLD, draw_goal, draw_lore, draw_room
 
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = [corpus.draw(1, i, p) for p in (0.05, 0.2, 0.9) for i in range(250)]
 _APPLIED = re.compile(r"^(\w+) (\w+) \d+ with (\w+) \d+$")
 _WANTED = re.compile(r"Your task is to: put a (\w+) \w+ in \w+\.")
@@ -23,6 +28,21 @@ _WANTED = re.compile(r"Your task is to: put a (\w+) \w+ in \w+\.")
 def test_draws_are_functions_of_seed_index_and_progress() -> None:
     assert corpus.draw(1, 7, 0.9) == corpus.draw(1, 7, 0.9)
     assert corpus.draw(1, 7, 0.9) != corpus.draw(2, 7, 0.9)
+
+
+def test_draws_do_not_depend_on_the_hash_seed() -> None:
+    code = "from training import corpus; print([corpus.draw(1, i, 0.9) for i in range(150)])"
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            cwd=ROOT,
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(texts) == 1
 
 
 def test_true_pairs_occur_at_chance_rate() -> None:

@@ -74,6 +74,14 @@ def test_a_run_with_other_settings_is_refused(tiny_model: Path, tmp_path: Path) 
         Learner(tmp_path / "run", settings(tiny_model, rounds=5))
 
 
+def test_mistakes_are_found_before_anything_is_written(tiny_model: Path, tmp_path: Path) -> None:
+    wrong_adapter = PolicySettings(model=str(tiny_model), adapter="somewhere")
+    for bad in ({"types": ("fecth",)}, {"policy": wrong_adapter}, {"policy": PolicySettings(model="./nowhere")}):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            Learner(tmp_path / "run", settings(tiny_model, **bad))
+        assert not (tmp_path / "run").exists()
+
+
 def test_scripted_policies_cannot_learn(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no weights"):
         Learner(tmp_path / "run", LearnSettings(suite="toy", policy=PolicySettings(kind="expert")))
@@ -82,7 +90,7 @@ def test_scripted_policies_cannot_learn(tmp_path: Path) -> None:
 def test_training_from_a_memory(tiny_model: Path, tmp_path: Path) -> None:
     Learner(tmp_path / "run", settings(tiny_model, rounds=0)).run()
     own = settings(tiny_model, select=SelectSettings())
-    with pytest.raises(ValueError, match="holds no success of local"):
+    with pytest.raises(LookupError, match="holds no success of local"):
         train_from_memory(own, tmp_path / "run" / "memory", tmp_path / "adapter")
     manifest = train_from_memory(settings(tiny_model), tmp_path / "run" / "memory", tmp_path / "adapter")
     assert manifest["examples"] == 8
@@ -112,11 +120,13 @@ def test_a_killed_run_resumes_to_the_same_end(tiny_model: Path, tmp_path: Path) 
     assert not (tmp_path / "killed" / "round-2.json").exists()
     resumed = Learner(tmp_path / "killed", settings(tiny_model)).run()
     assert resumed == whole
-    hashes = [
-        [json.loads((tmp_path / run / "adapters" / v / "manifest.json").read_text())["tasks"] for v in ("v1", "v2")]
-        for run in ("whole", "killed")
-    ]
-    assert hashes[0] == hashes[1]
+    for version in ("v1", "v2"):
+        whole_one, killed_one = (
+            json.loads((tmp_path / run / "adapters" / version / "manifest.json").read_text())
+            for run in ("whole", "killed")
+        )
+        for key in ("tasks", "contexts", "adapter_sha256"):
+            assert whole_one[key] == killed_one[key]
 
 
 def test_a_bad_adapter_is_rolled_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from training import corpus
@@ -27,6 +28,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
     first = Pretraining(SMALL, tmp_path / "b")
     first.train_pool()
     first.save()
+    with pytest.raises(ValueError, match=r"other settings \(memory\)"):
+        Pretraining(replace(SMALL, memory=False), tmp_path / "b").resume()
     second = Pretraining(SMALL, tmp_path / "b")
     assert second.resume()
     second.train_pool()

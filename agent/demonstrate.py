@@ -1,0 +1,34 @@
+"""Filling a memory with the expert's episodes, labelled by their actor."""
+
+from agent.assemble import PolicySettings, assemble
+from agent.rundir import Announce, silent
+from agent.runner import Runner, RunSettings
+from envs import Suite
+from memory import ExperienceMemory
+
+
+def demonstrate(
+    memory: ExperienceMemory,
+    suite: Suite,
+    count: int,
+    settings: RunSettings | None = None,
+    announce: Announce = silent,
+) -> None:
+    """Adds the expert's episodes at the first `count` train tasks, spread over all types; what is there is not played again.
+
+    Args:
+        memory: open for writing.
+        suite: whose expert and tasks.
+        count: demonstrations that the memory is to hold.
+        settings: how they are played; the step limit is always the suite's, within which the expert solves what is listed.
+        announce: told about progress.
+    """
+    plain = settings or RunSettings()
+    run = RunSettings(batch=plain.batch, workers=plain.workers, timeout=plain.timeout, seed=plain.seed)
+    have = {e.task.identity for e in memory.entries() if e.policy == "expert" and e.success}
+    missing = [task for task in suite.tasks("train", count) if task.identity not in have]
+    announce("demonstrations", len(missing))
+    expert = assemble(PolicySettings(kind="expert"), suite)
+    for episode in Runner(suite, expert.policy, expert.actor, run).run(missing):
+        memory.add(episode)
+        announce("episode", episode)
