@@ -1,5 +1,6 @@
 """The firewall, rule by rule, and retrieval against a plain oracle."""
 
+import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -165,8 +166,10 @@ def oracle(memory: ExperienceMemory, query: Query, viewer: Viewer, at: int) -> l
             continue
         score = float(np.round(np.einsum("ij,j->i", embedder.encode([task.goal]), vector), 5)[0])
         if query.min_score is None or score >= query.min_score:
-            scored.append((-score, entry.position, entry.episode_id))
-    return [episode_id for _, _, episode_id in sorted(scored)[: query.k]]
+            digest = hashlib.blake2b(task.identity.encode(), digest_size=8).digest()
+            tie = int.from_bytes(digest, "little", signed=True)
+            scored.append((-score, tie, entry.position, entry.episode_id))
+    return [episode_id for *_, episode_id in sorted(scored)[: query.k]]
 
 
 @pytest.mark.parametrize("approximate", [False, True])
