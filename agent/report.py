@@ -108,7 +108,7 @@ def picture_of_rounds(file: Path, rounds: Sequence[dict[str, Any]], held_out: di
 
     Args:
         file: where to.
-        rounds: with keys round, episodes, success, adapter.
+        rounds: with keys round, episodes, success (of the training tasks), adapter (in force after the round), validation.
         held_out: by condition: success, n, low, high.
     """
     import matplotlib
@@ -121,11 +121,21 @@ def picture_of_rounds(file: Path, rounds: Sequence[dict[str, Any]], held_out: di
     spans = [wilson(round(r["success"] * r["episodes"]), r["episodes"]) for r in rounds]
     spread = [[y - 100 * low for y, (low, _) in zip(ys, spans, strict=True)],
               [100 * high - y for y, (_, high) in zip(ys, spans, strict=True)]]  # fmt: skip
-    left.errorbar(xs, ys, yerr=spread, marker="o", capsize=3)
-    for r, y in zip(rounds, ys, strict=True):
-        left.annotate(r["adapter"] or "base", (r["round"], y), textcoords="offset points", xytext=(4, 5), fontsize=8)
-    left.set(xlabel="round", ylabel="success %", ylim=(0, 103), title="training rollouts, by policy in force")
+    left.errorbar(xs, ys, yerr=spread, marker="o", capsize=3, label="training tasks, while exploring")
+    played_by = ["", *(r["adapter"] for r in rounds[:-1])]
+    for r, y, adapter in zip(rounds, ys, played_by, strict=True):
+        left.annotate(adapter or "base", (r["round"], y), textcoords="offset points", xytext=(5, -11), fontsize=8)
+    checked = [(r["round"], 100 * r["validation"]) for r in rounds if r.get("validation") is not None]
+    left.plot(
+        [number for number, _ in checked],
+        [rate for _, rate in checked],
+        marker="s",
+        linestyle="--",
+        label="validation, policy after the round",
+    )
+    left.set(xlabel="round", ylabel="success %", ylim=(0, 103), title="success over rounds")
     left.set_xticks(xs)
+    left.legend(loc="lower left", fontsize=8)
     names = list(held_out)
     tops = [100 * held_out[n]["success"] for n in names]
     errors = [[t - 100 * held_out[n]["low"] for t, n in zip(tops, names, strict=True)],

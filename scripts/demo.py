@@ -3,7 +3,7 @@
     python scripts/demo.py            # what `make demo` runs; leaves runs/demo/summary.json and runs/demo/rounds.png
 
 First a memory is filled with the expert's episodes in train rooms. Then the bundled model plays tasks in *test* rooms, of types
-that it never saw bound (heating and cooling), without and with that memory: the first comparison. Then two rounds of learning on
+that it never saw bound (heating and cooling), without and with that memory: the first comparison. Then three rounds of learning on
 easy types only, in train rooms. Last the same test tasks again, with the grown memory and the adapter in force.
 """
 
@@ -26,8 +26,8 @@ from training.lora import LoraSettings
 OUT = Path("runs/demo")
 HELD_OUT = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
 SETTINGS = LearnSettings(
-    rounds=2,
-    successes=24,
+    rounds=3,
+    successes=36,
     most_episodes=48,
     demonstrations=72,
     validation=60,
@@ -75,6 +75,7 @@ def main() -> None:
                 "success": r.success,
                 "memory_size": r.memory_size,
                 "adapter": r.adapter,
+                "validation": r.validation,
             }
             for r in rounds
         ],

@@ -32,6 +32,11 @@ def relive(*argv: str) -> list[str]:
     return [sys.executable, "-m", "agent.cli", *argv]
 
 
+def heed_ctrl_c() -> None:
+    """In a child: a shell's background job ignores SIGINT, and passes that on to whatever it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = "import sys, agent.cli; agent.cli.build_parser(); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -182,7 +187,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
     argv = relive("eval", "--suite", "toy", "--policy", "random", "--tasks", "400", "--out", str(tmp_path / "run"))
-    process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:  # until some episodes are there
         segments = list((tmp_path / "run" / "episodes" / "log").glob("*"))

@@ -206,6 +206,8 @@ def test_ctrl_c_reaches_the_parent_only_and_main_is_not_imported_again(tmp_path:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a process group of its own, so that Ctrl-C can be sent to all of it
+        # A shell's background job ignores SIGINT and passes that on to whatever it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
