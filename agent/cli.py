@@ -148,11 +148,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _suite_and_tasks(args: argparse.Namespace) -> "tuple[Suite, list[Task]]":
     from envs import get_suite
+    from envs.base import types_of
 
     suite = get_suite(args.suite)
-    types: list[str] = []
-    for name in filter(None, (part.strip() for part in args.types.split(","))):
-        types += suite.groups.get(name, (name,))
+    types = types_of(suite, [name for part in args.types.split(",") if (name := part.strip())])
     return suite, suite.tasks(args.split, args.tasks, types, args.start)
 
 
@@ -217,6 +216,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     suite, tasks = _suite_and_tasks(args)
     made, settings = _assembled(args, suite)
+    if args.memory and args.split == "train":
+        raise ValueError(
+            "nothing of the split under evaluation is ever retrieved, and memories hold the train split only: evaluate "
+            "valid or test, or leave out --memory (relive run plays train tasks with memory)"
+        )
     memory = ExperienceMemory.open(args.memory) if args.memory else None
     position = recorded(
         args.out, "position"
@@ -349,7 +353,8 @@ def _envs_play(args: argparse.Namespace) -> None:
     seen, _ = env.reset(options={"task": task})
     out.print("'help!' lists what is possible now (policies never see it), 'quit!' ends\n")
     out.print(seen)
-    for _ in range(suite.max_steps):
+    left = suite.max_steps
+    while left:
         try:
             action = input("\n> ").strip()
         except EOFError:
@@ -360,10 +365,14 @@ def _envs_play(args: argparse.Namespace) -> None:
             out.print(", ".join(env.admissible()))
             continue
         seen, _, terminated, truncated, info = env.step(action)
+        left -= 1
         out.print(seen)
+        if info["won"]:
+            out.print("Solved.")
         if terminated or truncated:
-            out.print("Solved." if info["won"] else "Over.")
             break
+    if not left:
+        out.print(f"Over: the limit is {suite.max_steps} steps.")
     env.close()
 
 

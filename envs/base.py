@@ -108,3 +108,8 @@ class Suite(Protocol):
     def expert(self) -> Expert:
         """A fresh expert for one episode. Raises `NotImplementedError` when the suite has none."""
         ...
+
+
+def types_of(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:
+    """Task types from names of types and of groups (``easy``); unknown ones are left for `Suite.tasks` to complain about."""
+    return tuple(dict.fromkeys(t for name in names for t in suite.groups.get(name, (name,))))

@@ -20,6 +20,7 @@ from agent.recall import Recall, RecallSettings
 from agent.rundir import Announce, RunDirectory, measure, silent
 from agent.runner import Runner, RunSettings, spec_of
 from envs import Suite, get_suite
+from envs.base import types_of
 from memory import ExperienceMemory, Purpose
 from memory.episode import Episode, StopReason
 from training.examples import ContextRates, build_examples
@@ -38,7 +39,8 @@ class LearnSettings:
     most_episodes: int = 120
     """Episodes of one round at most, however few succeed."""
     types: tuple[str, ...] = ()
-    """Task types that are played for training; empty for the suite's easy ones (all, where there is no such group)."""
+    """Task types or groups that are played for training; empty for the suite's easy ones (all, where there is no such
+    group)."""
     demonstrations: int = 120
     """Expert episodes that the memory starts with, spread over all task types, from train rooms; 0 for none."""
     temperature: float = 0.3
@@ -124,7 +126,9 @@ class Learner:
         if settings.policy.adapter:
             raise ValueError("learn starts from the bare model and makes its own adapters: leave policy.adapter empty")
         self.local = self._made.local
-        self.types = settings.types or tuple(self.suite.groups.get("easy", self.suite.types))
+        self.types = types_of(
+            self.suite, settings.types or (["easy"] if "easy" in self.suite.groups else self.suite.types)
+        )
         self.suite.tasks("train", 1, self.types)  # a type that does not exist is found out now, not after an hour
         described = {
             "learn": asdict(settings),

@@ -135,6 +135,9 @@ def test_mistakes_get_one_line_that_says_what_to_do(tmp_path: Path, capsys: pyte
     assert "Did you mean" in complaint(capsys, "envs", "check", "housold")
     assert "no memory" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "none"))
     assert "train" in complaint(capsys, "run", *TOY, "--split", "dev", "--memory", memory)
+    assert "evaluate valid or test" in complaint(
+        capsys, "eval", *TOY, "--split", "train", "--memory", memory, "--out", str(tmp_path / "e")
+    )
     assert "unknown policy" in complaint(capsys, "run", "--suite", "toy", "--policy", "wizard", "--memory", memory)
     assert "no model folder" in complaint(capsys, "run", "--suite", "toy", "--model", "./nowhere", "--memory", memory)
     assert "Did you mean 'recall.k'" in complaint(capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3")
