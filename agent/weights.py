@@ -43,7 +43,7 @@ def find_model(model: str | Path) -> Path:
         reason = "no config.json or no *.safetensors in it"
     raise FileNotFoundError(
         f"no model {name!r}: there is no such folder, it is not in this machine's Hugging Face cache, and "
-        f"huggingface.co could not give it ({reason}): check the name and the network, or give a folder"
+        f"the hub could not give it ({reason}): check the name and the network, or give a folder"
     )
 
 
