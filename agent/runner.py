@@ -48,11 +48,6 @@ class Clock:
     policy: float = 0.0
     environment: float = 0.0
 
-    @property
-    def overhead(self) -> float:
-        """Share of the wall time outside policy and environments: retrieval, bookkeeping, and whatever consumes the episodes."""
-        return 1 - (self.policy + self.environment) / self.total if self.total else 0.0
-
 
 @dataclass(slots=True)
 class Runner:

@@ -29,7 +29,6 @@ from envs import Suite, Task, get_suite
 from memory import ExperienceMemory, Purpose
 from memory.episode import Episode, TaskRecord
 
-MEMORIES = ("matching", "other", "empty")
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 DEMONSTRATIONS = 300
 K = 2

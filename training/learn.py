@@ -95,6 +95,10 @@ class Round:
         )
 
 
+class NothingToLearnError(LookupError):
+    """A memory holds no episode that qualifies for fine-tuning."""
+
+
 WAVE = 16
 """Training tasks that are played before counting successes again."""
 
@@ -250,7 +254,7 @@ class Learner:
         folder.parent.mkdir(exist_ok=True)
         try:
             _train(s, self.suite, self._made, memory, folder, {"version": version, "parent": parent}, self.announce)
-        except LookupError:
+        except NothingToLearnError:
             return False
         return True
 
@@ -279,7 +283,7 @@ def train_from_memory(settings: LearnSettings, memory: Path, out: Path, announce
 
     Raises:
         FileNotFoundError: there is no such memory.
-        LookupError: nothing in it qualifies.
+        NothingToLearnError: nothing in it qualifies.
     """
     suite = get_suite(settings.suite)
     made = assemble(settings.policy, suite)
@@ -305,7 +309,7 @@ def _train(
     position = memory.position
     episodes = select(memory, settings.select, position)
     if not episodes:
-        raise LookupError(
+        raise NothingToLearnError(
             f"{memory.path} holds no success of {', '.join(settings.select.policies)} to fine-tune on: "
             'play tasks first (relive run), or also learn from the expert: --set \'select.policies=["local", "expert"]\''
         )

@@ -15,7 +15,7 @@ from agent.assemble import PolicySettings
 from agent.recall import RecallSettings
 from agent.runner import RunSettings
 from memory import ExperienceMemory
-from training.learn import Learner, LearnSettings, train_from_memory
+from training.learn import Learner, LearnSettings, NothingToLearnError, train_from_memory
 from training.lora import LoraSettings
 from training.select import SelectSettings
 
@@ -90,7 +90,7 @@ def test_scripted_policies_cannot_learn(tmp_path: Path) -> None:
 def test_training_from_a_memory(tiny_model: Path, tmp_path: Path) -> None:
     Learner(tmp_path / "run", settings(tiny_model, rounds=0)).run()
     own = settings(tiny_model, select=SelectSettings())
-    with pytest.raises(LookupError, match="holds no success of local"):
+    with pytest.raises(NothingToLearnError, match="holds no success of local"):
         train_from_memory(own, tmp_path / "run" / "memory", tmp_path / "adapter")
     manifest = train_from_memory(settings(tiny_model), tmp_path / "run" / "memory", tmp_path / "adapter")
     assert manifest["examples"] == 8
