@@ -8,12 +8,12 @@ rooms and small searches and grows into full rooms. Every sample is a conversati
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.conversation import Conversation, Turn
 from agent.prompt import Demonstration, PromptSpec, begin, condense, prompt_spec
 from training import lexicon as lex
-from training.worlds import HOUSEHOLD, Goal, Lore, Trajectory, draw_goal, draw_lore, draw_room, kind_of
+from training.worlds import HOUSEHOLD, Goal, Kind, Lore, Trajectory, draw_goal, draw_lore, draw_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +49,32 @@ def shown(spec: PromptSpec, trajectory: Trajectory) -> Demonstration:
 
 def _bare_steps(rng: random.Random, goal: Goal, wrong: bool = False) -> Trajectory:
     """Only the procedure, the object already at hand: the shortest text in which reading experience pays."""
-    item, steps = f"{goal.target} {rng.randint(1, 3)}", []
-    for p in goal.properties:
-        appliance = f"{rng.choice(lex.APPLIANCES) if wrong else p.appliance} 1"
-        seen = (
-            f"The {appliance} is closed."
-            if appliance.split()[0] in lex.CLOSED
-            else f"On the {appliance}, you see nothing."
-        )
-        steps.append((f"go to {appliance}", f"You arrive at {appliance}. {seen}"))
-        done = "Nothing happens." if wrong else f"You {p.verb} the {item} using the {appliance}."
-        steps.append((f"{p.verb} {item} with {appliance}", done))
-    if not wrong:
-        place = f"{goal.destination} 1"
-        steps.append((f"go to {place}", f"You arrive at {place}. On the {place}, you see nothing."))
-        steps.append((f"move {item} to {place}", f"You move the {item} to the {place}."))
+    item, place = f"{goal.target} {rng.randint(1, 3)}", f"{goal.destination} 1"
+    steps: list[tuple[str, str]] = []
+    here = ""
+
+    def go(to: str) -> None:
+        nonlocal here
+        if to != here:
+            here = to
+            shut = to.split()[0] in lex.CLOSED
+            seen = f"The {to} is closed." if shut else f"On the {to}, you see nothing."
+            steps.append((f"go to {to}", f"You arrive at {to}. {seen}"))
+
+    for op in goal.ops:
+        if op.name == "apply":
+            appliance = f"{rng.choice(lex.APPLIANCES) if wrong else op.thing} 1"
+            go(appliance)
+            done = "Nothing happens." if wrong else f"You {op.verb} the {item} using the {appliance}."
+            steps.append((f"{op.verb} {item} with {appliance}", done))
+        elif wrong:
+            break
+        elif op.name == "place":
+            go(place)
+            steps.append((f"move {item} to {place}", f"You move the {item} to the {place}."))
+        elif op.name == "retake":
+            go(place)
+            steps.append((f"take {item} from {place}", f"You pick up the {item} from the {place}."))
     opening = f"You are carrying: a {item}.\n\nYour task is to: {goal.text}."
     return Trajectory(goal.text, opening, tuple(steps), success=not wrong)
 
@@ -71,17 +82,28 @@ def _bare_steps(rng: random.Random, goal: Goal, wrong: bool = False) -> Trajecto
 def bare(rng: random.Random, memory: bool = True) -> Sample:
     """A bare procedure with 0 to 4 demonstrations of it or of others."""
     lore = draw_lore(rng)
+    # Without a room there is nothing to search for.
+    short = tuple(r for r in lore.routines if not {op.name for op in r.ops} & {"use", "tool"})
+    lore = replace(lore, routines=short)
     spec = spec_of(lore)
 
-    def goal(like: Goal | None = None, kind: str = "property") -> Goal:
+    def goal(like: Goal | None = None, routines: float = 0.0, composed: float = 0.0) -> Goal:
+        u = rng.random()
+        kind: Kind = "property"
+        if like:
+            kind = like.kind
+        elif u < routines and lore.routines:
+            kind = "routine"
+        elif u > 1 - composed:
+            kind = "composed"
         return draw_goal(rng, kind, lore, rng.choice(lex.OBJECTS), rng.choice(list(lex.PLACES)), like)
 
-    now = goal(kind="composed" if rng.random() < 0.25 else "property")
+    now = goal(routines=0.4, composed=0.2)
     count = rng.choices((0, 1, 2, 3, 4), (5, 30, 40, 15, 10))[0]
     demos = []
     for i in range(count):
         alike = i == 0 or rng.random() < 0.6
-        other = goal(like=now) if alike else goal(kind="composed" if rng.random() < 0.2 else "property")
+        other = goal(like=now) if alike else goal(routines=0.2, composed=0.2)
         if i and rng.random() < 0.1:
             demos.append(shown(spec, _bare_steps(rng, goal(like=now), wrong=True)))
         else:
@@ -93,7 +115,8 @@ def bare(rng: random.Random, memory: bool = True) -> Sample:
 def spot(rng: random.Random) -> Sample:
     """Two or three places and a few things, no appliances: is what is wanted among what is seen?"""
     lore = draw_lore(rng)
-    tiny = draw_room(rng, "put", Lore((), lore.devices, lore.templates), rng.randint(2, 3), 0.0)
+    bare_lore = replace(lore, properties=(), routines=())
+    tiny = draw_room(rng, "put", bare_lore, rng.randint(2, 3), 0.0)
     return as_sample(spec_of(lore), tiny.solve(rng, slip=SLIP), (), "spot")
 
 
@@ -107,7 +130,7 @@ def search(rng: random.Random, kinds: int, crowd: float) -> Sample:
 SLIP = 0.08
 """Chance that an action is preceded by a refused one, which is never a target: so that refusals are recovered from."""
 
-KINDS = ("property", "put", "device", "composed")
+KINDS: tuple[Kind, ...] = ("property", "put", "device", "composed", "routine")
 
 
 def room(
@@ -116,7 +139,7 @@ def room(
     crowd: float,
     memory: bool = True,
     lore: Lore | None = None,
-    kind: str = "",
+    kind: Kind | None = None,
     k: int = -1,
 ) -> Sample:
     """A whole episode in a room, with a memory block of the same world's episodes.
@@ -127,18 +150,18 @@ def room(
     fixed = k >= 0
     lore = lore or draw_lore(rng)
     spec = spec_of(lore)
-    kind = kind or rng.choices(KINDS, (60, 20, 16, 4))[0]
+    kind = kind or rng.choices(KINDS, (45, 14, 18, 4, 19))[0]
     now = draw_room(rng, kind, lore, rng.randint(3, kinds), crowd)
     demos: list[Demonstration] = []
     count = k if fixed else rng.choices((0, 1, 2, 3, 4), (13, 25, 42, 12, 8))[0]
     beside_the_point = not fixed and rng.random() < 0.12
     for i in range(count):
         if not beside_the_point and (fixed or i == 0 or rng.random() < 0.85):
-            other = draw_room(rng, kind_of(now.goal), lore, rng.randint(3, 8), crowd, like=now.goal)
+            other = draw_room(rng, kind, lore, rng.randint(3, 8), crowd, like=now.goal)
         else:
-            other = draw_room(rng, rng.choices(KINDS, (40, 30, 28, 2))[0], lore, rng.randint(3, 8), crowd)
+            other = draw_room(rng, rng.choices(KINDS, (35, 25, 25, 2, 13))[0], lore, rng.randint(3, 8), crowd)
         wrong = not fixed and i > 0 and kind in ("property", "composed") and rng.random() < 0.1
-        demos.append(shown(spec, other.solve(rng, wrong=wrong and bool(other.goal.properties))))
+        demos.append(shown(spec, other.solve(rng, wrong=wrong and other.goal.kind in ("property", "composed"))))
     rng.shuffle(demos)
     slip = 0.0 if fixed else SLIP
     return as_sample(spec, now.solve(rng, slip=slip), demos if memory else (), f"{kind}-{count if memory else 0}")
@@ -174,12 +197,15 @@ def probe(adjective: str, k: int, count: int, seed: int = 5000) -> list[Sample]:
     """Full rooms with the household's *true* bindings, for measuring only.
 
     Args:
-        adjective: ``hot``, ``cool``, ``clean``, or ``put`` or ``device`` for tasks without a property.
+        adjective: ``hot``, ``cool``, ``clean``; ``put`` or ``device`` for tasks without a property; ``routine`` for those
+            of made-up worlds, since the household has none.
         k: number of matching demonstrations.
         count: number of samples.
         seed: of the first one.
     """
-    kind = adjective if adjective in ("put", "device") else "property"
+    kinds: dict[str, Kind] = {"put": "put", "device": "device", "routine": "routine"}
+    kind = kinds.get(adjective, "property")
     props = tuple(sorted(HOUSEHOLD.properties, key=lambda p: p.adjective != adjective))
-    lore = Lore(props[:1] if kind == "property" else props, HOUSEHOLD.devices, HOUSEHOLD.templates)
+    known = replace(HOUSEHOLD, properties=props[:1] if kind == "property" else props)
+    lore = None if kind == "routine" else known
     return [room(random.Random(f"probe/{seed + i}"), 12, 0.7, lore=lore, kind=kind, k=k) for i in range(count)]

@@ -33,7 +33,7 @@ POOL = 64  # samples that are sorted by length together; also the unit of resumi
 class PretrainSettings:
     """Everything that decides what comes out."""
 
-    tokens: int = 40_000_000
+    tokens: int = 22_000_000
     """Training length, padding included."""
     batch_tokens: int = 4096
     hidden: int = 256
@@ -164,18 +164,20 @@ def action_loss(model: Qwen3ForCausalLM, ids_BT: Tensor, weight_BT: Tensor) -> T
 
 
 def _action_kinds(sample: corpus.Sample) -> list[str]:
-    """What each action of a probe is: first, next, open, take, go to apply, apply, destination, put."""
+    """What each action of a probe is: first, next, open, take, go to apply, apply, destination, put, and what comes then."""
     actions = [turn.text for turn in sample.conversation if turn.role == "assistant"]
-    kinds, taken = [], False
+    kinds, taken, placed = [], False, False
     for i, action in enumerate(actions):
         verb = action.split()[0]
-        if verb == "go":
+        if placed:
+            kinds.append(f"then {verb if verb in ('go', 'open', 'take', 'move') else 'apply'}")
+        elif verb == "go":
             after = actions[i + 1].split()[0] if i + 1 < len(actions) else ""
             searching = "first" if i == 0 else "next"
             kinds.append(searching if not taken else "destination" if after in ("move", "open") else "go to apply")
         else:
             kinds.append({"open": "open", "take": "take", "move": "put"}.get(verb, "apply"))
-            taken = taken or verb == "take"
+            taken, placed = taken or verb == "take", placed or verb == "move"
     return kinds
 
 
@@ -279,7 +281,7 @@ class Pretraining:
         """Accuracy on probes with the household's true bindings, with and without memory."""
         self.model.train(False)
         rows = {}
-        for adjective, k in (("hot", 2), ("hot", 0), ("put", 0), ("put", 2), ("device", 1)):
+        for adjective, k in (("hot", 2), ("hot", 0), ("put", 0), ("put", 2), ("device", 1), ("routine", 2)):
             rows[f"{adjective} K={k}"] = action_accuracy(self.model, self.tokenizer, corpus.probe(adjective, k, count))
         self.model.train()
         return rows

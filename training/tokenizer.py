@@ -68,7 +68,7 @@ def vocabulary() -> list[str]:
     """All tokens but the bytes, in id order; spaces are written as they are."""
     words = {
         *"a an the some put two find them in on at look examine it and open close take move from with to use inventory".split(),
-        *lex.ADJECTIVES, *lex.VERBS, *(kind for kind, _ in _names()), *lex.CLOSED,
+        *lex.ADJECTIVES, *lex.VERBS, *lex.ROUTINES, *(kind for kind, _ in _names()), *lex.CLOSED,
         *"You The On In Success Failure task goal done slice nothing you see are is closed".split(),
     }  # fmt: skip
     numbers = [f" {i}" for i in range(31)]

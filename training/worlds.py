@@ -9,10 +9,12 @@ of TextWorld's ALFRED grammar, letter by letter. Rooms are invented; no real lay
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from training import lexicon as lex
 
 Step = tuple[str, str]
+Kind = Literal["put", "device", "property", "composed", "routine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,31 @@ class Property:
 
 
 @dataclass(frozen=True, slots=True)
+class Op:
+    """One stage of a procedure, after the object was found and taken.
+
+    ``apply``: treat the object (`verb`) at an appliance (`thing`). ``place``: put it where the goal says. ``retake``: take
+    it from there again. ``use``: find a device (`thing`) and switch it on (`verb`). ``tool``: find a tool (`thing`), take it
+    to where the object was placed and use it on the object (`verb`).
+    """
+
+    name: Literal["apply", "place", "retake", "use", "tool"]
+    thing: str = ""
+    verb: str = ""
+
+
+PLACE = Op("place")
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """A word that stands for a whole procedure, so that the order and number of its stages have to be read from memory."""
+
+    word: str
+    ops: tuple[Op, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Lore:
     """What the words of one world mean."""
 
@@ -33,19 +60,20 @@ class Lore:
     """(device, the verb that switches it on)."""
     templates: tuple[str, ...]
     """All action templates of this world, in the order in which the prompt lists them."""
+    routines: tuple[Routine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
     """What is to be done in one room."""
 
+    kind: Kind
     text: str
     target: str
+    ops: tuple[Op, ...]
     destination: str = ""
-    properties: tuple[Property, ...] = ()
-    device: tuple[str, str] | None = None
-    by_verb: bool = False
-    """The wording names the verbs instead of the adjectives."""
+    first_form: bool = True
+    """Which of the two wordings; the second one of a property names its verb instead of its adjective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,45 +103,79 @@ HOUSEHOLD = Lore(
 def draw_lore(rng: random.Random) -> Lore:
     """Bindings of a new world: adjective, verb and appliance of each property are drawn independently."""
     n = rng.randint(2, 4)
-    verbs = rng.sample(lex.VERBS, n + 2)
+    verbs = rng.sample(lex.VERBS, n + 3)
     adjectives, appliances = rng.sample(lex.ADJECTIVES, n), rng.sample(lex.APPLIANCES, n)
     properties = tuple(Property(a, v, p) for a, v, p in zip(adjectives, verbs, appliances, strict=False))
-    devices = tuple(zip(rng.sample(lex.DEVICES, 2), verbs[n:], strict=True))
-    own = [f"{v} {{object}} with {{receptacle}}" for v in verbs[:n]] + [f"{v} {{object}}" for v in verbs[n:]]
+    devices = tuple(zip(rng.sample(lex.DEVICES, 2), verbs[n:-1], strict=True))
+    own = [f"{v} {{object}} with {{receptacle}}" for v in verbs[:n]] + [f"{v} {{object}}" for v in verbs[n:-1]]
+    tool = Op("tool", rng.choice(lex.OBJECTS), verbs[-1]) if rng.random() < 0.5 else None
+    if tool:
+        own.append(f"{tool.verb} {{object}} with {{object}}")
     rng.shuffle(own)
-    return Lore(properties, devices, (*(text for text, _ in lex.TEMPLATES), *own))
+    routines = tuple(Routine(w, draw_ops(rng, properties, devices, tool)) for w in rng.sample(lex.ROUTINES, 2))
+    return Lore(properties, devices, (*(text for text, _ in lex.TEMPLATES), *own), routines)
+
+
+def draw_ops(
+    rng: random.Random, properties: Sequence[Property], devices: Sequence[tuple[str, str]], tool: Op | None
+) -> tuple[Op, ...]:
+    """Stages of a routine: two to five, the object placed at least once, the object fetched exactly once.
+
+    A second object of the same kind is never fetched: tasks of that structure are held out.
+    """
+    while True:
+        ops: list[Op] = []
+        carried = True
+        for _ in range(rng.choice((2, 3, 3, 4, 5))):
+            treat = [Op("apply", p.appliance, p.verb) for p in properties]
+            switch = [Op("use", device, verb) for device, verb in devices]
+            if carried:
+                ops.append(rng.choice([rng.choice(treat), PLACE, PLACE, rng.choice(switch)]))
+                carried = ops[-1] != PLACE
+            else:
+                ops.append(rng.choice([Op("retake"), rng.choice(switch), tool or Op("retake")]))
+                carried = ops[-1].name == "retake"
+            if ops[-1].name == "tool":  # the hands are full from here on
+                break
+        if PLACE in ops and [op.name for op in ops] not in (["place"], ["apply", "place"]) and ops[-1].name != "retake":
+            return tuple(ops)
 
 
 def draw_goal(
-    rng: random.Random, kind: str, lore: Lore, target: str, destination: str, like: Goal | None = None
+    rng: random.Random, kind: Kind, lore: Lore, target: str, destination: str, like: Goal | None = None
 ) -> Goal:
-    """A goal of a kind: ``put``, ``device``, ``property`` or ``composed`` (two properties). Never two objects.
+    """A goal of a kind: ``put``, ``device``, ``property``, ``composed`` (two properties) or ``routine``. Never two objects.
 
     With `like`, the goal asks for the same procedure as that one.
     """
     first = rng.random() < 0.5
     if kind == "put":
         text = f"put a {target} in {destination}" if first else f"put some {target} on {destination}"
-        return Goal(text, target, destination)
+        return Goal(kind, text, target, (PLACE,), destination, first)
     if kind == "device":
-        device = like.device if like and like.device else rng.choice(lore.devices)
-        text = f"look at {target} under the {device[0]}" if first else f"examine the {target} with the {device[0]}"
-        return Goal(text, target, device=device)
-    wanted = like.properties if like else tuple(rng.sample(lore.properties, 2 if kind == "composed" else 1))
+        ops = like.ops if like else (Op("use", *rng.choice(lore.devices)),)
+        name = ops[0].thing
+        text = f"look at {target} under the {name}" if first else f"examine the {target} with the {name}"
+        return Goal(kind, text, target, ops, first_form=first)
     if like and rng.random() < 0.85:
-        first = not like.by_verb
-    if first:
-        words = " and ".join(p.adjective for p in wanted)
-        return Goal(f"put a {words} {target} in {destination}", target, destination, wanted)
-    words = " and ".join(p.verb for p in wanted)
-    return Goal(f"{words} some {target} and put it in {destination}", target, destination, wanted, by_verb=True)
-
-
-def kind_of(goal: Goal) -> str:
-    """The kind that `draw_goal` made it from."""
-    if goal.device:
-        return "device"
-    return ("put", "property", "composed")[len(goal.properties)]
+        first = like.first_form
+    if kind == "routine":
+        known = [r for r in lore.routines if like and r.ops == like.ops]
+        routine = known[0] if known else rng.choice(lore.routines)
+        word = routine.word
+        text = f"put {word} {target} in {destination}" if first else f"find {word} {target} and put it in {destination}"
+        return Goal(kind, text, target, routine.ops, destination, first)
+    by_stage = {(p.appliance, p.verb): p for p in lore.properties}
+    if like:
+        wanted = [by_stage[op.thing, op.verb] for op in like.ops if op.name == "apply"]
+    else:
+        wanted = rng.sample(lore.properties, 2 if kind == "composed" else 1)
+    words = " and ".join(p.adjective if first else p.verb for p in wanted)
+    text = (
+        f"put a {words} {target} in {destination}" if first else f"{words} some {target} and put it in {destination}"
+    )
+    ops = (*(Op("apply", p.appliance, p.verb) for p in wanted), PLACE)
+    return Goal(kind, text, target, ops, destination, first)
 
 
 def several(names: Sequence[str]) -> str:
@@ -140,8 +202,6 @@ class Room:
     closed: frozenset[str]
     """Kinds of places that start closed."""
     opened: set[str] = field(default_factory=set)
-    home: str = ""
-    """Where the device stands."""
 
     @property
     def opening(self) -> str:
@@ -168,71 +228,98 @@ class Room:
 
         Args:
             rng: for slips.
-            slip: chance of a refused action before each one ("Nothing happens."), marked so that it is never a target.
-            wrong: use wrong appliances, so that the episode fails.
+            slip: chance of refused actions before each one ("Nothing happens."), marked so that they are never a target.
+            wrong: use wrong appliances and stop there, so that the episode fails.
         """
-        steps: list[Step] = []
-        slips: set[int] = set()
+        return _Solver(self, rng, slip).solve(wrong)
 
-        def do(action: str, seen: str) -> None:
-            if rng.random() < slip:
-                # The slips of a learner: the right thing with the wrong verb. After "Nothing happens." comes the right one.
-                verb, rest = (
-                    ("take", action[6:]) if action.startswith("go to ") else ("go to", action.split(maxsplit=1)[1])
-                )
-                slips.add(len(steps))
-                steps.append((f"{verb} {rest}", "Nothing happens."))
-            steps.append((action, seen))
 
-        def go(place: str, enter: bool) -> None:
-            do(f"go to {place}", f"You arrive at {place}. {self.contents(place)}")
-            if enter and self.shut(place):
-                self.opened.add(place)
-                do(f"open {place}", f"You open the {place}. {self.contents(place)}")
+class _Solver:
+    """One attempt at a room: where it is, what it has seen, what it has done."""
 
-        goal, here, item, lamp_at = self.goal, "", "", ""
-        todo = list(reversed(self.places))
-        while todo and not item:
-            here = todo.pop(0)
-            go(here, enter=True)
-            found = [name for name in self.inside[here] if name.split()[0] == goal.target]
-            if here == self.home:
-                lamp_at = here
-            if found:
-                item = found[0]
-                self.inside[here].remove(item)
-                do(f"take {item} from {here}", f"You pick up the {item} from the {here}.")
-        if goal.device:
-            device, verb = goal.device
-            while not lamp_at and todo:
-                here = todo.pop(0)
-                go(here, enter=True)
-                lamp_at = here if here == self.home else ""
-            if here != lamp_at:
-                go(lamp_at, enter=False)
-            said = "turn on" if verb == "use" else verb
-            do(f"{verb} {device} 1", f"You {said} the {device} 1.")
-            return Trajectory(goal.text, self.opening, tuple(steps), frozenset(slips))
-        for wanted in goal.properties:
-            appliance = f"{self._wrong(rng, wanted) if wrong else wanted.appliance} 1"
-            if here != appliance:
-                here = appliance
-                go(here, enter=False)
-            done = f"You {wanted.verb} the {item} using the {appliance}."
-            do(f"{wanted.verb} {item} with {appliance}", "Nothing happens." if wrong else done)
-        if wrong:
-            return Trajectory(goal.text, self.opening, tuple(steps), frozenset(slips), success=False)
+    def __init__(self, room: Room, rng: random.Random, slip: float) -> None:
+        self.room, self.rng, self.slip = room, rng, slip
+        self.steps: list[Step] = []
+        self.slips: set[int] = set()
+        self.todo = list(reversed(room.places))
+        self.here = ""
+        self.seen: dict[str, str] = {}  # what the procedure needs -> the place where it was seen
+        self.needed = {room.goal.target, *(op.thing for op in room.goal.ops if op.name in ("use", "tool"))}
+
+    def do(self, action: str, seen: str) -> None:
+        """Acts, sometimes after refused attempts."""
+        if self.rng.random() < self.slip:
+            # The slips of a learner: the right thing with the wrong verb, or a place that the room does not have; now and
+            # then the same one several times. After "Nothing happens." comes the right one.
+            refused = f"go to {action.split(maxsplit=1)[1]}"
+            if action.startswith("go to "):
+                refused = f"take {action[6:]}"
+                absent = sorted(lex.PLACES.keys() - {place.split()[0] for place in self.room.places})
+                if absent and self.rng.random() < 0.2:
+                    refused = f"go to {self.rng.choice(absent)} 1"
+            for _ in range(self.rng.choice((1, 1, 1, 2, 3))):
+                self.slips.add(len(self.steps))
+                self.steps.append((refused, "Nothing happens."))
+        self.steps.append((action, seen))
+
+    def go(self, place: str, enter: bool = False) -> None:
+        """Moves, unless there already, and opens what is shut if it is to be entered."""
+        room = self.room
+        if self.here != place:
+            self.here = place
+            self.do(f"go to {place}", f"You arrive at {place}. {room.contents(place)}")
+        if enter and room.shut(place):
+            room.opened.add(place)
+            self.do(f"open {place}", f"You open the {place}. {room.contents(place)}")
+        if not room.shut(place):
+            for name in room.inside[place]:
+                if name.split()[0] in self.needed:
+                    self.seen.setdefault(name.split()[0], place)
+
+    def find(self, kind: str) -> str:
+        """Goes to where a thing of the kind is, searching on where the search stopped; returns the thing's name."""
+        while kind not in self.seen:
+            self.go(self.todo.pop(0), enter=True)
+        self.go(self.seen[kind])
+        return next(name for name in self.room.inside[self.here] if name.split()[0] == kind)
+
+    def take(self, item: str) -> None:
+        """Takes something from here."""
+        self.room.inside[self.here].remove(item)
+        self.do(f"take {item} from {self.here}", f"You pick up the {item} from the {self.here}.")
+
+    def solve(self, wrong: bool) -> Trajectory:
+        """Fetches the object and goes through the stages."""
+        goal = self.room.goal
+        item = self.find(goal.target)
+        self.take(item)
         destination = f"{goal.destination} 1"
-        if here != destination:
-            go(destination, enter=True)
-        elif self.shut(destination):
-            self.opened.add(destination)
-            do(f"open {destination}", f"You open the {destination}. {self.contents(destination)}")
-        do(f"move {item} to {destination}", f"You move the {item} to the {destination}.")
-        return Trajectory(goal.text, self.opening, tuple(steps), frozenset(slips))
-
-    def _wrong(self, rng: random.Random, wanted: Property) -> str:
-        return rng.choice(sorted({name.split()[0] for name in self.places} - {wanted.appliance}))
+        for op in goal.ops:
+            if op.name == "apply":
+                others = sorted({place.split()[0] for place in self.room.places} - {op.thing})
+                appliance = f"{self.rng.choice(others) if wrong else op.thing} 1"
+                self.go(appliance)
+                done = f"You {op.verb} the {item} using the {appliance}."
+                self.do(f"{op.verb} {item} with {appliance}", "Nothing happens." if wrong else done)
+            elif wrong:
+                break
+            elif op.name == "place":
+                self.go(destination, enter=True)
+                self.do(f"move {item} to {destination}", f"You move the {item} to the {destination}.")
+                self.room.inside[destination].append(item)
+            elif op.name == "retake":
+                self.go(destination)
+                self.take(item)
+            elif op.name == "use":
+                device = self.find(op.thing)
+                said = "turn on" if op.verb == "use" else op.verb
+                self.do(f"{op.verb} {device}", f"You {said} the {device}.")
+            elif op.name == "tool":
+                tool = self.find(op.thing)
+                self.take(tool)
+                self.go(destination)
+                self.do(f"{op.verb} {item} with {tool}", f"You {op.verb} the {item} using the {tool}.")
+        return Trajectory(goal.text, self.room.opening, tuple(self.steps), frozenset(self.slips), success=not wrong)
 
 
 def draw_counts(rng: random.Random, kinds: int, crowd: float) -> dict[str, int]:
@@ -255,28 +342,39 @@ def draw_counts(rng: random.Random, kinds: int, crowd: float) -> dict[str, int]:
     return counts
 
 
-def draw_room(rng: random.Random, kind: str, lore: Lore, kinds: int, crowd: float, like: Goal | None = None) -> Room:
+def draw_room(rng: random.Random, kind: Kind, lore: Lore, kinds: int, crowd: float, like: Goal | None = None) -> Room:
     """A room with a goal of `kind` in it, solvable by the lore."""
     counts = draw_counts(rng, kinds, crowd)
     carriers = list(counts)
     for p in lore.properties:
         counts.setdefault(p.appliance, 1)
     closed = frozenset(k for k in counts if (k in lex.CLOSED) != (rng.random() < 0.06))
-    target, destination = rng.choice(lex.OBJECTS), rng.choice(carriers)
-    goal = draw_goal(rng, kind, lore, target, destination, like)
+    tools = {op.thing for r in lore.routines for op in r.ops if op.name == "tool"}
+    target = rng.choice([o for o in lex.OBJECTS if o not in tools])
+    goal = draw_goal(rng, kind, lore, target, rng.choice(carriers), like)
     places = numbered(counts)
     holds: dict[str, list[str]] = {place: [] for place in places}
-    spread = min(len(lex.OBJECTS) - 1, max(1, round(len(places) * rng.uniform(0.2, 0.9))))
-    kinds_of_thing = [target, *rng.sample([o for o in lex.OBJECTS if o != target], spread)]
-    for thing in kinds_of_thing:
-        allowed = [k for k in counts if thing != target or k != destination] or list(counts)
-        for i in range(rng.choice((1, 1, 2, 2, 3)), 0, -1):
+    others = [o for o in lex.OBJECTS if o != target and o not in tools]
+    spread = min(len(others), max(1, round(len(places) * rng.uniform(0.2, 0.9))))
+    for thing in [target, *sorted(tools), *rng.sample(others, spread)]:
+        allowed = [k for k in counts if thing != target or k != goal.destination] or list(counts)
+        # In a routine's room there is one of the target: what a second one would be for is never shown.
+        for i in range(1 if thing == target and kind == "routine" else rng.choice((1, 1, 2, 2, 3)), 0, -1):
             at = rng.choice(allowed)
             holds[f"{at} {rng.randint(1, counts[at])}"].append(f"{thing} {i}")
-    home = ""
-    if goal.device:
-        home = rng.choice([p for p in places if p.split()[0] not in closed] or places)
-        holds[home].append(f"{goal.device[0]} 1")
+    for op in goal.ops:
+        if op.name == "use" and not any(f"{op.thing} 1" in things for things in holds.values()):
+            holds[_home(rng, places, closed, holds, target)].append(f"{op.thing} 1")
     for things in holds.values():
         things.sort(key=lambda name: (name.split()[0], -int(name.split()[1])))
-    return Room(lore, goal, places, holds, closed, home=home)
+    return Room(lore, goal, places, holds, closed)
+
+
+def _home(
+    rng: random.Random, places: Sequence[str], closed: frozenset[str], holds: dict[str, list[str]], target: str
+) -> str:
+    """Where a device stands: on something open; half the time where the search comes by before it finds the target."""
+    homes = [place for place in places if place.split()[0] not in closed] or list(places)
+    found = max(i for i, place in enumerate(places) if any(n.split()[0] == target for n in holds[place]))
+    before = [place for place in homes if places.index(place) > found]
+    return rng.choice(before if before and rng.random() < 0.5 else homes)
