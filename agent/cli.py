@@ -119,6 +119,10 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dtype", default="float32", help="float32 (default) or bfloat16")
     group.add_argument("--k", type=int, default=2, help="past episodes shown (default 2; 0 for none)")
     group.add_argument("--budget", type=int, default=1500, help="tokens of the memory block at most (default 1500)")
+    group.add_argument(
+        "--query", default="static", choices=("static", "dynamic"),
+        help="ask the memory once, by the goal (default), or at every step, by the goal and the latest steps",
+    )  # fmt: skip
 
 
 def _add_tasks(parser: argparse.ArgumentParser, split: str) -> None:
@@ -163,7 +167,8 @@ def _assembled(args: argparse.Namespace, suite: "Suite") -> "tuple[Assembled, Ru
     policy = PolicySettings(
         args.policy, args.model, str(args.adapter) if args.adapter else "", args.temperature, args.dtype
     )
-    return assemble(policy, suite, args.batch, {"k": args.k, "budget": args.budget, "seed": args.seed}), settings
+    noted = {"k": args.k, "budget": args.budget, "query": args.query, "seed": args.seed}
+    return assemble(policy, suite, args.batch, noted), settings
 
 
 def _recall(
@@ -172,7 +177,14 @@ def _recall(
     from agent.recall import Recall, RecallSettings
     from agent.runner import spec_of
 
-    return Recall(memory, spec_of(suite), made.count, RecallSettings(k=args.k, budget=args.budget), purpose, position)
+    return Recall(
+        memory,
+        spec_of(suite),
+        made.count,
+        RecallSettings(k=args.k, budget=args.budget, query=args.query),
+        purpose,
+        position,
+    )
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -8,13 +8,14 @@ the environment and of the policy are thrown into the generator and end up in th
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from agent.conversation import Action, Conversation
 from agent.prompt import PromptSpec, begin, extend
-from agent.recall import Recalled
+from agent.recall import Recalled, Recaller
 from envs import EnvironmentFailure, Reply, Task
 from memory.episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
 
@@ -64,7 +65,7 @@ def live(
     task: Task,
     spec: PromptSpec,
     actor: Actor,
-    recall: Callable[[TaskRecord], Recalled] | None,
+    recall: Recaller | None,
     max_steps: int,
     run_seed: int = 0,
     memory_position: int = -1,
@@ -91,24 +92,32 @@ def live(
     def lap(part: str, since: float) -> None:
         spent[part] += time.monotonic() - since
 
+    def ask(history: Sequence[tuple[str, str]]) -> Recalled:
+        now = time.monotonic()
+        try:
+            return recall(record, history) if recall else Recalled()
+        except (ValueError, OSError, KeyError) as error:
+            raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
+        finally:
+            lap("retrieval", now)
+
     try:
         now = time.monotonic()
         reply: Reply = yield NeedReset(task)
         spent["environment"] += reply.seconds
-        seen, now = reply.observation, time.monotonic()
-        try:
-            recalled = recall(record) if recall else Recalled()
-        except (ValueError, OSError, KeyError) as error:
-            raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
-        lap("retrieval", now)
+        seen = reply.observation
+        recalled = ask(())
         conversation = begin(spec, seen, recalled.demonstrations)
         for index in range(max_steps):
+            if index and recall and recall.dynamic:
+                recalled = ask([(turn.text, after.text) for turn, after in pairwise(conversation[2:])][::2])
+                conversation = begin(spec, conversation[1].text, recalled.demonstrations) + conversation[2:]
             now = time.monotonic()
             action: Action = yield NeedAction(conversation, draw_seed(run_seed, task.identity, index))
             lap("policy", now)
             reply = yield NeedStep(action.text)
             spent["environment"] += reply.seconds
-            shown = recalled.retrieved if index == 0 else ()
+            shown = recalled.retrieved if index == 0 or (recall and recall.dynamic) else ()
             invalid = bool(reply.info.get("invalid", False))
             steps.append(Step(seen, action.text, reply.reward, invalid, action.tokens, shown))
             seen = reply.observation

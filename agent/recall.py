@@ -1,10 +1,11 @@
 """From a task to the demonstrations in its prompt: the same function for acting, evaluating and training.
 
-Static retrieval, as in the paper: once, at the start, by the text of the goal. The task type is never part of the query
-and never a filter.
+Two ways of asking, as in the paper (Ferraz et al., arXiv:2603.18272, section "Query"). *Static*: once, at the start, by the
+text of the goal. *Dynamic*: at every step, by the goal and what was done and seen last; the prompt changes whenever the
+answer does, so its encoding cannot be reused from there on. The task type is never part of the query and never a filter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +25,12 @@ class RecallSettings:
     """Tokens of the memory block at most; what does not fit is left out."""
     outcomes: str = "successes"
     """``successes`` or ``all``. Failures are labelled when shown; early in learning they would crowd out everything else."""
+    query: str = "static"
+    """``static``: ask once, by the goal. ``dynamic``: ask at every step, by the goal and the latest steps."""
 
     def __post_init__(self) -> None:
+        if self.query not in ("static", "dynamic"):
+            raise ValueError(f"recall.query is {self.query!r}; use 'static' or 'dynamic'")
         if self.outcomes not in ("successes", "all"):
             raise ValueError(f"recall.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
         if self.k < 0 or self.budget < 0:
@@ -42,6 +47,12 @@ class Recalled:
     """The episodes shown, in the same order."""
 
 
+History = Sequence[tuple[str, str]]
+"""Steps so far: (action, the observation that followed)."""
+WINDOW = 3
+"""Steps of the history that a dynamic query holds: with more of them the goal is drowned."""
+
+
 class Recaller(Protocol):
     """Whatever can say what a task's prompt shows."""
 
@@ -50,9 +61,19 @@ class Recaller(Protocol):
         """Log position of the memory that is read, for the record."""
         ...
 
-    def __call__(self, task: TaskRecord) -> Recalled:
-        """What is recalled for a task; always the same for the same task."""
+    @property
+    def dynamic(self) -> bool:
+        """Whether to ask again at every step."""
         ...
+
+    def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
+        """What is recalled for a task after some steps; always the same for the same arguments."""
+        ...
+
+
+def query_text(goal: str, history: History) -> str:
+    """What is embedded to ask: the goal, and the latest steps where there are any."""
+    return " ".join([goal, *(f". {action}. {seen}" for action, seen in history[-WINDOW:])])
 
 
 class Recall:
@@ -82,10 +103,15 @@ class Recall:
         self.settings, self.purpose, self.where = settings, purpose, where
         self.position = memory.position if position is None else position
 
-    def __call__(self, task: TaskRecord, exclude: frozenset[str] = frozenset()) -> Recalled:
-        """What is recalled for a task; `exclude` names episodes that must not be shown."""
+    @property
+    def dynamic(self) -> bool:
+        """Whether to ask again at every step."""
+        return self.settings.query == "dynamic"
+
+    def __call__(self, task: TaskRecord, history: History = (), exclude: frozenset[str] = frozenset()) -> Recalled:
+        """What is recalled for a task after some steps; `exclude` names episodes that must not be shown."""
         query = Query(
-            text=task.goal,
+            text=query_text(task.goal, history),
             k=self.settings.k,
             successes_only=self.settings.outcomes == "successes",
             exclude=exclude,

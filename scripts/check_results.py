@@ -8,7 +8,6 @@ retrieved tasks, actions and outcome one by one.
 """
 
 import argparse
-import gzip
 import json
 import random
 import sys
@@ -16,10 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eval_base_model import RESULTS, recallers, record, rows_of
+from eval_base_model import RESULTS, recallers, rows_of
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
 from agent.demonstrate import demonstrate
+from agent.records import REPLAYED, read, record
 from agent.report import LiveProgress
 from agent.runner import Runner, RunSettings, play_all
 from agent.weights import hash_weights
@@ -30,8 +30,7 @@ from memory import ExperienceMemory
 def load() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The committed summary and its records."""
     summary = json.loads((RESULTS / "base-model.json").read_text())
-    with gzip.open(RESULTS / "base-model-episodes.jsonl.gz", "rt") as lines:
-        return summary, [json.loads(line) for line in lines]
+    return summary, read(RESULTS / "base-model-episodes.jsonl.gz")
 
 
 def disagreements(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
@@ -76,8 +75,8 @@ def replay(summary: dict[str, Any], records: list[dict[str, Any]], count: int, s
             runner = Runner(suite, made.policy, made.actor, RunSettings(), recall)
             for episode in play_all(runner, [tasks[identity] for identity in wanted]):
                 before = wanted[episode.task.identity]
-                now = json.loads(json.dumps(record(episode, name, before["k"], memory, recall, made.count)))
-                for key in ("retrieved", "memory_tokens", "actions", "success", "weights_sha256"):
+                now = json.loads(json.dumps(record(episode, {}, memory, recall, made.count)))
+                for key in REPLAYED:
                     if now[key] != before[key]:
                         found.append(
                             f"{name} memory, task {before['task']}: {key} differ: {now[key]} now, {before[key]} committed"

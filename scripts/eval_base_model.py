@@ -9,79 +9,33 @@ cut to at most the token length of the matching block; both lengths are reported
 """
 
 import argparse
-import gzip
 import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
+from agent.conditions import MEMORIES, under
 from agent.demonstrate import demonstrate
 from agent.evaluate import summarise
-from agent.prompt import Demonstration
-from agent.recall import Recall, Recalled, RecallSettings
+from agent.recall import Recall, Recaller, RecallSettings
+from agent.records import record, right_type_share, write
 from agent.report import LiveProgress, console, results_table
 from agent.rundir import RunDirectory, measure, versions
 from agent.runner import Runner, RunSettings, spec_of
 from envs import Suite, Task, get_suite
 from memory import ExperienceMemory, Purpose
-from memory.episode import Episode, TaskRecord
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 DEMONSTRATIONS = 300
 K = 2
 
 
-class OtherTypes:
-    """Recalls only what is of other task types, cut to the token length of what would have been recalled."""
-
-    def __init__(self, matching: Recall) -> None:
-        self.matching = matching
-        self.position = matching.position
-
-    def __call__(self, task: TaskRecord) -> Recalled:
-        """The closest of other types, of equal token length."""
-        m = self.matching
-        tokens = sum(m.count(demo.text) for demo in m(task).demonstrations)
-        more = replace(m.settings, k=m.settings.k + 3)
-        other = Recall(m.memory, m.spec, m.count, more, m.purpose, m.position, lambda e: e.task.type != task.type)
-        found = other(task)
-        shown = cut(found.demonstrations, tokens, m)
-        kept = {demo.episode for demo in shown}
-        return Recalled(shown, tuple(r for r in found.retrieved if r.episode in kept))
-
-
-def cut(demos: Sequence[Demonstration], tokens: int, recall: Recall) -> tuple[Demonstration, ...]:
-    """Demonstrations of at most so many tokens together; the last one loses its last steps."""
-    shown: list[Demonstration] = []
-    for demo in demos:
-        left = tokens - sum(recall.count(d.text) for d in shown)
-        while demo.steps and recall.count(demo.text) > left:
-            demo = replace(demo, steps=demo.steps[:-1])
-        if not demo.steps:
-            break
-        shown.append(demo)
-    return tuple(shown)
-
-
-def recallers(memory: ExperienceMemory, suite: Suite, count: Any, k: int = K) -> dict[str, Any]:
+def recallers(memory: ExperienceMemory, suite: Suite, count: Any, k: int = K) -> dict[str, Recaller | None]:
     """What each condition recalls."""
     matching = Recall(memory, spec_of(suite), count, RecallSettings(k=k), Purpose.EVALUATE)
-    return {"matching": matching, "other": OtherTypes(matching), "empty": None}
-
-
-def record(episode: Episode, memory: str, k: int, store: ExperienceMemory, recall: Any, count: Any) -> dict[str, Any]:
-    """What is committed of an episode."""
-    shown = recall(episode.task).demonstrations if recall else ()
-    retrieved = [store.meta(r.episode).task for s in episode.steps for r in s.retrieved]
-    return {
-        "task": episode.task.identity, "task_type": episode.task.type, "memory": memory, "k": k,
-        "retrieved": [[t.identity, t.type] for t in retrieved], "actions": [s.action for s in episode.steps],
-        "success": episode.success, "reason": str(episode.outcome.reason), "weights_sha256": episode.actor.weights,
-        "invalid": sum(s.invalid for s in episode.steps), "memory_tokens": sum(count(demo.text) for demo in shown),
-    }  # fmt: skip
+    return {name: under(name, matching) for name in MEMORIES}
 
 
 def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -91,8 +45,6 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         cells.setdefault((r["task_type"], r["memory"], r["k"]), []).append(r)
     rows = []
     for (kind, memory, k), found in cells.items():
-        types = [t == kind for r in found for _, t in r["retrieved"]]
-        share = round(sum(types) / len(types), 4) if types else None
         success = round(sum(r["success"] for r in found) / len(found), 4)
         rows.append(
             {
@@ -101,7 +53,7 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 "k": k,
                 "success": success,
                 "n": len(found),
-                "right_type_share": share,
+                "right_type_share": right_type_share(found),
                 "memory_tokens": round(sum(r["memory_tokens"] for r in found) / len(found), 1),
                 "steps": round(sum(len(r["actions"]) for r in found) / len(found), 2),
                 "invalid_share": round(sum(r["invalid"] for r in found) / sum(len(r["actions"]) for r in found), 4),
@@ -141,14 +93,13 @@ def main() -> None:
                 for t in types
             ]
             console().print(results_table(rows, f"{name} memory, {args.split} rooms"))
-            records += [record(e, name, K if recall else 0, memory, recall, made.count) for e in episodes]
+            condition = {"memory": name, "k": K if recall else 0}
+            records += [record(e, condition, memory, recall, made.count) for e in episodes]
     seconds = time.monotonic() - started
     rows_json = rows_of(records)
     directory.write("rows.json", rows_json)
     if args.commit:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        with gzip.GzipFile(RESULTS / "base-model-episodes.jsonl.gz", "wb", mtime=0) as out:
-            out.write("".join(json.dumps(r) + "\n" for r in records).encode())
+        write(RESULTS / "base-model-episodes.jsonl.gz", records)
         training = json.loads((BUNDLED / "training.json").read_text())
         summary = {
             "weights_sha256": made.actor.weights, "parameters": training["parameters"], "tokens": training["tokens"],

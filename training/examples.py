@@ -62,7 +62,12 @@ def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRa
         recall: retrieval with purpose ``TRAIN``; with k = 0 no example has a memory block (plain LoRA).
         rates: how often the context is something else.
         seed: decides which examples.
+
+    Raises:
+        ValueError: `recall` is dynamic; an example is one conversation with one memory block.
     """
+    if recall.dynamic:
+        raise ValueError("an episode is trained on under one memory block: use recall.query = 'static' for training")
     examples = []
     for number, episode in enumerate(episodes):
         if not episode.steps:

@@ -43,7 +43,9 @@ APPLIANCES: tuple[str, ...] = tuple(
     mill tank vat microwave fridge sinkbasin stoveburner toaster coffeemachine""".split()
 )
 
-ROUTINES: tuple[str, ...] = tuple("every each several spare extra odd old new other big small good best next last own".split())
+ROUTINES: tuple[str, ...] = tuple(
+    "every each several spare extra odd old new other big small good best next last own".split()
+)
 """Words that stand for whole procedures, drawn anew in every world. "Two" is not among them."""
 
 INSTRUCTIONS = "Interact with a household to solve a task. Answer with one action at a time."

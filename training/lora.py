@@ -42,6 +42,12 @@ class LoraSettings:
     steps: int = 120
     """Optimiser steps."""
     batch_tokens: int = 4096
+    """Tokens of a batch at most, padding included; not heeded when `batch_examples` is set."""
+    batch_examples: int = 0
+    """Examples of a batch, however long; 0 to fill it by tokens. With it, runs that differ only in what their contexts show
+    see the same episodes and supervised tokens in the same order."""
+    decay: bool = True
+    """Linear to a twentieth of the rate, so that a short run does not end at full rate; False keeps it constant."""
     rehearsal: float | None = None
     """Share of each batch's examples that come from made-up worlds. None: half for the bundled model, none for others."""
     bf16: bool = True
@@ -51,8 +57,8 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if self.rehearsal is not None and not 0 <= self.rehearsal < 1:
             raise ValueError(f"lora.rehearsal is {self.rehearsal}; it is a share of each batch, from 0 to below 1")
-        if self.steps < 1 or self.rank < 1 or self.batch_tokens < 64 or self.rate <= 0:
-            raise ValueError("lora needs steps >= 1, rank >= 1, batch_tokens >= 64 and rate > 0")
+        if self.steps < 1 or self.rank < 1 or self.batch_tokens < 64 or self.batch_examples < 0 or self.rate <= 0:
+            raise ValueError("lora needs steps >= 1, rank >= 1, batch_tokens >= 64, batch_examples >= 0 and rate > 0")
 
     def resolved(self, rehearsal: float) -> "LoraSettings":
         """The same settings, with a share of rehearsal where none is set."""
@@ -88,11 +94,16 @@ def _items(encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSetti
             yield queue.pop()
 
 
-def batches(items: Iterator[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of at most so many tokens: ids (B, T) and the mask of what to learn (B, T), padded on the right with 0."""
+def batches(items: Iterator[Encoded], tokens: int, examples: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of at most so many tokens, or of so many examples if that is not 0.
+
+    Yields:
+        ids (B, T) and the mask of what to learn (B, T), padded on the right with 0.
+    """
     group: list[Encoded] = []
     for item in items:
-        if group and max(len(ids) for ids, _ in [*group, item]) * (len(group) + 1) > tokens:
+        full = max(len(ids) for ids, _ in [*group, item]) * (len(group) + 1) > tokens
+        if group and (len(group) == examples if examples else full):
             width = max(len(ids) for ids, _ in group)
             ids_BT = torch.zeros(len(group), width, dtype=torch.long)
             learn_BT = torch.zeros(len(group), width, dtype=torch.bool)
@@ -111,6 +122,7 @@ def train_adapter(
     out: Path,
     manifest: dict[str, Any],
     report: Callable[[int, float], object] | None = None,
+    checkpoint: Callable[[int, Any], object] | None = None,
 ) -> dict[str, Any]:
     """Trains a LoRA adapter from the bare model and writes it with its manifest.
 
@@ -122,6 +134,7 @@ def train_adapter(
         out: folder of the adapter; it appears complete or not at all, and is never overwritten.
         manifest: what the caller knows about it (version, parent, training tasks); written to ``manifest.json`` last.
         report: called with (step, loss) after each step.
+        checkpoint: called with (step, the peft model) after each step; for learning curves.
 
     Returns:
         The manifest as written: with settings, hash of the weights, number of examples, supervised tokens, losses, seconds.
@@ -150,12 +163,12 @@ def train_adapter(
     losses: list[float] = []
     supervised = 0
     encoded = [encode_example(encoder, e) for e in examples]
-    stream = batches(_items(encoded, encoder, settings), settings.batch_tokens)
+    stream = batches(_items(encoded, encoder, settings), settings.batch_tokens, settings.batch_examples)
     for step in range(settings.steps):
         ids, learn = (t.to(device) for t in next(stream))
+        left = max(0.05, 1 - step / settings.steps) if settings.decay else 1.0
         for group in optimiser.param_groups:
-            # Warm-up over ten steps, then linear to a twentieth: a short run should not end at full rate.
-            group["lr"] = settings.rate * min(1.0, (step + 1) / 10) * max(0.05, 1 - step / settings.steps)
+            group["lr"] = settings.rate * min(1.0, (step + 1) / 10) * left  # warm-up over ten steps
         with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
             logits = tuned(input_ids=ids, use_cache=False).logits[:, :-1]
             keep = learn[:, 1:]
@@ -168,6 +181,8 @@ def train_adapter(
         supervised += int(keep.sum())
         if report:
             report(step + 1, losses[-1])
+        if checkpoint:
+            checkpoint(step + 1, tuned)
     half = out.with_name(out.name + ".half")
     shutil.rmtree(half, ignore_errors=True)
     tuned.save_pretrained(half)

@@ -171,9 +171,7 @@ def draw_goal(
     else:
         wanted = rng.sample(lore.properties, 2 if kind == "composed" else 1)
     words = " and ".join(p.adjective if first else p.verb for p in wanted)
-    text = (
-        f"put a {words} {target} in {destination}" if first else f"{words} some {target} and put it in {destination}"
-    )
+    text = f"put a {words} {target} in {destination}" if first else f"{words} some {target} and put it in {destination}"
     ops = (*(Op("apply", p.appliance, p.verb) for p in wanted), PLACE)
     return Goal(kind, text, target, ops, destination, first)
 

@@ -9,11 +9,11 @@ from agent.assemble import PolicySettings, assemble, words
 from agent.conversation import Action, Conversation, Turn
 from agent.loop import draw_seed, task_record
 from agent.policy import ReplayPolicy
-from agent.recall import Recall, RecallSettings
+from agent.recall import History, Recall, Recalled, RecallSettings, query_text
 from agent.runner import Runner, RunSettings, play_all, spec_of
 from envs import get_suite
 from memory import ExperienceMemory, Purpose
-from memory.episode import Actor, Episode, StopReason
+from memory.episode import Actor, Episode, StopReason, TaskRecord
 
 SUITE = get_suite("toy")
 
@@ -107,6 +107,56 @@ def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_pat
         assert episode.memory_position == position
 
 
+class _Shown:
+    """A policy that notes which system turns it was shown, and plays as the expert does."""
+
+    def __init__(self) -> None:
+        self.systems: list[str] = []
+        self.expert = assemble(PolicySettings(kind="expert"), SUITE).policy
+
+    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None) -> list[Action]:
+        self.systems += [c[0].text for c in conversations]
+        return self.expert.act(conversations, seeds)
+
+
+class _Counted:
+    """Retrieval that notes how long the history was each time it was asked."""
+
+    def __init__(self, recall: Recall) -> None:
+        self.recall, self.position, self.dynamic = recall, recall.position, recall.dynamic
+        self.asked: list[int] = []
+
+    def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
+        self.asked.append(len(history))
+        return self.recall(task, history)
+
+
+def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_path: Path) -> None:
+    tasks = SUITE.tasks("train", 12)
+    (task,) = SUITE.tasks("valid", 1)
+    with ExperienceMemory.open(tmp_path / "m", mode="create") as memory:
+        for episode in play_all(runner(), tasks):
+            memory.add(episode)
+        played = {}
+        for query in ("static", "dynamic"):
+            settings = RecallSettings(k=1, query=query)
+            counted = _Counted(Recall(memory, spec_of(SUITE), words, settings, Purpose.EVALUATE))
+            policy = _Shown()
+            (episode,) = play_all(Runner(SUITE, policy, Actor("expert"), recall=counted), [task])
+            assert episode.success
+            assert len(policy.systems) == len(episode.steps)
+            played[query] = (counted.asked, episode, policy.systems)
+        asked, episode, systems = played["static"]
+        assert asked == [0]
+        assert len(set(systems)) == 1
+        asked, episode, systems = played["dynamic"]
+        assert asked == list(range(len(episode.steps)))
+        assert all(len(step.retrieved) == 1 for step in episode.steps)
+        # What the prompt showed at each step is what was recorded as retrieved for it.
+        for step, system in zip(episode.steps, systems, strict=True):
+            assert f"Your task is to: {memory.get(step.retrieved[0].episode).task.goal}." in system
+
+
 def test_what_is_retrieved_does_not_depend_on_how_episodes_were_scheduled(tmp_path: Path) -> None:
     shown = []
     for batch in (16, 3):
@@ -126,3 +176,14 @@ def test_seeds_depend_on_run_task_and_step() -> None:
     seeds = {draw_seed(r, t, s) for r in (0, 1) for t in ("a", "b") for s in (0, 1)}
     assert len(seeds) == 8
     assert draw_seed(0, "a", 0) == draw_seed(0, "a", 0)
+
+
+def test_a_query_holds_the_goal_and_the_latest_steps() -> None:
+    history = [(f"go to shelf {i}", f"You arrive at shelf {i}.") for i in range(6)]
+    assert query_text("put a cup in shelf", ()) == "put a cup in shelf"
+    text = query_text("put a cup in shelf", history)
+    assert text.startswith("put a cup in shelf")
+    assert "go to shelf 5" in text
+    assert "go to shelf 1" not in text
+    with pytest.raises(ValueError, match="'static' or 'dynamic'"):
+        RecallSettings(query="always")

@@ -97,3 +97,27 @@ def test_batches_keep_to_their_tokens_and_lose_nothing() -> None:
 def test_settings_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="lora"):
         LoraSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_batches_of_examples_supervise_the_same_tokens_whatever_the_context(tiny_model: Path, tmp_path: Path) -> None:
+    """So that trainings with and without memory differ in nothing but what the prompt shows."""
+    settings = LoraSettings(steps=3, batch_examples=4, rehearsal=0.5, bf16=False)
+    manifests = []
+    for name, memory in (("with", True), ("without", False)):
+        examples = [Example(corpus.draw(3, i, 0.05, memory).conversation) for i in range(12)]
+        manifests.append(train_adapter(tiny_model, ENCODER, examples, settings, tmp_path / name, {}))
+    assert manifests[0]["supervised_tokens"] == manifests[1]["supervised_tokens"]
+    assert manifests[0]["adapter_sha256"] != manifests[1]["adapter_sha256"]
+    assert [len(ids) for ids, _ in islice(batches(iter([([1] * n, [True] * n) for n in range(1, 9)]), 64, 3), 2)] == [
+        3,
+        3,
+    ]
+
+
+def test_checkpoints_are_called_after_every_step(tiny_model: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    train_adapter(
+        tiny_model, ENCODER, EXAMPLES, LoraSettings(steps=3, rehearsal=0.0), tmp_path / "v1", {},
+        checkpoint=lambda step, model: steps.append(step),
+    )  # fmt: skip
+    assert steps == [1, 2, 3]

@@ -1,0 +1,53 @@
+"""The three conditions of a memory at test time."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent.assemble import words
+from agent.conditions import MEMORIES, cut, under
+from agent.demonstrate import demonstrate
+from agent.loop import task_record
+from agent.prompt import Demonstration
+from agent.recall import Recall, RecallSettings
+from agent.runner import spec_of
+from envs import get_suite
+from memory import ExperienceMemory, Purpose
+
+SUITE = get_suite("household")
+
+
+@pytest.fixture(scope="module")
+def recall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recall]:
+    """Retrieval from two expert episodes of every type."""
+    with ExperienceMemory.open(tmp_path_factory.mktemp("m") / "memory", mode="create") as memory:
+        demonstrate(memory, SUITE, 24)
+        yield Recall(memory, spec_of(SUITE), words, RecallSettings(k=2), Purpose.EVALUATE)
+
+
+def test_other_memory_has_no_episode_of_the_type_under_test_and_is_not_longer(recall: Recall) -> None:
+    other = under("other", recall)
+    assert other is not None
+    for task in SUITE.tasks("valid", 12):
+        record = task_record(task)
+        shown, matching = other(record), recall(record)
+        assert {recall.memory.meta(r.episode).task.type for r in matching.retrieved} == {task.type}
+        assert shown.retrieved
+        assert task.type not in {recall.memory.meta(r.episode).task.type for r in shown.retrieved}
+        assert len(shown.retrieved) == len(shown.demonstrations)
+        assert sum(words(d.text) for d in shown.demonstrations) <= sum(words(d.text) for d in matching.demonstrations)
+
+
+def test_empty_memory_is_no_memory_and_unknown_ones_are_refused(recall: Recall) -> None:
+    assert [under(name, recall) is None for name in MEMORIES] == [False, False, True]
+    with pytest.raises(ValueError, match="matching, other, empty"):
+        under("wrong", recall)
+
+
+def test_the_last_demonstration_loses_its_last_steps(recall: Recall) -> None:
+    demos = [Demonstration(f"goal {i}", True, (("a", "b"),) * 5, str(i)) for i in range(3)]
+    length = words(demos[0].text)
+    assert cut(demos, 3 * length, recall) == tuple(demos)
+    shorter = cut(demos, 2 * length - 1, recall)
+    assert [len(d.steps) for d in shorter] == [5, 4]
+    assert cut(demos, 3, recall) == ()
