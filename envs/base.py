@@ -86,7 +86,8 @@ class Suite(Protocol):
     types: tuple[str, ...]
     """Task types, in the order in which reports list them."""
     groups: Mapping[str, tuple[str, ...]]
-    """Named sets of types, for example ``easy`` and ``hard``."""
+    """Named sets of types, for example ``easy`` and ``hard``. A group may name types outside `types`: those are listed only
+    when asked for by name (a sealed test set)."""
     templates: tuple[ActionTemplate, ...]
     """The action forms listed once in the prompt."""
     instructions: str
@@ -95,7 +96,7 @@ class Suite(Protocol):
     """Default step limit of an episode."""
 
     def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
-        """`count` tasks of a split, spread evenly over `types` (all when empty), the same for the same arguments.
+        """`count` tasks of a split, spread evenly over `types` (the suite's own `types` when empty), the same for the same arguments.
 
         `start` skips that many tasks *per type*, so that disjoint lists can be cut from one split.
         """

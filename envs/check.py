@@ -110,11 +110,21 @@ def _check_description(suite: Suite) -> None:
         _need(isinstance(value, str) and value, f"{name} must be a non-empty string, not {value!r}")
     _need(suite.types and len(set(suite.types)) == len(suite.types), "types must name each task type once")
     for group, types in suite.groups.items():
-        _need(set(types) <= set(suite.types), f"group {group!r} names types that the suite lacks: {types}")
+        for task_type in types:
+            _need(_lists(suite, task_type), f"group {group!r} names a type that the suite lacks: {task_type!r}")
     _need(suite.templates, "templates must list the forms of actions, which are shown in the prompt")
     for template in suite.templates:
         _need(template.kind in _KINDS, f"template {template.text!r} has kind {template.kind!r}: use one of {_KINDS}")
     _need(isinstance(suite.max_steps, int) and suite.max_steps > 0, "max_steps must be a positive number")
+
+
+def _lists(suite: Suite, task_type: str) -> bool:
+    """Whether a suite has a type: among its `types`, or listed when asked for by name."""
+    if task_type in suite.types:
+        return True
+    with suppress(ValueError):
+        return {task.type for task in suite.tasks("train", 1, (task_type,))} == {task_type}
+    return False
 
 
 def _check_listing(suite: Suite, count: int) -> None:

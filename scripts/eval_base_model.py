@@ -25,6 +25,7 @@ from agent.report import LiveProgress, console, results_table
 from agent.rundir import RunDirectory, measure, versions
 from agent.runner import Runner, RunSettings, spec_of
 from envs import Suite, Task, get_suite
+from envs.base import types_of
 from memory import ExperienceMemory, Purpose
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -76,7 +77,7 @@ def main() -> None:
     if args.commit and (args.model, args.split, args.types) != ("bundled", "test", ""):
         parser.error("--commit is for the bundled model, the test split and all types")
     suite = get_suite("household")
-    types = [t for t in args.types.split(",") if t] or list(suite.types)
+    types = list(types_of(suite, [t for t in args.types.split(",") if t])) or list(suite.types)
     tasks: list[Task] = suite.tasks(args.split, args.per_type * len(types), types)
     made = assemble(PolicySettings(model=args.model), suite, args.batch)
     settings = {"split": args.split, "per_type": args.per_type, "types": types, "actor": made.actor, "k": K}

@@ -2,8 +2,9 @@
 
 The order of search is the listed order of places, backwards: the last one listed first, which is kinds of places
 backwards through the alphabet and, within a kind, ascending numbers ("drawer 1", "drawer 2", ...). Closed places are
-opened. The object is taken as soon as it is seen, treated at the first appliance of the kind that its goal asks for,
-and put into the first place of the kind that its goal names.
+opened. The object is taken as soon as it is seen, treated at the first appliance of each kind that its goal asks for,
+in the goal's order, and put into the first place of the kind that its goal names. Where that does not win, it looks for
+another object of the kind and does the same with that.
 """
 
 import re
@@ -17,9 +18,16 @@ _PLACES = re.compile(r"you see (.*?)\.\s*(?:\n|$)", re.DOTALL)
 _GOAL = re.compile(r"Your task is to: (.*?)\.?\s*$", re.DOTALL)
 _APPLIANCES = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
 _ADJECTIVES = {"clean": "clean", "hot": "heat", "cool": "cool"}
+_ADJECTIVE, _VERB = "|".join(_ADJECTIVES), "|".join(_APPLIANCES)
 _FORMS = (
-    (re.compile(r"put (?:a|some) (clean|hot|cool) (\w+) (?:in|on) (\w+)"), ("adjective", "target", "destination")),
-    (re.compile(r"(clean|heat|cool) some (\w+) and put it in (\w+)"), ("verb", "target", "destination")),
+    (
+        re.compile(rf"put (?:a|some|two) ((?:{_ADJECTIVE})(?: and (?:{_ADJECTIVE}))*) (\w+) (?:in|on) (\w+)"),
+        ("treatments", "target", "destination"),
+    ),
+    (
+        re.compile(rf"((?:{_VERB})(?: and (?:{_VERB}))*) (?:some|two) (\w+) and put (?:it|them) in (\w+)"),
+        ("treatments", "target", "destination"),
+    ),
     (re.compile(r"put two (\w+) (?:in|on) (\w+)"), ("target", "destination")),
     (re.compile(r"find two (\w+) and put them in (\w+)"), ("target", "destination")),
     (re.compile(r"put (?:a|some) (\w+) (?:in|on) (\w+)"), ("target", "destination")),
@@ -34,8 +42,8 @@ class Goal:
 
     target: str
     destination: str = ""
-    verb: str = ""
-    """``clean``, ``heat`` or ``cool``; empty when the object is to be left as it is."""
+    verbs: tuple[str, ...] = ()
+    """``clean``, ``heat`` or ``cool``, or several in their order; empty when the object is to be left as it is."""
     lamp: str = ""
 
 
@@ -49,8 +57,8 @@ def parse_goal(text: str) -> Goal:
         match = pattern.fullmatch(text.strip())
         if match:
             parts = dict(zip(names, match.groups(), strict=True))
-            adjective = parts.pop("adjective", "")
-            return Goal(**parts) if not adjective else Goal(**parts, verb=_ADJECTIVES[adjective])
+            words = parts.pop("treatments", "").split(" and ")
+            return Goal(**parts, verbs=tuple(_ADJECTIVES.get(word, word) for word in words if word))
     raise ValueError(f"the household expert does not understand the goal {text!r}: it reads ALFWorld's templates only")
 
 
@@ -66,7 +74,7 @@ class HouseholdExpert:
         self._seen: dict[str, str] = {}  # instance of the target or the lamp -> where, in the order of sighting
         self._held = ""
         self._placed: set[str] = set()
-        self._treated = False
+        self._treated: set[str] = set()  # verbs that were done to what is held
         self._number = 1  # of the destination
         self._last = ""
 
@@ -106,9 +114,9 @@ class HouseholdExpert:
         elif verb == "move":
             self._held = ""
             self._placed.add(thing)
-            self._treated = False
+            self._treated.clear()
         elif verb in _APPLIANCES:
-            self._treated = True
+            self._treated.add(verb)
 
     def _see(self, place: str, things: list[str]) -> None:
         assert self._goal is not None
@@ -134,9 +142,9 @@ class HouseholdExpert:
             return self._find(self._goal.target, "take {thing} from {place}")
         if self._goal.lamp:
             return self._find(self._goal.lamp, "use {thing}")
-        if self._goal.verb and not self._treated:
-            appliance = f"{_APPLIANCES[self._goal.verb]} 1"
-            return self._at(appliance) or f"{self._goal.verb} {self._held} with {appliance}"
+        if missing := [verb for verb in self._goal.verbs if verb not in self._treated]:
+            appliance = f"{_APPLIANCES[missing[0]]} 1"
+            return self._at(appliance) or f"{missing[0]} {self._held} with {appliance}"
         destination = f"{self._goal.destination} {self._number}"
         if self._at(destination):
             return self._at(destination)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from envs.household import assets
-from envs.household.rooms import ROOMS, TASK_TYPES
+from envs.household import assets, goals
+from envs.household.rooms import ALL_TYPES, ROOMS
 
 VERSION = "1"
 """Bump when the same seed would give another game, so that old episodes are not taken for new ones."""
@@ -34,12 +34,6 @@ _WITHOUT_POSE = {
 }
 _LAMPS = ("DeskLamp", "FloorLamp")
 _LAMP_STANDS = frozenset({"Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable", "Shelf"})
-# Task type -> (what the object must allow, the appliance that does it).
-TREATMENTS = {
-    "pick_clean_then_place_in_recep": ("Cleanable", "SinkBasin"),
-    "pick_heat_then_place_in_recep": ("Heatable", "Microwave"),
-    "pick_cool_then_place_in_recep": ("Coolable", "Fridge"),
-}
 # Kinds that the domain itself mentions, so that every problem has to declare them.
 _NAMED_RECEPTACLES = ("SinkBasin", "Microwave", "Fridge")
 _NAMED_OBJECTS = ("Knife", "ButterKnife")
@@ -106,13 +100,13 @@ def generate(task_type: str, seed: int, split: str) -> World:
         ValueError: unknown type or split.
         RuntimeError: no room of the split allows such a game (does not happen with the rooms as shipped).
     """
-    if task_type not in TASK_TYPES:
-        raise ValueError(f"household has no task type {task_type!r}; it has {', '.join(TASK_TYPES)}")
+    if task_type not in ALL_TYPES:
+        raise ValueError(f"household has no task type {task_type!r}; it has {', '.join(ALL_TYPES)}")
     if split not in ROOMS:
         raise ValueError(f"household has no split {split!r}; it has {', '.join(ROOMS)}")
     # A string seeds through SHA-512: the same everywhere, and games of different types share no numbers.
     rng = random.Random(f"household/{VERSION}/{split}/{task_type}/{seed}")
-    rooms = [n for kind in sorted(assets.room_kinds()[task_type]) for n in ROOMS[split].get(kind, ())]
+    rooms = [n for kind in sorted(goals.room_kinds(task_type)) for n in ROOMS[split].get(kind, ())]
     for _ in range(_ATTEMPTS):
         world = _draw(task_type, rng, rng.choice(rooms))
         if world is not None:
@@ -171,10 +165,11 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
         for kind in kinds_in_room
         if kind not in receptacle_kinds and any(kind in assets.holds()[r] for r in receptacle_kinds)
     )
-    affordance, appliance = TREATMENTS.get(task_type, ("", ""))
-    if appliance and appliance not in receptacle_kinds:
+    treatments = goals.treatments(task_type)
+    appliances = {treatment.appliance for treatment in treatments}
+    if not appliances <= set(receptacle_kinds):
         return None
-    targets = [k for k in object_kinds if not affordance or k in assets.affordances()[affordance]]
+    targets = [k for k in object_kinds if all(k in assets.affordances()[t.affordance] for t in treatments)]
     lamp = ""
     if task_type == "look_at_obj_in_light":
         lamps = [kind for kind in _LAMPS if kind in kinds_in_room]
@@ -183,7 +178,7 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
         lamp = rng.choice(lamps)
         choices = [(target, "") for target in targets]
     else:
-        choices = [(t, r) for t in targets for r in receptacle_kinds if t in assets.holds()[r] and r != appliance]
+        choices = [(t, r) for t in targets for r in receptacle_kinds if t in assets.holds()[r] and r not in appliances]
     if not choices:
         return None
     target, destination = rng.choice(choices)
@@ -198,9 +193,8 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
         things.append(Thing(f"{kind}|{_position(rng)}", kind, instance.id))
         return True
 
-    needed = 2 if task_type == "pick_two_obj_and_place" else 1
     elsewhere = [r for r in receptacle_kinds if target in assets.holds()[r] and r != destination]
-    for _ in range(needed + rng.randint(0, 1)):
+    for _ in range(goals.objects_needed(task_type) + rng.randint(0, 1)):
         if not place(target, elsewhere):
             return None
     if lamp and not place(lamp, [r for r in receptacle_kinds if r in _LAMP_STANDS]):
@@ -212,7 +206,7 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
             if len(things) < _MAX_OBJECTS:
                 place(kind, [r for r in receptacle_kinds if kind in assets.holds()[r]])
     start = f"loc|{rng.randint(-40, -21)}|{rng.randint(-40, -21)}|{rng.randint(0, 3)}|30"
-    wording = rng.choice(assets.goal(task_type)[1])
+    wording = rng.choice(goals.goal(task_type)[1])
     return World(
         task_type=task_type,
         room=room,
@@ -260,7 +254,7 @@ def problem_text(world: World) -> str:
     lines += [f"(isReceptacleObject {name})" for name, t in things if t.kind in assets.movable_receptacles()]
     for affordance in sorted(affordances):
         lines += [f"({affordance.lower()} {name})" for name, t in things if t.kind in affordances[affordance]]
-    goal = assets.goal(world.task_type)[0].format(obj=world.target, recep=world.destination, toggle=world.lamp)
+    goal = goals.goal(world.task_type)[0].format(obj=world.target, recep=world.destination, toggle=world.lamp)
     return "\n".join([*lines, ")", goal.replace("#", "-")])
 
 

@@ -1,4 +1,4 @@
-"""Which rooms and which seeds belong to which split, and which task types are easy or hard. Data, not code.
+"""Which rooms and which seeds belong to which split, and which task types are easy, hard or composed. Data, not code.
 
 Of each kind of 30 rooms, 18 are for training, 6 for validation and 6 for testing. The rooms of a kind were sorted by
 their number of receptacles and dealt out in turn, so that the three splits have rooms of the same sizes.
@@ -35,6 +35,13 @@ SEEDS: Mapping[str, range] = {
 }
 """Split -> seeds of its games."""
 
+COMPOSED_SEEDS: Mapping[str, range] = {
+    "train": range(300_000_000, 400_000_000),
+    "valid": range(400_000_000, 500_000_000),
+    "test": range(500_000_000, 600_000_000),
+}
+"""Split -> seeds of its games of composed types: a range of their own, since sharing the first would renumber it."""
+
 TASK_TYPES = (
     "pick_and_place_simple",
     "look_at_obj_in_light",
@@ -45,8 +52,21 @@ TASK_TYPES = (
 )
 """ALFWorld's own names, in the order in which reports list them."""
 
-GROUPS: Mapping[str, tuple[str, ...]] = {"easy": TASK_TYPES[:3], "hard": TASK_TYPES[3:]}
-"""Easy types are trained on; hard ones are only ever met at test time (Ferraz et al., arXiv:2603.18272)."""
+COMPOSED_TYPES = ("pick_heat_two_obj_and_place", "pick_clean_then_cool_and_place")
+"""Put together from two types each (`envs.household.goals`). Sealed: no list holds them unless they are asked for by
+name, so that nothing is ever tuned on them."""
+
+ALL_TYPES = TASK_TYPES + COMPOSED_TYPES
+
+GROUPS: Mapping[str, tuple[str, ...]] = {"easy": TASK_TYPES[:3], "hard": TASK_TYPES[3:], "composed": COMPOSED_TYPES}
+"""Easy types are trained on; hard ones are only ever met at test time (Ferraz et al., arXiv:2603.18272), and composed
+ones only once what is tested is final."""
+
+
+def seeds_of(split: str, task_type: str) -> range:
+    """Seeds of a type's games in a split, in the order of the games; no two (split, type) share one."""
+    types, seeds = (COMPOSED_TYPES, COMPOSED_SEEDS) if task_type in COMPOSED_TYPES else (TASK_TYPES, SEEDS)
+    return seeds[split][types.index(task_type) :: len(types)]
 
 
 def task_seed(split: str, task_type: str, index: int) -> int:
@@ -55,7 +75,7 @@ def task_seed(split: str, task_type: str, index: int) -> int:
     Raises:
         ValueError: `index` is negative or lies beyond the split's seeds.
     """
-    offset = index * len(TASK_TYPES) + TASK_TYPES.index(task_type)
-    if not 0 <= offset < len(SEEDS[split]):
-        raise ValueError(f"game {index} of {task_type!r} is outside the seeds of split {split!r} ({SEEDS[split]})")
-    return SEEDS[split][offset]
+    seeds = seeds_of(split, task_type)
+    if not 0 <= index < len(seeds):
+        raise ValueError(f"game {index} of {task_type!r} is outside the seeds of split {split!r} ({seeds})")
+    return seeds[index]

@@ -7,16 +7,10 @@ two). It knows no `look`, `examine`, `inventory`, `close` or `slice`, and is not
 
 from collections.abc import Callable
 
-from envs.household import assets
+from envs.household import assets, goals
 from envs.household.engine import REFUSED
 from envs.household.expert import HouseholdExpert
-from envs.household.generator import TREATMENTS, World, display_names, is_openable, mangle
-
-_VERBS = {
-    "clean": "pick_clean_then_place_in_recep",
-    "heat": "pick_heat_then_place_in_recep",
-    "cool": "pick_cool_then_place_in_recep",
-}
+from envs.household.generator import World, display_names, is_openable, mangle
 
 
 class Simulation:
@@ -59,7 +53,7 @@ class Simulation:
             ("move", 6): self._move,
         }
         handler = handlers.get((words[0], len(words)))
-        if handler is None and words[0] in _VERBS and len(words) == 6:
+        if handler is None and words[0] in goals.BY_VERB and len(words) == 6:
             return self._treat(words[0], " ".join(words[1:3]), " ".join(words[4:6]))
         return REFUSED if handler is None else handler(" ".join(words[1:3]), " ".join(words[-2:]))
 
@@ -72,16 +66,16 @@ class Simulation:
                 for name, t in self._things.items()
             )
             return lit and bool(self._held) and self._things[self._held].kind == world.target
-        state = next((verb for verb, task_type in _VERBS.items() if task_type == world.task_type), None)
+        states = {treatment.verb for treatment in goals.treatments(world.task_type)}
         at: list[str] = [
             self._where[name]
             for name, t in self._things.items()
             if t.kind == world.target
             and self._where[name]
             and self._places[self._where[name]].kind == world.destination
-            and (state is None or state in self._states[name])
+            and states <= self._states[name]
         ]
-        needed = 2 if world.task_type == "pick_two_obj_and_place" else 1
+        needed = goals.objects_needed(world.task_type)
         return any(at.count(place) >= needed for place in at)
 
     def _contents(self, place: str) -> str:
@@ -95,7 +89,7 @@ class Simulation:
         return place == self._here and (place in self._open or not is_openable(self._places[place].kind))
 
     def _go(self, place: str) -> str:
-        if place not in self._places:
+        if place not in self._places or place == self._here:
             return REFUSED
         self._here = place
         return f"You arrive at {place}. {self._contents(place)}"
@@ -124,10 +118,10 @@ class Simulation:
         return f"You move the {thing} to the {place}."
 
     def _treat(self, verb: str, thing: str, place: str) -> str:
-        affordance, appliance = TREATMENTS[_VERBS[verb]]
-        if thing != self._held or not thing or place != self._here or self._places[place].kind != appliance:
+        treatment = goals.BY_VERB[verb]
+        if thing != self._held or not thing or place != self._here or self._places[place].kind != treatment.appliance:
             return REFUSED
-        if self._things[thing].kind not in assets.affordances()[affordance]:
+        if self._things[thing].kind not in assets.affordances()[treatment.affordance]:
             return REFUSED
         self._states[thing] -= {"heat", "cool"} if verb != "clean" else set()
         self._states[thing].add(verb)

@@ -1,4 +1,4 @@
-"""The suite `household`: ALFWorld's six task types in 120 real rooms."""
+"""The suite `household`: ALFWorld's six task types in 120 real rooms, and composed ones for who asks for them."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from envs.base import SPLITS, ActionTemplate, Task
 from envs.household.env import HouseholdEnv
 from envs.household.expert import HouseholdExpert
-from envs.household.rooms import GROUPS, TASK_TYPES
+from envs.household.rooms import ALL_TYPES, GROUPS, TASK_TYPES
 from envs.household.tasks import MAX_STEPS, SUITE, VERSION, listing
 
 
@@ -16,6 +16,7 @@ class HouseholdSuite:
     name: str = SUITE
     version: str = VERSION
     types: tuple[str, ...] = TASK_TYPES
+    """The types of default lists; those of the group ``composed`` are listed only by name."""
     groups: Mapping[str, tuple[str, ...]] = GROUPS
     # The bundled model was pretrained on these forms, in this order, under these instructions: changing a byte of them
     # changes its prompt (tests/training/test_corpus.py compares).
@@ -64,12 +65,12 @@ class HouseholdSuite:
         return HouseholdExpert()
 
     def _checked(self, split: str, types: Sequence[str]) -> tuple[str, ...]:
-        """The types asked for, all of them when none is; raises `ValueError` on what the suite does not have."""
+        """The types asked for, `types` when none is; raises `ValueError` on what the suite does not have."""
         if split not in SPLITS:
             raise ValueError(f"suite 'household' has no split {split!r}: use one of {', '.join(SPLITS)}")
         for name in types:
-            if name not in self.types:
-                close = difflib.get_close_matches(name, self.types, 1)
+            if name not in ALL_TYPES:
+                close = difflib.get_close_matches(name, ALL_TYPES, 1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"suite 'household' has no task type {name!r}.{hint} It has {', '.join(self.types)}")
+                raise ValueError(f"suite 'household' has no task type {name!r}.{hint} It has {', '.join(ALL_TYPES)}")
         return tuple(dict.fromkeys(types)) or self.types

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from envs.base import SPLITS, Task
 from envs.household import generator
-from envs.household.rooms import SEEDS, TASK_TYPES, task_seed
+from envs.household.rooms import ALL_TYPES, seeds_of, task_seed
 from envs.household.simulate import steps_to_solve
 
 SUITE = "household"
@@ -77,7 +77,7 @@ def attempt(split: str, task_type: str, index: int) -> Task | None:
     return task_of(world, split, seed) if steps_to_solve(world, MAX_STEPS) is not None else None
 
 
-@lru_cache(maxsize=len(SPLITS) * len(TASK_TYPES))
+@lru_cache(maxsize=len(SPLITS) * len(ALL_TYPES))
 def listing(split: str, task_type: str) -> TaskList:
     """The list of a split and type, shared by everyone in this process."""
     return TaskList(split, task_type)
@@ -85,7 +85,7 @@ def listing(split: str, task_type: str) -> TaskList:
 
 def solvable_from(split: str, task_type: str, index: int) -> Iterator[Task]:
     """Solvable games from a number on."""
-    for number in range(index, len(SEEDS[split]) // len(TASK_TYPES)):
+    for number in range(index, len(seeds_of(split, task_type))):
         task = attempt(split, task_type, number)
         if task is not None:
             yield task
