@@ -82,6 +82,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_settings(train)
     train.set_defaults(act=_train)
 
+    study = commands.add_parser(
+        "study", help="the paper's experiment: trainings x memories, paired and with intervals; resumable"
+    )
+    study.add_argument("--out", type=Path, required=True, help="run directory; the same command goes on with it")
+    study.add_argument("--sealed", action="store_true", help="also the sealed tier of composed goals: once, at the end")
+    study.add_argument("--curves", action="store_true", help="also the learning curves, on valid rooms")
+    study.add_argument("--publish", type=Path, help="folder that gets the results, the records and the adapters")
+    _add_settings(study)
+    study.set_defaults(act=_study)
+
     memory = commands.add_parser("memory", help="look into a memory")
     views = memory.add_subparsers(dest="view", required=True, metavar="what")
     stats = views.add_parser("stats", help="what it holds, and what was found damaged")
@@ -284,6 +294,23 @@ def _train(args: argparse.Namespace) -> None:
         f"{args.out}: {manifest['examples']} examples, loss {manifest['loss_first']} → {manifest['loss_last']}, "
         f"{manifest['seconds']} s"
     )
+
+
+def _study(args: argparse.Namespace) -> None:
+    from agent.report import LiveProgress, console
+    from agent.settings import load
+    from training.curve import curves
+    from training.study import Study, StudySettings
+    from training.study_results import markdown, publish
+
+    with LiveProgress() as live:
+        study = Study(args.out, load(StudySettings, args.config, args.set), live.announce)
+        records = study.run(args.sealed)
+        rows = curves(study) if args.curves else []
+    console().print(markdown(records))
+    if args.publish:
+        publish(args.publish, study, records, rows)
+        console().print(f"written to {args.publish}")
 
 
 def _memory_stats(args: argparse.Namespace) -> None:

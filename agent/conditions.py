@@ -23,7 +23,9 @@ def under(memory: str, recall: Recall) -> Recaller | None:
     """
     if memory not in MEMORIES:
         raise ValueError(f"unknown memory condition {memory!r}: use one of {', '.join(MEMORIES)}")
-    return {"matching": recall, "other": OtherTypes(recall), "empty": None}[memory]
+    if memory == "empty":
+        return None
+    return OtherTypes(recall) if memory == "other" else recall
 
 
 class OtherTypes:

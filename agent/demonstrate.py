@@ -13,8 +13,9 @@ def demonstrate(
     count: int,
     settings: RunSettings | None = None,
     announce: Announce = silent,
+    start: int = 0,
 ) -> None:
-    """Adds the expert's episodes at the first `count` train tasks, spread over all types; what is there is not played again.
+    """Adds the expert's episodes at `count` train tasks, spread over all types; what is there is not played again.
 
     Args:
         memory: open for writing.
@@ -22,11 +23,12 @@ def demonstrate(
         count: demonstrations that the memory is to hold.
         settings: how they are played; the step limit is always the suite's, within which the expert solves what is listed.
         announce: told about progress.
+        start: train tasks per type to skip, so that several memories share none.
     """
     plain = settings or RunSettings()
     run = RunSettings(batch=plain.batch, workers=plain.workers, timeout=plain.timeout, seed=plain.seed)
     have = {e.task.identity for e in memory.entries() if e.policy == "expert" and e.success}
-    missing = [task for task in suite.tasks("train", count) if task.identity not in have]
+    missing = [task for task in suite.tasks("train", count, start=start) if task.identity not in have]
     announce("demonstrations", len(missing))
     expert = assemble(PolicySettings(kind="expert"), suite)
     for episode in Runner(suite, expert.policy, expert.actor, run).run(missing):

@@ -150,6 +150,11 @@ class LocalPolicy:
             return self.base_sha256
         return hashlib.sha256(f"{self.base_sha256}\n{self._adapter[1]}\n".encode()).hexdigest()
 
+    @property
+    def model(self) -> Any:
+        """The model as it is now, adapter included; for measuring, not for changing."""
+        return self._model
+
     def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
         """Acts with another LoRA adapter from now on, or with none.
 

@@ -69,9 +69,11 @@ class LiveProgress:
         self._bar.stop()
 
     def announce(self, event: str, detail: Any) -> None:
-        """Events: phase (text), tasks or demonstrations (count), episode, step (number, of, loss)."""
+        """Events: phase (text), job (text), tasks or demonstrations (count), episode, step (number, of, loss)."""
         if event == "phase":
             self._title = str(detail)
+        elif event == "job":
+            self._bar.console.print(str(detail), markup=False, highlight=False)
         elif event in ("tasks", "demonstrations"):
             if event == "demonstrations":
                 self._title = "expert demonstrations"

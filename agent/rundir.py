@@ -18,7 +18,7 @@ from memory.episode import Episode, StopReason
 
 Announce = Callable[[str, Any], None]
 """Told what happens: (event, detail). Events: phase (text), demonstrations and tasks (how many), episode, step (number, of,
-loss), round."""
+loss), round, job (a line about work that another process has finished)."""
 
 
 def silent(event: str, detail: Any) -> None:

@@ -1,17 +1,21 @@
 """Recomputes committed results from the committed per-episode records, and replays a sample from the committed weights.
 
-    python scripts/check_results.py               # recompute docs/results/base-model.json; seconds
-    python scripts/check_results.py --rerun 40    # also play 40 recorded episodes again; minutes
+    python scripts/check_results.py               # recompute docs/results/*.json; seconds
+    python scripts/check_results.py --rerun 40    # also play 40 recorded episodes of each again; minutes
 
 The replay fills a memory with the same demonstrations anew (the expert is deterministic), retrieves, plays, and compares
-retrieved tasks, actions and outcome one by one.
+retrieved tasks, actions and outcome one by one. Of a study it replays what read the expert's memory: the agent's own would have
+to be lived again.
 """
 
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +23,27 @@ from eval_base_model import RESULTS, recallers, rows_of
 
 from agent.assemble import BUNDLED, PolicySettings, assemble
 from agent.demonstrate import demonstrate
-from agent.records import REPLAYED, read, record
+from agent.records import REPLAYED, Record, read, record
 from agent.report import LiveProgress
 from agent.runner import Runner, RunSettings, play_all
+from agent.settings import build
 from agent.weights import hash_weights
 from envs import get_suite
 from memory import ExperienceMemory
+from training.arms import Cell
+from training.study import StudySettings, fill_memory, replay_cell, tasks_for
+from training.study_results import disagreements as study_disagreements
+
+Loaded = tuple[dict[str, Any], list[Record]]
 
 
-def load() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The committed summary and its records."""
-    summary = json.loads((RESULTS / "base-model.json").read_text())
-    return summary, read(RESULTS / "base-model-episodes.jsonl.gz")
+def load(name: str = "base-model") -> Loaded:
+    """A committed summary and its records."""
+    return json.loads((RESULTS / f"{name}.json").read_text()), read(RESULTS / f"{name}-episodes.jsonl.gz")
 
 
-def disagreements(summary: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
-    """What in the summary does not follow from the records or the shipped weights; empty when all does."""
+def disagreements(summary: dict[str, Any], records: list[Record]) -> list[str]:
+    """What in the base model's summary does not follow from the records or the shipped weights; empty when all does."""
     found = []
     shipped = hash_weights(BUNDLED)
     if summary["weights_sha256"] != shipped:
@@ -56,8 +65,19 @@ def disagreements(summary: dict[str, Any], records: list[dict[str, Any]]) -> lis
     return found
 
 
-def replay(summary: dict[str, Any], records: list[dict[str, Any]], count: int, seed: int) -> list[str]:
-    """Plays a sample again; returns what came out differently."""
+def differences(now: Record, before: Record) -> list[str]:
+    """What came out differently when an episode was played again."""
+    now = json.loads(json.dumps(now))
+    return [
+        f"{before.get('condition', before['memory'])}, task {before['task']}: {key} differ: {now[key]} now, "
+        f"{before[key]} committed"
+        for key in REPLAYED
+        if now[key] != before[key]
+    ]
+
+
+def replay(summary: dict[str, Any], records: list[Record], count: int, seed: int) -> list[str]:
+    """Plays a sample of the base model's episodes again; returns what came out differently."""
     suite = get_suite("household")
     sample = random.Random(seed).sample(records, min(count, len(records)))
     per_type = max(sum(r["task_type"] == t and r["memory"] == "empty" for r in records) for t in suite.types)
@@ -74,31 +94,67 @@ def replay(summary: dict[str, Any], records: list[dict[str, Any]], count: int, s
             wanted = {r["task"]: r for r in sample if r["memory"] == name}
             runner = Runner(suite, made.policy, made.actor, RunSettings(), recall)
             for episode in play_all(runner, [tasks[identity] for identity in wanted]):
-                before = wanted[episode.task.identity]
-                now = json.loads(json.dumps(record(episode, {}, memory, recall, made.count)))
-                for key in REPLAYED:
-                    if now[key] != before[key]:
-                        found.append(
-                            f"{name} memory, task {before['task']}: {key} differ: {now[key]} now, {before[key]} committed"
-                        )
+                found += differences(record(episode, {}, memory, recall, made.count), wanted[episode.task.identity])
+    return found
+
+
+def replay_study(name: str, summary: dict[str, Any], records: list[Record], count: int, seed: int) -> list[str]:
+    """Plays a sample of a study's episodes again, with the committed adapters; returns what came out differently."""
+    settings = build(StudySettings, summary["settings"])
+    settings = replace(settings, control=str(RESULTS / name / "control") if settings.control else "")
+    suite = get_suite(settings.suite)
+    again = [r for r in records if r["source"] == "expert"]
+    sample = random.Random(seed).sample(again, min(count, len(again)))
+    cells: dict[Cell, dict[str, Record]] = {}
+    for r in sample:
+        cell = Cell(**{f.name: r[f.name] for f in fields(Cell)})
+        cells.setdefault(cell, {})[r["task"]] = r
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        shutil.copytree(RESULTS / name / "adapters", path / "adapters")
+        for number in sorted({cell.seed for cell in cells}):
+            fill_memory(path, settings, number)
+        for cell, wanted in cells.items():
+            tasks = [t for t in tasks_for(settings, suite, cell.seed, cell.sealed) if t.identity in wanted]
+            for now in replay_cell(path, settings, cell, tasks):
+                found += differences(now, wanted[now["task"]])
     return found
 
 
 def main() -> int:
     """Checks, and says what disagrees."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rerun", type=int, default=0, metavar="N", help="play N recorded episodes again")
+    parser.add_argument("--rerun", type=int, default=0, metavar="N", help="play N recorded episodes of each again")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     args = parser.parse_args()
-    summary, records = load()
-    found = disagreements(summary, records)
-    print(f"{len(records)} records, {len(summary['rows'])} rows recomputed: {'agree' if not found else 'DISAGREE'}")
-    if args.rerun:
-        again = replay(summary, records, args.rerun, args.seed)
-        print(f"{min(args.rerun, len(records))} episodes replayed: {'agree' if not again else 'DISAGREE'}")
-        found += again
+    found: list[str] = []
+
+    def check(name: str, loaded: Loaded, wrong: Iterable[str], play: Callable[[], list[str]]) -> None:
+        summary, records = loaded
+        mine = list(wrong)
+        print(f"{name}: {len(records)} records, {len(summary['rows'])} rows recomputed: {_verdict(mine)}")
+        if args.rerun:
+            again = play()
+            print(f"{name}: {min(args.rerun, len(records))} episodes replayed: {_verdict(again)}")
+            mine += again
+        found.extend(mine)
+
+    base = load()
+    check("base-model", base, disagreements(*base), lambda: replay(*base, args.rerun, args.seed))
+    for file in sorted(RESULTS.glob("study-*.json")):
+        study = load(file.stem)
+        wrong = study_disagreements(*study, hash_weights(BUNDLED))
+        check(
+            file.stem, study, wrong,
+            lambda name=file.stem, study=study: replay_study(name, *study, args.rerun, args.seed),
+        )  # fmt: skip
     print("\n".join(found))
     return 1 if found else 0
+
+
+def _verdict(found: list[str]) -> str:
+    return "DISAGREE" if found else "agree"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from agent.local import quiet
 from agent.weights import find_model, hash_weights
 from training import corpus
 from training.examples import Example
+from training.reading import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,6 @@ class LoraSettings:
     def resolved(self, rehearsal: float) -> "LoraSettings":
         """The same settings, with a share of rehearsal where none is set."""
         return self if self.rehearsal is not None else replace(self, rehearsal=rehearsal)
-
-
-Encoded = tuple[list[int], list[bool]]
 
 
 def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from agent.conversation import Conversation
 from training import corpus
+from training.reading import Encoded, forced
 from training.tokenizer import ASSISTANT, END, PAD, build_tokenizer
 
 POOL = 64  # samples that are sorted by length together; also the unit of resuming
@@ -55,9 +56,6 @@ class PretrainSettings:
     """False trains the control: the same episodes, never a memory block."""
     seed: int = 1
     threads: int = 2
-
-
-Encoded = tuple[list[int], list[bool]]
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample]) -> list[Encoded]:
@@ -181,21 +179,16 @@ def _action_kinds(sample: corpus.Sample) -> list[str]:
     return kinds
 
 
-@torch.no_grad()
 def action_accuracy(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample]
 ) -> dict[str, float]:
     """Teacher-forced exact match of whole actions, by kind of action. Seconds, and it says what to teach next."""
     hits: dict[str, list[bool]] = defaultdict(list)
-    for sample, (ids, mask) in zip(samples, encode(tokenizer, samples), strict=True):
+    for sample, encoded in zip(samples, encode(tokenizer, samples), strict=True):
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].argmax(-1).tolist()
-        starts = [i for i in range(1, len(ids)) if mask[i] and not mask[i - 1]]
-        for kind, start in zip(_action_kinds(sample), starts, strict=True):
-            stop = start
-            while stop < len(ids) and mask[stop]:
-                stop += 1
-            hits[kind].append(all(predicted[i - 1] == ids[i] for i in range(start, stop)))
+            actions = forced(model, encoded)
+        for kind, action in zip(_action_kinds(sample), actions, strict=True):
+            hits[kind].append(action.matched)
     return {kind: round(sum(h) / len(h), 2) for kind, h in hits.items()}
 
 

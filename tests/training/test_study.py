@@ -1,0 +1,157 @@
+"""The study: its cells, a small run on the toy suite, and the recomputation of its tables."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.recall import RecallSettings
+from agent.records import Record, read
+from agent.runner import RunSettings
+from envs import get_suite
+from memory import ExperienceMemory
+from training.arms import TRAININGS, Cell, cells, tier_of
+from training.examples import ContextRates
+from training.lora import LoraSettings
+from training.study import Study, StudySettings, tasks_for
+from training.study_results import compared, markdown, publish, rows_of, summaries, wording
+
+
+def settings(model: Path, **changes: object) -> StudySettings:
+    plain = StudySettings(
+        suite="toy",
+        split="valid",
+        seeds=1,
+        demonstrations=8,
+        per_tier=3,
+        jobs=1,
+        model=str(model),
+        lora=LoraSettings(steps=2, batch_examples=2, rehearsal=0.5, bf16=False),
+        robust=ContextRates(0.5, 0.25),
+        recall=RecallSettings(k=2, budget=300),
+        run=RunSettings(max_steps=2, batch=4),
+        conditions=("none/matching", "rag-lora-robust/matching", "rag-lora-robust/empty", "lora/empty"),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_every_required_cell_is_there_once() -> None:
+    found = cells(seeds=3, control=True)
+    assert len({c.name for c in found}) == len(found)
+    by = Counter(
+        (c.train, c.memory) for c in found if (c.k, c.query, c.source, c.base) == (2, "static", "expert", "bundled")
+    )
+    for train in ("none", *TRAININGS):
+        for memory in ("matching", "other", "empty"):
+            assert by[train, memory] == 3
+    for train in ("none", "rag-lora-robust"):
+        assert sum(c.train == train and c.k in (1, 4) for c in found) == 6
+        assert sum(c.train == train and c.query == "dynamic" for c in found) == 1
+    assert sum(c.source == "own" for c in found) == 3
+    assert {c.train for c in found if c.base == "control"} == {"none", "lora"}
+    assert not any(c.sealed for c in found)
+    assert all(c.sealed for c in cells(3, True, sealed=True))
+    assert {c.base for c in cells(1, False)} == {"bundled"}
+
+
+def test_seeds_share_no_task_and_the_sealed_tier_is_apart() -> None:
+    s = StudySettings(split="valid", per_tier=6)
+    suite = get_suite("household")
+    seen: set[str] = set()
+    for seed in range(3):
+        tasks = tasks_for(s, suite, seed)
+        assert Counter(tier_of(t.type, suite) for t in tasks) == {"easy": 6, "binding": 6, "structure": 6}
+        assert not seen & {t.identity for t in tasks}
+        seen |= {t.identity for t in tasks}
+    assert {tier_of(t.type, suite) for t in tasks_for(s, suite, 0, sealed=True)} == {"composed"}
+    with pytest.raises(ValueError, match="belongs to no tier"):
+        tier_of("dance", suite)
+
+
+def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path: Path) -> None:
+    s = settings(tiny_model)
+    done: list[str] = []
+    study = Study(tmp_path / "run", s, lambda event, detail: done.append(str(detail)) if event == "job" else None)
+    records = study.run()
+    assert len(records) == 4 * 6
+    assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
+    assert sum("rag-lora-robust" in line for line in done) >= 3  # one adapter, two cells
+    # What is done is not done again; what is lost is.
+    done.clear()
+    assert Study(tmp_path / "run", s, lambda e, d: done.append(e) if e == "job" else None).run() == records
+    assert not done
+    lost = tmp_path / "run" / "records" / f"{Cell('none').name}.jsonl.gz"
+    kept = read(lost)
+    lost.unlink()
+    Study(tmp_path / "run", s).run()
+    assert read(lost) == kept
+    # Trainings differ in what contexts show, and in nothing else.
+    manifests = {
+        name: json.loads((tmp_path / "run" / "adapters" / f"{name}-bundled-s0" / "manifest.json").read_text())
+        for name in ("lora", "rag-lora-robust")
+    }
+    assert manifests["lora"]["tasks"] == manifests["rag-lora-robust"]["tasks"]
+    assert manifests["lora"]["contexts"]["retrieved"] == 0
+    assert manifests["lora"]["lora"]["rehearsal"] == 0
+    assert manifests["rag-lora-robust"]["lora"]["rehearsal"] == 0.5
+    with ExperienceMemory.open(tmp_path / "run" / "memory-s0") as memory:
+        easy = {e.task.identity for e in memory.entries() if e.task.type == "fetch"}
+        assert set(manifests["lora"]["tasks"]) == easy
+        assert {e.task.split for e in memory.entries()} == {"train"}
+    with pytest.raises(ValueError, match="other settings"):
+        Study(tmp_path / "run", replace(s, per_tier=4))
+    publish(tmp_path / "out", study, records)
+    summary = json.loads((tmp_path / "out" / "study-toy.json").read_text())
+    assert summary["rows"] == rows_of(read(tmp_path / "out" / "study-toy-episodes.jsonl.gz"))
+    assert (tmp_path / "out" / "study-toy" / "adapters" / "lora-bundled-s0" / "adapter_model.safetensors").exists()
+
+
+def made_up(condition: str, tier: str, wins: list[int], seed: int = 0) -> list[Record]:
+    train, memory = condition.split("/")[:2]
+    return [
+        {
+            "train": train, "memory": memory, "k": 2, "query": "static", "source": "expert", "base": "bundled", "seed": seed,
+            "condition": condition, "tier": tier, "rooms": "test", "task": f"{tier}{seed}{i}", "task_type": tier,
+            "room": f"room {i % 4}", "goal": "put a hot egg in shelf" if i % 2 else "heat some egg and put it in shelf",
+            "retrieved": [["x", tier], ["y", "else"]] if memory != "empty" else [], "actions": ["look"] * 4,
+            "success": bool(won), "invalid": 1, "memory_tokens": 10, "adapter": "",
+        }
+        for i, won in enumerate(wins)
+    ]  # fmt: skip
+
+
+def test_rows_tests_and_text_follow_from_records() -> None:
+    records = [
+        *made_up("rag-lora/matching", "binding", [1] * 20),
+        *made_up("rag-lora/matching", "structure", [1] * 10 + [0] * 10),
+        *made_up("lora/empty", "binding", [0] * 20),
+        *made_up("lora/empty", "structure", [0] * 20),
+    ]
+    rows = {(r["train"], r["tier"]): r for r in rows_of(records)}
+    assert rows["rag-lora", "structure"]["success"] == 0.5
+    assert rows["rag-lora", "binding"]["right_type_share"] == 0.5
+    assert rows["lora", "binding"]["right_type_share"] is None
+    assert rows["lora", "binding"]["invalid_share"] == 0.25
+    hard = next(r for r in summaries(records) if (r["condition"], r["tier"]) == ("rag-lora/matching", "hard"))
+    assert (hard["success"], hard["n"]) == (0.75, 40)
+    tests = {(t["a"], t["b"], t["tier"]): t for t in compared(records)}
+    assert tests["rag-lora/matching", "lora/empty", "hard"]["difference"] == 0.75
+    assert tests["rag-lora/matching", "lora/empty", "binding"]["low"] == 1.0
+    assert all(0 < t["p"] <= 1 for t in tests.values())
+    text = markdown(records)
+    assert "| rag-lora/matching | 100.0 (100–100)" in text
+    assert "+75.0" in text
+
+
+def test_seeds_are_paired_only_with_themselves() -> None:
+    first = made_up("rag-lora/matching", "binding", [1] * 8, seed=0)
+    other = made_up("lora/empty", "binding", [0] * 8, seed=1)
+    assert compared([*first, *other]) == []
+
+
+def test_wordings() -> None:
+    assert wording("heat some egg and put it in shelf") == "verb"
+    assert wording("put a hot egg in shelf") == "property"
+    assert wording("put two egg in shelf") == "other"
