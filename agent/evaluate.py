@@ -1,10 +1,10 @@
 """From episodes to a table that cannot be misread: success per type with intervals, steps, invalid actions, retrieval."""
 
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.statistics import PairedDifference, paired_difference
 from memory.episode import Episode, StopReason
 
 
@@ -96,31 +96,20 @@ def table(
     return [*rows, summarise("all", episodes, type_of)]
 
 
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Two policies on the same tasks."""
-
-    n: int
-    difference: float
-    """Success rate of the first minus that of the second, in [-1, 1]."""
-    low: float
-    """Lower end of a 95 % bootstrap interval over tasks."""
-    high: float
-
-
-def paired(first: Sequence[Episode], second: Sequence[Episode], draws: int = 2000, seed: int = 0) -> Paired:
-    """Difference in success on the tasks that both played, environment errors left out.
+def paired(first: Sequence[Episode], second: Sequence[Episode]) -> PairedDifference:
+    """Difference in success on the tasks that both played, environment errors left out; clustered by room.
 
     Raises:
         ValueError: they have no task in common.
     """
-    played = [
-        {e.task.identity: e.success for e in episodes if e.outcome.reason is not StopReason.ENVIRONMENT_ERROR}
+    outcomes = [
+        {e.task.identity: float(e.success) for e in episodes if e.outcome.reason is not StopReason.ENVIRONMENT_ERROR}
         for episodes in (first, second)
     ]
-    gaps = [int(won) - int(played[1][task]) for task, won in played[0].items() if task in played[1]]
-    if not gaps:
-        raise ValueError("the two runs have no task in common, so they cannot be compared: play both on one task list")
-    rng = random.Random(seed)
-    means = sorted(sum(rng.choices(gaps, k=len(gaps))) / len(gaps) for _ in range(draws))
-    return Paired(len(gaps), sum(gaps) / len(gaps), means[int(0.025 * draws)], means[int(0.975 * draws) - 1])
+    rooms = {e.task.identity: e.task.room for e in first}
+    common = [task for task in outcomes[0] if task in outcomes[1]]
+    if len(common) == 1:
+        return PairedDifference(1, 1, outcomes[0][common[0]] - outcomes[1][common[0]], -1.0, 1.0, 1.0)
+    # Tasks of one room are alike; where a suite has but one room, they are taken as they are.
+    by_room = len({rooms[task] for task in common}) > 1
+    return paired_difference(*outcomes, rooms if by_room else {task: task for task in rooms})

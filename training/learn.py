@@ -14,11 +14,12 @@ from typing import Any
 
 from agent.assemble import Assembled, PolicySettings, actor_of, assemble
 from agent.demonstrate import demonstrate
-from agent.evaluate import Paired, paired
+from agent.evaluate import paired
 from agent.prompt import PROMPT_VERSION
 from agent.recall import Recall, RecallSettings
 from agent.rundir import Announce, RunDirectory, measure, silent
 from agent.runner import Runner, RunSettings, spec_of
+from agent.statistics import PairedDifference
 from envs import Suite, get_suite
 from envs.base import types_of
 from memory import ExperienceMemory, Purpose
@@ -260,7 +261,7 @@ class Learner:
 
     def _gate(
         self, candidate: str, incumbent: str, memory: ExperienceMemory, position: int
-    ) -> tuple[Paired, float, float]:
+    ) -> tuple[PairedDifference, float, float]:
         """Plays the validation tasks with both policies on the same memory; (difference, candidate's, incumbent's rate)."""
         tasks = self.suite.tasks("valid", self.settings.validation)
         both: list[list[Episode]] = []

@@ -70,7 +70,7 @@ class StudySettings:
     conditions: tuple[str, ...] = ()
     """Only cells whose condition begins with one of these; empty for all."""
     jobs: int = 2
-    """Processes, one thread each."""
+    """Processes, one thread each; 1 works in this process, with all its threads."""
     model: str = "bundled"
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(steps=200, batch_examples=8, rehearsal=0.5))
     robust: ContextRates = field(default_factory=lambda: ContextRates(0.2, 0.2))
@@ -113,7 +113,8 @@ class Desk:
         if cls._open is None or (cls._open.path, cls._open.settings) != (path, settings):
             import torch
 
-            torch.set_num_threads(1)  # jobs are many, threads would wait for each other
+            if settings.jobs > 1:
+                torch.set_num_threads(1)  # threads of several processes would wait for each other
             cls._open = cls(path, settings)
         return cls._open
 
@@ -310,8 +311,8 @@ class Study:
             [(Cell(t, base=b, seed=n).adapter, train_arm, (path, s, t, b, n)) for t, b, n in arms
              if not (path / "adapters" / Cell(t, base=b, seed=n).adapter / "manifest.json").exists()],
         )  # fmt: skip
-        own = dict.fromkeys((c.train, c.seed) for c in wanted if c.source == "own")
         todo = [c for c in wanted if not records_file(path, c).exists()]
+        own = dict.fromkeys((c.train, c.seed) for c in todo if c.source == "own")
         self.jobs("own memories", [(f"own-s{n}", live_own, (path, s, t, n)) for t, n in own])
         self.jobs("cells", [(c.name, play_cell, (path, s, c)) for c in todo])
         return [r for c in wanted for r in read(records_file(path, c))]
@@ -334,19 +335,27 @@ class Study:
         if not jobs:
             return
         seconds: dict[str, float] = self.directory.read("seconds.json") or {}
+
+        def done(number: int, name: str, took: float) -> None:
+            seconds[name] = round(seconds.get(name, 0.0) + took, 1)
+            self.directory.write("seconds.json", seconds)
+            self.announce("job", f"{what} {number}/{len(jobs)}: {name} ({took:.0f} s)")
+
+        if self.settings.jobs == 1:
+            for number, (name, act, arguments) in enumerate(jobs, 1):
+                done(number, name, _timed(act, arguments))
+            return
         # Forked workers would inherit torch's threads in an undefined state.
         context = multiprocessing.get_context("forkserver")
         with ProcessPoolExecutor(min(self.settings.jobs, len(jobs)), mp_context=context) as pool:
             running = {pool.submit(_timed, act, arguments): name for name, act, arguments in jobs}
-            for number, done in enumerate(as_completed(running), 1):
+            for number, future in enumerate(as_completed(running), 1):
                 try:
-                    took = done.result()
+                    took = future.result()
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-                seconds[running[done]] = round(seconds.get(running[done], 0.0) + took, 1)
-                self.directory.write("seconds.json", seconds)
-                self.announce("job", f"{what} {number}/{len(jobs)}: {running[done]} ({took:.0f} s)")
+                done(number, running[future], took)
 
 
 def commit() -> str:

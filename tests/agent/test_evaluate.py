@@ -52,5 +52,7 @@ def test_paired_difference_uses_common_tasks_only() -> None:
     result = paired(first, second)
     assert (result.n, result.difference) == (20, 0.5)
     assert result.low < 0.5 < result.high
-    with pytest.raises(ValueError, match="no task in common"):
+    one = paired(first, [episode(3, reason=lost)])
+    assert (one.n, one.difference, one.low, one.high) == (1, 1.0, -1.0, 1.0)
+    with pytest.raises(ValueError, match="none in common"):
         paired(first, [episode(99)])

@@ -32,7 +32,7 @@ def settings(model: Path, **changes: object) -> StudySettings:
         robust=ContextRates(0.5, 0.25),
         recall=RecallSettings(k=2, budget=300),
         run=RunSettings(max_steps=2, batch=4),
-        conditions=("none/matching", "rag-lora-robust/matching", "rag-lora-robust/empty", "lora/empty"),
+        conditions=("none/empty", "rag-lora-robust/matching/own", "rag-lora-robust/other", "lora/empty"),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -77,12 +77,15 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     records = study.run()
     assert len(records) == 4 * 6
     assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
-    assert sum("rag-lora-robust" in line for line in done) >= 3  # one adapter, two cells
+    assert len(done) == 2 + 1 + 4  # adapters, own memory, cells
+    with ExperienceMemory.open(tmp_path / "run" / "own-s0") as own:
+        assert {e.policy for e in own.entries()} == {"local"}
+        assert len(own) == s.demonstrations
     # What is done is not done again; what is lost is.
     done.clear()
     assert Study(tmp_path / "run", s, lambda e, d: done.append(e) if e == "job" else None).run() == records
     assert not done
-    lost = tmp_path / "run" / "records" / f"{Cell('none').name}.jsonl.gz"
+    lost = tmp_path / "run" / "records" / f"{Cell('none', 'empty').name}.jsonl.gz"
     kept = read(lost)
     lost.unlink()
     Study(tmp_path / "run", s).run()
