@@ -102,14 +102,14 @@ def paired(first: Sequence[Episode], second: Sequence[Episode]) -> PairedDiffere
     Raises:
         ValueError: they have no task in common.
     """
-    outcomes = [
+    a, b = (
         {e.task.identity: float(e.success) for e in episodes if e.outcome.reason is not StopReason.ENVIRONMENT_ERROR}
         for episodes in (first, second)
-    ]
+    )
     rooms = {e.task.identity: e.task.room for e in first}
-    common = [task for task in outcomes[0] if task in outcomes[1]]
+    common = [task for task in a if task in b]
     if len(common) == 1:
-        return PairedDifference(1, 1, outcomes[0][common[0]] - outcomes[1][common[0]], -1.0, 1.0, 1.0)
+        return PairedDifference(1, 1, a[common[0]] - b[common[0]], -1.0, 1.0, 1.0)
     # Tasks of one room are alike; where a suite has but one room, they are taken as they are.
     by_room = len({rooms[task] for task in common}) > 1
-    return paired_difference(*outcomes, rooms if by_room else {task: task for task in rooms})
+    return paired_difference(a, b, rooms if by_room else {task: task for task in rooms})
