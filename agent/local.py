@@ -5,7 +5,6 @@ conversation (the same instructions, the same memory). Only the rest is encoded,
 then all answer together, token by token.
 """
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from transformers.utils import logging
 from agent.cache import Ids, SlotCache, SlotTable, shared_prefix
 from agent.chat import ChatEncoder
 from agent.conversation import Action, Conversation
-from agent.weights import check_adapter, find_model, hash_weights
+from agent.weights import check_adapter, find_model, hash_weights, with_adapter
 
 _LONG = 96
 """More new tokens than this are encoded for one conversation alone: a batch wins nothing then, and padding costs."""
@@ -148,7 +147,7 @@ class LocalPolicy:
         one file it is what `sha256sum model.safetensors` prints."""
         if self._adapter is None:
             return self.base_sha256
-        return hashlib.sha256(f"{self.base_sha256}\n{self._adapter[1]}\n".encode()).hexdigest()
+        return with_adapter(self.base_sha256, self._adapter[1])
 
     @property
     def model(self) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.recall import Recaller
 from memory import ExperienceMemory
+from memory.durable import replace_file
 from memory.episode import Episode
 
 Record = dict[str, Any]
@@ -60,11 +61,9 @@ def right_type_share(records: Iterable[Record]) -> float | None:
 
 
 def write(file: Path, records: Iterable[Record]) -> None:
-    """Writes records as compressed JSON lines; the same records give the same bytes."""
+    """Writes records as compressed JSON lines, all or nothing; the same records give the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.GzipFile(file, "wb", mtime=0) as out:
-        for one in records:
-            out.write((json.dumps(one) + "\n").encode())
+    replace_file(file, gzip.compress("".join(json.dumps(one) + "\n" for one in records).encode(), mtime=0))
 
 
 def read(file: Path) -> list[Record]:

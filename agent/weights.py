@@ -47,6 +47,11 @@ def find_model(model: str | Path) -> Path:
     )
 
 
+def with_adapter(base: str, adapter: str) -> str:
+    """The hash that stands for a model with an adapter, from both hashes."""
+    return hashlib.sha256(f"{base}\n{adapter}\n".encode()).hexdigest()
+
+
 def hash_weights(folder: Path) -> str:
     """SHA-256 of a folder's weights: of the file itself if there is one, else over the files' names and hashes."""
     for pattern in ("*.safetensors", "*.bin"):

@@ -112,7 +112,8 @@ def replay_study(name: str, summary: dict[str, Any], records: list[Record], coun
     found = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        shutil.copytree(RESULTS / name / "adapters", path / "adapters")
+        if (RESULTS / name / "adapters").exists():
+            shutil.copytree(RESULTS / name / "adapters", path / "adapters")
         for number in sorted({cell.seed for cell in cells}):
             fill_memory(path, settings, number)
         for cell, wanted in cells.items():
@@ -136,7 +137,7 @@ def main() -> int:
         print(f"{name}: {len(records)} records, {len(summary['rows'])} rows recomputed: {_verdict(mine)}")
         if args.rerun:
             again = play()
-            print(f"{name}: {min(args.rerun, len(records))} episodes replayed: {_verdict(again)}")
+            print(f"{name}: {args.rerun} episodes replayed: {_verdict(again)}")
             mine += again
         found.extend(mine)
 
@@ -144,7 +145,7 @@ def main() -> int:
     check("base-model", base, disagreements(*base), lambda: replay(*base, args.rerun, args.seed))
     for file in sorted(RESULTS.glob("study-*.json")):
         study = load(file.stem)
-        wrong = study_disagreements(*study, hash_weights(BUNDLED))
+        wrong = study_disagreements(*study, hash_weights(BUNDLED), RESULTS / file.stem / "adapters")
         check(
             file.stem, study, wrong,
             lambda name=file.stem, study=study: replay_study(name, *study, args.rerun, args.seed),

@@ -14,7 +14,8 @@ from training.examples import ContextRates
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What one training differs in; episodes, order, optimiser steps and supervised tokens are the same for all."""
+    """What one training differs in. Episodes, their order and tokens, and optimiser steps are the same for all; rehearsal comes
+    on top."""
 
     memory: bool
     """Whether examples have a memory block: the agent's own retrieval from the other training episodes."""
@@ -28,7 +29,7 @@ TRAININGS: Mapping[str, Training] = {
     "lora": Training(memory=False),
     "lora-rehearsal": Training(memory=False, rehearsal=True),
     "rag-lora": Training(memory=True),
-    "rag-lora-rehearsal": Training(memory=True, rehearsal=True),
+    "rag-lora-rehearsal": Training(memory=True, rehearsal=True),  # for learning curves only
     "rag-lora-robust": Training(memory=True, robust=True, rehearsal=True),
 }
 """``none`` (the frozen base), ``copier`` and ``copier-search`` (scripted) need no training."""
@@ -108,18 +109,19 @@ def cells(seeds: int, control: bool, sealed: bool = False) -> list[Cell]:
         control: whether there is a control base.
         sealed: the cells of the sealed tier instead.
     """
-    arms = ["rag-lora-robust", "none", "rag-lora", "lora", "lora-rehearsal", "rag-lora-rehearsal"]
+    arms = ("rag-lora-robust", "none", "rag-lora", "lora")
     found: list[Cell] = []
     if sealed:
         found = [Cell(train, memory, sealed=True) for train in arms for memory in ("matching", "empty")]
         found.append(Cell("copier", sealed=True))
         return [replace(cell, seed=seed) for seed in range(seeds) for cell in found]
     main = [Cell(train, memory) for train in arms for memory in ("matching", "empty", "other")]
+    main += [Cell("lora-rehearsal", memory) for memory in ("matching", "empty")]
     main += [Cell(train) for train in SCRIPTED]
     more = [Cell(train, k=k) for train in ("rag-lora-robust", "none") for k in (1, 4)]
     more.append(Cell("rag-lora-robust", source="own"))
     if control:
-        more += [Cell(t, m, base="control") for t in ("none", "lora") for m in ("matching", "empty", "other")]
+        more += [Cell(t, m, base="control") for t in ("none", "lora") for m in ("matching", "empty")]
     found = [replace(cell, seed=seed) for group in (main, more) for seed in range(seeds) for cell in group]
     # One seed: at every step the prompt changes and is read anew.
     return [*found, *(Cell(train, query="dynamic") for train in ("rag-lora-robust", "none"))]

@@ -4,9 +4,10 @@ The paper finds that success on hard tasks still rises at 30-50 epochs while val
 arXiv:2603.18272), so a checkpoint is chosen by rollouts. Here both are measured at the same checkpoints.
 """
 
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from agent.runner import Runner, play_all
 from envs import Suite, Task
 from memory import ExperienceMemory, Purpose
 from memory.episode import Episode
+from memory.lock import WriterLock
 from training.arms import HARD, Cell, tier_of, tiers_of
 from training.examples import example
 from training.lora import encode_example
 from training.reading import Action, forced, mean_loss
-from training.study import CurveSettings, Desk, Study, StudySettings, described, fill_memory, train_arm
+from training.study import Desk, Study, StudySettings, described, fill_memory, memory_path, train_arm
 
 _TREATED = re.compile(r"\w+ .+ with (.+)")
 
@@ -38,23 +40,38 @@ def treatments(episode: Episode) -> list[int]:
 
 
 def curves(study: Study) -> list[dict[str, Any]]:
-    """All learning curves of a study: what is not measured yet is, one process per arm."""
-    settings = study.settings
-    study.jobs("curves", [(f"curve-{arm}", curve, (study.path, settings, arm)) for arm in settings.curve.arms])
-    return [row for arm in settings.curve.arms for row in curve(study.path, settings, arm)]
-
-
-def curve(path: Path, settings: StudySettings, arm: str) -> list[dict[str, Any]]:
-    """Trains one arm once, and measures every checkpoint; resumable.
+    """All learning curves of a study: what is not measured yet is, one process per arm.
 
     Returns:
-        One row per checkpoint: arm, step, success per tier and on both hard ones, reading, loss_easy, loss_reading.
+        One row per arm and checkpoint: arm, step, success per tier and on both hard ones, reading, loss_easy, loss_reading.
+
+    Raises:
+        ValueError: the study's folder holds curves of other settings.
     """
+    settings, wanted = study.settings, asdict(study.settings.curve)
+    before = study.directory.read("curve/settings.json")
+    if before is not None and before != json.loads(json.dumps(wanted)):
+        raise ValueError(f"{study.path / 'curve'} holds curves of other settings: move it away to measure others")
+    (study.path / "curve").mkdir(exist_ok=True)
+    study.directory.write("curve/settings.json", wanted)
+    with WriterLock(study.path / "lock"):
+        fill_memory(study.path, settings, 0)
+        todo = [arm for arm in settings.curve.arms if None in _rows(study.directory, settings, arm)]
+        study.jobs("curves", [(f"curve-{arm}", measure_curve, (study.path, settings, arm)) for arm in todo])
+    found = [(arm, _rows(study.directory, settings, arm)) for arm in settings.curve.arms]
+    return [{"arm": arm, **row} for arm, rows in found for row in rows if row is not None]
+
+
+def _rows(directory: RunDirectory, settings: StudySettings, arm: str) -> list[dict[str, Any] | None]:
+    """What is measured of an arm's curve, None where it is not."""
+    return [directory.read(f"curve/{arm}-{step}.json") for step in (0, *settings.curve.steps)]
+
+
+def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
+    """Trains one arm once, and measures every checkpoint that is not measured yet."""
     desk, wanted = Desk.at(path, settings), settings.curve
     folder = path / "curve" / arm
-    fill_memory(path, settings, 0)
-    last = folder / f"step-{wanted.steps[-1]}"
-    if not last.exists():
+    if not (folder / "last" / "manifest.json").exists():
 
         def save(step: int, model: Any) -> None:
             if step in wanted.steps:
@@ -63,33 +80,26 @@ def curve(path: Path, settings: StudySettings, arm: str) -> list[dict[str, Any]]
         long = replace(settings, lora=replace(settings.lora, steps=wanted.steps[-1], decay=False))
         train_arm(path, long, arm, "bundled", 0, out=folder / "last", checkpoint=save)
     directory = RunDirectory(path, described(settings))
-    rows = []
     for step in (0, *wanted.steps):
-        name = f"curve/{arm}-{step}.json" if step else "curve/base.json"
-        row = directory.read(name)
-        if row is None:
+        if directory.read(f"curve/{arm}-{step}.json") is None:
             adapter = folder / f"step-{step}" if step else None
-            row = {"step": step, **_measured(desk, wanted, directory, f"curve/{arm}-{step}", adapter)}
-            directory.write(name, row)
-        rows.append({"arm": arm, **row})
-    return rows
+            row = _measured(desk, directory, f"{arm}-{step}", adapter)
+            directory.write(f"curve/{arm}-{step}.json", {"step": step, **row})
 
 
-def _measured(
-    desk: Desk, wanted: CurveSettings, directory: RunDirectory, name: str, adapter: Path | None
-) -> dict[str, float]:
+def _measured(desk: Desk, directory: RunDirectory, name: str, adapter: Path | None) -> dict[str, float]:
     """Rollouts and teacher-forced measures of one checkpoint, on valid rooms with matching memory."""
-    suite, cell = desk.suite, Cell("none")
+    suite, cell, wanted = desk.suite, Cell("none"), desk.settings.curve
     made = desk.made("bundled")
     local = made.local
     assert local is not None
-    local.set_adapter(adapter, adapter.name if adapter else None)
+    local.set_adapter(adapter, name if adapter else None)
     tasks = [t for types in tiers_of(suite).values() for t in _spread(suite, wanted.per_tier, types)]
-    with ExperienceMemory.open(desk.memory_path("expert", 0)) as memory:
+    with ExperienceMemory.open(memory_path(desk.path, "expert", 0)) as memory:
         recall = desk.recall(memory, cell, made.count, Purpose.EVALUATE)
         actor = actor_of(local, "bundled", {"k": cell.k})
         runner = Runner(suite, local, actor, desk.settings.run, recall)
-        episodes = measure(directory, name, runner, tasks)
+        episodes = measure(directory, f"curve/episodes/{name}", runner, tasks)
         easy = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
         bound = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
     at_appliance = [actions[i] for episode, actions in bound for i in treatments(episode)]

@@ -6,6 +6,7 @@ are bound afresh each time: without it, easy tasks (whose procedures are always 
 unlearn reading it from memory.
 """
 
+import itertools
 import json
 import os
 import random
@@ -45,8 +46,8 @@ class LoraSettings:
     batch_tokens: int = 4096
     """Tokens of a batch at most, padding included; not heeded when `batch_examples` is set."""
     batch_examples: int = 0
-    """Examples of a batch, however long; 0 to fill it by tokens. With it, runs that differ only in what their contexts show
-    see the same episodes and supervised tokens in the same order."""
+    """Examples of a batch, however long, rehearsal coming on top; 0 to fill it by tokens. With it, runs that differ in what
+    their contexts show, or in rehearsal, see the same episodes and the same tokens of them in the same order."""
     decay: bool = True
     """Linear to a twentieth of the rate, so that a short run does not end at full rate; False keeps it constant."""
     rehearsal: float | None = None
@@ -60,6 +61,15 @@ class LoraSettings:
             raise ValueError(f"lora.rehearsal is {self.rehearsal}; it is a share of each batch, from 0 to below 1")
         if self.steps < 1 or self.rank < 1 or self.batch_tokens < 64 or self.batch_examples < 0 or self.rate <= 0:
             raise ValueError("lora needs steps >= 1, rank >= 1, batch_tokens >= 64, batch_examples >= 0 and rate > 0")
+
+    @property
+    def mix(self) -> tuple[int, int]:
+        """How many of how many items are rehearsal; the second number is the size of a batch of examples."""
+        share = self.rehearsal or 0.0
+        if not self.batch_examples:
+            return round(1000 * share), 1000
+        extra = round(self.batch_examples * share / (1 - share))
+        return extra, self.batch_examples + extra
 
     def resolved(self, rehearsal: float) -> "LoraSettings":
         """The same settings, with a share of rehearsal where none is set."""
@@ -79,11 +89,12 @@ def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
 
 
 def _items(encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSettings) -> Iterator[Encoded]:
-    """An endless stream of examples and rehearsal; every example comes once before any comes again."""
-    rng, fresh, rehearsal = random.Random(settings.seed), 0, settings.rehearsal or 0.0
+    """An endless stream of examples and rehearsal, evenly mixed; every example comes once before any comes again."""
+    rng, fresh = random.Random(settings.seed), 0
+    rehearsed, of = settings.mix
     queue: list[Encoded] = []
-    while True:
-        if rng.random() < rehearsal:
+    for number in itertools.count():
+        if (number + 1) * rehearsed // of > number * rehearsed // of:
             sample = corpus.draw(settings.seed, fresh, 1.0)
             fresh += 1
             yield encode_example(encoder, Example(sample.conversation, sample.slips))
@@ -161,7 +172,9 @@ def train_adapter(
     losses: list[float] = []
     supervised = 0
     encoded = [encode_example(encoder, e) for e in examples]
-    stream = batches(_items(encoded, encoder, settings), settings.batch_tokens, settings.batch_examples)
+    stream = batches(
+        _items(encoded, encoder, settings), settings.batch_tokens, settings.mix[1] if settings.batch_examples else 0
+    )
     for step in range(settings.steps):
         ids, learn = (t.to(device) for t in next(stream))
         left = max(0.05, 1 - step / settings.steps) if settings.decay else 1.0

@@ -7,7 +7,9 @@ design: Ferraz et al., arXiv:2603.18272; definitions in `training.arms`.
 """
 
 import multiprocessing
+import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,6 +30,7 @@ from agent.weights import find_model, hash_weights
 from envs import Suite, Task, get_suite
 from memory import ExperienceMemory, Purpose
 from memory.episode import Actor, Episode, StopReason
+from memory.lock import WriterLock
 from training.arms import TRAININGS, Cell, cells, rates_of, tier_of, tiers_of
 from training.examples import ContextRates, build_examples
 from training.lora import LoraSettings, train_adapter
@@ -70,7 +73,7 @@ class StudySettings:
     conditions: tuple[str, ...] = ()
     """Only cells whose condition begins with one of these; empty for all."""
     jobs: int = 2
-    """Processes, one thread each; 1 works in this process, with all its threads."""
+    """Processes of one thread each; with 1 everything happens in this process."""
     model: str = "bundled"
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(steps=200, batch_examples=8, rehearsal=0.5))
     robust: ContextRates = field(default_factory=lambda: ContextRates(0.2, 0.2))
@@ -88,6 +91,8 @@ class StudySettings:
 
 def tasks_for(settings: StudySettings, suite: Suite, seed: int, sealed: bool = False) -> list[Task]:
     """Test tasks of a seed; no task belongs to two seeds."""
+    if sealed and "composed" not in suite.groups:
+        raise ValueError(f"suite {suite.name!r} has no sealed tier: it lists no group 'composed'")
     tiers = {"composed": suite.groups["composed"]} if sealed else tiers_of(suite)
     found = []
     for types in tiers.values():
@@ -113,8 +118,8 @@ class Desk:
         if cls._open is None or (cls._open.path, cls._open.settings) != (path, settings):
             import torch
 
-            if settings.jobs > 1:
-                torch.set_num_threads(1)  # threads of several processes would wait for each other
+            # Threads of several processes would wait for each other, and sums depend on how many there are.
+            torch.set_num_threads(1)
             cls._open = cls(path, settings)
         return cls._open
 
@@ -124,10 +129,6 @@ class Desk:
             model = self.settings.control if base == "control" else self.settings.model
             self._made[base] = assemble(PolicySettings(model=model), self.suite, self.settings.run.batch)
         return self._made[base]
-
-    def memory_path(self, source: str, seed: int) -> Path:
-        """Folder of a seed's memory."""
-        return self.path / f"{'memory' if source == 'expert' else 'own'}-s{seed}"
 
     def policy(self, cell: Cell, temperature: float = 0.0) -> tuple[Any, Actor, Callable[[str], int]]:
         """Policy, record of it, and token counter of a cell."""
@@ -148,13 +149,18 @@ class Desk:
         return Recall(memory, self.spec, count, asked, purpose)
 
 
+def memory_path(path: Path, source: str, seed: int) -> Path:
+    """Folder of a seed's memory: the ``expert``'s, or the agent's ``own``."""
+    return path / f"{'memory' if source == 'expert' else 'own'}-s{seed}"
+
+
 def fill_memory(path: Path, settings: StudySettings, seed: int) -> None:
     """Expert demonstrations of a seed; no two seeds share one."""
     suite = get_suite(settings.suite)
     per_type = -(-settings.demonstrations // len(suite.types))
-    folder = Desk(path, settings).memory_path("expert", seed)
-    with ExperienceMemory.open(folder, mode="create") as memory:
-        demonstrate(memory, suite, settings.demonstrations, start=seed * per_type)
+    with ExperienceMemory.open(memory_path(path, "expert", seed), mode="create") as memory:
+        if sum(e.success for e in memory.entries()) < settings.demonstrations:
+            demonstrate(memory, suite, settings.demonstrations, start=seed * per_type)
 
 
 def train_arm(
@@ -172,7 +178,7 @@ def train_arm(
     assert made.local is not None
     easy = tiers_of(desk.suite)[EASY]
     name = Cell(train, base=base, seed=seed).adapter
-    with ExperienceMemory.open(desk.memory_path("expert", seed)) as memory:
+    with ExperienceMemory.open(memory_path(path, "expert", seed)) as memory:
         episodes = select(memory, SelectSettings(policies=("expert",), types=easy))
         asked = replace(settings.recall, k=settings.recall.k if training.memory else 0)
         # What is retrieved from in training is exactly what is trained on.
@@ -200,7 +206,8 @@ WAVE = 100
 def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None:
     """The agent fills a memory of its own: the tasks of the demonstrations, from nothing, in waves.
 
-    Within a wave the memory is read as the wave found it, so the result does not depend on what ended first.
+    The easy half of them are the tasks that its adapter was trained on; of the hard types it has seen nothing. Within a
+    wave the memory is read as the wave found it, so the result does not depend on what ended first.
     """
     desk, cell = Desk.at(path, settings), Cell(train, source="own", seed=seed)
     per_type = -(-settings.demonstrations // len(desk.suite.types))
@@ -208,7 +215,7 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
     directory = RunDirectory(path, described(settings))
     file = f"own-s{seed}.json"
     policy, actor, count = desk.policy(cell, settings.own_temperature)
-    with ExperienceMemory.open(desk.memory_path("own", seed), mode="create") as memory:
+    with ExperienceMemory.open(memory_path(path, "own", seed), mode="create") as memory:
         positions: list[int] = directory.read(file) or []
         for number, first in enumerate(range(0, len(tasks), WAVE)):
             if number == len(positions):
@@ -228,7 +235,7 @@ def play_cell(path: Path, settings: StudySettings, cell: Cell) -> None:
     desk = Desk.at(path, settings)
     tasks = tasks_for(settings, desk.suite, cell.seed, cell.sealed)
     directory = RunDirectory(path, described(settings))
-    with ExperienceMemory.open(desk.memory_path(cell.source, cell.seed)) as memory:
+    with ExperienceMemory.open(memory_path(path, cell.source, cell.seed)) as memory:
         runner, note = _seated(desk, cell, memory)
         records = [note(episode) for episode in measure(directory, f"cells/{cell.name}", runner, tasks)]
     write(records_file(path, cell), records)
@@ -237,7 +244,7 @@ def play_cell(path: Path, settings: StudySettings, cell: Cell) -> None:
 def replay_cell(path: Path, settings: StudySettings, cell: Cell, tasks: Sequence[Task]) -> list[Record]:
     """Plays some tasks under a cell's condition and returns their records, keeping nothing."""
     desk = Desk.at(path, settings)
-    with ExperienceMemory.open(desk.memory_path(cell.source, cell.seed)) as memory:
+    with ExperienceMemory.open(memory_path(path, cell.source, cell.seed)) as memory:
         runner, note = _seated(desk, cell, memory)
         return [note(episode) for episode in play_all(runner, tasks)]
 
@@ -266,7 +273,8 @@ def records_file(path: Path, cell: Cell) -> Path:
 
 
 def described(settings: StudySettings) -> dict[str, Any]:
-    """What a study's folder belongs to; how many jobs and which cells may change from one start to the next."""
+    """What a study's folder belongs to. How many jobs, which cells and whether curves are wanted may change on the way; the
+    control base is looked at when its cells are (`Study.run`)."""
     plain = {k: v for k, v in asdict(settings).items() if k not in ("jobs", "conditions", "control", "curve")}
     weights = {"bundled": hash_weights(find_model(BUNDLED if settings.model == "bundled" else settings.model))}
     return {"study": plain, "weights": weights, "suite": get_suite(settings.suite).version, "prompt": PROMPT_VERSION}
@@ -288,6 +296,18 @@ class Study:
         self.path, self.settings, self.announce = path, settings, announce
         self.directory = RunDirectory(path, described(settings))
 
+    def _same_control(self) -> None:
+        """Refuses another control base than the one that this study began with."""
+        if self.settings.control:
+            weights = hash_weights(find_model(self.settings.control))
+            before = self.directory.read("control.json") or weights
+            if before != weights:
+                raise ValueError(
+                    f"{self.path} holds results of the control base {before[:12]}; {self.settings.control} has weights "
+                    f"{weights[:12]}: use another --out"
+                )
+            self.directory.write("control.json", before)
+
     def cells(self, sealed: bool = False) -> list[Cell]:
         """The cells that this study is to hold."""
         wanted = self.settings.conditions
@@ -299,7 +319,16 @@ class Study:
 
         Args:
             sealed: also measure the sealed tier. To be done once, at the end.
+
+        Raises:
+            BlockingIOError: another process works on this study.
+            ValueError: the control base is not the one that the study began with.
         """
+        with WriterLock(self.path / "lock"):
+            self._same_control()
+            return self._run(sealed)
+
+    def _run(self, sealed: bool) -> list[Record]:
         wanted = self.cells() + (self.cells(sealed=True) if sealed else [])
         s, path = self.settings, self.path
         for seed in sorted({c.seed for c in wanted}):
@@ -327,7 +356,7 @@ class Study:
             "weights_sha256": described(self.settings)["weights"]["bundled"],
             "bases": {**described(self.settings)["weights"], **control},
             "versions": versions(),
-            "core_seconds": round(sum(seconds.values())),
+            "job_seconds": round(sum(seconds.values())),
         }
 
     def jobs(self, what: str, jobs: Sequence[tuple[str, Callable[..., object], tuple[Any, ...]]]) -> None:
@@ -347,15 +376,30 @@ class Study:
             return
         # Forked workers would inherit torch's threads in an undefined state.
         context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(min(self.settings.jobs, len(jobs)), mp_context=context) as pool:
+        pool = ProcessPoolExecutor(min(self.settings.jobs, len(jobs)), mp_context=context, initializer=_end_with_parent)
+        try:
             running = {pool.submit(_timed, act, arguments): name for name, act, arguments in jobs}
             for number, future in enumerate(as_completed(running), 1):
-                try:
-                    took = future.result()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                done(number, running[future], took)
+                done(number, running[future], future.result())
+        except BaseException:
+            # What runs is resumable; waiting for it would make Ctrl-C take minutes.
+            for worker in list(getattr(pool, "_processes", {}).values()):
+                worker.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+
+
+def _end_with_parent() -> None:
+    """Makes a worker end when the study's own process does, however that ends: two studies must not share a folder."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def commit() -> str:

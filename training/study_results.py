@@ -14,7 +14,8 @@ from agent.evaluate import wilson
 from agent.records import Record, right_type_share, write
 from agent.rundir import write_json
 from agent.statistics import cluster_interval, holm, paired_difference
-from training.arms import HARD
+from agent.weights import hash_weights, with_adapter
+from training.arms import HARD, SCRIPTED
 
 if TYPE_CHECKING:
     from training.study import Study  # needs torch, which recomputing does not
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 GROUPS = ("easy", *HARD, "hard", "composed")
 """What is reported apart; ``hard`` is both hard tiers together."""
 
-_RAG = ("rag-lora-robust", "rag-lora-rehearsal", "rag-lora")
+_RAG = ("rag-lora-robust", "rag-lora")
 COMPARISONS: tuple[tuple[str, str], ...] = (
     *((f"{a}/matching", b) for a in _RAG for b in (
         "lora/empty", "lora-rehearsal/empty", "none/matching", "lora/matching", "lora-rehearsal/matching",
@@ -137,27 +138,40 @@ def wording(goal: str) -> str:
 
 
 def by_wording(records: Sequence[Record], conditions: Sequence[str]) -> list[Row]:
-    """Success on the treated types per wording of the goal."""
+    """Success per wording of the goal, where the procedure has both: clean in the easy tier, heat and cool in the binding one."""
     found = []
     for condition in conditions:
-        for kind in ("property", "verb"):
-            mine = [
-                r for r in records
-                if r["condition"] == condition and r["tier"] == "binding" and wording(r["goal"]) == kind
-            ]  # fmt: skip
-            if mine:
-                low, high = _interval(mine)
-                success = sum(r["success"] for r in mine) / len(mine)
-                found.append(
-                    {"condition": condition, "wording": kind, "success": round(success, 4), "n": len(mine),
-                     "low": round(low, 4), "high": round(high, 4)}
-                )  # fmt: skip
+        for tier in ("easy", "binding"):
+            for kind in ("property", "verb"):
+                mine = [r for r in in_group(records, condition, tier) if wording(r["goal"]) == kind]
+                if mine:
+                    low, high = _interval(mine)
+                    success = round(sum(r["success"] for r in mine) / len(mine), 4)
+                    found.append(
+                        {"condition": condition, "tier": tier, "wording": kind, "success": success, "n": len(mine),
+                         "low": round(low, 4), "high": round(high, 4)}
+                    )  # fmt: skip
     return found
 
 
+def recomputed(records: Sequence[Record]) -> dict[str, list[Row]]:
+    """All of a published study that follows from its records."""
+    treated = [c for c in dict.fromkeys(r["condition"] for r in records) if "/matching" in c]
+    return {
+        "rows": rows_of(records),
+        "summaries": summaries(records),
+        "wordings": by_wording(records, treated),
+        "tests": compared(records),
+    }
+
+
 def publish(folder: Path, study: "Study", records: Sequence[Record], curves: Sequence[Row] = ()) -> None:
-    """Writes all that is needed to recompute and replay a study: ``study-<suite>.json``, records, adapters, pictures."""
-    name = f"study-{study.settings.suite}"
+    """Writes all that is needed to recompute and replay a study: ``study-<suite>.json``, records, adapters, pictures.
+
+    A study on valid rooms is published under a name of its own, ``study-<suite>-valid``.
+    """
+    split = study.settings.split
+    name = f"study-{study.settings.suite}" + (f"-{split}" if split != "test" else "")
     write(folder / f"{name}-episodes.jsonl.gz", records)
     used = {r["adapter"] for r in records if r["adapter"]}
     for adapter in sorted(used):
@@ -165,33 +179,43 @@ def publish(folder: Path, study: "Study", records: Sequence[Record], curves: Seq
         to.mkdir(parents=True, exist_ok=True)
         for file in ("adapter_config.json", "adapter_model.safetensors", "manifest.json"):
             shutil.copyfile(study.path / "adapters" / adapter / file, to / file)
-    if any(r["base"] == "control" for r in records):
-        shutil.copytree(study.settings.control, folder / name / "control", dirs_exist_ok=True)
+    control = folder / name / "control"
+    if any(r["base"] == "control" for r in records) and Path(study.settings.control).resolve() != control.resolve():
+        shutil.copytree(study.settings.control, control, dirs_exist_ok=True)
     write_json(
         folder / f"{name}.json",
-        {**study.summary(), "rows": rows_of(records), "tests": compared(records), "curves": list(curves)},
+        {**study.summary(), **recomputed(records), "curves": list(curves)},
     )
     picture(folder / f"{name}.png", records)
     if curves:
         picture_of_curves(folder / f"{name}-curves.png", curves)
 
 
-def disagreements(summary: Row, records: Sequence[Record], weights: str) -> list[str]:
+def disagreements(summary: Row, records: Sequence[Record], weights: str, adapters: Path) -> list[str]:
     """What in a published study does not follow from its records, or from the weights as shipped; empty when all does.
+
+    Curves have no records: they come from runs on valid rooms that are not published.
 
     Args:
         summary: the content of ``study-<suite>.json``.
         records: of its episodes.
         weights: hash of the bundled weights.
+        adapters: folder of the published adapters.
     """
     found = []
     if summary["weights_sha256"] != weights:
         found.append(f"the study is of weights {summary['weights_sha256'][:12]}, shipped are {weights[:12]}")
-    for name, now in (("rows", rows_of(records)), ("tests", compared(records))):
+    for name, now in recomputed(records).items():
         then = summary[name]
         found += [f"{name}: {a} recomputed, {b} committed" for a, b in zip(now, then, strict=False) if a != b]
         if len(now) != len(then):
             found.append(f"{len(now)} {name} recomputed, {len(then)} committed")
+    hashes = {a: hash_weights(adapters / a) for a in {r["adapter"] for r in records if r["adapter"]}}
+    for r in records:
+        base = summary["bases"][r["base"]]
+        acted = "" if r["train"] in SCRIPTED else with_adapter(base, hashes[r["adapter"]]) if r["adapter"] else base
+        if r["weights_sha256"] != acted:
+            found.append(f"{r['condition']}, task {r['task']}: played by other weights than those published")
     keys = [(r["condition"], r["seed"], r["task"]) for r in records]
     if len(set(keys)) != len(keys):
         found.append("a task is recorded twice under one condition and seed")
@@ -234,8 +258,8 @@ def picture(file: Path, records: Sequence[Record]) -> None:
             found = [(i, rows[c]) for i, a in enumerate(arms) if (c := (f"{a}/{memory}", group)) in rows]
             tops = [100 * row["success"] for _, row in found]
             errors = [
-                [top - 100 * row["low"] for top, (_, row) in zip(tops, found, strict=True)],
-                [100 * row["high"] - top for top, (_, row) in zip(tops, found, strict=True)],
+                [max(0.0, top - 100 * row["low"]) for top, (_, row) in zip(tops, found, strict=True)],
+                [max(0.0, 100 * row["high"] - top) for top, (_, row) in zip(tops, found, strict=True)],
             ]
             places = [i + 0.27 * (shift - 1) for i, _ in found]
             axis.bar(places, tops, 0.25, yerr=errors, capsize=2, color=colour, label=f"{memory} memory")

@@ -114,6 +114,19 @@ def test_batches_of_examples_supervise_the_same_tokens_whatever_the_context(tiny
     ]
 
 
+def test_rehearsal_comes_on_top_and_changes_no_order() -> None:
+    """With and without it the same examples come in the same batches."""
+    encoded = [encode_example(ENCODER, e) for e in EXAMPLES]
+    plain = LoraSettings(batch_examples=5, rehearsal=0.0)
+    mixed = LoraSettings(batch_examples=5, rehearsal=0.5)
+    assert (plain.mix, mixed.mix, LoraSettings(rehearsal=0.25).mix) == ((0, 5), (5, 10), (250, 1000))
+    alone = list(islice(_items(encoded, ENCODER, plain), 40))
+    both = list(islice(_items(encoded, ENCODER, mixed), 80))
+    assert [item for item in both if item in encoded] == alone
+    for batch in range(8):
+        assert sum(item in encoded for item in both[10 * batch : 10 * batch + 10]) == 5
+
+
 def test_checkpoints_are_called_after_every_step(tiny_model: Path, tmp_path: Path) -> None:
     steps: list[int] = []
     train_adapter(

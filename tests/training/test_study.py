@@ -12,11 +12,11 @@ from agent.records import Record, read
 from agent.runner import RunSettings
 from envs import get_suite
 from memory import ExperienceMemory
-from training.arms import TRAININGS, Cell, cells, tier_of
+from training.arms import Cell, cells, tier_of
 from training.examples import ContextRates
 from training.lora import LoraSettings
 from training.study import Study, StudySettings, tasks_for
-from training.study_results import compared, markdown, publish, rows_of, summaries, wording
+from training.study_results import compared, disagreements, markdown, publish, rows_of, summaries, wording
 
 
 def settings(model: Path, **changes: object) -> StudySettings:
@@ -43,7 +43,7 @@ def test_every_required_cell_is_there_once() -> None:
     by = Counter(
         (c.train, c.memory) for c in found if (c.k, c.query, c.source, c.base) == (2, "static", "expert", "bundled")
     )
-    for train in ("none", *TRAININGS):
+    for train in ("none", "lora", "rag-lora", "rag-lora-robust"):
         for memory in ("matching", "other", "empty"):
             assert by[train, memory] == 3
     for train in ("none", "rag-lora-robust"):
@@ -106,9 +106,16 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     with pytest.raises(ValueError, match="other settings"):
         Study(tmp_path / "run", replace(s, per_tier=4))
     publish(tmp_path / "out", study, records)
-    summary = json.loads((tmp_path / "out" / "study-toy.json").read_text())
-    assert summary["rows"] == rows_of(read(tmp_path / "out" / "study-toy-episodes.jsonl.gz"))
-    assert (tmp_path / "out" / "study-toy" / "adapters" / "lora-bundled-s0" / "adapter_model.safetensors").exists()
+    summary = json.loads((tmp_path / "out" / "study-toy-valid.json").read_text())
+    published = tmp_path / "out" / "study-toy-valid" / "adapters"
+    assert disagreements(summary, records, summary["weights_sha256"], published) == []
+    for change in ({"success": not records[0]["success"]}, {"weights_sha256": "0" * 64}):
+        assert disagreements(summary, [{**records[0], **change}, *records[1:]], summary["weights_sha256"], published)
+    assert disagreements(summary, records, "0" * 64, published)
+    assert summary["rows"] == rows_of(read(tmp_path / "out" / "study-toy-valid-episodes.jsonl.gz"))
+    assert (
+        tmp_path / "out" / "study-toy-valid" / "adapters" / "lora-bundled-s0" / "adapter_model.safetensors"
+    ).exists()
 
 
 def made_up(condition: str, tier: str, wins: list[int], seed: int = 0) -> list[Record]:
