@@ -72,9 +72,6 @@ def _bare_steps(rng: random.Random, goal: Goal, wrong: bool = False) -> Trajecto
         elif op.name == "place":
             go(place)
             steps.append((f"move {item} to {place}", f"You move the {item} to the {place}."))
-        elif op.name == "retake":
-            go(place)
-            steps.append((f"take {item} from {place}", f"You pick up the {item} from the {place}."))
     opening = f"You are carrying: a {item}.\n\nYour task is to: {goal.text}."
     return Trajectory(goal.text, opening, tuple(steps), success=not wrong)
 
@@ -113,10 +110,10 @@ def bare(rng: random.Random, memory: bool = True) -> Sample:
 
 
 def spot(rng: random.Random) -> Sample:
-    """Two or three places and a few things, no appliances: is what is wanted among what is seen?"""
-    lore = draw_lore(rng)
-    bare_lore = replace(lore, properties=(), routines=())
-    tiny = draw_room(rng, "put", bare_lore, rng.randint(2, 3), 0.0)
+    """Two to four places and a few things, no appliances: is what is wanted among what is seen, and where was the lamp?"""
+    lore = replace(draw_lore(rng), properties=(), routines=())
+    kind: Kind = "device" if rng.random() < 0.35 else "put"
+    tiny = draw_room(rng, kind, lore, rng.randint(2, 4 if kind == "device" else 3), 0.0)
     return as_sample(spec_of(lore), tiny.solve(rng, slip=SLIP), (), "spot")
 
 
@@ -185,7 +182,7 @@ def draw(seed: int, index: int, progress: float, memory: bool = True) -> Sample:
     elif progress < 0.55:
         bares, spots, searches, size, crowd = 0.08, 0.20, 0.40, 11, 0.6
     else:
-        bares, spots, searches, size, crowd = 0.05, 0.10, 0.22, 15, 1.0
+        bares, spots, searches, size, crowd = 0.05, 0.13, 0.22, 15, 1.0
     if u < bares:
         return bare(rng, memory)
     if u < spots:

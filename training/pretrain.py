@@ -34,7 +34,7 @@ POOL = 64  # samples that are sorted by length together; also the unit of resumi
 class PretrainSettings:
     """Everything that decides what comes out."""
 
-    tokens: int = 22_000_000
+    tokens: int = 28_000_000
     """Training length, padding included."""
     batch_tokens: int = 4096
     hidden: int = 256
@@ -64,18 +64,29 @@ def encode(tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample])
     The text is what the tokenizer's chat template gives (a test compares the two); written out here because it runs for
     every sample of the corpus.
     """
+    return [(ids, [k == ACTION for k in kinds]) for ids, kinds in _with_kinds(tokenizer, samples)]
+
+
+OBSERVED, ACTION, SLIP = range(3)
+"""What a token is: read, to be said, or said wrongly on purpose."""
+
+
+def _with_kinds(
+    tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample]
+) -> list[tuple[list[int], list[int]]]:
+    """Token ids of each sample, and what each token is."""
     vocab = tokenizer.get_vocab()
     act, end = vocab[ASSISTANT], vocab[END]
     encoded = []
     for sample, ids in zip(samples, tokenizer([chat_text(s.conversation) for s in samples])["input_ids"], strict=True):
-        mask, inside, turn = [], False, -1
+        kinds, inside, turn = [], False, -1
         for token in ids:
-            mask.append(inside and turn not in sample.slips)
+            kinds.append(OBSERVED if not inside else SLIP if turn in sample.slips else ACTION)
             if token == act:
                 inside, turn = True, turn + 1
             elif token == end:
                 inside = False
-        encoded.append((ids, mask))
+        encoded.append((ids, kinds))
     return encoded
 
 
@@ -85,17 +96,17 @@ def chat_text(conversation: Conversation) -> str:
 
 
 def pool_batches(
-    encoded: Sequence[Encoded], settings: PretrainSettings, move: int, rng: random.Random
+    encoded: Sequence[tuple[list[int], list[int]]], settings: PretrainSettings, move: int, rng: random.Random
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of like length: ids (B, T), padded on the right with 0, and loss weights (B, T).
 
     Args:
-        encoded: samples.
+        encoded: token ids and kinds of samples.
         settings: weights and sizes.
         move: the token that moves begin with.
         rng: for the order of the batches.
     """
-    groups: list[list[Encoded]] = [[]]
+    groups: list[list[tuple[list[int], list[int]]]] = [[]]
     for item in sorted((e for e in encoded if len(e[0]) <= settings.longest), key=lambda e: len(e[0])):
         if groups[-1] and (len(groups[-1]) + 1) * len(item[0]) > settings.batch_tokens:
             groups.append([])
@@ -104,12 +115,14 @@ def pool_batches(
     for group in groups:
         width = max((len(ids) for ids, _ in group), default=0)
         ids_BT, weight_BT = torch.zeros(len(group), width, dtype=torch.long), torch.zeros(len(group), width)
-        for row, (ids, mask) in enumerate(group):
+        for row, (ids, kinds) in enumerate(group):
             ids_BT[row, : len(ids)] = torch.tensor(ids)
-            on = torch.tensor(mask)
-            weight = on.float().clamp(min=settings.observation_weight)
+            kind = torch.tensor(kinds)
+            on = kind == ACTION
+            weight = torch.where(on, 1.0, settings.observation_weight)
             begins = on & ~torch.cat([torch.zeros(1, dtype=torch.bool), on[:-1]])
             weight[begins & (ids_BT[row, : len(ids)] != move)] = settings.decision_weight
+            weight[kind == SLIP] = 0.0  # or the model learns to slip, and to repeat itself
             weight_BT[row, : len(ids)] = weight
         if group:
             yield ids_BT, weight_BT
@@ -250,7 +263,7 @@ class Pretraining:
         progress = self.tokens / s.tokens
         drawn = [corpus.draw(s.seed, self.pool * POOL + i, progress, s.memory) for i in range(POOL)]
         move = self.tokenizer.get_vocab()["▁go▁to"]
-        for ids, weight in pool_batches(encode(self.tokenizer, drawn), s, move, random.Random(self.pool)):
+        for ids, weight in pool_batches(_with_kinds(self.tokenizer, drawn), s, move, random.Random(self.pool)):
             # Warm-up over 30 steps, constant, then linear to zero over the last 40 %.
             scale = min(1.0, (self.step + 1) / 30) * min(1.0, (1 - min(1.0, self.tokens / s.tokens)) / 0.4 + 0.02)
             for optimiser, rate in zip(self.optimisers, self.rates, strict=True):

@@ -30,12 +30,12 @@ class Property:
 class Op:
     """One stage of a procedure, after the object was found and taken.
 
-    ``apply``: treat the object (`verb`) at an appliance (`thing`). ``place``: put it where the goal says. ``retake``: take
-    it from there again. ``use``: find a device (`thing`) and switch it on (`verb`). ``tool``: find a tool (`thing`), take it
-    to where the object was placed and use it on the object (`verb`).
+    ``apply``: treat the object (`verb`) at an appliance (`thing`). ``place``: put it where the goal says. ``use``: find a device
+    (`thing`) and switch it on (`verb`). ``tool``: find a tool (`thing`), take it to where the object was placed and use it on the
+    object (`verb`).
     """
 
-    name: Literal["apply", "place", "retake", "use", "tool"]
+    name: Literal["apply", "place", "use", "tool"]
     thing: str = ""
     verb: str = ""
 
@@ -119,25 +119,23 @@ def draw_lore(rng: random.Random) -> Lore:
 def draw_ops(
     rng: random.Random, properties: Sequence[Property], devices: Sequence[tuple[str, str]], tool: Op | None
 ) -> tuple[Op, ...]:
-    """Stages of a routine: two to five, the object placed at least once, the object fetched exactly once.
+    """Stages of a routine: two to five, the object fetched once and placed once, and mostly something after that.
 
-    A second object of the same kind is never fetched: tasks of that structure are held out.
+    A second object of the same kind is never fetched: tasks of that structure are held out. Nor is the object taken again from
+    where it was placed: models that saw that did so whenever something was to be fetched after placing.
     """
     while True:
         ops: list[Op] = []
-        carried = True
         for _ in range(rng.choice((2, 3, 3, 4, 5))):
             treat = [Op("apply", p.appliance, p.verb) for p in properties]
             switch = [Op("use", device, verb) for device, verb in devices]
-            if carried:
+            if PLACE not in ops:
                 ops.append(rng.choice([rng.choice(treat), PLACE, PLACE, rng.choice(switch)]))
-                carried = ops[-1] != PLACE
             else:
-                ops.append(rng.choice([Op("retake"), rng.choice(switch), tool or Op("retake")]))
-                carried = ops[-1].name == "retake"
+                ops.append(rng.choice([rng.choice(switch), tool or rng.choice(switch)]))
             if ops[-1].name == "tool":  # the hands are full from here on
                 break
-        if PLACE in ops and [op.name for op in ops] not in (["place"], ["apply", "place"]) and ops[-1].name != "retake":
+        if PLACE in ops and [op.name for op in ops] not in (["place"], ["apply", "place"]):
             return tuple(ops)
 
 
@@ -247,17 +245,17 @@ class _Solver:
     def do(self, action: str, seen: str) -> None:
         """Acts, sometimes after refused attempts."""
         if self.rng.random() < self.slip:
-            # The slips of a learner: the right thing with the wrong verb, or a place that the room does not have; now and
-            # then the same one several times. After "Nothing happens." comes the right one.
+            # The slips of a learner: the right thing with the wrong verb, or a place that the room does not have. After
+            # "Nothing happens." comes the right one. Never the same slip twice: a model that has seen refusals repeated
+            # repeats them for ever.
             refused = f"go to {action.split(maxsplit=1)[1]}"
             if action.startswith("go to "):
                 refused = f"take {action[6:]}"
                 absent = sorted(lex.PLACES.keys() - {place.split()[0] for place in self.room.places})
                 if absent and self.rng.random() < 0.2:
                     refused = f"go to {self.rng.choice(absent)} 1"
-            for _ in range(self.rng.choice((1, 1, 1, 2, 3))):
-                self.slips.add(len(self.steps))
-                self.steps.append((refused, "Nothing happens."))
+            self.slips.add(len(self.steps))
+            self.steps.append((refused, "Nothing happens."))
         self.steps.append((action, seen))
 
     def go(self, place: str, enter: bool = False) -> None:
@@ -305,9 +303,6 @@ class _Solver:
                 self.go(destination, enter=True)
                 self.do(f"move {item} to {destination}", f"You move the {item} to the {destination}.")
                 self.room.inside[destination].append(item)
-            elif op.name == "retake":
-                self.go(destination)
-                self.take(item)
             elif op.name == "use":
                 device = self.find(op.thing)
                 said = "turn on" if op.verb == "use" else op.verb
