@@ -44,7 +44,7 @@ class LoraSettings:
     steps: int = 120
     """Optimiser steps."""
     batch_tokens: int = 4096
-    """Tokens of a batch at most, padding included; not heeded when `batch_examples` is set."""
+    """Tokens of a batch at most, padding included; with `batch_examples`, of each piece that a batch is worked on in."""
     batch_examples: int = 0
     """Examples of a batch, however long, rehearsal coming on top; 0 to fill it by tokens. With it, runs that differ in what
     their contexts show, or in rehearsal, see the same episodes and the same tokens of them in the same order."""
@@ -103,24 +103,35 @@ def _items(encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSetti
             yield queue.pop()
 
 
-def batches(items: Iterator[Encoded], tokens: int, examples: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of at most so many tokens, or of so many examples if that is not 0.
+def batches(items: Iterator[Encoded], tokens: int, examples: int = 0) -> Iterator[list[Encoded]]:
+    """What each optimiser step learns from: at most so many tokens, padding included, or so many examples if that is not 0."""
+    group: list[Encoded] = []
+    for item in items:
+        full = max(len(ids) for ids, _ in [*group, item]) * (len(group) + 1) > tokens
+        if group and (len(group) == examples if examples else full):
+            yield group
+            group = []
+        group.append(item)
+
+
+def pieces(batch: Sequence[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch in pieces of like length, each of at most so many tokens unless one example alone has more.
 
     Yields:
         ids (B, T) and the mask of what to learn (B, T), padded on the right with 0.
     """
     group: list[Encoded] = []
-    for item in items:
-        full = max(len(ids) for ids, _ in [*group, item]) * (len(group) + 1) > tokens
-        if group and (len(group) == examples if examples else full):
-            width = max(len(ids) for ids, _ in group)
+    for item in [*sorted(batch, key=lambda e: len(e[0])), None]:
+        if group and (item is None or len(item[0]) * (len(group) + 1) > tokens):
+            width = len(group[-1][0])
             ids_BT = torch.zeros(len(group), width, dtype=torch.long)
             learn_BT = torch.zeros(len(group), width, dtype=torch.bool)
             for row, (ids, mask) in enumerate(group):
                 ids_BT[row, : len(ids)], learn_BT[row, : len(ids)] = torch.tensor(ids), torch.tensor(mask)
             yield ids_BT, learn_BT
             group = []
-        group.append(item)
+        if item is not None:
+            group.append(item)
 
 
 def train_adapter(
@@ -176,20 +187,25 @@ def train_adapter(
         _items(encoded, encoder, settings), settings.batch_tokens, settings.mix[1] if settings.batch_examples else 0
     )
     for step in range(settings.steps):
-        ids, learn = (t.to(device) for t in next(stream))
+        batch = next(stream)
+        count = sum(sum(mask[1:]) for _, mask in batch)
         left = max(0.05, 1 - step / settings.steps) if settings.decay else 1.0
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * min(1.0, (step + 1) / 10) * left  # warm-up over ten steps
-        with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
-            logits = tuned(input_ids=ids, use_cache=False).logits[:, :-1]
-            keep = learn[:, 1:]
-            loss = nn.functional.cross_entropy(logits[keep].float(), ids[:, 1:][keep])
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
+        total = 0.0
+        for piece in pieces(batch, settings.batch_tokens):
+            ids, learn = (t.to(device) for t in piece)
+            with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
+                logits = tuned(input_ids=ids, use_cache=False).logits[:, :-1]
+                keep = learn[:, 1:]
+                loss = nn.functional.cross_entropy(logits[keep].float(), ids[:, 1:][keep], reduction="sum") / count
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
+            total += loss.item()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        supervised += int(keep.sum())
+        losses.append(total)
+        supervised += count
         if report:
             report(step + 1, losses[-1])
         if checkpoint:

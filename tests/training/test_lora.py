@@ -10,7 +10,7 @@ from agent.local import LocalPolicy
 from agent.weights import hash_weights
 from training import corpus
 from training.examples import Example
-from training.lora import LoraSettings, _items, batches, encode_example, train_adapter
+from training.lora import LoraSettings, _items, batches, encode_example, pieces, train_adapter
 from training.tokenizer import build_tokenizer
 
 ENCODER = ChatEncoder(build_tokenizer())
@@ -61,7 +61,8 @@ def test_loss_falls_on_the_assistants_tokens_only(tiny_model: Path, tmp_path: Pa
     """Changing what is not supervised at the end of a conversation changes nothing that is trained."""
     shortest = min(EXAMPLES, key=lambda e: len(e.conversation))
     ids, learn = encode_example(ENCODER, shortest)
-    ((batch, mask),) = islice(batches(iter([(ids, learn), (ids, learn)]), len(ids)), 1)
+    (alone,) = islice(batches(iter([(ids, learn), (ids, learn)]), len(ids)), 1)
+    ((batch, mask),) = pieces(alone, len(ids))
     assert batch.tolist() == [ids]
     assert mask.tolist() == [learn]
     assert 0 < sum(learn) < 0.5 * len(learn)
@@ -86,8 +87,11 @@ def test_rehearsal_is_the_stated_share() -> None:
 def test_batches_keep_to_their_tokens_and_lose_nothing() -> None:
     sizes = [5, 9, 3, 30, 8, 8, 8, 2, 40]
     items = [(list(range(1, n + 1)), [True] * n) for n in sizes]
-    made = list(batches(iter([*items, ([1] * 100, [True] * 100)]), 32))
+    made = [piece for batch in batches(iter([*items, ([1] * 100, [True] * 100)]), 32) for piece in pieces(batch, 32)]
     assert sum(int(mask.sum()) for _, mask in made) == sum(sizes)
+    whole = list(pieces(items, 32))  # one batch of all of them is worked on in pieces
+    assert sum(int(mask.sum()) for _, mask in whole) == sum(sizes)
+    made += whole
     for ids, mask in made:
         assert ids.numel() <= 32 or ids.shape[0] == 1
         assert torch.equal(ids == 0, ~mask)
@@ -108,10 +112,18 @@ def test_batches_of_examples_supervise_the_same_tokens_whatever_the_context(tiny
         manifests.append(train_adapter(tiny_model, ENCODER, examples, settings, tmp_path / name, {}))
     assert manifests[0]["supervised_tokens"] == manifests[1]["supervised_tokens"]
     assert manifests[0]["adapter_sha256"] != manifests[1]["adapter_sha256"]
-    assert [len(ids) for ids, _ in islice(batches(iter([([1] * n, [True] * n) for n in range(1, 9)]), 64, 3), 2)] == [
-        3,
-        3,
-    ]
+    counted = batches(iter([([1] * n, [True] * n) for n in range(1, 9)]), 64, 3)
+    assert [len(batch) for batch in islice(counted, 2)] == [3, 3]
+
+
+def test_pieces_of_a_batch_learn_what_the_whole_would(tiny_model: Path, tmp_path: Path) -> None:
+    losses = []
+    for tokens in (10_000, 600):
+        settings = LoraSettings(steps=1, batch_examples=6, batch_tokens=tokens, rehearsal=0.0, bf16=False, dropout=0.0)
+        manifest = train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / str(tokens), {})
+        losses.append((manifest["loss_last"], manifest["supervised_tokens"]))
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=2e-4)
+    assert losses[0][1] == losses[1][1]
 
 
 def test_rehearsal_comes_on_top_and_changes_no_order() -> None:
