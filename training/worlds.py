@@ -243,20 +243,37 @@ class _Solver:
         self.needed = {room.goal.target, *(op.thing for op in room.goal.ops if op.name in ("use", "tool"))}
 
     def do(self, action: str, seen: str) -> None:
-        """Acts, sometimes after refused attempts."""
+        """Acts, sometimes after a refused attempt."""
         if self.rng.random() < self.slip:
-            # The slips of a learner: the right thing with the wrong verb, or a place that the room does not have. After
-            # "Nothing happens." comes the right one. Never the same slip twice: a model that has seen refusals repeated
-            # repeats them for ever.
-            refused = f"go to {action.split(maxsplit=1)[1]}"
-            if action.startswith("go to "):
-                refused = f"take {action[6:]}"
-                absent = sorted(lex.PLACES.keys() - {place.split()[0] for place in self.room.places})
-                if absent and self.rng.random() < 0.2:
-                    refused = f"go to {self.rng.choice(absent)} 1"
-            self.slips.add(len(self.steps))
-            self.steps.append((refused, "Nothing happens."))
+            self.refuse(self._slip(action))
         self.steps.append((action, seen))
+
+    def refuse(self, action: str) -> None:
+        """A slip: an action that is not carried out.
+
+        After it comes the right one, never the same again: a model that has seen refusals repeated repeats them for ever.
+        """
+        self.slips.add(len(self.steps))
+        self.steps.append((action, "Nothing happens."))
+
+    def _slip(self, action: str) -> str:
+        """What a learner might do instead of an action: the right thing with the wrong verb, a place that the room does not
+        have, or any action on things that are elsewhere."""
+        rng, verb = self.rng, action.split()[0]
+        kind = rng.random()
+        if kind < 0.35:
+            template = rng.choice([t for t in self.room.lore.templates if t.count("{") == 2])
+            places = [place for place in self.room.places if place != self.here] or ["safe 3"]
+            thing = rng.choice([name for things in self.room.inside.values() for name in things] or ["cup 4"])
+            return (
+                template.replace("{object}", thing, 1)
+                .replace("{object}", "knife 4")
+                .format(receptacle=rng.choice(places))
+            )
+        if verb != "go":
+            return f"go to {action.split(maxsplit=1)[1]}"
+        absent = sorted(lex.PLACES.keys() - {place.split()[0] for place in self.room.places})
+        return f"go to {rng.choice(absent)} 1" if absent and kind < 0.5 else f"take {action[6:]}"
 
     def go(self, place: str, enter: bool = False) -> None:
         """Moves, unless there already, and opens what is shut if it is to be entered."""
@@ -294,6 +311,9 @@ class _Solver:
             if op.name == "apply":
                 others = sorted({place.split()[0] for place in self.room.places} - {op.thing})
                 appliance = f"{self.rng.choice(others) if wrong else op.thing} 1"
+                if self.here != appliance and self.rng.random() < 3 * self.slip:
+                    # An object that is found on an appliance tempts one to treat it there.
+                    self.refuse(f"{op.verb} {item} with {self.here}")
                 self.go(appliance)
                 done = f"You {op.verb} the {item} using the {appliance}."
                 self.do(f"{op.verb} {item} with {appliance}", "Nothing happens." if wrong else done)
