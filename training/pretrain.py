@@ -34,7 +34,7 @@ POOL = 64  # samples that are sorted by length together; also the unit of resumi
 class PretrainSettings:
     """Everything that decides what comes out."""
 
-    tokens: int = 30_000_000
+    tokens: int = 33_000_000
     """Training length, padding included."""
     batch_tokens: int = 4096
     hidden: int = 256

@@ -311,9 +311,11 @@ class _Solver:
             if op.name == "apply":
                 others = sorted({place.split()[0] for place in self.room.places} - {op.thing})
                 appliance = f"{self.rng.choice(others) if wrong else op.thing} 1"
-                if self.here != appliance and self.rng.random() < 3 * self.slip:
-                    # An object that is found on an appliance tempts one to treat it there.
-                    self.refuse(f"{op.verb} {item} with {self.here}")
+                if self.rng.random() < 3 * self.slip:
+                    # An object that is found on an appliance tempts one to treat it there; and if that is the right one, to go
+                    # where one is.
+                    here = self.here == appliance
+                    self.refuse(f"go to {appliance}" if here else f"{op.verb} {item} with {self.here}")
                 self.go(appliance)
                 done = f"You {op.verb} the {item} using the {appliance}."
                 self.do(f"{op.verb} {item} with {appliance}", "Nothing happens." if wrong else done)
@@ -367,6 +369,7 @@ def draw_room(rng: random.Random, kind: Kind, lore: Lore, kinds: int, crowd: flo
     goal = draw_goal(rng, kind, lore, target, rng.choice(carriers), like)
     places = numbered(counts)
     holds: dict[str, list[str]] = {place: [] for place in places}
+    treated = [p.appliance for p in lore.properties] if any(op.name == "apply" for op in goal.ops) else []
     others = [o for o in lex.OBJECTS if o != target and o not in tools]
     spread = min(len(others), max(1, round(len(places) * rng.uniform(0.2, 0.9))))
     for thing in [target, *sorted(tools), *rng.sample(others, spread)]:
@@ -374,6 +377,8 @@ def draw_room(rng: random.Random, kind: Kind, lore: Lore, kinds: int, crowd: flo
         # In a routine's room there is one of the target: what a second one would be for is never shown.
         for i in range(1 if thing == target and kind == "routine" else rng.choice((1, 1, 2, 2, 3)), 0, -1):
             at = rng.choice(allowed)
+            if thing == target and treated and rng.random() < 0.3:
+                at = rng.choice(treated)  # on the right appliance or on another one: only reading tells which it is
             holds[f"{at} {rng.randint(1, counts[at])}"].append(f"{thing} {i}")
     for op in goal.ops:
         if op.name == "use" and not any(f"{op.thing} 1" in things for things in holds.values()):
