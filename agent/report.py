@@ -121,8 +121,8 @@ def picture_of_rounds(file: Path, rounds: Sequence[dict[str, Any]], held_out: di
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2))
     xs, ys = [r["round"] for r in rounds], [100 * r["success"] for r in rounds]
     spans = [wilson(round(r["success"] * r["episodes"]), r["episodes"]) for r in rounds]
-    spread = [[y - 100 * low for y, (low, _) in zip(ys, spans, strict=True)],
-              [100 * high - y for y, (_, high) in zip(ys, spans, strict=True)]]  # fmt: skip
+    spread = [[max(0.0, y - 100 * low) for y, (low, _) in zip(ys, spans, strict=True)],
+              [max(0.0, 100 * high - y) for y, (_, high) in zip(ys, spans, strict=True)]]  # fmt: skip
     left.errorbar(xs, ys, yerr=spread, marker="o", capsize=3, label="training tasks, while exploring")
     played_by = ["", *(r["adapter"] for r in rounds[:-1])]
     for r, y, adapter in zip(rounds, ys, played_by, strict=True):
@@ -140,8 +140,8 @@ def picture_of_rounds(file: Path, rounds: Sequence[dict[str, Any]], held_out: di
     left.legend(loc="lower left", fontsize=8)
     names = list(held_out)
     tops = [100 * held_out[n]["success"] for n in names]
-    errors = [[t - 100 * held_out[n]["low"] for t, n in zip(tops, names, strict=True)],
-              [100 * held_out[n]["high"] - t for t, n in zip(tops, names, strict=True)]]  # fmt: skip
+    errors = [[max(0.0, t - 100 * held_out[n]["low"]) for t, n in zip(tops, names, strict=True)],
+              [max(0.0, 100 * held_out[n]["high"] - t) for t, n in zip(tops, names, strict=True)]]  # fmt: skip
     right.bar(
         [n.replace("_", "\n") for n in names],
         tops,

@@ -56,3 +56,11 @@ def test_paired_difference_uses_common_tasks_only() -> None:
     assert (one.n, one.difference, one.low, one.high) == (1, 1.0, -1.0, 1.0)
     with pytest.raises(ValueError, match="none in common"):
         paired(first, [episode(99)])
+
+
+@pytest.mark.parametrize("n", [1, 7, 48, 60, 64, 102, 360])
+def test_the_rate_itself_lies_in_its_interval(n: int) -> None:
+    """Also at 0 and 100 %, where rounding once put it outside and the picture of the rounds failed."""
+    for successes in {0, 1, n // 2, n - 1, n}:
+        low, high = wilson(successes, n)
+        assert 0.0 <= low <= successes / n <= high <= 1.0
