@@ -234,20 +234,21 @@ def rows_of(
                 hits = memory.closest(vector, k) if weight is None else memory.diverse(vector, k, weight, POOL)
                 found.append([hit.type == trajectory.task.type for hit in hits])
     rows = []
+    # Wordings and types are told apart without MMR only, to keep the file short.
     for name, form in (("all", None), ("property", 0), ("verb", 1)) if at == 0 else (("all", None),):
         some = [
             i
             for i, trajectory in enumerate(asked)
             if form is None or (trajectory.task.type in TREATED and wording(trajectory.task) == form)
         ]
-        for weight, found in right.items():
+        for weight, found in right.items() if form is None else [(None, right[None])]:
             for k in KS if weight is None else KS[1:]:  # the first choice is the closest either way
                 row: dict[str, Any] = {"query": "dynamic" if at else "static", "at": at, "mmr": weight is not None}
                 row["wording"] = name
                 if weight is not None:
                     row["lambda"] = weight
                 row |= summary(np.array([found[i] for i in some]), k)
-                if name == "all":
+                if form is None and weight is None:
                     by_type = [[found[i][:k] for i in some if asked[i].task.type == kind] for kind in TASK_TYPES]
                     row["by_type"] = [round(float(np.mean(shares)), 3) for shares in by_type]
                 rows.append(row)
@@ -388,7 +389,7 @@ def main() -> None:
     embedders: dict[str, Embedder] = {"hashed": HashedEmbedder(), **({"MiniLM": model} if model else {})}
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "commit")}
     directory = RunDirectory(args.out, {**settings, "embedders": [made.identity for made in embedders.values()]})
-    spent, started = float(directory.read("seconds.json") or 0), time.monotonic()
+    before, started = directory.read("seconds.json") or [0.0, 0.0], (time.monotonic(), time.process_time())
     # The hashed vectors are made faster than they are read from a disk.
     encoders = {
         name: Remembered(made, args.out / "vectors" if made is model else None) for name, made in embedders.items()
@@ -402,18 +403,19 @@ def main() -> None:
                     found = rows_of(halved(parts) if at else parts, key, at, size, encoders[name], weights)
                     place = {"embedder": name, "unseen": unseen, "key": key, "memory_size": size}
                     rows += [{**place, **row} for row in found]
-                console().print(f"{unseen}, {name}: {len(rows)} rows, {time.monotonic() - started:.0f} s")
+                console().print(f"{unseen}, {name}: {len(rows)} rows, {time.monotonic() - started[0]:.0f} s")
         sample = [play(task) for task in take("train", min(args.most, 600))]
         texts = {key: [text for trajectory in sample for text in key_texts(key, trajectory)] for key in KEYS}
         about = {name: described(made, texts) for name, made in embedders.items()}
     finally:
-        directory.write("seconds.json", spent + time.monotonic() - started)
+        wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
+        directory.write("seconds.json", [before[0] + wall, before[1] + cpu])
     for mmr in (False, True):
         console().print(table(rows, list(embedders), mmr))
     kinds = {*assets.holds(), *(kind for held in assets.holds().values() for kind in held)}
     result = {
         "command": "python scripts/retrieval_study.py --out runs/retrieval --commit",
-        "seconds": round(spent + time.monotonic() - started), "settings": settings, "notes": NOTES,
+        "seconds": round(before[0] + wall), "cpu_seconds": round(before[1] + cpu), "settings": settings, "notes": NOTES,
         "steps_mean": round(float(np.mean([len(t.steps) for t in sample])), 1),
         "held_out": sorted(kind.lower() for kind in kinds if is_held_out(kind)), "embedders": about, "versions": versions(),
     }  # fmt: skip
