@@ -390,32 +390,37 @@ def main() -> None:
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "commit")}
     directory = RunDirectory(args.out, {**settings, "embedders": [made.identity for made in embedders.values()]})
     before, started = directory.read("seconds.json") or [0.0, 0.0], (time.monotonic(), time.process_time())
+
+    def spent() -> list[float]:
+        """Wall and processor seconds of this run and those that it resumes, noted in the folder."""
+        seconds = [before[0] + time.monotonic() - started[0], before[1] + time.process_time() - started[1]]
+        directory.write("seconds.json", seconds)
+        return seconds
+
     # The hashed vectors are made faster than they are read from a disk.
     encoders = {
         name: Remembered(made, args.out / "vectors" if made is model else None) for name, made in embedders.items()
     }
     rows: list[dict[str, Any]] = []
-    try:
-        for unseen, parts in plan(args.split, args.per_type, sizes, args.most):
-            for name, made in embedders.items():
-                for key, at, size in cells(unseen, made is model, sizes, args.most, args.minilm_most):
-                    weights = LAMBDAS if (unseen, key, at, size) == ("none", "goal", 0, 1000) else (LAMBDA,)
-                    found = rows_of(halved(parts) if at else parts, key, at, size, encoders[name], weights)
-                    place = {"embedder": name, "unseen": unseen, "key": key, "memory_size": size}
-                    rows += [{**place, **row} for row in found]
-                console().print(f"{unseen}, {name}: {len(rows)} rows, {time.monotonic() - started[0]:.0f} s")
-        sample = [play(task) for task in take("train", min(args.most, 600))]
-        texts = {key: [text for trajectory in sample for text in key_texts(key, trajectory)] for key in KEYS}
-        about = {name: described(made, texts) for name, made in embedders.items()}
-    finally:
-        wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
-        directory.write("seconds.json", [before[0] + wall, before[1] + cpu])
+    for unseen, parts in plan(args.split, args.per_type, sizes, args.most):
+        for name, made in embedders.items():
+            for key, at, size in cells(unseen, made is model, sizes, args.most, args.minilm_most):
+                weights = LAMBDAS if (unseen, key, at, size) == ("none", "goal", 0, 1000) else (LAMBDA,)
+                found = rows_of(halved(parts) if at else parts, key, at, size, encoders[name], weights)
+                place = {"embedder": name, "unseen": unseen, "key": key, "memory_size": size}
+                rows += [{**place, **row} for row in found]
+                spent()
+            console().print(f"{unseen}, {name}: {len(rows)} rows, {spent()[0]:.0f} s")
+    sample = [play(task) for task in take("train", min(args.most, 600))]
+    texts = {key: [text for trajectory in sample for text in key_texts(key, trajectory)] for key in KEYS}
+    about = {name: described(made, texts) for name, made in embedders.items()}
+    wall, cpu = spent()
     for mmr in (False, True):
         console().print(table(rows, list(embedders), mmr))
     kinds = {*assets.holds(), *(kind for held in assets.holds().values() for kind in held)}
     result = {
         "command": "python scripts/retrieval_study.py --out runs/retrieval --commit",
-        "seconds": round(before[0] + wall), "cpu_seconds": round(before[1] + cpu), "settings": settings, "notes": NOTES,
+        "seconds": round(wall), "cpu_seconds": round(cpu), "settings": settings, "notes": NOTES,
         "steps_mean": round(float(np.mean([len(t.steps) for t in sample])), 1),
         "held_out": sorted(kind.lower() for kind in kinds if is_held_out(kind)), "embedders": about, "versions": versions(),
     }  # fmt: skip
