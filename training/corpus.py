@@ -80,7 +80,7 @@ def bare(rng: random.Random, memory: bool = True) -> Sample:
     """A bare procedure with 0 to 4 demonstrations of it or of others."""
     lore = draw_lore(rng)
     # Without a room there is nothing to search for.
-    short = tuple(r for r in lore.routines if not {op.name for op in r.ops} & {"use", "tool"})
+    short = tuple(r for r in lore.routines if not {op.name for op in r.ops} & {"use", "tool", "bring"})
     lore = replace(lore, routines=short)
     spec = spec_of(lore)
 
@@ -147,7 +147,7 @@ def room(
     fixed = k >= 0
     lore = lore or draw_lore(rng)
     spec = spec_of(lore)
-    kind = kind or rng.choices(KINDS, (45, 14, 18, 4, 19))[0]
+    kind = kind or rng.choices(KINDS, (40, 12, 15, 4, 29))[0]
     now = draw_room(rng, kind, lore, rng.randint(3, kinds), crowd)
     demos: list[Demonstration] = []
     count = k if fixed else rng.choices((0, 1, 2, 3, 4), (13, 25, 42, 12, 8))[0]
@@ -156,7 +156,7 @@ def room(
         if not beside_the_point and (fixed or i == 0 or rng.random() < 0.85):
             other = draw_room(rng, kind, lore, rng.randint(3, 8), crowd, like=now.goal)
         else:
-            other = draw_room(rng, rng.choices(KINDS, (35, 25, 25, 2, 13))[0], lore, rng.randint(3, 8), crowd)
+            other = draw_room(rng, rng.choices(KINDS, (33, 22, 22, 2, 21))[0], lore, rng.randint(3, 8), crowd)
         wrong = not fixed and i > 0 and kind in ("property", "composed") and rng.random() < 0.1
         demos.append(shown(spec, other.solve(rng, wrong=wrong and other.goal.kind in ("property", "composed"))))
     rng.shuffle(demos)

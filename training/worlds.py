@@ -32,10 +32,11 @@ class Op:
 
     ``apply``: treat the object (`verb`) at an appliance (`thing`). ``place``: put it where the goal says. ``use``: find a device
     (`thing`) and switch it on (`verb`). ``tool``: find a tool (`thing`), take it to where the object was placed and use it on the
-    object (`verb`).
+    object (`verb`). ``bring``: find another thing (`thing`, the same kind in all of a world) and put it where the goal says, before
+    the object is fetched or after it was placed.
     """
 
-    name: Literal["apply", "place", "use", "tool"]
+    name: Literal["apply", "place", "use", "tool", "bring"]
     thing: str = ""
     verb: str = ""
 
@@ -108,32 +109,45 @@ def draw_lore(rng: random.Random) -> Lore:
     properties = tuple(Property(a, v, p) for a, v, p in zip(adjectives, verbs, appliances, strict=False))
     devices = tuple(zip(rng.sample(lex.DEVICES, 2), verbs[n:-1], strict=True))
     own = [f"{v} {{object}} with {{receptacle}}" for v in verbs[:n]] + [f"{v} {{object}}" for v in verbs[n:-1]]
-    tool = Op("tool", rng.choice(lex.OBJECTS), verbs[-1]) if rng.random() < 0.5 else None
+    things = rng.sample(lex.OBJECTS, 3)
+    tool = Op("tool", things.pop(), verbs[-1]) if rng.random() < 0.5 else None
     if tool:
         own.append(f"{tool.verb} {{object}} with {{object}}")
     rng.shuffle(own)
-    routines = tuple(Routine(w, draw_ops(rng, properties, devices, tool)) for w in rng.sample(lex.ROUTINES, 2))
+    routines = tuple(Routine(w, draw_ops(rng, properties, devices, tool, things)) for w in rng.sample(lex.ROUTINES, 2))
     return Lore(properties, devices, (*(text for text, _ in lex.TEMPLATES), *own), routines)
 
 
 def draw_ops(
-    rng: random.Random, properties: Sequence[Property], devices: Sequence[tuple[str, str]], tool: Op | None
+    rng: random.Random,
+    properties: Sequence[Property],
+    devices: Sequence[tuple[str, str]],
+    tool: Op | None,
+    things: Sequence[str],
 ) -> tuple[Op, ...]:
-    """Stages of a routine: two to five, the object fetched once and placed once, and mostly something after that.
+    """Stages of a routine: two to five, the object fetched once and placed once, and mostly something before or after that.
 
-    A second object of the same kind is never fetched: tasks of that structure are held out. Nor is the object taken again from
-    where it was placed: models that saw that did so whenever something was to be fetched after placing.
+    A second object of the same kind is never fetched, and no goal asks for two objects: tasks of that structure are held out.
+    What is fetched otherwise is always of the same kind in one world (`things`, `tool`), before the object or after it, so that
+    what each fetching is for has to be read from memory. Nor is the object taken again from where it was placed: models that saw
+    that did so whenever something was to be fetched after placing.
     """
+    treat = [Op("apply", p.appliance, p.verb) for p in properties]
+    switch = [Op("use", device, verb) for device, verb in devices]
     while True:
+        bring = [Op("bring", thing) for thing in rng.sample(things, 2)]
         ops: list[Op] = []
-        for _ in range(rng.choice((2, 3, 3, 4, 5))):
-            treat = [Op("apply", p.appliance, p.verb) for p in properties]
-            switch = [Op("use", device, verb) for device, verb in devices]
+        while bring and rng.random() < 0.4:
+            ops.append(bring.pop())
+        for _ in range(rng.choice((1, 2, 2, 3, 4))):
             if PLACE not in ops:
                 ops.append(rng.choice([rng.choice(treat), PLACE, PLACE, rng.choice(switch)]))
             else:
-                ops.append(rng.choice([rng.choice(switch), tool or rng.choice(switch)]))
-            if ops[-1].name == "tool":  # the hands are full from here on
+                after = [rng.choice(switch), *([bring[-1]] * 2 if bring else ()), *([tool] if tool else ())]
+                ops.append(rng.choice(after))
+            if ops[-1].name == "bring":
+                bring.pop()
+            elif ops[-1].name == "tool":  # the hands are full from here on
                 break
         if PLACE in ops and [op.name for op in ops] not in (["place"], ["apply", "place"]):
             return tuple(ops)
@@ -240,7 +254,7 @@ class _Solver:
         self.todo = list(reversed(room.places))
         self.here = ""
         self.seen: dict[str, str] = {}  # what the procedure needs -> the place where it was seen
-        self.needed = {room.goal.target, *(op.thing for op in room.goal.ops if op.name in ("use", "tool"))}
+        self.needed = {room.goal.target, *(op.thing for op in room.goal.ops if op.name in ("use", "tool", "bring"))}
 
     def do(self, action: str, seen: str) -> None:
         """Acts, sometimes after a refused attempt."""
@@ -296,18 +310,28 @@ class _Solver:
         self.go(self.seen[kind])
         return next(name for name in self.room.inside[self.here] if name.split()[0] == kind)
 
-    def take(self, item: str) -> None:
-        """Takes something from here."""
+    def fetch(self, kind: str) -> str:
+        """Finds a thing of the kind and takes it; returns its name."""
+        item = self.find(kind)
         self.room.inside[self.here].remove(item)
         self.do(f"take {item} from {self.here}", f"You pick up the {item} from the {self.here}.")
+        return item
+
+    def put(self, item: str) -> None:
+        """Puts what is carried where the goal says."""
+        destination = f"{self.room.goal.destination} 1"
+        self.go(destination, enter=True)
+        self.do(f"move {item} to {destination}", f"You move the {item} to the {destination}.")
+        self.room.inside[destination].append(item)
 
     def solve(self, wrong: bool) -> Trajectory:
-        """Fetches the object and goes through the stages."""
-        goal = self.room.goal
-        item = self.find(goal.target)
-        self.take(item)
-        destination = f"{goal.destination} 1"
+        """Goes through the stages; the object is fetched when the first of them needs it."""
+        goal, item = self.room.goal, ""
         for op in goal.ops:
+            if op.name == "bring":
+                self.put(self.fetch(op.thing))
+                continue
+            item = item or self.fetch(goal.target)
             if op.name == "apply":
                 others = sorted({place.split()[0] for place in self.room.places} - {op.thing})
                 appliance = f"{self.rng.choice(others) if wrong else op.thing} 1"
@@ -322,17 +346,14 @@ class _Solver:
             elif wrong:
                 break
             elif op.name == "place":
-                self.go(destination, enter=True)
-                self.do(f"move {item} to {destination}", f"You move the {item} to the {destination}.")
-                self.room.inside[destination].append(item)
+                self.put(item)
             elif op.name == "use":
                 device = self.find(op.thing)
                 said = "turn on" if op.verb == "use" else op.verb
                 self.do(f"{op.verb} {device}", f"You {said} the {device}.")
             elif op.name == "tool":
-                tool = self.find(op.thing)
-                self.take(tool)
-                self.go(destination)
+                tool = self.fetch(op.thing)
+                self.go(f"{goal.destination} 1")
                 self.do(f"{op.verb} {item} with {tool}", f"You {op.verb} the {item} using the {tool}.")
         return Trajectory(goal.text, self.room.opening, tuple(self.steps), frozenset(self.slips), success=not wrong)
 
@@ -364,7 +385,7 @@ def draw_room(rng: random.Random, kind: Kind, lore: Lore, kinds: int, crowd: flo
     for p in lore.properties:
         counts.setdefault(p.appliance, 1)
     closed = frozenset(k for k in counts if (k in lex.CLOSED) != (rng.random() < 0.06))
-    tools = {op.thing for r in lore.routines for op in r.ops if op.name == "tool"}
+    tools = {op.thing for r in lore.routines for op in r.ops if op.name in ("tool", "bring")}
     target = rng.choice([o for o in lex.OBJECTS if o not in tools])
     goal = draw_goal(rng, kind, lore, target, rng.choice(carriers), like)
     places = numbered(counts)
@@ -373,10 +394,10 @@ def draw_room(rng: random.Random, kind: Kind, lore: Lore, kinds: int, crowd: flo
     others = [o for o in lex.OBJECTS if o != target and o not in tools]
     spread = min(len(others), max(1, round(len(places) * rng.uniform(0.2, 0.9))))
     for thing in [target, *sorted(tools), *rng.sample(others, spread)]:
-        allowed = [k for k in counts if thing != target or k != goal.destination] or list(counts)
+        allowed = [k for k in counts if thing not in (target, *tools) or k != goal.destination]
         # In a routine's room there is one of the target: what a second one would be for is never shown.
         for i in range(1 if thing == target and kind == "routine" else rng.choice((1, 1, 2, 2, 3)), 0, -1):
-            at = rng.choice(allowed)
+            at = rng.choice(allowed or list(counts))
             if thing == target and treated and rng.random() < 0.3:
                 at = rng.choice(treated)  # on the right appliance or on another one: only reading tells which it is
             holds[f"{at} {rng.randint(1, counts[at])}"].append(f"{thing} {i}")
