@@ -15,7 +15,9 @@ from memory.embed import Embedder, HashedEmbedder
 from memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
 from memory.log import Damage
 from memory.retrieve import EntryMeta, Hit, Purpose, Query, Viewer, Why
-from memory.store import ExperienceMemory, MemoryStats
+from memory.stats import MemoryStats
+from memory.store import ExperienceMemory
+from memory.usefulness import Usefulness
 
 # These names collide easily (a user's own memory.py, another package called envs), so: do the siblings come from here?
 for _name in ("agent", "envs", "training"):
@@ -44,6 +46,7 @@ __all__ = [
     "Step",
     "StopReason",
     "TaskRecord",
+    "Usefulness",
     "Viewer",
     "Why",
 ]

@@ -7,8 +7,9 @@ Each payload carries an integer format version. Within a version fields are only
 does not know and fills in what is missing where the data class has a default. Anything else needs a new version.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
@@ -41,6 +42,12 @@ class Head:
     actor: Actor
     step_count: int
     """Number of steps."""
+    started: float
+    """Unix time in seconds."""
+    actions: int
+    """64-bit hash of all actions; two episodes of one task with the same one are duplicates."""
+    shown: tuple[str, ...]
+    """Ids of the episodes that were in its context, each once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,49 @@ class Note:
     text: str
     time: float
     """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """An episode that is not to be found any more."""
+
+    episode: str
+    """Id of the episode."""
+    reason: str
+    time: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """How a run ended that had episodes in its context, or none: what usefulness is learned from."""
+
+    shown: tuple[str, ...]
+    """Ids of the episodes that were in context."""
+    task: str
+    """Identity of the task that was run."""
+    type: str
+    """Its type."""
+    policy: str
+    """Who ran it."""
+    success: bool
+    time: float
+    """Unix time in seconds."""
+
+
+def digest(text: str) -> int:
+    """64-bit hash of a text; the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+
+
+def actions_digest(episode: Episode) -> int:
+    """64-bit hash of all actions of an episode, in order."""
+    return digest("\n".join(step.action for step in episode.steps))
+
+
+def shown_in(episode: Episode) -> tuple[str, ...]:
+    """Ids of the episodes that were in the context of any step, each once, in order of appearance."""
+    return tuple(dict.fromkeys(hit.episode for step in episode.steps for hit in step.retrieved))
 
 
 def encode_episode(episode: Episode) -> bytes:
@@ -106,6 +156,8 @@ def encode_episode(episode: Episode) -> bytes:
         "final": episode.final_observation,
         "memory_position": int(episode.memory_position),
         "started": float(episode.started),
+        "actions": actions_digest(episode),
+        "shown": list(shown_in(episode)),
         "timings": {name: float(seconds) for name, seconds in episode.timings.items()},
         "ratings": {name: float(value) for name, value in episode.ratings.items()},
     }
@@ -141,12 +193,18 @@ def decode_episode(payload: bytes) -> Episode:
 
 
 def decode_head(payload: bytes) -> Head:
-    """What the episode in ``payload`` is about; its steps are not looked at.
+    """What the episode in ``payload`` is about; its steps are not looked at, unless it is of the time before heads held
+    what follows from them.
 
     Raises:
         CodecError: as :func:`decode_episode`.
     """
-    return _head(_head_fields(_unpacker(payload)))
+    fields = _head_fields(_unpacker(payload))
+    head = _head(fields)
+    if fields.get("actions", _integer, -1) < 0:
+        episode = decode_episode(payload)
+        return replace(head, actions=actions_digest(episode), shown=shown_in(episode))
+    return head
 
 
 def encode_rating(rating: Rating) -> bytes:
@@ -172,6 +230,38 @@ def decode_note(payload: bytes) -> Note:
     """The note in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
     fields = _single(payload, "a note")
     return Note(fields.text("episode"), fields.text("text"), fields.get("time", _number, 0.0))
+
+
+def encode_deletion(deletion: Deletion) -> bytes:
+    """The deletion as bytes."""
+    fields = {"v": VERSION, "episode": deletion.episode, "reason": deletion.reason, "time": float(deletion.time)}
+    return _pack(fields, "a deletion")
+
+
+def decode_deletion(payload: bytes) -> Deletion:
+    """The deletion in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
+    fields = _single(payload, "a deletion")
+    return Deletion(fields.text("episode"), fields.text("reason", ""), fields.get("time", _number, 0.0))
+
+
+def encode_credit(credit: Credit) -> bytes:
+    """The credit as bytes."""
+    fields: dict[str, object] = {"v": VERSION, "shown": list(credit.shown), "task": credit.task, "type": credit.type}
+    fields["policy"] = credit.policy
+    return _pack({**fields, "success": bool(credit.success), "time": float(credit.time)}, "a credit")
+
+
+def decode_credit(payload: bytes) -> Credit:
+    """The credit in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
+    fields = _single(payload, "a credit")
+    return Credit(
+        fields.get("shown", _texts),
+        fields.text("task"),
+        fields.text("type", ""),
+        fields.text("policy", ""),
+        fields.get("success", _boolean),
+        fields.get("time", _number, 0.0),
+    )
 
 
 def _pack(head: Mapping[str, object], what: str, *more: object) -> bytes:
@@ -284,6 +374,9 @@ def _head(fields: "_Fields") -> Head:
             settings=actor.get("settings", _settings, {}),
         ),
         step_count=fields.get("steps", _integer),
+        started=fields.get("started", _number, 0.0),
+        actions=fields.get("actions", _integer, -1),
+        shown=fields.get("shown", _texts, ()),
     )
 
 
@@ -369,6 +462,12 @@ def _integers(value: object) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise _wrong(value, "a list of integers")
     return tuple(_integer(item) for item in value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong(value, "a list of texts")
+    return tuple(_text(item) for item in value)
 
 
 def _numbers(value: object) -> Mapping[str, float]:

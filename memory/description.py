@@ -6,14 +6,19 @@ embedder: the id stands in every segment of the log.
 
 import json
 import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from memory.durable import replace_file, sync_folder
 from memory.embed import Embedder
+from memory.keys import KEYS
 from memory.log import Damage, memory_id, segments
 
-FORMAT = 1
-"""Format number of a memory's folder, written and read."""
+FORMAT = 2
+"""Format number of a memory's folder that is written."""
+READ = (1, 2)
+"""Format numbers that are read. A folder of format 1 has no catalog and only goals for keys."""
 DESCRIPTION = "memory.json"
 
 
@@ -22,8 +27,22 @@ def is_memory(folder: Path) -> bool:
     return (folder / DESCRIPTION).exists() or bool(segments(folder / "log"))
 
 
-def identify(folder: Path, embedder: Embedder, *, writable: bool, reembed: bool) -> tuple[bytes, list[Damage]]:
-    """Id of the memory, and what was wrong with its description; a writer makes what is missing.
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a memory is."""
+
+    memory: bytes
+    """Its id."""
+    keys: tuple[str, ...]
+    """What its episodes can be found by, in the order of :data:`memory.keys.KEYS`."""
+    damage: tuple[Damage, ...]
+    """What was wrong with its file."""
+
+
+def identify(
+    folder: Path, embedder: Embedder, keys: Collection[str], *, writable: bool, reembed: bool
+) -> Description:
+    """What the memory in a folder is; a writer makes what is missing, and adds `keys` to those that it has.
 
     Raises:
         ValueError: a format that this program does not read, or another embedder and not ``reembed``.
@@ -38,36 +57,37 @@ def identify(folder: Path, embedder: Embedder, *, writable: bool, reembed: bool)
         description = json.loads(text)
         number, memory = int(description["format"]), bytes.fromhex(description["id"])
         known, dimension = str(description["embedder"]), int(description["dimension"])
-    except (ValueError, KeyError, TypeError):
-        # Everything it says can be found out again, except which embedder was meant.
+        had = {str(key) for key in description.get("keys", ["goal"])}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Everything it says can be found out again, except which embedder and keys were meant.
         memory = memory_id(folder / "log") or uuid.uuid4().bytes
-        number, known, dimension = FORMAT, embedder.identity, embedder.dimension
+        number, known, dimension, had = 0, embedder.identity, embedder.dimension, {"goal"}
         if text or segments(folder / "log"):
             detail = f"missing or damaged; {embedder.identity} is taken for its embedder"
             damage.append(Damage(DESCRIPTION, 0, len(text), detail))
-        if writable:
-            _describe(folder, memory, embedder)
-            return memory, damage
-    if number != FORMAT:
-        raise ValueError(f"{path}: format {number}; this program reads format {FORMAT}: use the version that wrote it")
-    if (known, dimension) != (embedder.identity, embedder.dimension):
-        if not reembed:
-            raise ValueError(
-                f"the memory in {folder} was embedded with {known} ({dimension} dimensions), not with "
-                f"{embedder.identity} ({embedder.dimension}): open it with its own embedder, or with reembed=True to "
-                "embed everything again"
-            )
-        if writable:
-            _describe(folder, memory, embedder)
-    return memory, damage
+    if number not in (0, *READ):
+        raise ValueError(
+            f"{path}: format {number}; this program reads {' and '.join(map(str, READ))}: use the version that wrote it"
+        )
+    if (known, dimension) != (embedder.identity, embedder.dimension) and not reembed:
+        raise ValueError(
+            f"the memory in {folder} was embedded with {known} ({dimension} dimensions), not with "
+            f"{embedder.identity} ({embedder.dimension}): open it with its own embedder, or with reembed=True to "
+            "embed everything again"
+        )
+    wanted = tuple(key for key in KEYS if key in had or key in keys or key == "goal")
+    if writable and (number, known, had) != (FORMAT, embedder.identity, set(wanted)):
+        _describe(folder, memory, embedder, wanted)
+    return Description(memory, wanted, tuple(damage))
 
 
-def _describe(folder: Path, memory: bytes, embedder: Embedder) -> None:
+def _describe(folder: Path, memory: bytes, embedder: Embedder, keys: tuple[str, ...]) -> None:
     description = {
         "format": FORMAT,
         "id": memory.hex(),
         "embedder": embedder.identity,
         "dimension": embedder.dimension,
+        "keys": list(keys),
     }
     replace_file(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
     sync_folder(folder.parent)

@@ -17,8 +17,8 @@ from pathlib import Path
 from memory.durable import TEMPORARY, replace_file, write_all
 
 MAGIC = b"RELIVELG"
-FORMAT = 1
-"""Format number of segments, written and read."""
+FORMAT, COMPACTED = 1, 2
+"""Format numbers of segments: as they are written, and of those from which records were left out on purpose."""
 MARK = b"\xc1RL\xc1"
 """Starts each record. 0xC1 occurs in no UTF-8 text and as no msgpack type, so it is rare inside payloads."""
 SEGMENT_BYTES = 64 * 2**20
@@ -27,6 +27,7 @@ MAX_PAYLOAD = 64 * 2**20
 """Longest payload; a frame that claims more is damaged."""
 
 _HEADER = struct.Struct("<8sIIQ16s")  # magic, format, reserved, first sequence number, memory id; then crc32 of these
+_UNTIL = struct.Struct("<8sIIQ16sQ")  # of a compacted segment: the same, and the number after its last original record
 _FRAME = struct.Struct("<4sBBHIQI")  # mark, kind, flags, reserved, payload length, sequence, payload crc; then crc32
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
@@ -74,6 +75,8 @@ class Place:
     """Of the payload, in bytes."""
     checksum: int
     """CRC-32 of the payload."""
+    generation: int = 0
+    """How often its segment was compacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Record:
 
 
 class TakenBackError(RuntimeError):
-    """A record that had been read is no longer there: it never was durable, and its writer took it back."""
+    """What had been read is no longer there: it never was durable and its writer took it back, or it was compacted."""
 
 
 class Log:
@@ -108,14 +111,17 @@ class Log:
         self._writable = writable
         self._segment_bytes = segment_bytes
         self._segment = -1  # the segment that is being read or written, and the end of its last good record
+        self._generation = 0
         self._end = 0
         self._checked = -1  # the last segment whose header was looked at
+        self._sparse = False  # whether records of it were left out on purpose, and the number after its last one
+        self._until = 0
         self._last: Place | None = None
         self._dirty = False
         self._writer = -1
-        self._readers: dict[int, int] = {}
+        self._readers: dict[tuple[int, int], int] = {}
         if writable:
-            for leftover in folder.glob("*" + TEMPORARY):
+            for leftover in (*folder.glob("*" + TEMPORARY), *_superseded(folder)):
                 leftover.unlink()
 
     @property
@@ -126,7 +132,26 @@ class Log:
     @property
     def size(self) -> int:
         """Bytes of all segments on disk."""
-        return sum(self._path(segment).stat().st_size for segment in segments(self.folder))
+        total = 0
+        for segment, generation in segments(self.folder).items():
+            with suppress(FileNotFoundError):  # compacted meanwhile
+                total += segment_path(self.folder, segment, generation).stat().st_size
+        return total
+
+    def start_after(self, last: Place) -> bool:
+        """Begin reading behind a record that is known already; False, and nothing happens, if it is not there.
+
+        To be called before the first :meth:`refresh`.
+        """
+        try:
+            self.read(last)
+        except (ValueError, OSError):
+            return False
+        self._segment, self._generation, self._checked = last.segment, last.generation, last.segment
+        self._end, self.position, self._last = last.offset + FRAME_BYTES + last.length, last.sequence + 1, last
+        header = os.pread(self._reader(last.segment, last.generation), _UNTIL.size + _CRC.size, 0)
+        self._look_at_header(last.segment, header)
+        return True
 
     def refresh(self) -> Iterator[Record]:
         """Yield the records that came after the last one read; to be exhausted.
@@ -137,11 +162,15 @@ class Log:
         """
         self._check_last()
         found = segments(self.folder)
-        todo = [segment for segment in found if segment >= self._segment]
-        for segment in todo:
+        for segment, generation in found.items():
+            if segment < self._segment:
+                continue
             if segment != self._segment:
-                self._segment, self._end = segment, 0
-            yield from self._read_segment(segment, last=segment == found[-1])
+                self._segment, self._generation, self._end = segment, generation, 0
+            try:
+                yield from self._read_segment(segment, last=segment == max(found))
+            except FileNotFoundError:
+                raise TakenBackError(f"{self._name(segment)} was compacted while it was read; open it again") from None
 
     def append(self, records: Sequence[tuple[Kind, bytes]]) -> list[Place]:
         """Write records and return when all of them are durable.
@@ -161,14 +190,15 @@ class Log:
         try:
             self._repair()
             if segment < 0 or end >= self._segment_bytes:
-                self._begin_segment(sequence)
+                self.begin_segment()
                 segment, end = self._segment, self._end
             places, buffer = [], bytearray()
             for kind, payload in records:
                 checksum = zlib.crc32(payload)
-                places.append(Place(sequence, segment, end + len(buffer), len(payload), checksum))
-                frame = _FRAME.pack(MARK, kind, 0, 0, len(payload), sequence, checksum)
-                buffer += frame + _CRC.pack(zlib.crc32(frame)) + payload
+                places.append(
+                    Place(sequence, segment, end + len(buffer), len(payload), checksum, self._generation)
+                )
+                buffer += frame_of(kind, sequence, payload, checksum)
                 sequence += 1
             self._dirty = True
             write_all(self._writer, buffer)
@@ -193,12 +223,14 @@ class Log:
         Raises:
             ValueError: it was damaged since it was first read.
         """
-        data = os.pread(self._reader(place.segment), FRAME_BYTES + place.length, place.offset)
+        data = os.pread(
+            self._reader(place.segment, place.generation), FRAME_BYTES + place.length, place.offset
+        )
         frame = _parse(data, 0)
         payload = data[FRAME_BYTES:]
         if frame is None or frame.sequence != place.sequence or zlib.crc32(payload) != place.checksum:
             raise ValueError(
-                f"{self._path(place.segment)}, byte {place.offset}: record {place.sequence} was damaged after this "
+                f"{segment_path(self.folder, place.segment, place.generation)}, byte {place.offset}: record {place.sequence} was damaged after this "
                 "memory was opened; the others are not affected"
             )
         return payload
@@ -212,15 +244,16 @@ class Log:
         self._writer = -1
 
     def _path(self, segment: int) -> Path:
-        return self.folder / f"{segment:016d}{_SUFFIX}"
+        return segment_path(self.folder, segment, self._generation if segment == self._segment else 0)
 
     def _name(self, segment: int) -> str:
         return f"{self.folder.name}/{self._path(segment).name}"
 
-    def _reader(self, segment: int) -> int:
-        if segment not in self._readers:
-            self._readers[segment] = os.open(self._path(segment), os.O_RDONLY | os.O_CLOEXEC)
-        return self._readers[segment]
+    def _reader(self, segment: int, generation: int) -> int:
+        key = segment, generation
+        if key not in self._readers:
+            self._readers[key] = os.open(segment_path(self.folder, *key), os.O_RDONLY | os.O_CLOEXEC)
+        return self._readers[key]
 
     def _check_last(self) -> None:
         """A reader may have seen a record whose fsync then failed, and which the writer took back."""
@@ -228,24 +261,25 @@ class Log:
             return
         try:
             self.read(self._last)
-        except ValueError:
+        except (ValueError, FileNotFoundError):
             raise TakenBackError(f"the last record read from {self.folder} was taken back; open it again") from None
 
     def _read_segment(self, segment: int, *, last: bool) -> Iterator[Record]:
-        data = _read_from(self._reader(segment), self._end)
+        data = _read_from(self._reader(segment, self._generation), self._end)
         base = self._end
         if segment != self._checked:
-            self._end = self._check_header(segment, data[:HEADER_BYTES])
-            self._checked = segment
+            self._end, self._checked = self._check_header(segment, data), segment
         while self._end - base < len(data):
             start = self._end - base
             frame = _good_record(data, start, self.position)
             if frame is not None:
                 stop = start + FRAME_BYTES + frame.length
-                if frame.sequence > self.position:
+                if frame.sequence > self.position and not self._sparse:
                     lost = f"records {self.position} to {frame.sequence - 1} are missing"
                     self._note(segment, self._end, 0, lost)
-                place = Place(frame.sequence, segment, self._end, frame.length, frame.checksum)
+                place = Place(
+                    frame.sequence, segment, self._end, frame.length, frame.checksum, self._generation
+                )
                 self._end, self.position, self._last = base + stop, frame.sequence + 1, place
                 yield Record(place, frame.kind, data[start + FRAME_BYTES : stop])
                 continue
@@ -260,30 +294,41 @@ class Log:
             self.position = max(self.position, gap)
             self._end = base + resume
         self.unfinished = 0
+        self.position = max(self.position, self._until)
 
     def _check_header(self, segment: int, header: bytes) -> int:
         """Offset at which the records of ``segment`` begin."""
         if segment > self.position:
             self._note(segment, 0, 0, f"records {self.position} to {segment - 1} are missing before this segment")
             self.position = segment
-        body = header[: _HEADER.size]
-        if len(header) < HEADER_BYTES or _CRC.unpack_from(header, _HEADER.size)[0] != zlib.crc32(body):
+        found = self._look_at_header(segment, header)
+        if found is None:
             # The file's name says all that the header does; its records are found by their marks.
             return 0
-        magic, number, _, first, memory = _HEADER.unpack(body)
-        if magic != MAGIC or number != FORMAT:
+        size, first = found
+        if first != segment:
+            self._note(segment, 0, size, f"the file was renamed: it begins at record {first}")
+        return size
+
+    def _look_at_header(self, segment: int, header: bytes) -> tuple[int, int] | None:
+        """Length of a header and the first sequence number that it names; None if it is damaged."""
+        self._sparse, self._until = False, 0
+        fields = _parse_header(header)
+        if fields is None:
+            return None
+        number, first, memory, self._until, size = fields
+        if number not in (FORMAT, COMPACTED):
             raise ValueError(
-                f"{self._path(segment)} is {magic!r} of format {number}; this program reads {MAGIC!r} of format "
-                f"{FORMAT}: use the version that wrote it"
+                f"{self._path(segment)} is of format {number}; this program reads {FORMAT} and {COMPACTED}: use the "
+                "version that wrote it"
             )
         if memory != self._memory:
             raise ValueError(
                 f"{self._path(segment)} belongs to another memory ({memory.hex()}, not {self._memory.hex()}): "
                 "move it back to where it came from"
             )
-        if first != segment:
-            self._note(segment, 0, len(header), f"the file was renamed: it begins at record {first}")
-        return HEADER_BYTES
+        self._sparse = number == COMPACTED
+        return size, first
 
     def _note(self, segment: int, offset: int, length: int, detail: str) -> None:
         self._damage.append(Damage(self._name(segment), offset, length, detail))
@@ -304,11 +349,20 @@ class Log:
             self._writer = -1
         self._writer = os.open(self._path(segment), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
-    def _begin_segment(self, first: int) -> None:
+    def begin_segment(self) -> None:
+        """Begin a new segment at the current position; what came before it is complete from now on.
+
+        Raises:
+            OSError: it could not be made; the old one goes on.
+        """
+        first = self.position
+        if first == self._segment and self._end <= HEADER_BYTES:
+            return
         header = _HEADER.pack(MAGIC, FORMAT, 0, first, self._memory)
-        replace_file(self._path(first), header + _CRC.pack(zlib.crc32(header)))
+        replace_file(segment_path(self.folder, first), header + _CRC.pack(zlib.crc32(header)))
+        self._segment, self._generation, self._end = first, 0, HEADER_BYTES
+        self._checked, self._sparse, self._until = first, False, 0
         self._open_writer(first)
-        self._segment, self._end = first, HEADER_BYTES
 
     def _repair(self) -> None:
         """Bring the file back to the end of its last good record after a write that failed."""
@@ -320,18 +374,61 @@ class Log:
             self._dirty = False
 
 
-def segments(folder: Path) -> list[int]:
-    """First sequence numbers (which are the names) of the segments in ``folder``, ascending."""
-    return sorted(int(path.stem) for path in folder.glob("*" + _SUFFIX) if path.stem.isdigit())
+def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
+    """File of a segment."""
+    return folder / (f"{segment:016d}" + (f".{generation:04d}" if generation else "") + _SUFFIX)
+
+
+def _all_files(folder: Path) -> list[tuple[int, int]]:
+    """(first sequence number, generation) of every segment file in `folder`, ascending."""
+    found = []
+    for path in folder.glob("*" + _SUFFIX):
+        first, _, generation = path.stem.partition(".")
+        if first.isdigit() and (generation.isdigit() or not generation):
+            found.append((int(first), int(generation or 0)))
+    return sorted(found)
+
+
+def segments(folder: Path) -> dict[int, int]:
+    """The segments in `folder`, ascending by first sequence number, and the latest generation of each."""
+    return dict(_all_files(folder))
+
+
+def _superseded(folder: Path) -> list[Path]:
+    """Files of generations that a later one replaces: a compaction was killed before it could delete them."""
+    latest = segments(folder)
+    return [segment_path(folder, s, g) for s, g in _all_files(folder) if g != latest[s]]
 
 
 def memory_id(folder: Path) -> bytes | None:
     """Id of the memory that the segments in ``folder`` belong to, from the first intact header; None without one."""
-    for segment in segments(folder):
-        header = (folder / f"{segment:016d}{_SUFFIX}").open("rb").read(HEADER_BYTES)
-        body = header[: _HEADER.size]
-        if len(header) == HEADER_BYTES and _CRC.unpack_from(header, _HEADER.size)[0] == zlib.crc32(body):
-            return bytes(_HEADER.unpack(body)[4])
+    for segment, generation in segments(folder).items():
+        fields = _parse_header(segment_path(folder, segment, generation).open("rb").read(_UNTIL.size + _CRC.size))
+        if fields is not None:
+            return fields[2]
+    return None
+
+
+def frame_of(kind: int, sequence: int, payload: bytes, checksum: int) -> bytes:
+    """A whole record: its frame, and the payload."""
+    frame = _FRAME.pack(MARK, kind, 0, 0, len(payload), sequence, checksum)
+    return frame + _CRC.pack(zlib.crc32(frame)) + payload
+
+
+def compacted_header(first: int, until: int, memory: bytes) -> bytes:
+    """Header of a segment from which records were left out."""
+    header = _UNTIL.pack(MAGIC, COMPACTED, 0, first, memory, until)
+    return header + _CRC.pack(zlib.crc32(header))
+
+
+def _parse_header(data: bytes) -> tuple[int, int, bytes, int, int] | None:
+    """Format, first sequence number, memory, number after the last record (0: as found) and length; None if damaged."""
+    for form in (_HEADER, _UNTIL):
+        size = form.size + _CRC.size
+        if len(data) >= size and _CRC.unpack_from(data, form.size)[0] == zlib.crc32(data[: form.size]):
+            magic, number, _, first, memory, *until = form.unpack(data[: form.size])
+            if magic == MAGIC:
+                return number, first, memory, until[0] if until else 0, size
     return None
 
 

@@ -4,24 +4,28 @@
 not say who it is gets an error, not results.
 """
 
-import hashlib
 import re
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memory import space
+from memory.catalog import IN_TRAIN, TRAIN, Catalog, Filter
+from memory.codec import digest
 from memory.embed import Vectors
 from memory.episode import StopReason, TaskRecord
-from memory.index import Index
+from memory.keys import KEYS
+from memory.rank import choose
+from memory.rows import Numbers
+from memory.space import WIDEST, KeySpace
 
-TRAIN = "train"
-"""The only split whose episodes are ever shown; every other is held out."""
-
-Ordinals = NDArray[np.int64]
+POOL = 8
+"""Candidates per hit that are ranked when more than similarity counts, and :data:`LEAST_POOL` at least."""
+LEAST_POOL = 32
 
 
 class Purpose(StrEnum):
@@ -114,10 +118,23 @@ class Query:
     where: Callable[[EntryMeta], bool] | None = None
     """Keep only entries for which this is true. For experiments (an index without the type under test), not for
     normal use: it is called in Python for one candidate after the other."""
+    only: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Keep only entries whose suite, type, split, policy or adapter is one of these: fast at any selectivity."""
+    keys: tuple[str, ...] = ("goal",)
+    """Which texts of an episode are compared with the query; the closest counts. The memory must have them (see ``open``)."""
+    diversity: float = 0.0
+    """In [0, 1): how much being unlike the other hits counts against similarity (:func:`memory.rank.choose`)."""
+    usefulness: float = 0.0
+    """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity (:mod:`memory.usefulness`)."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
             raise ValueError(f"k is {self.k}; ask for 0 hits or more")
+        if not 0 <= self.diversity < 1:
+            raise ValueError(f"diversity is {self.diversity}; it must be at least 0 and less than 1")
+        unknown = [key for key in self.keys if key not in KEYS]
+        if unknown or not self.keys:
+            raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +151,12 @@ class Why:
     """How many of those the query did not want (failures, excluded, ``where``)."""
     exact: bool
     """Every entry was compared; false: the candidates came from the approximate index."""
+    key: str = "goal"
+    """Which of the episode's texts was closest."""
+    usefulness: float = 0.0
+    """What its usefulness added to the score."""
+    redundancy: float = 0.0
+    """Similarity with the closest of the hits before it; 0 where diversity was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,137 +176,182 @@ def normalise_goal(goal: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", goal).casefold()))
 
 
-_FIELDS = np.dtype(
-    [
-        ("position", "<i8"),
-        ("tie", "<i8"),
-        ("identity", "<i4"),
-        ("near", "<i4"),
-        ("split", "<i4"),
-        ("train", "?"),
-        ("success", "?"),
-    ]
-)
+def near_digest(room: str, goal: str) -> int:
+    """64-bit hash of a room and a goal in its normal form."""
+    return digest(f"{room}\n{normalise_goal(goal)}")
 
 
-class Catalog:
-    """What the firewall and the filters need to know of each entry, in columns; ordinal = order in the log."""
-
-    def __init__(self) -> None:
-        self.entries: list[EntryMeta] = []
-        self.ordinals: dict[str, int] = {}
-        """Ordinal of each episode id."""
-        self._rows = np.empty(64, dtype=_FIELDS)
-        self._identities: dict[str, int] = {}
-        self._nears: dict[tuple[str, str], int] = {}
-        self._splits: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def add(self, entry: EntryMeta) -> None:
-        """Take in the next entry of the log."""
-        ordinal = len(self.entries)
-        if ordinal == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-        task = entry.task
-        near = (task.room, normalise_goal(task.goal))
-        self._rows[ordinal] = (
-            entry.position,
-            int.from_bytes(hashlib.blake2b(task.identity.encode(), digest_size=8).digest(), "little", signed=True),
-            self._identities.setdefault(task.identity, len(self._identities)),
-            self._nears.setdefault(near, len(self._nears)),
-            self._splits.setdefault(task.split, len(self._splits)),
-            task.split == TRAIN,
-            entry.success,
-        )
-        self.ordinals[entry.episode_id] = ordinal
-        self.entries.append(entry)
-
-    def break_ties(self, ordinals: Ordinals, scores: Vectors) -> NDArray[np.int64]:
-        """The order in which candidates rank: by score, then by a hash of the task, then oldest first.
-
-        Not by log order alone: that is the order in which episodes ended, which depends on what ran beside them.
-        """
-        return np.lexsort((ordinals, self._rows["tie"][ordinals], -scores))
-
-    def count_before(self, position: int) -> int:
-        """Number of entries before a log position."""
-        return int(np.searchsorted(self._rows["position"][: len(self.entries)], position))
-
-    def may_be_shown(self, viewer: Viewer, ordinals: Ordinals) -> NDArray[np.bool_]:
-        """The firewall: which of these entries the viewer may see, shape (len(ordinals),)."""
-        rows = self._rows[ordinals]
-        near = (viewer.room, normalise_goal(viewer.goal))
-        shown = (
-            rows["train"]
-            & (rows["identity"] != self._identities.get(viewer.identity, -1))
-            & (rows["near"] != self._nears.get(near, -1))
-        )
-        if viewer.purpose is Purpose.EVALUATE:
-            shown &= rows["split"] != self._splits.get(viewer.split, -1)
-        return np.asarray(shown, dtype=np.bool_)
-
-    def wanted(self, query: Query, ordinals: Ordinals) -> NDArray[np.bool_]:
-        """Which of these entries the query wants, ``where`` aside, shape (len(ordinals),)."""
-        wanted = np.ones(len(ordinals), dtype=np.bool_)
-        if query.successes_only:
-            wanted &= self._rows["success"][ordinals]
-        if query.exclude:
-            unwanted = [self.ordinals[episode] for episode in query.exclude if episode in self.ordinals]
-            wanted &= ~np.isin(ordinals, np.array(unwanted, dtype=np.int64))
-        return wanted
+def may_be_shown(catalog: Catalog, viewer: Viewer, ordinals: Numbers) -> NDArray[np.bool_]:
+    """The firewall: which of these entries the viewer may see, shape (len(ordinals),)."""
+    shown = catalog.column("flags")[ordinals] & IN_TRAIN > 0
+    shown &= catalog.column("task")[ordinals] != np.uint64(digest(viewer.identity))
+    shown &= catalog.column("near")[ordinals] != np.uint64(near_digest(viewer.room, viewer.goal))
+    if viewer.purpose is Purpose.EVALUATE:
+        shown &= catalog.column("split")[ordinals] != np.uint64(digest(viewer.split))
+    return np.asarray(shown, dtype=np.bool_)
 
 
-def retrieve(query: Query, vector: Vectors, viewer: Viewer, catalog: Catalog, index: Index, stop: int) -> list[Hit]:
-    """The best ``query.k`` of the first ``stop`` entries that the viewer may see and the query wants, best first.
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What is searched, as of a log position."""
 
-    Candidates are taken from the index, more than needed; if too few of them are left, more still; if that is not
-    enough either, every entry is compared. So there are k hits whenever k entries qualify. Ties are broken by task, see
-    :meth:`Catalog.break_ties`; they are never cut in half.
+    catalog: Catalog
+    spaces: Mapping[str, KeySpace]
+    position: int
+    meta: Callable[[int], EntryMeta]
+    """What is known of the entry with an ordinal."""
+    identify: Callable[[int], str]
+    """Its id."""
+    find: Callable[[str], int | None]
+    """Ordinal of an id."""
+    useful: Callable[[Numbers], NDArray[np.float64]]
+    """Usefulness of entries."""
+    readable: Callable[[int], bool]
+    """Whether the record of an entry is intact; looked at once."""
+    broken: Callable[[Numbers], NDArray[np.bool_]]
+    """Which entries are known not to be."""
+
+
+def retrieve(query: Query, vector: Vectors, viewer: Viewer, library: Library) -> list[Hit]:
+    """The best ``query.k`` entries that the viewer may see and the query wants, best first.
+
+    Candidates are taken from the index, as many more than needed as the filters make necessary; if too few of them are left,
+    more still; if that is not enough either, every entry that passes the filters is compared. So there are k hits whenever k
+    entries qualify. Ties are broken by task, see :meth:`Catalog.break_ties`; they are never cut in half.
 
     Args:
+        query: what is looked for.
         vector: of the query, shape (dimension,).
+        viewer: who asks.
+        library: what is searched.
     """
     if not isinstance(viewer, Viewer):
         raise ValueError(f"search needs a Viewer that says who asks, not {viewer!r}: use Viewer.of(task, purpose)")
+    missing = [key for key in query.keys if key not in library.spaces]
+    if missing:
+        raise ValueError(
+            f"this memory has no key {', '.join(missing)}: open it once with mode='w' and keys=(..., {missing[0]!r})"
+        )
+    wanted = Filter.of(query.successes_only, query.only)
+    stop = library.catalog.count_before(library.position)
     if query.k == 0 or stop == 0:
         return []
-    count = 32 + 4 * query.k
-    for wide in (min(count, stop), min(8 * count, stop), stop):
-        ordinals, scores, exact = index.candidates(vector, wide, stop)
-        order = catalog.break_ties(ordinals, scores)
-        ordinals, scores = ordinals[order], scores[order]
-        hits, finished = _select(query, viewer, catalog, ordinals, scores, exact)
-        cut = len(hits) == query.k and hits[-1].score == float(scores[-1])  # others may be as close as the last hit
-        if (finished and not cut) or len(ordinals) == stop:
+    mask, matching = library.catalog.matching(wanted, stop)
+    ranked = query.diversity > 0 or query.usefulness != 0
+    pool = max(LEAST_POOL, POOL * query.k) if ranked else query.k
+    least = 32 + 4 * pool
+    count = max(least, round(1.5 * pool * stop / max(1, matching)))
+    widths = [min(count, stop), min(8 * count, stop), stop]
+    if stop > space.EXACT_LIMIT and (count > WIDEST or matching <= 2 * count):
+        widths = [stop]  # comparing all that match costs less than a graph that mostly proposes others
+    for wide in widths:
+        among = np.flatnonzero(mask) if wide == stop > space.EXACT_LIMIT and 2 * matching < stop else None
+        ordinals, scores, keys, exact = _candidates(query, vector, library, wide, stop, among)
+        order = library.catalog.break_ties(ordinals, scores)
+        ordinals, scores, keys = ordinals[order], scores[order], keys[order]
+        found, finished = _qualify(query, wanted, viewer, library, ordinals, scores, pool)
+        # Others may be as close as the last one, unless all of them were looked at.
+        cut = len(found) == pool and float(scores[found[-1].rank]) == float(scores[-1])
+        if (finished and not cut) or wide == stop:
             break
-    return hits
+    hits = _hits(query, library, found, ordinals, scores, keys, exact)
+    # What cannot be read is no hit. It is known as broken from now on.
+    return retrieve(query, vector, viewer, library) if hits is None else hits
 
 
-def _select(
-    query: Query, viewer: Viewer, catalog: Catalog, ordinals: Ordinals, scores: Vectors, exact: bool
-) -> tuple[list[Hit], bool]:
-    """Hits among candidates in descending order, and whether no further candidate could change them."""
+def _candidates(
+    query: Query, vector: Vectors, library: Library, count: int, stop: int, among: Numbers | None
+) -> tuple[Numbers, Vectors, NDArray[np.int8], bool]:
+    """Candidates of all keys that are asked: ordinals, the best score of each, by which key, and whether all were compared."""
+    sequences = library.catalog.sequences[:stop]
+    parts = [library.spaces[key].candidates(vector, count, sequences, among) for key in query.keys]
+    if len(parts) == 1:
+        ordinals, scores, exact = parts[0]
+        return ordinals, scores, np.zeros(len(ordinals), dtype=np.int8), exact
+    ordinals = np.concatenate([part[0] for part in parts])
+    scores = np.concatenate([part[1] for part in parts])
+    keys = np.concatenate([np.full(len(part[0]), i, dtype=np.int8) for i, part in enumerate(parts)])
+    order = np.lexsort((keys, -scores, ordinals))
+    first = order[np.flatnonzero(np.diff(ordinals[order], prepend=-1))]
+    return ordinals[first], scores[first], keys[first], all(part[2] for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Qualified:
+    """A candidate that may be shown and is wanted."""
+
+    rank: int
+    firewalled: int
+    filtered: int
+
+
+def _qualify(
+    query: Query, filter: Filter, viewer: Viewer, library: Library, ordinals: Numbers, scores: Vectors, count: int
+) -> tuple[list[_Qualified], bool]:
+    """The first `count` that qualify among candidates in descending order, and whether no further one could change them."""
     enough = False
     if query.min_score is not None:
         close = int(np.count_nonzero(scores >= query.min_score))
         enough = close < len(ordinals)
         ordinals, scores = ordinals[:close], scores[:close]
-    shown = catalog.may_be_shown(viewer, ordinals)
-    wanted = catalog.wanted(query, ordinals)
+    shown = may_be_shown(library.catalog, viewer, ordinals)
+    wanted = library.catalog.wanted(filter, ordinals) & ~library.catalog.deleted(ordinals, library.position)
+    wanted &= ~library.broken(ordinals)
+    if query.exclude:
+        unwanted = [ordinal for ordinal in map(library.find, query.exclude) if ordinal is not None]
+        wanted &= ~np.isin(ordinals, np.array(unwanted, dtype=np.int64))
     refused = 0
-    hits: list[Hit] = []
-    for rank in np.flatnonzero(shown & wanted):
-        entry = catalog.entries[ordinals[rank]]
-        if query.where is not None and not query.where(entry):
+    found: list[_Qualified] = []
+    for rank in np.flatnonzero(shown & wanted).tolist():
+        if query.where is not None and not query.where(library.meta(int(ordinals[rank]))):
             refused += 1
             continue
         firewalled = int(np.count_nonzero(~shown[:rank]))
         filtered = int(np.count_nonzero(shown[:rank] & ~wanted[:rank])) + refused
-        score = float(scores[rank])
-        why = Why(score, int(rank) + 1, firewalled, filtered, exact)
-        hits.append(Hit(entry.episode_id, score, entry.position, why))
-        if len(hits) == query.k:
-            return hits, True
-    return hits, enough
+        found.append(_Qualified(rank, firewalled, filtered))
+        if len(found) == count:
+            return found, True
+    return found, enough
+
+
+def _hits(
+    query: Query,
+    library: Library,
+    found: list[_Qualified],
+    ordinals: Numbers,
+    scores: Vectors,
+    keys: NDArray[np.int8],
+    exact: bool,
+) -> list[Hit] | None:
+    """Hits from those that qualify, best first: by similarity, or by all that the query weighs. None if one is damaged."""
+    ranks = np.array([one.rank for one in found], dtype=np.int64)
+    bonus = np.zeros(len(found))
+    vectors: Vectors = np.empty((len(found), 0), dtype=np.float32)
+    if query.usefulness and len(found):
+        bonus = query.usefulness * library.useful(ordinals[ranks])
+    if query.diversity and len(found):
+        vectors = library.spaces[query.keys[0]].vectors_of(library.catalog.sequences[ordinals[ranks]])
+    plain = not (query.usefulness or query.diversity)
+    chosen = (
+        [(i, float(scores[one.rank]), 0.0) for i, one in enumerate(found[: query.k])]
+        if plain
+        else choose(scores[ranks], bonus, vectors, query.k, query.diversity)
+    )
+    hits = []
+    for i, score, redundancy in chosen:
+        one = found[i]
+        ordinal = int(ordinals[one.rank])
+        if not library.readable(ordinal):
+            return None
+        why = Why(
+            similarity=float(scores[one.rank]),
+            considered=one.rank + 1,
+            firewalled=one.firewalled,
+            filtered=one.filtered,
+            exact=exact,
+            key=query.keys[int(keys[one.rank])],
+            usefulness=float(bonus[i]),
+            redundancy=redundancy,
+        )
+        hits.append(Hit(library.identify(ordinal), score, int(library.catalog.sequences[ordinal]), why))
+    return hits

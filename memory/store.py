@@ -1,134 +1,116 @@
 """ExperienceMemory: the one door to everything that was lived through.
 
-A folder holds ``memory.json`` (what this is, and its embedder), ``log/`` (the truth), ``vectors/`` and ``index/``
-(caches of it) and ``lock``. One process writes, any number read and follow.
+A folder holds ``memory.json`` (what this is, its embedder and its keys), ``log/`` (the truth), ``catalog/``, ``vectors/`` and
+``index/`` (caches of it) and ``lock``. One process writes, any number read and follow.
 """
 
 import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
 from memory import codec
+from memory.catalog import NEVER
+from memory.commit import GroupCommit
+from memory.compact import Compaction, compact
 from memory.description import DESCRIPTION, identify, is_memory
 from memory.embed import Embedder, HashedEmbedder, Vectors
 from memory.episode import Episode
-from memory.index import ExactIndex, HnswIndex, Index, SnapshotFolder, publishing_is_due
+from memory.evict import Candidate, victims
+from memory.keys import KEYS, key_texts
 from memory.lock import WriterLock
-from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
-from memory.retrieve import Catalog, EntryMeta, Hit, Query, Viewer, retrieve
-from memory.vectors import Source, VectorColumn, column_name
+from memory.log import Damage, Kind, Record, TakenBackError
+from memory.retrieve import EntryMeta, Hit, Query, Viewer, retrieve
+from memory.space import SPREAD
+from memory.state import State
+from memory.stats import MemoryStats, count
+from memory.usefulness import Usefulness
+
+T = TypeVar("T")
+EAGER = 8
+"""Rows that go into the graph with every addition, beyond twice those added: it catches up after it was left behind."""
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryStats:
-    """What a memory holds."""
+class _Work:
+    """Records to append together, and what to do once they are durable."""
 
-    path: str
-    entries: int
-    """Episodes that can be read."""
-    successes: int
-    by_type: Mapping[str, int]
-    by_split: Mapping[str, int]
-    by_policy: Mapping[str, int]
-    ratings: int
-    notes: int
-    other_records: int
-    """Records of kinds that this program does not know."""
-    position: int
-    """Log position up to which was read."""
-    log_bytes: int
-    total_bytes: int
-    """Everything in the folder."""
-    embedder: str
-    """Identity of the embedder."""
-    embedded: int
-    """Entries whose vectors had to be computed because none were stored."""
-    index_entries: int
-    """Entries in the HNSW snapshot in use; 0: every search is exact."""
-    damage: tuple[Damage, ...]
-    """What was found damaged, and what was done about it."""
+    records: list[tuple[Kind, bytes]]
+    check: Callable[[dict[str, str]], None]
+    """Raises if they must not be appended; told what the group before them brings: id to a description."""
+    vectors: dict[str, list[Vectors]]
+    """By key, of each episode among the records."""
 
 
 class ExperienceMemory:
     """Episodes on disk, found again by similarity. Open with :meth:`open`.
 
-    Methods may be called from several threads; they take turns.
+    Methods may be called from several threads. Threads that add at the same time share one synchronisation of the disk.
     """
 
     def __init__(
-        self, path: Path, *, writable: bool, memory: bytes, embedder: Embedder, lock: WriterLock | None
+        self,
+        path: Path,
+        *,
+        writable: bool,
+        memory: bytes,
+        embedder: Embedder,
+        keys: Sequence[str],
+        lock: WriterLock | None,
     ) -> None:
         """Use :meth:`open`."""
         self.path = path
         self._writable = writable
-        self._memory = memory
-        self._embedder = embedder
         self._lock = lock
-        self._mutex = threading.RLock()
+        self._mutex = threading.RLock()  # state
+        self._embedding = threading.Lock()  # the embedder
+        self._commit: GroupCommit[_Work, int] = GroupCommit(self._commit_group)
         self._closed = False
-        self._damage: list[Damage] = []
+        self._settled = False
         if writable:
-            for folder in ("vectors", "index"):
+            for folder in ("catalog", "vectors", "index"):
                 (path / folder).mkdir(exist_ok=True)
-        self._log = self._open_log()
-        self._start_over()
-
-    def _open_log(self) -> Log:
-        return Log(self.path / "log", memory=self._memory, writable=self._writable)
-
-    def _start_over(self) -> None:
-        """Forget everything that was read; the next refresh reads it again."""
-        self._log.close()
-        self._log = self._open_log()
-        identity, dimension = self._embedder.identity, self._embedder.dimension
-        self._vectors = VectorColumn(
-            self.path / "vectors" / f"{column_name(identity)}.vec",
-            identity=identity,
-            dimension=dimension,
-            memory=self._memory,
-            writable=self._writable,
-        )
-        self._snapshots = SnapshotFolder(
-            self.path / "index", memory=self._memory, identity=identity, dimension=dimension
-        )
-        self._exact = ExactIndex(self._vectors)
-        self._graph: HnswIndex | None = None
-        self._catalog = Catalog()
-        self._places: list[Place] = []
-        self._ratings: dict[str, dict[str, float]] = {}
-        self._notes: dict[str, list[str]] = {}
-        self._rating_count = 0
-        self._other_records = 0
-        self._settled = True
+        self._state = State(path, memory=memory, embedder=embedder, keys=keys, writable=writable)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], mode: str = "r", *, embedder: Embedder | None = None, reembed: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        mode: str = "r",
+        *,
+        embedder: Embedder | None = None,
+        reembed: bool = False,
+        keys: Collection[str] | None = None,
     ) -> "ExperienceMemory":
         """Open the memory in a folder.
 
         Args:
+            path: the folder.
             mode: ``r`` to read, ``w`` to also add to it, ``create`` as ``w`` but made if it is not there.
             embedder: Default: the hashed one. A memory remembers its embedder and refuses another.
-            reembed: Accept another embedder: embed all goals again; a writer makes it the memory's embedder from now
+            reembed: Accept another embedder: embed all keys again; a writer makes it the memory's embedder from now
                 on (the old vectors are kept beside the new).
+            keys: Which texts of an episode it can be found by, some of :data:`memory.keys.KEYS`. Default: those that it has, or
+                only the goal. A writer adds what is missing; a reader makes it for itself.
 
         Raises:
             FileNotFoundError: there is no memory, and ``mode`` is not ``create``.
             BlockingIOError: someone else is writing it.
-            ValueError: another embedder, a format that this program does not read, or an unknown mode.
+            ValueError: another embedder, a format that this program does not read, an unknown mode or key.
         """
         if mode not in ("r", "w", "create"):
             raise ValueError(
                 f"unknown mode {mode!r}: use 'r' to read, 'w' to add, 'create' to add and make it if need be"
             )
+        unknown = [key for key in keys or () if key not in KEYS]
+        if unknown:
+            raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
         folder = Path(path)
         embedder = embedder or HashedEmbedder()
         if mode != "create" and not is_memory(folder):
@@ -140,9 +122,16 @@ class ExperienceMemory:
             lock = WriterLock(folder / "lock")
         store = None
         try:
-            memory, damage = identify(folder, embedder, writable=lock is not None, reembed=reembed)
-            store = cls(folder, writable=lock is not None, memory=memory, embedder=embedder, lock=lock)
-            store._damage.extend(damage)
+            known = identify(folder, embedder, keys or (), writable=lock is not None, reembed=reembed)
+            store = cls(
+                folder,
+                writable=lock is not None,
+                memory=known.memory,
+                embedder=embedder,
+                keys=known.keys,
+                lock=lock,
+            )
+            store._state.damage.extend(known.damage)
             store.refresh()
         except BaseException:
             if store is not None:
@@ -156,50 +145,75 @@ class ExperienceMemory:
     def position(self) -> int:
         """Log position: everything known to this object lies before it. Pass it as ``at`` to see no more than this."""
         with self._mutex:
-            self._settle()
-            return self._log.position
+            self._require_open()
+            return self._state.position
 
     @property
     def embedder(self) -> Embedder:
         """The embedder of keys and queries."""
-        return self._embedder
+        return self._state.embedder
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Which texts of an episode it can be found by."""
+        return self._state.keys
 
     def __len__(self) -> int:
         with self._mutex:
-            self._settle()
-            return len(self._catalog)
+            self._require_open()
+            return self._state.catalog.alive - self._state.broken_count
 
     def __contains__(self, episode_id: object) -> bool:
         with self._mutex:
-            self._settle()
-            return episode_id in self._catalog.ordinals
+            self._require_open()
+            return isinstance(episode_id, str) and self._alive(episode_id) is not None
 
-    def add(self, episode: Episode) -> int:
+    def add(self, episode: Episode, *, deduplicate: bool = False) -> int:
         """Add an episode; durable when this returns. Returns the log position from which it is visible.
+
+        Args:
+            episode: what happened.
+            deduplicate: leave it out, and change nothing, if :meth:`duplicate_of` it is there.
 
         Raises:
             OSError: it could not be written (disk full, for example) and was not added; the memory is unharmed.
             ValueError: the memory is open for reading, the id is taken, or the task lacks identity or split.
         """
-        return self.add_many([episode])
+        return self.add_many([episode], deduplicate=deduplicate)
 
-    def add_many(self, episodes: Sequence[Episode]) -> int:
+    def add_many(self, episodes: Sequence[Episode], *, deduplicate: bool = False) -> int:
         """Add episodes with one synchronisation of the disk, all or none; otherwise as :meth:`add`."""
         with self._mutex:
             self._require_writable()
-            taken: set[str] = set()
+            if deduplicate:
+                episodes = self._without_duplicates(episodes)
+        if not episodes:
+            return self.position
+        for episode in episodes:
+            _check_complete(episode)
+
+        def check(brought: dict[str, str]) -> None:
             for episode in episodes:
-                self._check_new(episode, taken)
-                taken.add(episode.id)
-            records = [(Kind.EPISODE, codec.encode_episode(episode)) for episode in episodes]
-            # Before the log is written: an embedder that fails must not leave half of an entry.
-            vectors = self._embed([episode.task.goal for episode in episodes])
-            for place, (_, payload) in zip(self._append(records), records, strict=True):
-                self._take_episode(place, codec.decode_head(payload))
-            self._vectors.append(self._new_sources(), vectors)
-            self._settled = True
-            self._publish_if_due()
-            return self._log.position
+                if episode.id in brought or self._state.find(episode.id) is not None:
+                    raise ValueError(f"there is already an episode {episode.id!r} in {self.path}; ids are given once")
+                brought[episode.id] = "an episode"
+
+        records = [(Kind.EPISODE, codec.encode_episode(episode)) for episode in episodes]
+        # Before the log is written: an embedder that fails must not leave half of an entry.
+        vectors = {key: [self._encode(key_texts(key, episode)) for episode in episodes] for key in self.keys if key != "goal"}
+        goals = self._encode([episode.task.goal for episode in episodes])
+        return self._commit(_Work(records, check, {**vectors, "goal": [goals[i : i + 1] for i in range(len(goals))]}))
+
+    def duplicate_of(self, episode: Episode) -> str | None:
+        """Id of an episode of the same task with the same actions that is there already; None if there is none."""
+        with self._mutex:
+            self._require_open()
+            catalog = self._state.catalog
+            same = catalog.column("task") == np.uint64(codec.digest(episode.task.identity))
+            same &= catalog.column("actions") == np.uint64(codec.actions_digest(episode))
+            same &= catalog.delete_positions() == NEVER
+            found = np.flatnonzero(same)
+            return self._state.id_of(int(found[0])) if len(found) else None
 
     def rate(self, episode_id: str, name: str, value: float) -> int:
         """Give an episode a rating (a later one of the same name replaces it). Durable; returns the log position.
@@ -207,14 +221,8 @@ class ExperienceMemory:
         Raises:
             KeyError: no such episode.
         """
-        with self._mutex:
-            self._require_writable()
-            self._ordinal(episode_id)
-            rating = codec.Rating(episode_id, name, float(value), time.time())
-            self._append([(Kind.RATING, codec.encode_rating(rating))])
-            self._take_rating(rating)
-            self._settled = True
-            return self._log.position
+        rating = codec.Rating(episode_id, name, float(value), time.time())
+        return self._say(episode_id, Kind.RATING, codec.encode_rating(rating))
 
     def annotate(self, episode_id: str, text: str) -> int:
         """Attach a remark to an episode. Durable; returns the log position.
@@ -222,132 +230,200 @@ class ExperienceMemory:
         Raises:
             KeyError: no such episode.
         """
+        return self._say(episode_id, Kind.NOTE, codec.encode_note(codec.Note(episode_id, text, time.time())))
+
+    def delete(self, episode_id: str, reason: str = "") -> int:
+        """Leave an episode out from now on. Durable; returns the log position.
+
+        Searches at an earlier position still see it, until :meth:`compact` takes its bytes away.
+
+        Raises:
+            KeyError: no such episode.
+        """
+        deletion = codec.Deletion(episode_id, reason, time.time())
+        return self._say(episode_id, Kind.DELETE, codec.encode_deletion(deletion))
+
+    def credit(self, run: Episode) -> int:
+        """Learn from how a run ended that is not stored here (an evaluation): it counts for the usefulness of what it showed.
+
+        Runs that are added count by themselves. Durable; returns the log position.
+        """
         with self._mutex:
             self._require_writable()
-            self._ordinal(episode_id)
-            note = codec.Note(episode_id, text, time.time())
-            self._append([(Kind.NOTE, codec.encode_note(note))])
-            self._notes.setdefault(episode_id, []).append(text)
-            self._settled = True
-            return self._log.position
+        shown = codec.shown_in(run)
+        credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
+        return self._commit(_Work([(Kind.USEFULNESS, codec.encode_credit(credit))], lambda _: None, {}))
+
+    def usefulness(self, episode_id: str) -> Usefulness:
+        """What showing an episode did for the runs that were shown it (:mod:`memory.usefulness`).
+
+        Raises:
+            KeyError: no such episode.
+        """
+        with self._mutex:
+            self._require_open()
+            return self._state.usefulness().of(int(self._state.catalog.sequences[self._ordinal(episode_id)]))
+
+    def evict(
+        self, *, capacity: int | None = None, before: float | None = None, by: str = "age", keep_per_type: int = 2
+    ) -> tuple[str, ...]:
+        """Delete episodes until no more than `capacity` are left, or all that started before a time; ids of those deleted.
+
+        Arguments as :func:`memory.evict.victims`. Durable; one synchronisation of the disk.
+        """
+        with self._mutex:
+            self._require_writable()
+            catalog, table = self._state.catalog, self._state.usefulness()
+            alive = np.flatnonzero(catalog.delete_positions() == NEVER)
+            sequences = catalog.sequences[alive].tolist()
+            columns = [catalog.column(name)[alive].tolist() for name in ("type", "suite", "flags", "time")]
+            entries = [
+                Candidate(s, hash((suite, kind)), bool(flags & 1), table.of(s).value if table else 0.0, started)
+                for s, kind, suite, flags, started in zip(sequences, *columns, strict=True)
+            ]
+            gone = victims(entries, capacity=capacity, before=before, by=by, keep_per_type=keep_per_type)
+            ordinals = [catalog.ordinal_at(sequence) for sequence in gone]
+            ids = [self._state.id_of(ordinal) for ordinal in ordinals if ordinal is not None]
+        now = time.time()
+        records = [(Kind.DELETE, codec.encode_deletion(codec.Deletion(i, f"evicted by {by}", now))) for i in ids]
+        if records:
+            self._commit(_Work(records, lambda _: None, {}))
+        return tuple(ids)
+
+    def compact(self) -> Compaction:
+        """Take the bytes of deleted episodes away, and of everything said about them; says what it did.
+
+        Log positions stay what they were, but what was deleted is gone from earlier positions, too. Interrupted at any
+        moment, the memory is as before or as after. Readers go on.
+
+        Raises:
+            OSError: it could not be written; nothing is lost.
+        """
+        with self._commit.alone(), self._mutex:
+            self._settle()
+            self._require_writable()
+            self._settled = False
+            try:
+                return compact(self._state)
+            finally:
+                self._state.load()
+                self._settled = True
 
     def search(self, query: Query, viewer: Viewer, at: int | None = None) -> list[Hit]:
         """Past episodes that are similar to the query and that the viewer may see, best first.
 
         Args:
+            query: what is looked for.
+            viewer: who asks.
             at: Log position; only what lies before it is seen. Default: everything.
 
         Raises:
-            ValueError: ``viewer`` is no :class:`Viewer`, or ``at`` lies beyond what was read.
+            ValueError: ``viewer`` is no :class:`Viewer`, ``at`` lies beyond what was read, or the memory has not all the keys.
         """
+        vector = self._encode([query.text])[0]
         with self._mutex:
             self._require_open()
-            stop = self._stop(at)
-            vector = self._embed([query.text])[0]
-            index: Index = self._graph or self._exact
-            return retrieve(query, vector, viewer, self._catalog, index, stop)
+            return retrieve(query, vector, viewer, self._state.library(self._until(at)))
 
     def get(self, episode_id: str) -> Episode:
         """The whole episode, with the ratings given since.
 
         Raises:
             KeyError: no such episode.
-            ValueError: its record was damaged after the memory was opened.
+            ValueError: its record was damaged after it was written; it is left out of searches from now on.
         """
         with self._mutex:
             self._require_open()
-            return self._read(self._ordinal(episode_id))
+            return self._fresh(lambda: self._state.read(self._ordinal(episode_id)))
 
     def meta(self, episode_id: str) -> EntryMeta:
-        """What is known of an episode without reading it; raises ``KeyError`` as :meth:`get`."""
+        """What is known of an episode without its steps; raises as :meth:`get`."""
         with self._mutex:
             self._require_open()
-            return self._catalog.entries[self._ordinal(episode_id)]
+            return self._fresh(lambda: self._state.meta(self._ordinal(episode_id)))
 
     def notes(self, episode_id: str) -> tuple[str, ...]:
         """Remarks about an episode, oldest first."""
         with self._mutex:
             self._require_open()
-            return tuple(self._notes.get(episode_id, ()))
+            ordinal = self._alive(episode_id)
+            return () if ordinal is None else self._fresh(lambda: self._state.notes(ordinal))
 
     def iterate(self, at: int | None = None) -> Iterator[Episode]:
-        """All episodes in the order of the log; with ``at`` only those before that position."""
+        """All episodes in the order of the log; with ``at`` only those before that position. Damaged ones are left out."""
         with self._mutex:
             self._require_open()
-            stop = self._stop(at)
-        for ordinal in range(stop):
-            with self._mutex:
-                self._require_open()
-                episode = self._read(ordinal)
-            yield episode
+            ids = [self._state.id_of(ordinal) for ordinal in self._visible(at)]
+        for episode_id in ids:
+            try:
+                yield self.get(episode_id)
+            except (KeyError, ValueError):
+                if self._closed:
+                    raise
+                continue  # deleted meanwhile, or damaged: named in stats()
 
     def entries(self, at: int | None = None) -> Sequence[EntryMeta]:
-        """What is known of all episodes, in the order of the log; nothing is read from disk."""
+        """What is known of all episodes, in the order of the log; damaged ones are left out."""
+        found = []
         with self._mutex:
             self._require_open()
-            return tuple(self._catalog.entries[: self._stop(at)])
+            for ordinal in self._visible(at):
+                try:
+                    found.append(self._fresh(lambda ordinal=ordinal: self._state.meta(ordinal)))  # type: ignore[misc]
+                except ValueError:
+                    continue
+        return tuple(found)
 
     def refresh(self) -> int:
         """Take in what another process has added since; returns the log position. A writer is always up to date."""
         with self._mutex:
-            self._require_open()
-            self._settled = False
-            try:
-                self._read_new()
-            except TakenBackError:
-                self._start_over()
-                self._read_new()
-            self._settled = True
-            snapshot = self._snapshots.load(self._vectors, newer_than=self._graph.entries if self._graph else 0)
-            self._graph = snapshot or self._graph
-            self._publish_if_due()
-            return self._log.position
+            if self._closed or not self._settled:
+                self._require_open()
+            elif not self._writable:
+                try:
+                    self._state.follow()
+                except TakenBackError:
+                    self._state.load()
+            return self._state.position
 
     def stats(self) -> MemoryStats:
         """What is in the memory, counted."""
         with self._mutex:
             self._require_open()
-            entries = self._catalog.entries
-            damage = [*self._damage, *self._log.damage, *self._vectors.damage, *self._snapshots.damage]
-            if self._log.unfinished:
-                detail = "not a complete record: being written right now, or torn (opening with mode='w' cuts it off)"
-                damage.append(Damage("log", self._log.size - self._log.unfinished, self._log.unfinished, detail))
-            return MemoryStats(
-                path=str(self.path),
-                entries=len(entries),
-                successes=sum(entry.success for entry in entries),
-                by_type=Counter(entry.task.type for entry in entries),
-                by_split=Counter(entry.task.split for entry in entries),
-                by_policy=Counter(entry.policy for entry in entries),
-                ratings=self._rating_count,
-                notes=sum(len(notes) for notes in self._notes.values()),
-                other_records=self._other_records,
-                position=self._log.position,
-                log_bytes=self._log.size,
-                total_bytes=_folder_bytes(self.path),
-                embedder=self._embedder.identity,
-                embedded=self._vectors.embedded,
-                index_entries=self._graph.entries if self._graph else 0,
-                damage=tuple(damage),
-            )
+            return count(self._state)
 
-    def publish_index(self) -> int:
-        """Build and publish an HNSW snapshot of all entries now; returns how many it holds.
+    def verify(self) -> tuple[Damage, ...]:
+        """Read everything, caches too, and compare all checksums; what is damaged, and what was done about it.
 
-        Not needed in normal use: the writer does it whenever enough was added (see :mod:`memory.index`).
+        Damaged rows of caches are made again. Damaged episodes are left out of searches from now on.
         """
         with self._mutex:
+            self._require_open()
+            self._state.verify()
+            return self._state.all_damage()
+
+    def publish_index(self) -> int:
+        """Build and publish HNSW snapshots of all entries now; returns how many rows those of the goals hold.
+
+        Not needed in normal use: the writer does it whenever enough was added (see :mod:`memory.space`).
+        """
+        with self._commit.alone(), self._mutex:
+            self._settle()
             self._require_writable()
-            if len(self._catalog):
-                self._graph = self._snapshots.publish(self._vectors, self._log.position, self._graph)
-            return self._graph.entries if self._graph else 0
+            for space in self._state.spaces.values():
+                if space.outlived:
+                    space.drop_graph()
+                while space.grow(1024, small=True):
+                    pass
+                space.publish(self._state.position)
+            return self._state.spaces["goal"].covered
 
     def close(self) -> None:
         """Close files and give the lock back; may be called twice. Everything added is already durable."""
         with self._mutex:
             if not self._closed:
                 self._closed = True
-                self._log.close()
+                self._state.log.close()
                 if self._lock is not None:
                     self._lock.release()
 
@@ -359,141 +435,150 @@ class ExperienceMemory:
     ) -> None:
         self.close()
 
+    def _say(self, episode_id: str, kind: Kind, payload: bytes) -> int:
+        """Append a record about an episode."""
+        with self._mutex:
+            self._require_writable()
+            self._ordinal(episode_id)
+
+        def check(brought: dict[str, str]) -> None:
+            self._ordinal(episode_id)
+
+        return self._commit(_Work([(kind, payload)], check, {}))
+
+    def _commit_group(self, works: Sequence[_Work]) -> list[int | Exception]:
+        """Append the records of several works with one synchronisation; the position after each, or why it was refused."""
+        results: list[int | Exception] = []
+        brought: dict[str, str] = {}
+        with self._mutex:
+            self._settle()
+            self._require_writable()
+            for work in works:
+                before = dict(brought)
+                try:
+                    work.check(brought)
+                    results.append(0)
+                except (KeyError, ValueError) as error:
+                    brought = before
+                    results.append(error)
+        good = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
+        records = [record for i in good for record in works[i].records]
+        # Not under the mutex: searches go on while the disk works.
+        self._settled = False
+        try:
+            places = self._state.log.append(records)
+        except (OSError, ValueError):
+            self._settled = True  # nothing was added
+            raise
+        with self._mutex:
+            taken = [Record(place, kind, payload) for place, (kind, payload) in zip(places, records, strict=True)]
+            known = len(self._state.catalog)
+            new = len(self._state.take(taken))
+            if new:
+                vectors = {
+                    key: np.concatenate([part for i in good for part in works[i].vectors.get(key, ())])
+                    for key in self.keys
+                }
+                self._state.add_vectors(known, vectors)
+            self._settled = True
+            stop = 0
+            for i in good:
+                stop += len(works[i].records)
+                results[i] = places[stop - 1].sequence + 1
+        if new:
+            self._grow(2 * new + EAGER)
+        return results
+
+    def _grow(self, rows: int) -> None:
+        """Let the graphs grow, a little at a time so that searches in other threads get their turn, and publish what is due."""
+        for space in self._state.spaces.values():
+            more, left = True, rows
+            while more and left > 0:
+                with self._mutex:
+                    more = space.grow(min(SPREAD, left))
+                left -= SPREAD
+            with self._mutex:
+                try:
+                    if space.publishing_is_due and space.outlived:
+                        space.drop_graph()
+                    elif space.publishing_is_due:
+                        space.publish(self._state.position)
+                except OSError as error:
+                    # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
+                    detail = f"the index cannot be written ({error}); searches go on without it"
+                    self._state.damage.append(Damage("index", 0, 0, detail))
+
+    def _without_duplicates(self, episodes: Sequence[Episode]) -> list[Episode]:
+        seen: set[tuple[str, int]] = set()
+        kept = []
+        for episode in episodes:
+            what = episode.task.identity, codec.actions_digest(episode)
+            if what not in seen and self.duplicate_of(episode) is None:
+                kept.append(episode)
+            seen.add(what)
+        return kept
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        with self._embedding:
+            return self._state.encode(texts)
+
     def _require_open(self) -> None:
         if self._closed:
             raise ValueError(f"the memory in {self.path} was closed; open it again")
-        self._settle()
+        if not self._commit.busy:
+            self._settle()
 
     def _settle(self) -> None:
         """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log knows."""
         if not self._settled and not self._closed:
-            self._start_over()
-            self._read_new()
+            self._state.load()
+            self._settled = True
 
-    def _append(self, records: Sequence[tuple[Kind, bytes]]) -> list[Place]:
-        """Append to the log. The caller takes the records in and then says that all is settled."""
-        self._settled = False
+    def _fresh(self, read: Callable[[], T]) -> T:
+        """Read from the log; again if a writer compacted it since the memory was last read."""
         try:
-            return self._log.append(records)
-        except (OSError, ValueError):
-            self._settled = True  # nothing was added
-            raise
-
-    def _read_new(self) -> None:
-        for record in self._log.refresh():
-            self._take_record(record)
-        self._vectors.extend(self._new_sources(), self._embed_entries)
-
-    def _new_sources(self) -> list[Source]:
-        """Where the entries that have no vectors yet came from."""
-        return [(place.sequence, place.checksum) for place in self._places[len(self._vectors) :]]
+            return read()
+        except FileNotFoundError:
+            self._state.load()
+            return read()
 
     def _require_writable(self) -> None:
         self._require_open()
         if not self._writable:
             raise ValueError(f"the memory in {self.path} is open for reading; open it with mode='w' to change it")
 
-    def _check_new(self, episode: Episode, taken: set[str]) -> None:
-        if not episode.id:
-            raise ValueError("an episode without an id cannot be added; give it one that is unique in this memory")
-        if episode.id in self or episode.id in taken:
-            raise ValueError(f"there is already an episode {episode.id!r} in {self.path}; ids are given once")
-        for name in ("identity", "split"):
-            if not getattr(episode.task, name).strip():
-                raise ValueError(
-                    f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill it in"
-                )
-
-    def _stop(self, at: int | None) -> int:
-        """Number of entries visible at a log position."""
+    def _until(self, at: int | None) -> int:
+        position = self._state.position
         if at is None:
-            return len(self._catalog)
-        if not 0 <= at <= self._log.position:
+            return position
+        if not 0 <= at <= position:
             raise ValueError(
-                f"log position {at} is not known here (this is at {self._log.position}); refresh() to follow the writer"
+                f"log position {at} is not known here (this is at {position}); refresh() to follow the writer"
             )
-        return self._catalog.count_before(at)
+        return at
+
+    def _visible(self, at: int | None) -> list[int]:
+        """Ordinals of the episodes that are there at a position."""
+        until, catalog = self._until(at), self._state.catalog
+        ordinals = np.arange(catalog.count_before(until))
+        return ordinals[~catalog.deleted(ordinals, until)].tolist()
+
+    def _alive(self, episode_id: str) -> int | None:
+        ordinal = self._state.find(episode_id)
+        return None if ordinal is None or self._state.catalog.delete_positions()[ordinal] != NEVER else ordinal
 
     def _ordinal(self, episode_id: str) -> int:
-        try:
-            return self._catalog.ordinals[episode_id]
-        except KeyError:
-            raise KeyError(f"there is no episode {episode_id!r} in {self.path}") from None
-
-    def _read(self, ordinal: int) -> Episode:
-        episode = codec.decode_episode(self._log.read(self._places[ordinal]))
-        given = self._ratings.get(episode.id)
-        return replace(episode, ratings={**episode.ratings, **given}) if given else episode
-
-    def _embed(self, texts: Sequence[str]) -> Vectors:
-        vectors = self._embedder.encode(texts)
-        if vectors.shape != (len(texts), self._embedder.dimension) or not np.isfinite(vectors).all():
-            raise ValueError(
-                f"the embedder {self._embedder.identity} made {vectors.shape} of {len(texts)} texts, or numbers that "
-                f"are not finite; it must make unit rows of {self._embedder.dimension}"
-            )
-        return vectors
-
-    def _embed_entries(self, ordinals: Sequence[int]) -> Vectors:
-        return self._embed([self._catalog.entries[ordinal].task.goal for ordinal in ordinals])
-
-    def _take_record(self, record: Record) -> None:
-        try:
-            if record.kind == Kind.EPISODE:
-                self._take_episode(record.place, codec.decode_head(record.payload))
-            elif record.kind == Kind.RATING:
-                self._take_rating(codec.decode_rating(record.payload))
-            elif record.kind == Kind.NOTE:
-                note = codec.decode_note(record.payload)
-                self._notes.setdefault(note.episode, []).append(note.text)
-            else:
-                self._other_records += 1
-        except codec.CodecError as error:
-            # Intact on disk but not for this program: named, and no reason to refuse all the others.
-            place = record.place
-            file = f"log/{place.segment:016d}.log"
-            self._damage.append(Damage(file, place.offset, place.length, f"record {place.sequence}: {error}"))
-
-    def _take_episode(self, place: Place, head: codec.Head) -> None:
-        if head.id in self._catalog.ordinals:
-            detail = f"record {place.sequence}: a second episode {head.id!r}, left out"
-            self._damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, detail))
-            return
-        entry = EntryMeta(
-            episode_id=head.id,
-            position=place.sequence,
-            task=head.task,
-            success=head.outcome.success,
-            score=head.outcome.score,
-            reason=head.outcome.reason,
-            policy=head.actor.policy,
-            adapter=head.actor.adapter,
-            steps=head.step_count,
-        )
-        self._catalog.add(entry)
-        self._places.append(place)
-
-    def _take_rating(self, rating: codec.Rating) -> None:
-        self._ratings.setdefault(rating.episode, {})[rating.name] = rating.value
-        self._rating_count += 1
-
-    def _publish_if_due(self) -> None:
-        published = self._graph.entries if self._graph else 0
-        if not self._writable or not publishing_is_due(len(self._catalog), published):
-            return
-        try:
-            self.publish_index()
-        except OSError as error:
-            # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
-            detail = f"the index cannot be written ({error}); searches go on without it"
-            self._damage.append(Damage("index", 0, 0, detail))
+        ordinal = self._alive(episode_id)
+        if ordinal is None:
+            gone = "was deleted" if self._state.find(episode_id) is not None else "is not there"
+            raise KeyError(f"there is no episode {episode_id!r} in {self.path}: it {gone}")
+        return ordinal
 
 
-def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue  # a snapshot that was replaced meanwhile
-    return total
+def _check_complete(episode: Episode) -> None:
+    """Raises `ValueError` for an episode that could not be told apart, or kept from anybody."""
+    if not episode.id:
+        raise ValueError("an episode without an id cannot be added; give it one that is unique in this memory")
+    for name in ("identity", "split"):
+        if not getattr(episode.task, name).strip():
+            raise ValueError(f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill it in")

@@ -1,38 +1,34 @@
-"""Vectors on disk: one append-only column of checksummed rows per embedder, so that nothing is embedded twice.
+"""Vectors on disk: one column of checksummed rows per embedder and key, so that nothing is embedded twice.
 
-Row *i* belongs to the *i*-th episode of the log and names the record (sequence number and checksum) it was made from.
-Rows that are torn, damaged or made from something else are embedded again; the column is a cache of the log.
+A row carries its *label* (which episode, which of its texts) and the checksum of the record that it was made from. Rows are
+mapped and looked at when they are used: one that is torn, damaged or made from something else is embedded again, then.
 """
 
 import hashlib
-import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.durable import replace_file, write_all
 from memory.embed import Vectors
 from memory.log import Damage
+from memory.rows import Numbers, RowFile, Rows, row_sums
 
 MAGIC = b"RELIVEVC"
-FORMAT = 1
-"""Format number of columns, written and read."""
+FORMAT = 2
+"""Format number of columns that are written; those of format 1 are read and written anew."""
+WINDOW_BITS = 8
+"""A label is an episode's sequence number shifted by so many bits, plus the number of the text among the episode's."""
+_SPOTS = 64  # rows that are looked at when a column is opened
 
-_HEADER = struct.Struct(
-    "<8sII16s32s"
-)  # magic, format, dimension, memory id, sha-256 of the embedder's identity; then crc
-_CRC = struct.Struct("<I")
-HEADER_BYTES = _HEADER.size + _CRC.size
-_KEY = struct.Struct("<QIII")  # sequence, checksum of the record's payload, key number, crc32 of the rest of the row
+_HEADER_1 = struct.Struct("<8sII16s32s")
+_KEY_1 = struct.Struct("<QIII")  # sequence, checksum of the record's payload, key number, crc32 of the rest of the row
 
-Source = tuple[int, int]
-"""Which record a row was made from: its sequence number and the CRC-32 of its payload."""
-Embed = Callable[[Sequence[int]], Vectors]
-"""Embeds the texts of the episodes with these ordinals."""
+Embed = Callable[[Numbers], Vectors]
+"""Embeds the texts of the rows with these numbers."""
 
 
 def column_name(identity: str) -> str:
@@ -42,190 +38,235 @@ def column_name(identity: str) -> str:
 
 
 class VectorColumn:
-    """The vectors of all episodes for one embedder. Not thread-safe; written by the one writer of the memory."""
+    """The vectors of all rows that are expected, in ascending order of their labels. Not thread-safe.
 
-    def __init__(self, path: Path, *, identity: str, dimension: int, memory: bytes, writable: bool) -> None:
-        self.path = path
+    Args:
+        path: the file; it need not exist.
+        identity: of the embedder.
+        dimension: length of a vector.
+        memory: id of the memory.
+        embed: makes vectors of rows that the file does not have.
+        writable: whether rows are written.
+    """
+
+    def __init__(
+        self, path: Path, *, identity: str, dimension: int, memory: bytes, embed: Embed, writable: bool
+    ) -> None:
         self.dimension = dimension
         self.embedded = 0
         """Rows that had to be embedded because the file did not have them."""
-        self.damage: list[Damage] = []
-        header = _HEADER.pack(MAGIC, FORMAT, dimension, memory, hashlib.sha256(identity.encode()).digest())
-        self._header = header + _CRC.pack(zlib.crc32(header))
-        self._row = np.dtype([("key", "V20"), ("vector", "<f4", (dimension,))])
-        self._writable = writable
-        self._sources: list[Source] = []
-        self._mapped: Vectors = np.empty((0, dimension), dtype=np.float32)
-        self._tail: Vectors = np.empty((0, dimension), dtype=np.float32)  # grows by doubling
-        self._on_disk = 0  # leading rows that the file is known to hold
+        self._path, self._identity, self._memory, self._embed = path, identity, memory, embed
+        self._row = np.dtype(
+            [("sum", "<u8"), ("label", "<u8"), ("checksum", "<u4"), ("unused", "V4"), ("vector", "<f4", (dimension,))]
+            + ([("padding", "V4")] if dimension % 2 else [])
+        )
+        self.file = RowFile(
+            path, magic=MAGIC, number=FORMAT, dtype=self._row, memory=memory, tag=identity, writable=writable
+        )
+        self._labels = np.empty(64, dtype=np.int64)
+        self._checksums = np.empty(64, dtype=np.uint32)
+        self._sound = np.empty(64, dtype=np.bool_)  # rows that were looked at and found good
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return self._count
 
-    def extend(self, sources: Sequence[Source], embed: Embed) -> None:
-        """Take in the next episodes of the log, from the file where it has them, embedded where not.
+    @property
+    def labels(self) -> Numbers:
+        """Label of each row, ascending."""
+        return self._labels[: self._count]
 
-        A writer leaves a file with exactly these rows behind.
-        """
-        if not self._sources:
-            self._load(sources, embed)
-            return
-        # A reader that follows: the writer appends rows in the order of the log, or has not yet.
-        start = len(self._sources)
-        rows = self._read_rows(start, len(sources))
-        good = self._matching(rows, sources)
-        vectors = np.empty((len(sources), self.dimension), dtype=np.float32)
-        vectors[:good] = rows["vector"][:good]
-        if good < len(sources):
-            vectors[good:] = embed(range(start + good, start + len(sources)))
-            self.embedded += len(sources) - good
-        self._add(sources, vectors)
+    @property
+    def damage(self) -> tuple[Damage, ...]:
+        """What was found damaged."""
+        return tuple(self.file.damage)
 
-    def append(self, sources: Sequence[Source], vectors: Vectors) -> None:
-        """Add rows for episodes that were just logged.
+    def open(self, labels: Numbers, checksums: NDArray[np.uint32]) -> None:
+        """Take in the file, which should hold rows with these labels, made from records with these checksums."""
+        old = read_format_1(self._path, self._identity, self.dimension, self._memory)
+        there = 0 if old is not None else self.file.load()
+        if there > len(labels) and not self.file.writable:
+            self.file.keep(len(labels))  # the writer is ahead of what was read of the log
+        self._expect(labels, checksums, sound=False)
+        common = min(there, len(labels))
+        spots = np.unique(np.linspace(0, common - 1, min(common, _SPOTS)).astype(np.int64))
+        if old is not None or (there > len(labels) and self.file.writable) or not self._check(spots).all():
+            self._reconcile(old)
+        elif there < len(labels):
+            self._append_embedded(there)
+
+    def append(self, labels: Numbers, checksums: NDArray[np.uint32], vectors: Vectors) -> None:
+        """Add rows whose vectors are known.
 
         A failing disk costs nothing here: the rows stay in memory and are written with the next ones, or embedded
         again at the next opening.
         """
-        self._add(sources, vectors)
-        self._write_missing()
+        self._expect(labels, checksums, sound=True)
+        self.file.append(self._made(labels, checksums, vectors))
+
+    def follow(self, labels: Numbers, checksums: NDArray[np.uint32]) -> None:
+        """Add rows that the writer has made, or is about to make; a reader embeds those itself, in memory only."""
+        mapped = self.file.mapped
+        self._expect(labels, checksums, sound=False)
+        there = min(self.file.load(), self._count)
+        self.file.keep(there)
+        self._sound[mapped:there] = False
+        if there < self._count:
+            self._append_embedded(there)
+
+    def take(self, numbers: Numbers) -> Vectors:
+        """The vectors of these rows, copied, shape (len(numbers), dimension)."""
+        rows = self.file.take(numbers)
+        unsure = ~self._sound[numbers]
+        if unsure.any():
+            good = self._good(rows[unsure], numbers[unsure])
+            self._sound[numbers[unsure][good]] = True
+            if not good.all():
+                self._mend(np.unique(numbers[unsure][~good]))
+                rows = self.file.take(numbers)
+        return np.ascontiguousarray(rows["vector"])
 
     def scores(self, query: Vectors, start: int, stop: int) -> Vectors:
-        """Inner products of ``query`` (dimension,) with rows ``start`` to ``stop``, shape (stop - start,).
+        """Inner products of `query` (dimension,) with rows `start` to `stop`, shape (stop - start,).
 
         Equal rows get equal scores to the last bit, wherever they stand (a matrix product would not promise that, and
         ties must be broken by position alone).
         """
-        edge = len(self._mapped)
-        parts = []
-        if start < min(stop, edge):
-            parts.append(np.einsum("ij,j->i", self._mapped[start : min(stop, edge)], query))
-        if max(start, edge) < stop:
-            parts.append(np.einsum("ij,j->i", self._tail[max(start - edge, 0) : stop - edge], query))
+        if not self._sound[start:stop].all():
+            unsure = start + np.flatnonzero(~self._sound[start:stop])
+            bad = unsure[~self._check(unsure)]
+            if len(bad):
+                self._mend(bad)
+        parts = [np.einsum("ij,j->i", part["vector"], query) for part in self.file.parts(start, stop)]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
 
-    def take(self, ordinals: NDArray[np.int64]) -> Vectors:
-        """The rows with these numbers, copied, shape (len(ordinals), dimension)."""
-        edge = len(self._mapped)
-        rows = np.empty((len(ordinals), self.dimension), dtype=np.float32)
-        early = ordinals < edge
-        rows[early] = self._mapped[ordinals[early]]
-        rows[~early] = self._tail[ordinals[~early] - edge]
+    def digest(self, count: int) -> str:
+        """Names what the first `count` rows were made from; an index built from other rows has another."""
+        made = hashlib.sha256(self._labels[:count].astype("<i8").tobytes())
+        made.update(self._checksums[:count].astype("<u4").tobytes())
+        return made.hexdigest()
+
+    def drop(self, kept: NDArray[np.bool_]) -> None:
+        """Leave rows out for good: a new file holds only those that are kept, shape (len(self),).
+
+        Raises:
+            OSError: nothing was changed.
+        """
+        numbers = np.flatnonzero(kept)
+
+        def rows() -> Iterator[Rows]:
+            for low in range(0, len(numbers), 2048):
+                self.take(numbers[low : low + 2048])  # damaged ones are made again first
+                yield self.file.take(numbers[low : low + 2048])
+
+        self.file.replace(rows())
+        labels, checksums = self._labels[numbers], self._checksums[numbers]
+        self._count = 0
+        self._expect(labels, checksums, sound=True)
+
+    def check_all(self) -> int:
+        """Look at every row; damaged ones are made again. Returns how many were damaged."""
+        bad = np.flatnonzero(~self._check(np.arange(self._count)))
+        if len(bad):
+            self._mend(bad)
+        return len(bad)
+
+    def _expect(self, labels: Numbers, checksums: NDArray[np.uint32], *, sound: bool) -> None:
+        start, stop = self._count, self._count + len(labels)
+        if stop > len(self._labels):
+            size = max(stop, 2 * len(self._labels))
+            for name in ("_labels", "_checksums", "_sound"):
+                old = getattr(self, name)
+                grown = np.empty(size, dtype=old.dtype)
+                grown[:start] = old[:start]
+                setattr(self, name, grown)
+        self._labels[start:stop], self._checksums[start:stop], self._sound[start:stop] = labels, checksums, sound
+        self._count = stop
+
+    def _good(self, rows: Rows, numbers: Numbers) -> NDArray[np.bool_]:
+        """Which rows agree with their checksums and are what is expected at these numbers."""
+        good = rows["sum"] == row_sums(rows)
+        good &= rows["label"].astype(np.int64) == self._labels[numbers]
+        good &= rows["checksum"] == self._checksums[numbers]
+        return np.asarray(good)
+
+    def _check(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """The same for rows by number, some at a time; good ones are not looked at again."""
+        found = [
+            self._good(self.file.take(some), some)
+            for some in (numbers[low : low + 2048] for low in range(0, len(numbers), 2048))
+        ]
+        good = np.concatenate(found) if found else np.empty(0, dtype=np.bool_)
+        self._sound[numbers[good]] = True
+        return good
+
+    def _mend(self, numbers: Numbers) -> None:
+        vectors = self._embed(numbers)
+        self.embedded += len(numbers)
+        made = self._made(self._labels[numbers], self._checksums[numbers], vectors)
+        for i, number in enumerate(numbers.tolist()):
+            self.file.mend(number, made[i : i + 1])
+        self._sound[numbers] = True
+        self.file.note(
+            self.file.offset(int(numbers[0])), len(numbers) * self._row.itemsize, f"{len(numbers)} rows embedded again"
+        )
+
+    def _made(self, labels: Numbers, checksums: NDArray[np.uint32], vectors: Vectors) -> Rows:
+        rows = np.zeros(len(labels), dtype=self._row)
+        rows["label"], rows["checksum"], rows["vector"] = labels, checksums, vectors
         return rows
 
-    def sources_digest(self, count: int) -> str:
-        """Names what the first ``count`` rows were made from; an index built from other rows has another."""
-        return hashlib.sha256(np.array(self._sources[:count], dtype="<u8").tobytes()).hexdigest()
+    def _append_embedded(self, start: int) -> None:
+        """Embed the expected rows from `start` on."""
+        numbers = np.arange(start, self._count)
+        for low in range(0, len(numbers), 1024):
+            some = numbers[low : low + 1024]
+            self.file.append(self._made(self._labels[some], self._checksums[some], self._embed(some)))
+        self._sound[start : self._count] = True
+        self.embedded += self._count - start
 
-    def _load(self, wanted: Sequence[Source], embed: Embed) -> None:
-        rows = self._read_rows(0, None)
-        good = self._matching(rows, wanted)
-        if good == len(rows) or (good == len(wanted) and not self._writable):
-            # The usual case: nothing damaged. Some rows at the end may not have been written before the last writer
-            # died; or, for a reader, the writer may be ahead of what was read of the log.
-            self._mapped, self._sources, self._on_disk = np.asarray(rows["vector"][:good]), list(wanted[:good]), good
-            if good < len(wanted):
-                self.embedded += len(wanted) - good
-                self._add(wanted[good:], embed(range(good, len(wanted))))
-                self._write_missing()
-            return
-        found = {self._source(row): row["vector"] for row in rows if self._intact(row)}
-        missing = [ordinal for ordinal, source in enumerate(wanted) if source not in found]
-        vectors = np.empty((len(wanted), self.dimension), dtype=np.float32)
-        for ordinal, source in enumerate(wanted):
-            if source in found:
-                vectors[ordinal] = found[source]
-        if missing:
-            vectors[missing] = embed(missing)
-        self.embedded += len(missing)
-        detail = f"rows that do not fit the log from row {good} on; {len(missing)} embedded again"
-        self._note(HEADER_BYTES + good * self._row.itemsize, (len(rows) - good) * self._row.itemsize, detail)
-        self._add(wanted, vectors)
-        if self._writable:
-            # To a new file: readers may have the old one mapped.
-            self._replace()
+    def _reconcile(self, old: Mapping[int, tuple[int, Vectors]] | None) -> None:
+        """Keep whatever fits of a file whose rows are not those expected, in a new one."""
+        known: dict[int, tuple[int, Vectors]] = dict(old or {})
+        for low in range(0, len(self.file), 2048):
+            numbers = np.arange(low, min(low + 2048, len(self.file)))
+            rows = self.file.take(numbers)
+            for row in rows[self.file.sound(low, int(numbers[-1]) + 1)]:
+                known[int(row["label"])] = int(row["checksum"]), row["vector"].copy()
+        numbers = np.arange(self._count)
+        fits = np.array(
+            [known.get(label, (-1, None))[0] == int(self._checksums[i]) for i, label in enumerate(self.labels.tolist())],
+            dtype=np.bool_,
+        )
+        vectors = np.empty((self._count, self.dimension), dtype=np.float32)
+        for number in numbers[fits].tolist():
+            vectors[number] = known[int(self._labels[number])][1]
+        if not fits.all():
+            vectors[~fits] = self._embed(numbers[~fits])
+        self.embedded += int(np.count_nonzero(~fits))
+        if old is None:
+            detail = f"rows that do not fit the log; {np.count_nonzero(~fits)} embedded again"
+            self.file.note(0, 0, detail)
+        self.file.keep(0)
+        self.file.append(self._made(self.labels, self._checksums[: self._count], vectors))
+        self._sound[: self._count] = True
 
-    def _read_rows(self, start: int, count: int | None) -> NDArray[np.void]:
-        """Whole rows of the file from row ``start`` on, mapped; none if there is no file or another one."""
-        empty = np.empty(0, dtype=self._row)
-        try:
-            size = self.path.stat().st_size
-            with self.path.open("rb") as file:
-                header = file.read(HEADER_BYTES)
-        except FileNotFoundError:
-            return empty
-        if header != self._header:
-            if start == 0:
-                self._note(0, len(header), "the header is damaged or of another embedder; all rows are embedded again")
-                if self._writable:
-                    self.path.unlink()
-            return empty
-        there = (size - HEADER_BYTES) // self._row.itemsize - start
-        count = there if count is None else min(count, there)
-        if count <= 0:
-            return empty
-        offset = HEADER_BYTES + start * self._row.itemsize
-        return np.memmap(self.path, dtype=self._row, mode="r", offset=offset, shape=(count,))
 
-    def _source(self, row: np.void) -> Source:
-        sequence, checksum, _, _ = _KEY.unpack(row["key"].tobytes())
-        return sequence, checksum
-
-    def _intact(self, row: np.void) -> bool:
-        data = row.tobytes()
-        body = data[: _KEY.size - 4] + data[_KEY.size :]
-        return bool(zlib.crc32(body) == _CRC.unpack_from(data, _KEY.size - 4)[0])
-
-    def _matching(self, rows: NDArray[np.void], wanted: Sequence[Source]) -> int:
-        """How many leading rows are intact and made from the records that are wanted there."""
-        for good, (row, source) in enumerate(zip(rows, wanted, strict=False)):
-            if self._source(row) != source or not self._intact(row):
-                return good
-        return min(len(rows), len(wanted))
-
-    def _add(self, sources: Sequence[Source], vectors: Vectors) -> None:
-        used = len(self._sources) - len(self._mapped)
-        if used + len(sources) > len(self._tail):
-            grown = np.empty((max(64, 2 * len(self._tail), used + len(sources)), self.dimension), dtype=np.float32)
-            grown[:used] = self._tail[:used]
-            self._tail = grown
-        self._tail[used : used + len(sources)] = vectors
-        self._sources.extend(sources)
-
-    def _encode(self, start: int) -> bytes:
-        parts = []
-        for source, vector in zip(self._sources[start:], self.take(np.arange(start, len(self))), strict=True):
-            body = vector.astype("<f4").tobytes()
-            key = _KEY.pack(*source, 0, 0)[: _KEY.size - 4]
-            parts.append(key + _CRC.pack(zlib.crc32(key + body)) + body)
-        return b"".join(parts)
-
-    def _write_missing(self) -> None:
-        if not self._writable:
-            return
-        end = HEADER_BYTES + self._on_disk * self._row.itemsize
-        try:
-            if self._on_disk == 0 and not self.path.exists():
-                self._replace()
-                return
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                # A row that a dead writer left half written is overwritten here; whole rows are never cut off, so
-                # that readers which have them mapped are safe. No fsync: a row that is lost is embedded again.
-                os.lseek(descriptor, end, os.SEEK_SET)
-                write_all(descriptor, self._encode(self._on_disk))
-            finally:
-                os.close(descriptor)
-            self._on_disk = len(self._sources)
-        except OSError as error:
-            self._note(end, 0, f"cannot be written ({error.strerror}); vectors are kept in memory for now")
-
-    def _replace(self) -> None:
-        try:
-            replace_file(self.path, self._header + self._encode(0))
-            self._on_disk = len(self._sources)
-        except OSError as error:
-            self._note(0, 0, f"cannot be written ({error.strerror}); vectors are kept in memory for now")
-
-    def _note(self, offset: int, length: int, detail: str) -> None:
-        self.damage.append(Damage(f"{self.path.parent.name}/{self.path.name}", offset, length, detail))
+def read_format_1(path: Path, identity: str, dimension: int, memory: bytes) -> dict[int, tuple[int, Vectors]] | None:
+    """Checksum and vector by label of a column of format 1; None if it is none. Damaged rows are left out."""
+    try:
+        data = path.open("rb").read(_HEADER_1.size + 4)
+    except OSError:
+        return None
+    header = _HEADER_1.pack(MAGIC, 1, dimension, memory, hashlib.sha256(identity.encode()).digest())
+    if data != header + struct.pack("<I", zlib.crc32(header)):
+        return None
+    size = _KEY_1.size + 4 * dimension
+    rows = path.read_bytes()[len(data) :]
+    found = {}
+    for start in range(0, len(rows) - size + 1, size):
+        row = rows[start : start + size]
+        sequence, checksum, _, crc = _KEY_1.unpack_from(row)
+        if zlib.crc32(row[: _KEY_1.size - 4] + row[_KEY_1.size :]) == crc:
+            found[sequence << WINDOW_BITS] = checksum, np.frombuffer(row, dtype="<f4", offset=_KEY_1.size)
+    return found

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 WRITER = """
 import os, sys
 from memory import *
-from memory import index
-index.EXACT_LIMIT = index.LEAST_TAIL = 40  # so that snapshots are published all the time, too
+from memory import space
+space.EXACT_LIMIT = space.LEAST_TAIL = 40  # so that snapshots are published all the time, too
 memory = ExperienceMemory.open(sys.argv[1], "create")
 start = len(memory)
 os.write(1, b"open %d\\n" % start)

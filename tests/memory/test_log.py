@@ -254,9 +254,9 @@ def test_format_of_the_future_and_foreign_segments(tmp_path: Path) -> None:
     write(tmp_path / "log")
     path = only_file(tmp_path / "log")
     whole = path.read_bytes()
-    header = b"RELIVELG" + struct.pack("<IIQ", 2, 0, 0) + ID
+    header = b"RELIVELG" + struct.pack("<IIQ", 9, 0, 0) + ID
     path.write_bytes(header + struct.pack("<I", zlib.crc32(header)) + whole[HEADER_BYTES:])
-    with pytest.raises(ValueError, match=r"format 2; this program reads .* format 1"):
+    with pytest.raises(ValueError, match=r"format 9; this program reads 1 and 2"):
         open_log(tmp_path / "log")
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="another memory"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from memory import EntryMeta, Episode, ExperienceMemory, HashedEmbedder, Hit, Purpose, Query, Viewer
-from memory import index as index_module
+from memory import space as space_module
 from memory.retrieve import normalise_goal
 
 GOAL = "put a hot mug in cabinet"
@@ -177,8 +177,8 @@ def test_against_the_oracle(folder: Path, episode: Make, monkeypatch: pytest.Mon
     """Random memories, viewers and filters, most of them so narrow that nearly everything is removed: k hits whenever
     k entries qualify, and the right ones. With a graph under it too."""
     if approximate:
-        monkeypatch.setattr(index_module, "EXACT_LIMIT", 50)
-        monkeypatch.setattr(index_module, "LEAST_TAIL", 50)
+        monkeypatch.setattr(space_module, "EXACT_LIMIT", 50)
+        monkeypatch.setattr(space_module, "LEAST_TAIL", 50)
     draw = random.Random(3)
     with ExperienceMemory.open(folder, "create") as memory:
         for number in range(400):

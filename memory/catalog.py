@@ -1,0 +1,312 @@
+"""What is known of every record of the log without reading it: one fixed row per record, in a file that is mapped.
+
+Texts that are only compared (task, room and goal, type, …) are kept as 64-bit hashes, so rows have one size, the firewall and
+the filters are arithmetic on columns, and opening a memory of a hundred thousand episodes takes milliseconds. The file is a
+cache of the log; what it says of the log's end is checked against the log when a memory is opened.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.codec import digest
+from memory.log import Damage, Kind, Place
+from memory.rows import Numbers, RowFile, Rows
+
+MAGIC = b"RELIVECT"
+FORMAT = 1
+"""Format number of catalogs, written and read."""
+TRAIN = "train"
+"""The only split whose episodes are ever shown; every other is held out."""
+NEVER = np.iinfo(np.int64).max
+"""Log position at which what is alive is deleted."""
+NOBODY = 2**64 - 1
+"""Target of a row that is about no episode."""
+
+SUCCESS, IN_TRAIN, SECOND, LONG = 1, 2, 4, 8
+"""Flags: the goal was reached; the split is the training split; a second episode of the same id, left out; the text did not fit."""
+UNREADABLE, GAP = 254, 255
+"""Kinds of rows that remember damage, so that later openings say so, too: a record that is intact and means nothing to this
+program; bytes of a segment that are no record (such a row has no sequence number)."""
+
+ROW = np.dtype(
+    [
+        ("sum", "<u8"),
+        ("sequence", "<u8"),
+        ("segment", "<u8"),
+        ("offset", "<u4"),
+        ("length", "<u4"),
+        ("checksum", "<u4"),
+        ("generation", "<u2"),
+        ("kind", "u1"),
+        ("flags", "u1"),
+        ("id", "<u8"),
+        ("target", "<u8"),
+        ("task", "<u8"),
+        ("near", "<u8"),
+        ("actions", "<u8"),
+        ("suite", "<u8"),
+        ("type", "<u8"),
+        ("split", "<u8"),
+        ("policy", "<u8"),
+        ("adapter", "<u8"),
+        ("value", "<f8"),
+        ("time", "<f8"),
+        ("steps", "<u4"),
+        ("reason", "u1"),
+        ("unused", "V3"),
+        ("text", "S48"),
+    ]
+)
+"""A row. `id`, `task`, `near`, `actions` and the five after them are hashes. `target` is the sequence number of the episode that a
+rating, a note, a deletion or a credit is about. `value` is an episode's score or a rating's number, `text` an episode's id or a
+rating's name, where it fits."""
+FIELDS = ("suite", "type", "split", "policy", "adapter")
+"""What entries can be filtered by."""
+_HOT = {"sequence": np.int64, "task": np.uint64, "near": np.uint64, "split": np.uint64, "flags": np.uint8}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries are wanted, as far as columns can tell."""
+
+    successes_only: bool = False
+    only: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Pairs of a field of :data:`FIELDS` and the values it may have."""
+
+    @classmethod
+    def of(cls, successes_only: bool, only: Mapping[str, Collection[str]]) -> "Filter":
+        """From a mapping of field to values; raises ``ValueError`` for a field that there is not."""
+        for name, values in only.items():
+            if name not in FIELDS:
+                raise ValueError(f"entries cannot be filtered by {name!r}; use one of {', '.join(FIELDS)}, or where=")
+            if isinstance(values, str):
+                raise ValueError(f"the values of {name!r} must be a collection of texts, not the text {values!r}")
+        return cls(successes_only, tuple(sorted((name, frozenset(values)) for name, values in only.items())))
+
+
+class Catalog:
+    """Rows of all records, and the episodes among them by ordinal: their order in the log, deleted ones included.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, path: Path, *, memory: bytes, writable: bool) -> None:
+        self.file = RowFile(
+            path, magic=MAGIC, number=FORMAT, dtype=ROW, memory=memory, tag="", writable=writable
+        )  # fmt: skip
+        self._clear()
+
+    def _clear(self) -> None:
+        self._numbers: Numbers = np.empty(0, dtype=np.int64)  # row of each episode
+        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._deleted: Numbers = np.empty(0, dtype=np.int64)
+        self._count = 0
+        self._order: Numbers | None = None  # ordinals by hash of id, of the first so many episodes
+        self._recent: dict[int, list[int]] = {}
+        self._masks: dict[Filter, tuple[NDArray[np.bool_], int]] = {}
+        self._others: list[tuple[int, int, int]] = []  # kind, row, target: ratings, notes, credits
+        self.alive = 0
+        """Episodes that were not deleted."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def load(self) -> Place | None:
+        """Take in the file as far as its rows are sound; the place of the last record in it."""
+        count = self.file.load()
+        sound = self.file.sound(0, count)
+        good = count if sound.all() else int(np.argmin(sound))
+        if good < count:
+            lost = f"rows from {good} on do not agree with their checksums; they are made again from the log"
+            self.file.note(self.file.offset(good), (count - good) * ROW.itemsize, lost)
+        self.file.keep(good)
+        self._clear()
+        last = None
+        for part in self.file.parts(0, good):
+            self._take(part, 0)
+            records = np.flatnonzero(part["kind"] != GAP)
+            last = self.place_of_row(int(records[-1])) if len(records) else None
+        return last
+
+    def fits(self, generations: Mapping[int, int]) -> bool:
+        """Whether the rows were made from these generations of the log's segments."""
+        for part in self.file.parts(0, len(self.file)):
+            records = part["kind"] != GAP
+            segment, generation = part["segment"][records], part["generation"][records]
+            begins = np.flatnonzero(np.diff(segment, prepend=segment[:1] + np.uint64(1)))
+            pairs = zip(segment[begins].tolist(), generation[begins].tolist(), strict=True)
+            if any(generations.get(first) != number for first, number in pairs):
+                return False
+        return True
+
+    def forget(self) -> None:
+        """Start again with nothing."""
+        self.file.keep(0)
+        self._clear()
+
+    def place_of_row(self, number: int) -> Place:
+        """Where the record of a row lies."""
+        return self.place_of(self.file.take(np.array([number]))[0])
+
+    def place_of(self, row: np.void) -> Place:
+        """The same, of a row at hand."""
+        return Place(*(int(row[n]) for n in ("sequence", "segment", "offset", "length", "checksum", "generation")))
+
+    def place(self, ordinal: int) -> Place:
+        """Where an episode lies."""
+        return self.place_of_row(int(self._numbers[ordinal]))
+
+    def append(self, rows: Rows) -> None:
+        """Take in rows and write them."""
+        start = len(self.file)
+        self.file.append(rows)
+        self._take(rows, start)
+
+    def _take(self, rows: Rows, start: int) -> None:
+        """Keep what is needed at hand of rows that begin at number `start`."""
+        kinds, flags = rows["kind"], rows["flags"]
+        here = np.flatnonzero((kinds == Kind.EPISODE) & (flags & SECOND == 0))
+        old, count = self._count, self._count + len(here)
+        self._numbers = _grown(self._numbers, old, start + here)
+        self._deleted = _grown(self._deleted, old, np.full(len(here), NEVER))
+        for name in {*_HOT, *self._columns}:
+            empty = np.empty(0, dtype=_HOT.get(name, np.uint64))
+            self._columns[name] = _grown(self._columns.get(name, empty), old, rows[name][here])
+        if self._order is not None:
+            for ordinal, hashed in enumerate(rows["id"][here].tolist(), start=old):
+                self._recent.setdefault(hashed, []).append(ordinal)
+        self._count, self.alive = count, self.alive + len(here)
+        for number in np.flatnonzero((kinds != Kind.EPISODE) & (kinds != GAP)).tolist():
+            kind, target = int(kinds[number]), int(rows["target"][number])
+            if kind == Kind.DELETE:
+                self._delete(target, int(rows["sequence"][number]))
+            self._others.append((kind, start + number, target))
+
+    def _delete(self, target: int, position: int) -> None:
+        ordinal = self.ordinal_at(target)
+        if ordinal is not None and self._deleted[ordinal] == NEVER:
+            self._deleted[ordinal] = position
+            self.alive -= 1
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        """A field of all episodes, shape (len(self),)."""
+        if name not in self._columns:
+            parts = [part[name] for part in self.file.parts(0, len(self.file))]
+            everything = np.concatenate(parts) if parts else np.empty(0, dtype=ROW[name])
+            self._columns[name] = everything[self._numbers[: self._count]]
+        return self._columns[name][: self._count]
+
+    @property
+    def sequences(self) -> Numbers:
+        """Sequence number of each episode, ascending."""
+        return self.column("sequence")  # type: ignore[return-value]
+
+    def ordinal_at(self, sequence: int) -> int | None:
+        """The episode with that sequence number."""
+        ordinal = int(np.searchsorted(self.sequences, sequence)) if sequence < NEVER else self._count
+        return ordinal if ordinal < self._count and self.sequences[ordinal] == sequence else None
+
+    def ordinals_with(self, hashed: int) -> list[int]:
+        """Episodes whose id has that hash, deleted ones included; nearly always none or one."""
+        if self._order is None:
+            self._order = np.argsort(self.column("id"), kind="stable")
+        ids = self.column("id")
+        low = int(np.searchsorted(ids[self._order], hashed)) if len(self._order) < 4096 else self._bisect(hashed)
+        found = []
+        while low < len(self._order) and ids[self._order[low]] == hashed:
+            found.append(int(self._order[low]))
+            low += 1
+        return found + self._recent.get(hashed, [])
+
+    def _bisect(self, hashed: int) -> int:
+        """First place in the order of ids at which one is not smaller; without sorting them out, which would copy all."""
+        assert self._order is not None
+        ids, low, high = self.column("id"), 0, len(self._order)
+        while low < high:
+            middle = (low + high) // 2
+            if ids[self._order[middle]] < hashed:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def id_of(self, ordinal: int) -> str | None:
+        """Id of an episode; None if it is too long for its row and has to be read from the log."""
+        (row,) = self.file.take(self._numbers[ordinal : ordinal + 1])
+        return None if row["flags"] & LONG else bytes(row["text"]).decode(errors="surrogatepass")
+
+    def deleted(self, ordinals: Numbers, position: int) -> NDArray[np.bool_]:
+        """Which of these episodes were deleted before a log position."""
+        return np.asarray(self._deleted[: self._count][ordinals] < position)
+
+    def delete_positions(self) -> Numbers:
+        """Log position at which each episode was deleted, :data:`NEVER` if it was not; shape (len(self),)."""
+        return self._deleted[: self._count]
+
+    def others(self, kind: int) -> list[tuple[int, int]]:
+        """Rows of a kind other than episodes: (row number, target), in the order of the log."""
+        return [(number, target) for k, number, target in self._others if k == kind]
+
+    def rows(self, numbers: Sequence[int]) -> Rows:
+        """Rows, copied."""
+        return self.file.take(np.array(numbers, dtype=np.int64))
+
+    def gaps(self) -> list[Damage]:
+        """What could not be read of the log when its records were taken in."""
+        found = []
+        for part in self.file.parts(0, len(self.file)):
+            for row in part[part["kind"] >= UNREADABLE]:
+                name = f"log/{int(row['segment']):016d}.log"
+                detail = bytes(row["text"]).decode(errors="replace")
+                found.append(Damage(name, int(row["offset"]), int(row["length"]), detail))
+        return found
+
+    def count_before(self, position: int) -> int:
+        """Number of episodes before a log position."""
+        return int(np.searchsorted(self.sequences, position))
+
+    def break_ties(self, ordinals: Numbers, scores: NDArray[np.float32]) -> Numbers:
+        """The order in which candidates rank: by score, then by a hash of the task, then oldest first.
+
+        Not by log order alone: that is the order in which episodes ended, which depends on what ran beside them.
+        """
+        return np.lexsort((ordinals, self.column("task")[ordinals].view(np.int64), -scores))
+
+    def matching(self, wanted: Filter, stop: int) -> tuple[NDArray[np.bool_], int]:
+        """Which of the first `stop` episodes a filter keeps and the firewall might show, and how many of all they are.
+
+        Deleted ones are not told apart: when they were deleted matters to who asks at an older position.
+        """
+        mask, count = self._masks.get(wanted, (np.empty(0, dtype=np.bool_), 0))
+        if len(mask) < self._count:
+            new = np.arange(len(mask), self._count)
+            more = self.wanted(wanted, new) & (self._columns["flags"][new] & IN_TRAIN > 0)
+            mask, count = np.concatenate([mask, more]), count + int(np.count_nonzero(more))
+            if len(self._masks) > 64:
+                self._masks.clear()
+            self._masks[wanted] = (mask, count)
+        return mask[:stop], count
+
+    def wanted(self, filter: Filter, ordinals: Numbers) -> NDArray[np.bool_]:
+        """Which of these episodes a filter keeps, shape (len(ordinals),)."""
+        kept = np.ones(len(ordinals), dtype=np.bool_)
+        if filter.successes_only:
+            kept &= self._columns["flags"][ordinals] & SUCCESS > 0
+        for name, values in filter.only:
+            hashes = np.array([digest(value) for value in values], dtype=np.uint64)
+            kept &= np.isin(self.column(name)[ordinals], hashes)
+        return kept
+
+
+def _grown(array: NDArray[np.generic], used: int, more: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array with `more` behind its first `used` items; grown by doubling."""
+    if used + len(more) > len(array):
+        grown = np.empty(max(64, used + len(more), 2 * used if used else 0), dtype=array.dtype)
+        grown[:used] = array[:used]
+        array = grown
+    array[used : used + len(more)] = more
+    return array

@@ -1,0 +1,115 @@
+"""Compaction: a log without what was deleted.
+
+Segment by segment, oldest first, a new generation is written beside the old file, synced and named; then the columns lose their
+rows, the catalog is made again, and the old files go last. Killed in between, the next writer finds the newest generation of each
+segment and a catalog that does not fit, and reads the log. Sequence numbers stay, so log positions stay. An episode's record always
+lies before its deletion, so what is half done never brings anything back.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from memory import codec
+from memory.catalog import GAP, LONG, NEVER, NOBODY, SECOND
+from memory.durable import replace_file
+from memory.log import Kind, compacted_header, frame_of, segment_path, segments
+from memory.rows import Rows
+from memory.state import State
+from memory.vectors import WINDOW_BITS
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction did."""
+
+    episodes: int
+    """Episodes whose bytes are gone."""
+    records: int
+    """Records that are gone, those episodes included."""
+    before: int
+    """Bytes of the log."""
+    after: int
+
+
+def compact(state: State) -> Compaction:
+    """Leave everything out of a writer's log that concerns deleted episodes. The state has to be loaded again afterwards.
+
+    A run that showed other episodes leaves a credit behind in its place: what it taught about their usefulness is kept.
+
+    Raises:
+        OSError: it could not be written; nothing is lost.
+    """
+    before, folder = state.log.size, state.folder / "log"
+    state.log.begin_segment()
+    rows = _records(state)
+    gone, dead = _gone(state, rows)
+    if not gone:
+        return Compaction(0, 0, before, before)
+    generations = segments(folder)
+    firsts = list(generations)
+    old = []
+    for first, until in zip(firsts, [*firsts[1:], state.log.position], strict=True):
+        here = rows[rows["segment"] == first]
+        if not gone.intersection(here["sequence"].tolist()):
+            continue
+        data = bytearray(compacted_header(first, until, state.memory))
+        for row in here:
+            data += _kept(state, row, gone, dead)
+        replace_file(segment_path(folder, first, generations[first] + 1), data)
+        old.append(segment_path(folder, first, generations[first]))
+    for space in state.spaces.values():
+        alive = ~np.isin(space.column.labels >> WINDOW_BITS, np.array(sorted(dead), dtype=np.int64))
+        space.drop(alive, state.position)
+    state.catalog.file.path.unlink(missing_ok=True)
+    for path in old:
+        path.unlink()
+    return Compaction(len(dead), len(gone), before, state.log.size)
+
+
+def _records(state: State) -> Rows:
+    """One catalog row per record: a run that was shown several episodes has several."""
+    rows = np.concatenate(list(state.catalog.file.parts(0, len(state.catalog.file))))
+    rows = rows[rows["kind"] != GAP]
+    return np.asarray(rows[np.diff(rows["sequence"], prepend=rows["sequence"][:1] + np.uint64(1)) != 0])
+
+
+def _gone(state: State, rows: Rows) -> tuple[set[int], set[int]]:
+    """Sequence numbers of the records to leave out, and of the episodes among them."""
+    catalog = state.catalog
+    dead = set(catalog.sequences[catalog.delete_positions() < NEVER].tolist())
+    gone = set(dead)
+    rated: dict[tuple[int, bytes], int] = {}
+    for row in rows[(rows["kind"] != Kind.EPISODE) | (rows["flags"] & SECOND > 0)]:
+        sequence, target, kind = int(row["sequence"]), int(row["target"]), int(row["kind"])
+        about_nothing = target in dead or target == NOBODY
+        if kind == Kind.EPISODE or (kind in (Kind.RATING, Kind.NOTE, Kind.DELETE) and about_nothing):
+            gone.add(sequence)
+        elif kind == Kind.RATING and not row["flags"] & LONG:
+            superseded = rated.get((target, bytes(row["text"])))
+            if superseded is not None:
+                gone.add(superseded)
+            rated[target, bytes(row["text"])] = sequence
+    return gone, dead
+
+
+def _kept(state: State, row: np.void, gone: set[int], dead: set[int]) -> bytes:
+    """What stays of a record: all of it, nothing, or of a run the credit for what it showed."""
+    sequence, kind = int(row["sequence"]), int(row["kind"])
+    if sequence in gone and sequence not in dead:
+        return b""
+    try:
+        payload = state.log.read(state.catalog.place_of(row))
+    except ValueError:
+        return b""  # damaged; it was named when it was found, or is missing from now on
+    if sequence in dead:
+        head = codec.decode_head(payload)
+        shown = tuple(i for i in head.shown if (s := state.sequence_of(i)) is not None and s not in dead)
+        if not shown:
+            return b""
+        credit = codec.Credit(
+            shown, head.task.identity, head.task.type, head.actor.policy, head.outcome.success, head.started
+        )
+        kind, payload = int(Kind.USEFULNESS), codec.encode_credit(credit)
+    return frame_of(kind, sequence, payload, zlib.crc32(payload))

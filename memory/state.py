@@ -1,0 +1,331 @@
+"""Everything that is known of a memory's log: catalog, vectors, graphs, and what was said about episodes since.
+
+A writer brings it up to date with what it appends, a reader with what it finds appended. Not thread-safe; :mod:`memory.store`
+lets one thread in at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory import codec
+from memory.catalog import LONG, NEVER, SUCCESS, Catalog
+from memory.codec import digest
+from memory.embed import Embedder, Vectors
+from memory.episode import Episode
+from memory.ingest import CREDIT, Ingest, gap_row
+from memory.keys import key_count, key_texts
+from memory.log import Damage, Kind, Log, Place, Record, TakenBackError, segments
+from memory.retrieve import EntryMeta, Library
+from memory.rows import Numbers
+from memory.space import KeySpace
+from memory.usefulness import Run, UsefulnessTable
+from memory.vectors import WINDOW_BITS
+
+_ATTEMPTS = 5  # readings of a log that a writer compacts meanwhile
+_BATCH = 1024  # records that are taken in together
+
+
+class State:
+    """A memory's contents, read.
+
+    Args:
+        folder: of the memory.
+        memory: its id.
+        embedder: of keys.
+        keys: names of the keys it has.
+        writable: whether caches are written and torn tails cut.
+    """
+
+    def __init__(self, folder: Path, *, memory: bytes, embedder: Embedder, keys: Sequence[str], writable: bool) -> None:
+        self.folder, self.memory, self.embedder, self.writable = folder, memory, embedder, writable
+        self.keys = tuple(keys)
+        self.damage: list[Damage] = []
+        self.log = self._open_log()
+        self._begin()
+
+    def _open_log(self) -> Log:
+        return Log(self.folder / "log", memory=self.memory, writable=self.writable)
+
+    def _begin(self) -> None:
+        name = self.folder / "catalog" / "catalog.rows"
+        self.catalog = Catalog(name, memory=self.memory, writable=self.writable)
+        self.position = 0
+        """Log position: everything before it was taken in."""
+        self._ingest = Ingest(self.sequence_of)
+        self._metas: dict[int, EntryMeta] = {}
+        self._ratings: dict[int, dict[str, float]] | None = None
+        self._ratings_seen = 0
+        self._useful: UsefulnessTable | None = None
+        self._useful_rows = 0
+        self._broken: set[int] = set()
+        self._readable: set[int] = set()
+        self.spaces: dict[str, KeySpace] = {}
+
+    def load(self) -> None:
+        """Read what there is, from the catalog and behind it from the log. Forgets what was read before."""
+        for attempt in range(_ATTEMPTS):
+            self.log.close()
+            self.log = self._open_log()
+            self._begin()
+            try:
+                self._read_log(self.catalog.load())
+                break
+            except TakenBackError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        for key in self.keys:
+            self.spaces[key] = self._space(key)
+            self.spaces[key].column.open(*self._labels(key, 0))
+            self.spaces[key].load_graph()
+
+    def follow(self) -> None:
+        """Take in what was appended to the log since; raises `TakenBackError` if it has to be loaded anew."""
+        known = len(self.catalog)
+        self._take_all()
+        for key, space in self.spaces.items():
+            if len(self.catalog) > known:
+                space.column.follow(*self._labels(key, known))
+            space.load_graph()
+
+    def _read_log(self, last: Place | None) -> None:
+        """Continue behind the last record that the catalog knows, or from the start if the log has another one there."""
+        generations = segments(self.folder / "log")
+        if last is not None and not (self.catalog.fits(generations) and self.log.start_after(last)):
+            self.catalog.file.note(0, 0, "does not fit the log; it is made again")
+            self.catalog.forget()
+        self.damage += [d for d in self.catalog.gaps() if d not in self.damage]
+        self._take_all()
+
+    def _take_all(self) -> None:
+        waiting: list[Record] = []
+        noted = len(self.log.damage)
+        for record in self.log.refresh():
+            waiting.append(record)
+            if len(waiting) == _BATCH:
+                self.take(waiting)
+                waiting = []
+        self.take(waiting)
+        for damage in self.log.damage[noted:]:
+            # A torn tail was cut off and is gone; what is damaged stays, and later openings are to know.
+            if "torn" not in damage.detail:
+                self.catalog.append(gap_row(damage))
+        self.position = self.log.position
+
+    def take(self, records: Sequence[Record]) -> Numbers:
+        """Take in records that are durable; ordinals of the episodes among them."""
+        known = len(self.catalog)
+        rows, damage = self._ingest.rows(records)
+        self.damage += [d for d in damage if d not in self.damage]
+        if len(rows):
+            self.catalog.append(rows)
+            self.position = max(self.position, int(rows["sequence"][-1]) + 1)
+        return np.arange(known, len(self.catalog))
+
+    def add_vectors(self, known: int, vectors: dict[str, Vectors]) -> None:
+        """The vectors of the episodes that were taken in last, from ordinal `known` on, by key."""
+        for key, space in self.spaces.items():
+            labels, checksums = self._labels(key, known)
+            space.column.append(labels, checksums, vectors[key])
+
+    def _space(self, key: str) -> KeySpace:
+        def embed(numbers: Numbers) -> Vectors:
+            labels = self.spaces[key].column.labels[numbers].tolist()
+            return self.encode([self._text(key, label) for label in labels])
+
+        return KeySpace(
+            self.folder,
+            key=key,
+            identity=self.embedder.identity,
+            dimension=self.embedder.dimension,
+            memory=self.memory,
+            embed=embed,
+            writable=self.writable,
+        )
+
+    def _text(self, key: str, label: int) -> str:
+        ordinal = self.catalog.ordinal_at(label >> WINDOW_BITS)
+        assert ordinal is not None
+        try:
+            if key == "goal":
+                return self.head(ordinal).task.goal
+            return key_texts(key, self.read(ordinal))[label & (1 << WINDOW_BITS) - 1]
+        except ValueError:
+            return ""  # the record is damaged; its row has to hold something, and get() will say so
+
+    def _labels(self, key: str, start: int) -> tuple[Numbers, NDArray[np.uint32]]:
+        """Labels of the texts of all episodes from ordinal `start` on, and the checksums of their records."""
+        sequences = self.catalog.sequences[start:]
+        checksums = self.catalog.column("checksum")[start:].astype(np.uint32)
+        if key != "window":
+            return sequences << WINDOW_BITS, checksums
+        counts = np.array([key_count(key, steps) for steps in self.catalog.column("steps")[start:].tolist()], dtype=np.int64)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return (np.repeat(sequences, counts) << WINDOW_BITS) + within, np.repeat(checksums, counts)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts; raises `ValueError` for an embedder that does not do what it says."""
+        vectors = self.embedder.encode(texts)
+        if vectors.shape != (len(texts), self.embedder.dimension) or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"the embedder {self.embedder.identity} made {vectors.shape} of {len(texts)} texts, or numbers that "
+                f"are not finite; it must make unit rows of {self.embedder.dimension}"
+            )
+        return vectors
+
+    def find(self, episode_id: str) -> int | None:
+        """Ordinal of an episode, deleted or not; None if there is none of that id."""
+        for ordinal in self.catalog.ordinals_with(digest(episode_id)):
+            if self.id_of(ordinal) == episode_id:
+                return ordinal
+        return None
+
+    def sequence_of(self, episode_id: str) -> int | None:
+        """Sequence number of an episode."""
+        ordinal = self.find(episode_id)
+        return None if ordinal is None else int(self.catalog.sequences[ordinal])
+
+    def id_of(self, ordinal: int) -> str:
+        """Id of an episode."""
+        short = self.catalog.id_of(ordinal)
+        return self.meta(ordinal).episode_id if short is None else short
+
+    def payload(self, ordinal: int) -> bytes:
+        """The record of an episode.
+
+        Raises:
+            ValueError: it was damaged since it was written; it is left out of searches from now on.
+        """
+        place = self.catalog.place(ordinal)
+        try:
+            return self.log.read(place)
+        except ValueError as error:
+            if ordinal not in self._broken:
+                self._broken.add(ordinal)
+                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
+            raise
+
+    def head(self, ordinal: int) -> codec.Head:
+        """What an episode is about."""
+        return codec.decode_head(self.payload(ordinal))
+
+    def meta(self, ordinal: int) -> EntryMeta:
+        """What is known of an episode; read once."""
+        if ordinal not in self._metas:
+            head = self.head(ordinal)
+            self._metas[ordinal] = EntryMeta(
+                episode_id=head.id,
+                position=int(self.catalog.sequences[ordinal]),
+                task=head.task,
+                success=head.outcome.success,
+                score=head.outcome.score,
+                reason=head.outcome.reason,
+                policy=head.actor.policy,
+                adapter=head.actor.adapter,
+                steps=head.step_count,
+            )
+        return self._metas[ordinal]
+
+    def read(self, ordinal: int) -> Episode:
+        """A whole episode, with the ratings given since."""
+        episode = codec.decode_episode(self.payload(ordinal))
+        given = self.ratings(ordinal)
+        return replace(episode, ratings={**episode.ratings, **given}) if given else episode
+
+    def ratings(self, ordinal: int) -> dict[str, float]:
+        """Ratings of an episode, the last of each name."""
+        if self._ratings is None:
+            self._ratings, self._ratings_seen = {}, 0
+        rated = self.catalog.others(Kind.RATING)
+        for number, target in rated[self._ratings_seen :]:
+            (row,) = self.catalog.rows([number])
+            name = bytes(row["text"]).decode(errors="surrogatepass")
+            if row["flags"] & LONG:
+                name = codec.decode_rating(self.log.read(self.catalog.place_of_row(number))).name
+            self._ratings.setdefault(target, {})[name] = float(row["value"])
+        self._ratings_seen = len(rated)
+        return self._ratings.get(int(self.catalog.sequences[ordinal]), {})
+
+    def notes(self, ordinal: int) -> tuple[str, ...]:
+        """Remarks about an episode, oldest first."""
+        sequence = int(self.catalog.sequences[ordinal])
+        numbers = [number for number, target in self.catalog.others(Kind.NOTE) if target == sequence]
+        return tuple(codec.decode_note(self.log.read(self.catalog.place_of_row(n))).text for n in numbers)
+
+    def usefulness(self) -> UsefulnessTable:
+        """What is known of the worth of all entries."""
+        if self._useful is None:
+            self._useful, self._useful_rows = UsefulnessTable(), 0
+        for start in range(self._useful_rows, len(self.catalog.file), 8192):
+            rows = self.catalog.rows(range(start, min(start + 8192, len(self.catalog.file))))
+            for row in rows[(rows["kind"] == Kind.EPISODE) | (rows["kind"] == CREDIT)]:
+                run = Run(*(int(row[n]) for n in ("sequence", "task", "type", "policy")), bool(row["flags"] & SUCCESS))
+                target = int(row["target"])
+                self._useful.take(run, target if target < NEVER else None)
+        self._useful_rows = len(self.catalog.file)
+        return self._useful
+
+    def verify(self) -> None:
+        """Read every record and every row of the caches, and compare their checksums; what is found is noted."""
+        for ordinal in range(len(self.catalog)):
+            try:
+                codec.decode_episode(self.payload(ordinal))
+            except ValueError:
+                continue  # noted by payload()
+        for row in self.catalog.rows([n for kind in (Kind.RATING, Kind.NOTE, Kind.DELETE, CREDIT) for n, _ in self.catalog.others(kind)]):
+            try:
+                self.log.read(self.catalog.place_of(row))
+            except ValueError as error:
+                place = self.catalog.place_of(row)
+                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
+        for space in self.spaces.values():
+            space.column.check_all()
+
+    @property
+    def broken_count(self) -> int:
+        """Number of episodes that were found damaged and are not deleted."""
+        positions = self.catalog.delete_positions()
+        return sum(positions[ordinal] == NEVER for ordinal in self._broken)
+
+    def is_readable(self, ordinal: int) -> bool:
+        """Whether the record of an episode is intact; looked at once, and again when it is read."""
+        if ordinal not in self._readable:
+            try:
+                self.payload(ordinal)
+            except ValueError:
+                return False
+            self._readable.add(ordinal)
+        return True
+
+    def is_broken(self, ordinals: Numbers) -> NDArray[np.bool_]:
+        """Which of these episodes were found damaged."""
+        if not self._broken:
+            return np.zeros(len(ordinals), dtype=np.bool_)
+        return np.isin(ordinals, np.array(sorted(self._broken), dtype=np.int64))
+
+    def library(self, position: int) -> Library:
+        """What searches look at, as of a log position."""
+        return Library(
+            catalog=self.catalog,
+            spaces=self.spaces,
+            position=position,
+            meta=self.meta,
+            identify=self.id_of,
+            find=self.find,
+            useful=lambda ordinals: self.usefulness().values(self.catalog.sequences[ordinals].tolist()),
+            readable=self.is_readable,
+            broken=self.is_broken,
+        )
+
+    def all_damage(self) -> tuple[Damage, ...]:
+        """What was found damaged, and what was done about it."""
+        found = [*self.damage, *(d for d in self.log.damage if d not in self.damage), *self.catalog.file.damage]
+        for space in self.spaces.values():
+            found += [*space.column.damage, *space.snapshots.damage]
+        if self.log.unfinished:
+            detail = "not a complete record: being written right now, or torn (opening with mode='w' cuts it off)"
+            found.append(Damage("log", self.log.size - self.log.unfinished, self.log.unfinished, detail))
+        return tuple(dict.fromkeys(found))
