@@ -234,10 +234,13 @@ class Catalog:
                 high = middle
         return low
 
-    def id_of(self, ordinal: int) -> str | None:
-        """Id of an episode; None if it is too long for its row and has to be read from the log."""
-        (row,) = self.file.take(self._numbers[ordinal : ordinal + 1])
-        return None if row["flags"] & LONG else bytes(row["text"]).decode(errors="surrogatepass")
+    def ids_of(self, ordinals: Numbers) -> list[str | None]:
+        """Ids of episodes; None where one is too long for its row and has to be read from the log."""
+        rows = self.file.take(self._numbers[ordinals])
+        return [
+            None if flags & LONG else text.decode(errors="surrogatepass")
+            for text, flags in zip(rows["text"].tolist(), rows["flags"].tolist(), strict=True)
+        ]
 
     def deleted(self, ordinals: Numbers, position: int) -> NDArray[np.bool_]:
         """Which of these episodes were deleted before a log position."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from memory.durable import TEMPORARY, replace_file, write_all
 
@@ -62,8 +63,7 @@ class Damage:
         return f"{self.file}, byte {self.offset}, {self.length} bytes: {self.detail}"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a record lies, enough to read it again."""
 
     sequence: int
@@ -192,14 +192,14 @@ class Log:
             if segment < 0 or end >= self._segment_bytes:
                 self.begin_segment()
                 segment, end = self._segment, self._end
-            places, buffer = [], bytearray()
+            places, parts, offset, generation = [], [], end, self._generation
             for kind, payload in records:
-                checksum = zlib.crc32(payload)
-                places.append(
-                    Place(sequence, segment, end + len(buffer), len(payload), checksum, self._generation)
-                )
-                buffer += frame_of(kind, sequence, payload, checksum)
+                checksum, length = zlib.crc32(payload), len(payload)
+                places.append(Place(sequence, segment, offset, length, checksum, generation))
+                parts += [_frame(kind, sequence, length, checksum), payload]
+                offset += FRAME_BYTES + length
                 sequence += 1
+            buffer = b"".join(parts)
             self._dirty = True
             write_all(self._writer, buffer)
             os.fsync(self._writer)
@@ -411,8 +411,12 @@ def memory_id(folder: Path) -> bytes | None:
 
 def frame_of(kind: int, sequence: int, payload: bytes, checksum: int) -> bytes:
     """A whole record: its frame, and the payload."""
-    frame = _FRAME.pack(MARK, kind, 0, 0, len(payload), sequence, checksum)
-    return frame + _CRC.pack(zlib.crc32(frame)) + payload
+    return _frame(kind, sequence, len(payload), checksum) + payload
+
+
+def _frame(kind: int, sequence: int, length: int, checksum: int) -> bytes:
+    frame = _FRAME.pack(MARK, kind, 0, 0, length, sequence, checksum)
+    return frame + _CRC.pack(zlib.crc32(frame))
 
 
 def compacted_header(first: int, until: int, memory: bytes) -> bytes:

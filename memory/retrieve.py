@@ -200,8 +200,8 @@ class Library:
     position: int
     meta: Callable[[int], EntryMeta]
     """What is known of the entry with an ordinal."""
-    identify: Callable[[int], str]
-    """Its id."""
+    identify: Callable[[Numbers], list[str]]
+    """Ids of entries."""
     find: Callable[[str], int | None]
     """Ordinal of an id."""
     useful: Callable[[Numbers], NDArray[np.float64]]
@@ -300,15 +300,14 @@ def _qualify(
     if query.exclude:
         unwanted = [ordinal for ordinal in map(library.find, query.exclude) if ordinal is not None]
         wanted &= ~np.isin(ordinals, np.array(unwanted, dtype=np.int64))
+    kept_back, unwanted_there = np.cumsum(~shown), np.cumsum(shown & ~wanted)
     refused = 0
     found: list[_Qualified] = []
     for rank in np.flatnonzero(shown & wanted).tolist():
         if query.where is not None and not query.where(library.meta(int(ordinals[rank]))):
             refused += 1
             continue
-        firewalled = int(np.count_nonzero(~shown[:rank]))
-        filtered = int(np.count_nonzero(shown[:rank] & ~wanted[:rank])) + refused
-        found.append(_Qualified(rank, firewalled, filtered))
+        found.append(_Qualified(rank, int(kept_back[rank]), int(unwanted_there[rank]) + refused))
         if len(found) == count:
             return found, True
     return found, enough
@@ -324,12 +323,14 @@ def _hits(
     exact: bool,
 ) -> list[Hit] | None:
     """Hits from those that qualify, best first: by similarity, or by all that the query weighs. None if one is damaged."""
+    if not found:
+        return []
     ranks = np.array([one.rank for one in found], dtype=np.int64)
     bonus = np.zeros(len(found))
     vectors: Vectors = np.empty((len(found), 0), dtype=np.float32)
-    if query.usefulness and len(found):
+    if query.usefulness:
         bonus = query.usefulness * library.useful(ordinals[ranks])
-    if query.diversity and len(found):
+    if query.diversity:
         vectors = library.spaces[query.keys[0]].vectors_of(library.catalog.sequences[ordinals[ranks]])
     plain = not (query.usefulness or query.diversity)
     chosen = (
@@ -338,11 +339,12 @@ def _hits(
         else choose(scores[ranks], bonus, vectors, query.k, query.diversity)
     )
     hits = []
-    for i, score, redundancy in chosen:
+    picked = ordinals[[found[i].rank for i, _, _ in chosen]]
+    if not all(map(library.readable, picked.tolist())):
+        return None
+    positions = library.catalog.sequences[picked].tolist()
+    for (i, score, redundancy), name, position in zip(chosen, library.identify(picked), positions, strict=True):
         one = found[i]
-        ordinal = int(ordinals[one.rank])
-        if not library.readable(ordinal):
-            return None
         why = Why(
             similarity=float(scores[one.rank]),
             considered=one.rank + 1,
@@ -353,5 +355,5 @@ def _hits(
             usefulness=float(bonus[i]),
             redundancy=redundancy,
         )
-        hits.append(Hit(library.identify(ordinal), score, int(library.catalog.sequences[ordinal]), why))
+        hits.append(Hit(name, score, position, why))
     return hits

@@ -116,7 +116,8 @@ class RowFile:
             return 0
         count = (size - HEADER_BYTES) // self.dtype.itemsize
         if count:
-            self._mapped = np.memmap(self.path, dtype=self.dtype, mode="c", offset=HEADER_BYTES, shape=(count,))
+            mapped = np.memmap(self.path, dtype=self.dtype, mode="c", offset=HEADER_BYTES, shape=(count,))
+            self._mapped = mapped.view(np.ndarray)  # which is the same, and faster to take rows of
         self._on_disk = count
         return count
 
@@ -149,7 +150,7 @@ class RowFile:
         """The rows with these numbers, copied."""
         edge = len(self._mapped)
         if not self._used:
-            return np.asarray(self._mapped[numbers])
+            return self._mapped.take(numbers)
         rows = np.empty(len(numbers), dtype=self.dtype)
         early = numbers < edge
         rows[early] = self._mapped[numbers[early]]

@@ -171,8 +171,8 @@ class KeySpace:
             ordinals = rows
         else:
             ordinals = np.searchsorted(sequences, self.column.labels[rows] >> WINDOW_BITS)
-            begins = np.flatnonzero(np.diff(ordinals, prepend=-1))
-            if len(begins) < len(ordinals):
+            if self.key == "window":  # several rows of one episode
+                begins = np.flatnonzero(np.diff(ordinals, prepend=-1))
                 ordinals, scores = ordinals[begins], np.maximum.reduceat(scores, begins)
         if count < len(scores):
             least = np.partition(scores, len(scores) - count)[len(scores) - count]

@@ -190,8 +190,12 @@ class State:
 
     def id_of(self, ordinal: int) -> str:
         """Id of an episode."""
-        short = self.catalog.id_of(ordinal)
-        return self.meta(ordinal).episode_id if short is None else short
+        return self.ids_of(np.array([ordinal]))[0]
+
+    def ids_of(self, ordinals: Numbers) -> list[str]:
+        """Ids of episodes."""
+        short = self.catalog.ids_of(ordinals)
+        return [self.meta(int(o)).episode_id if name is None else name for o, name in zip(ordinals, short, strict=True)]
 
     def payload(self, ordinal: int) -> bytes:
         """The record of an episode.
@@ -313,7 +317,7 @@ class State:
             spaces=self.spaces,
             position=position,
             meta=self.meta,
-            identify=self.id_of,
+            identify=self.ids_of,
             find=self.find,
             useful=lambda ordinals: self.usefulness().values(self.catalog.sequences[ordinals].tolist()),
             readable=self.is_readable,

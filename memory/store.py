@@ -283,7 +283,7 @@ class ExperienceMemory:
             ]
             gone = victims(entries, capacity=capacity, before=before, by=by, keep_per_type=keep_per_type)
             ordinals = [catalog.ordinal_at(sequence) for sequence in gone]
-            ids = [self._state.id_of(ordinal) for ordinal in ordinals if ordinal is not None]
+            ids = self._state.ids_of(np.array(ordinals, dtype=np.int64))
         now = time.time()
         records = [(Kind.DELETE, codec.encode_deletion(codec.Deletion(i, f"evicted by {by}", now))) for i in ids]
         if records:

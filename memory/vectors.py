@@ -124,7 +124,7 @@ class VectorColumn:
             if not good.all():
                 self._mend(np.unique(numbers[unsure][~good]))
                 rows = self.file.take(numbers)
-        return np.ascontiguousarray(rows["vector"])
+        return rows["vector"]
 
     def scores(self, query: Vectors, start: int, stop: int) -> Vectors:
         """Inner products of `query` (dimension,) with rows `start` to `stop`, shape (stop - start,).

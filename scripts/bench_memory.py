@@ -1,70 +1,279 @@
-"""The memory in numbers: durable adds, searches, embedding, and whether the right procedure is found.
+"""The memory engine in numbers, against what it is built on: raw hnswlib, and plain writing and syncing.
 
-python scripts/bench_memory.py        # a table; last line JSON; seconds
+    python scripts/bench_memory.py --quick                      # 2·10⁴ entries, no peers; within 50 s
+    python scripts/bench_memory.py --peers peers/bin/python     # 10⁵ entries, and the peers of scripts/bench_peers.py
+    python scripts/bench_memory.py --entries 1000000            # an hour
+
+384 dimensions, seeded clustered vectors, episodes that the household's expert played. One table; the last line is JSON. Both sides
+of every ratio are measured in the same run, in turns, and medians are compared: timings of a busy machine are noisy.
 """
 
+import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from agent.loop import task_record
-from envs import get_suite
-from memory import Actor, Episode, ExperienceMemory, HashedEmbedder, Outcome, Purpose, Query, Step, StopReason, Viewer
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+
+from memory import Episode, ExperienceMemory, Purpose, Query, Viewer
+from memory.index import EF, EF_CONSTRUCTION, SEED, M
+from memory.log import Kind, Log
+
+DIMENSION, K, BATCH, QUERIES = 384, 10, 64, 300
+TYPES = 20  # a filter on one of them keeps 5 %
+VIEWER = Viewer("viewer", "test", "", "viewer", Purpose.EVALUATE)
+Vectors = NDArray[np.float32]
 
 
-def milliseconds(action: Callable[[int], object], repeats: int) -> float:
-    """Median wall time of `action(0)`, `action(1)`, …"""
-    times = []
-    for i in range(repeats):
+def clustered(count: int, seed: int) -> Vectors:
+    """Unit vectors in clusters of about fifty, as goals of the same kind are, shape (count, 384).
+
+    The centres are the same for all seeds.
+    """
+    centres = np.random.default_rng(0).standard_normal((2000, DIMENSION), dtype=np.float32)
+    generator = np.random.default_rng(seed)
+    points = centres[generator.integers(0, len(centres), count)]
+    points += 0.6 * generator.standard_normal((count, DIMENSION), dtype=np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points
+
+
+class Given:
+    """Knows the vectors beforehand: embedding is not what is measured. A text is the number of a vector."""
+
+    identity, dimension = "given", DIMENSION
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Rows by number."""
+        return self._vectors[[int(text) for text in texts]]
+
+
+def played(count: int) -> list[Episode]:
+    """Episodes of the household's expert on training tasks."""
+    from agent.demonstrate import demonstrate
+    from envs import get_suite
+
+    with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, "create") as memory:
+        demonstrate(memory, get_suite("household"), count)
+        return list(memory.iterate())
+
+
+def entries(real: Sequence[Episode], start: int, stop: int) -> list[Episode]:
+    """Episodes `start` to `stop`: real ones under numbers of their own, with the number of a vector for a goal."""
+    made = []
+    for i in range(start, stop):
+        episode = real[i % len(real)]
+        task = replace(episode.task, identity=f"game-{i}", room=f"room-{i}", goal=str(i), type=f"type-{i % TYPES}")
+        made.append(replace(episode, id=f"episode-{i}", task=task))
+    return made
+
+
+def alternate(*actions: Callable[[int], object], repeats: int) -> list[float]:
+    """Median seconds of each action; called in turns, with the number of the turn."""
+    times: list[list[float]] = [[] for _ in actions]
+    for turn in range(repeats):
+        for which, action in enumerate(actions):
+            began = time.perf_counter()
+            action(turn)
+            times[which].append(time.perf_counter() - began)
+    return [statistics.median(some) for some in times]
+
+
+def build(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -> tuple[float, float]:
+    """Fills a memory and a raw index with the same vectors, in turns; seconds of each, the last snapshot included."""
+    raw = hnswlib.Index(space="ip", dim=DIMENSION)
+    raw.init_index(max_elements=count, ef_construction=EF_CONSTRUCTION, M=M, random_seed=SEED)
+    raw.set_num_threads(1)
+    ours = theirs = 0.0
+    with ExperienceMemory.open(folder, "create", embedder=Given(vectors)) as memory:
+        for start in range(0, count, BATCH):
+            batch = entries(real, start, min(start + BATCH, count))
+            began = time.perf_counter()
+            memory.add_many(batch)
+            middle = time.perf_counter()
+            raw.add_items(vectors[start : start + len(batch)], np.arange(start, start + len(batch)), num_threads=1)
+            ours, theirs = ours + middle - began, theirs + time.perf_counter() - middle
         began = time.perf_counter()
-        action(i)
-        times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times)
+        memory.publish_index()
+        ours += time.perf_counter() - began
+    return ours, theirs
+
+
+def oracle(vectors: Vectors, queries: Vectors, step: int = 1, first: int = 0) -> list[set[str]]:
+    """Ids of the ten closest to each query, among every `step`-th entry."""
+    found = []
+    for query in queries:
+        near = np.argpartition(-(vectors[first::step] @ query), K)[:K]
+        found.append({f"episode-{first + step * int(i)}" for i in near})
+    return found
+
+
+def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
+    """Recall and time of searches, plain and filtered, against the graph that they use."""
+    queries = vectors[count:]
+    (graph,) = (folder / "index").glob("*.hnsw")
+    raw = hnswlib.Index(space="ip", dim=DIMENSION)
+    raw.load_index(str(graph))
+    raw.set_num_threads(1)
+    raw.set_ef(EF)
+    with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
+
+        def search(turn: int, kept: dict[str, set[str]]) -> set[str]:
+            hits = memory.search(Query(str(count + turn), k=K, only=kept), VIEWER)
+            return {hit.episode_id for hit in hits}
+
+        few = {"type": {"type-3"}}
+        plain = [search(turn, {}) for turn in range(QUERIES)]
+        filtered = [search(turn, few) for turn in range(QUERIES)]
+        recall = sum(len(a & b) for a, b in zip(plain, oracle(vectors[:count], queries), strict=True))
+        wanted = oracle(vectors[:count], queries, TYPES, 3)
+        filter_recall = sum(len(a & b) for a, b in zip(filtered, wanted, strict=True))
+        plainly, bare, rarely = alternate(
+            lambda turn: search(turn, {}),
+            # Another query than the memory's, or its way through the graph would be in the processor's cache already.
+            lambda turn: raw.knn_query(queries[turn - QUERIES // 2][None, :], k=K, num_threads=1),
+            lambda turn: search(turn, few),
+            repeats=QUERIES,
+        )
+    return {
+        "recall_at_10": recall / (K * QUERIES),
+        "filter_recall": filter_recall / (K * QUERIES),
+        "search_ms": 1000 * plainly,
+        "knn_query_ms": 1000 * bare,
+        "search_ratio": plainly / bare,
+        "filtered_ms": 1000 * rarely,
+        "filter_ratio": rarely / plainly,
+    }
+
+
+def appends(folder: Path, repeats: int = 60) -> dict[str, float]:
+    """Durable appends of 64 payloads of 1 KiB, against writing and syncing the same bytes."""
+    payloads = [np.random.default_rng(i).bytes(1024) for i in range(BATCH)]
+    log = Log(folder / "log", memory=bytes(16), writable=True)
+    (folder / "log").mkdir(parents=True)
+    list(log.refresh())
+    plain = os.open(folder / "plain", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    whole = b"".join(payloads)
+
+    def write(_: int) -> None:
+        os.write(plain, whole)
+        os.fsync(plain)
+
+    records = [(Kind.EPISODE, payload) for payload in payloads]
+    ours, theirs = alternate(lambda _: log.append(records), write, repeats=repeats)
+    os.close(plain)
+    log.close()
+    return {"append_ratio": theirs / ours, "append_per_second": BATCH / ours}
+
+
+def child(what: str, folder: Path, vectors: Path) -> None:
+    """In a process of its own: time to the first answer, or growth of resident memory; prints JSON."""
+    given = np.load(vectors, mmap_mode="r")
+    query = np.ascontiguousarray(given[-1])
+    before = _resident()
+    began = time.perf_counter()
+    if what == "raw":
+        (graph,) = (folder / "index").glob("*.hnsw")
+        raw = hnswlib.Index(space="ip", dim=DIMENSION)
+        raw.load_index(str(graph))
+        raw.set_ef(EF)
+        labels, _ = raw.knn_query(query[None, :], k=K, num_threads=1)
+        answer = sorted(int(label) >> 8 for label in labels[0])
+        print(json.dumps({"seconds": time.perf_counter() - began, "answer": answer}))
+        return
+    memory = ExperienceMemory.open(folder, embedder=Given(given))
+    hits = memory.search(Query(str(len(given) - 1), k=K, only={"type": {"type-3"}}), VIEWER)
+    seconds = time.perf_counter() - began
+    if what == "resident":
+        for turn in range(1000):
+            text = str(len(given) - 1 - turn % QUERIES)
+            memory.search(Query(text, k=K, only={"type": {f"type-{turn % TYPES}"}}), VIEWER)
+    grown = _resident() - before
+    print(json.dumps({"seconds": seconds, "grown": grown, "answer": sorted(hit.episode_id for hit in hits)}))
+
+
+def _resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def processes(folder: Path, vectors: Vectors, count: int, scratch: Path, rounds: int = 5) -> dict[str, float]:
+    """New processes: how long to the first correct filtered answer, how much memory after a thousand."""
+    np.save(scratch / "vectors.npy", vectors)
+
+    def run(what: str) -> dict[str, Any]:
+        command = [sys.executable, __file__, "--child", what, str(folder), str(scratch / "vectors.npy")]
+        return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+    run("open")  # files are warm from here on
+    opened, raw = [], []
+    for _ in range(rounds):
+        opened.append(run("open"))
+        raw.append(run("raw"))
+    (wanted,) = oracle(vectors[:count], vectors[-1:], TYPES, 3)
+    right = sum(len(wanted & set(one["answer"])) >= K - 1 for one in opened)
+    if right < rounds:
+        raise SystemExit("a new process answered wrongly")
+    ours, theirs = (statistics.median(one["seconds"] for one in some) for some in (opened, raw))
+    (graph,) = (folder / "index").glob("*.hnsw")
+    needed = count * DIMENSION * 4 + graph.stat().st_size
+    return {
+        "open_ms": 1000 * ours,
+        "load_index_ms": 1000 * theirs,
+        "open_ratio": ours / theirs,
+        "resident_ratio": run("resident")["grown"] / needed,
+    }
 
 
 def main() -> None:
-    """Stores train tasks of the household as episodes, asks with test tasks."""
-    suite = get_suite("household")
-    steps = tuple(
-        Step(f"You arrive at shelf {i}. On the shelf {i}, you see a book 1.", f"go to shelf {i}") for i in range(16)
-    )
-    outcome, actor = Outcome(True, 1.0, StopReason.SOLVED), Actor("expert")
-    stored = [task_record(task) for task in suite.tasks("train", 2000)]
-    episodes = [Episode(f"e{i}", task, steps, "Done.", outcome, actor) for i, task in enumerate(stored)]
-    asked = [task_record(task) for task in suite.tasks("test", 240)]
-    result: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for size in (60, 300, 2000):
-            with ExperienceMemory.open(Path(folder) / str(size), mode="create") as memory:
-                memory.add_many(episodes[:size])
-                hits = [memory.search(Query(t.goal, k=2), Viewer.of(t, Purpose.EVALUATE)) for t in asked]
-                right = [
-                    memory.meta(h.episode_id).task.type == t.type
-                    for t, found in zip(asked, hits, strict=True)
-                    for h in found
-                ]
-                result[f"right_procedure_{size}"] = sum(right) / len(right)
-                if size == 2000:
-                    queries = [(Query(t.goal, k=2), Viewer.of(t, Purpose.EVALUATE)) for t in asked]
-                    result["search_ms"] = milliseconds(lambda i, m=memory, q=queries: m.search(*q[i]), 200)
-                    result["add_ms"] = milliseconds(lambda i, m=memory: m.add(replace(episodes[i], id=f"n{i}")), 100)
-        with (Path(folder) / "plain").open("wb", buffering=0) as file:
+    """Builds a memory, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--quick", action="store_true", help="20,000 entries, no peers")
+    parser.add_argument("--peers", type=Path, help="Python of an environment that holds the peers")
+    parser.add_argument("--peer-entries", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.child[0], Path(args.child[1]), Path(args.child[2]))
+        return
+    count = 20_000 if args.quick else args.entries
+    with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
+        folder = Path(scratch)
+        vectors = clustered(count + QUERIES, seed=1)
+        real = played(60)
+        ours, theirs = build(folder / "memory", vectors, real, count)
+        result: dict[str, Any] = {"entries": count, "add_ratio": theirs / ours, "add_ms": 1000 * ours / count}
+        result |= {"insertion_ms": 1000 * theirs / count}
+        result |= searches(folder / "memory", vectors, count)
+        result |= appends(folder / "appends")
+        result |= processes(folder / "memory", vectors, count, folder)
+    result["peers"] = []
+    if args.peers and not args.quick:
+        from scripts.bench_peers import peers
 
-            def write(_: int) -> None:
-                file.write(bytes(2000))
-                os.fsync(file.fileno())
-
-            result["bare_fsync_ms"] = milliseconds(write, 100)
-    embedder = HashedEmbedder()
-    result["embed_ms"] = milliseconds(lambda i: embedder.encode([stored[i].goal]), 500)
+        with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
+            result["peers"] = peers(args.peer_entries, Path(scratch), 3, args.peers)
     for name, value in result.items():
-        print(f"{name:24s} {value:8.4f}")
-    print(json.dumps({name: round(value, 4) for name, value in result.items()}))
+        if name != "peers":
+            print(f"{name:20s} {value:12.4f}")
+    for row in result["peers"]:
+        print(row)
+    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}))
 
 
 if __name__ == "__main__":
