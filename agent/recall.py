@@ -12,6 +12,7 @@ from typing import Protocol
 from agent.prompt import Demonstration, PromptSpec, demonstration, fit
 from memory import ExperienceMemory, Purpose, Query, Viewer
 from memory.episode import Retrieved, StopReason, TaskRecord
+from memory.keys import query_text
 from memory.retrieve import EntryMeta
 
 
@@ -27,8 +28,16 @@ class RecallSettings:
     """``successes`` or ``all``. Failures are labelled when shown; early in learning they would crowd out everything else."""
     query: str = "static"
     """``static``: ask once, by the goal. ``dynamic``: ask at every step, by the goal and the latest steps."""
+    keys: tuple[str, ...] = ("goal",)
+    """Which texts of a stored episode are compared with the query: ``goal``, ``first`` (observation), ``window`` (of its steps, for
+    dynamic queries). The memory must have them: ``ExperienceMemory.open(..., keys=...)``."""
+    diversity: float = 0.0
+    """In [0, 1): how much episodes that are unlike each other are preferred (maximal marginal relevance)."""
+    usefulness: float = 0.0
+    """Weight of what showing an episode did for earlier runs."""
 
     def __post_init__(self) -> None:
+        Query("", keys=self.keys, diversity=self.diversity)  # which says what is wrong with them
         if self.query not in ("static", "dynamic"):
             raise ValueError(f"recall.query is {self.query!r}; use 'static' or 'dynamic'")
         if self.outcomes not in ("successes", "all"):
@@ -49,8 +58,6 @@ class Recalled:
 
 History = Sequence[tuple[str, str]]
 """Steps so far: (action, the observation that followed)."""
-WINDOW = 3
-"""Steps of the history that a dynamic query holds: with more of them the goal is drowned."""
 
 
 class Recaller(Protocol):
@@ -69,11 +76,6 @@ class Recaller(Protocol):
     def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
         """What is recalled for a task after some steps; always the same for the same arguments."""
         ...
-
-
-def query_text(goal: str, history: History) -> str:
-    """What is embedded to ask: the goal, and the latest steps where there are any."""
-    return " ".join([goal, *(f". {action}. {seen}" for action, seen in history[-WINDOW:])])
 
 
 class Recall:
@@ -116,6 +118,9 @@ class Recall:
             successes_only=self.settings.outcomes == "successes",
             exclude=exclude,
             where=self._wanted,
+            keys=self.settings.keys,
+            diversity=self.settings.diversity,
+            usefulness=self.settings.usefulness,
         )
         hits = self.memory.search(query, Viewer.of(task, self.purpose), at=self.position)
         scores = {hit.episode_id: hit.score for hit in hits}

@@ -9,11 +9,12 @@ from agent.assemble import PolicySettings, assemble, words
 from agent.conversation import Action, Conversation, Turn
 from agent.loop import draw_seed, task_record
 from agent.policy import ReplayPolicy
-from agent.recall import History, Recall, Recalled, RecallSettings, query_text
+from agent.recall import History, Recall, Recalled, RecallSettings
 from agent.runner import Runner, RunSettings, play_all, spec_of
 from envs import get_suite
 from memory import ExperienceMemory, Purpose
 from memory.episode import Actor, Episode, StopReason, TaskRecord
+from memory.keys import query_text
 
 SUITE = get_suite("toy")
 
