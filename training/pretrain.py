@@ -206,17 +206,6 @@ def action_accuracy(
     return {kind: round(sum(h) / len(h), 2) for kind, h in hits.items()}
 
 
-def occurring(tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings, count: int = 2000) -> frozenset[int]:
-    """Tokens that the corpus holds, as far as `count` samples of each of its stages show."""
-    return frozenset(
-        token
-        for stage in (0.0, 0.2, 0.4, 0.7)
-        for i in range(count)
-        for ids, _ in encode(tokenizer, [corpus.draw(settings.seed, i, stage, settings.memory)])
-        for token in ids
-    )
-
-
 def settle_unseen(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, seen: Set[int]) -> None:
     """Gives tokens that training never held the embedding of an average word, or of their kind's other numbers.
 
@@ -257,6 +246,8 @@ class Pretraining:
         ]
         self.rates = [settings.matrix_rate, settings.other_rate]
         self.step = self.tokens = self.pool = 0
+        self.seen: set[int] = set()
+        """Tokens that training held so far."""
         self.seconds = 0.0
 
     @property
@@ -281,6 +272,7 @@ class Pretraining:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step, self.tokens, self.pool, self.seconds = (state[k] for k in ("step", "tokens", "pool", "seconds"))
+        self.seen = set(state["seen"])
         return True
 
     def save(self) -> None:
@@ -288,6 +280,7 @@ class Pretraining:
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.state_file.with_suffix(".new")
         counters = {"step": self.step, "tokens": self.tokens, "pool": self.pool, "seconds": self.seconds}
+        counters |= {"seen": sorted(self.seen)}
         optimisers = [o.state_dict() for o in self.optimisers]
         settings = asdict(self.settings)
         torch.save({"model": self.model.state_dict(), "optimisers": optimisers, "settings": settings, **counters}, new)
@@ -314,6 +307,7 @@ class Pretraining:
                 optimiser.zero_grad(set_to_none=True)
             self.step += 1
             self.tokens += ids.numel()
+            self.seen.update(ids.unique().tolist())
             losses.append(loss.item())
         self.pool += 1
         self.seconds += time.monotonic() - started
@@ -332,7 +326,7 @@ class Pretraining:
         """Writes an ordinary transformers folder: bf16 weights, config, tokenizer, training record."""
         folder.mkdir(parents=True, exist_ok=True)
         rounded = copy.deepcopy(self.model)
-        settle_unseen(rounded, self.tokenizer, occurring(self.tokenizer, self.settings))
+        settle_unseen(rounded, self.tokenizer, self.seen)
         rounded.bfloat16().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         record: dict[str, Any] = {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from training import corpus
-from training.pretrain import Pretraining, PretrainSettings, action_accuracy
+from training.pretrain import Pretraining, PretrainSettings, action_accuracy, build_model, settle_unseen
+from training.tokenizer import build_tokenizer
 
 SMALL = PretrainSettings(tokens=60_000, hidden=64, layers=1, heads=2, mlp=64)
 
@@ -66,3 +67,20 @@ def test_accuracy_counts_every_kind_of_action(tmp_path: Path) -> None:
     found = action_accuracy(run.model, run.tokenizer, corpus.probe("hot", 1, 3))
     assert {"first", "take", "go to apply", "apply", "put"} <= set(found)
     assert all(0 <= share <= 1 for share in found.values())
+
+
+def test_tokens_that_never_occurred_are_average_words() -> None:
+    """Or their kind's other numbers; the embedding of what did occur is not touched."""
+    tokenizer = build_tokenizer()
+    model = build_model(replace(PretrainSettings(), hidden=32, layers=1), tokenizer)
+    vocab, table = tokenizer.get_vocab(), model.model.embed_tokens.weight
+    before = table.detach().clone()
+    unseen = {vocab[token] for token in ("▁two", "▁them", "▁cup▁3")}
+    seen = set(vocab.values()) - unseen
+    settle_unseen(model, tokenizer, seen)
+    words = [i for token, i in vocab.items() if i in seen and token[1:].isalpha() and token[0] == "▁"]
+    cups = [i for token, i in vocab.items() if i in seen and token.rpartition("▁")[0] == "▁cup"]
+    assert cups
+    assert torch.allclose(table[vocab["▁two"]], before[words].mean(0))
+    assert torch.allclose(table[vocab["▁cup▁3"]], before[cups].mean(0))
+    assert torch.equal(table[sorted(seen)], before[sorted(seen)])
