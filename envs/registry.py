@@ -18,6 +18,7 @@ ENTRY_POINT_GROUP = "relive.envs"
 
 _targets: dict[str, str] = {
     "household": "envs.household.suite:HouseholdSuite",
+    "household-renamed": "envs.drift:household_renamed",
     "toy": "envs.toy:ToySuite",
 }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -143,8 +143,9 @@ def train_adapter(
     manifest: dict[str, Any],
     report: Callable[[int, float], object] | None = None,
     checkpoint: Callable[[int, Any], object] | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains a LoRA adapter from the bare model and writes it with its manifest.
+    """Trains a LoRA adapter and writes it with its manifest.
 
     Args:
         model: folder or hub name of the base model.
@@ -155,6 +156,7 @@ def train_adapter(
         manifest: what the caller knows about it (version, parent, training tasks); written to ``manifest.json`` last.
         report: called with (step, loss) after each step.
         checkpoint: called with (step, the peft model) after each step; for learning curves.
+        start: folder of an adapter to go on from; a fresh one on the bare model when None. Its optimiser state is not kept.
 
     Returns:
         The manifest as written: with settings, hash of the weights, number of examples, supervised tokens, losses, seconds.
@@ -175,7 +177,9 @@ def train_adapter(
     )  # fmt: skip
     with quiet():
         base = AutoModelForCausalLM.from_pretrained(find_model(model), dtype=torch.float32, local_files_only=True)
-        tuned: Any = get_peft_model(base, config)
+        tuned: Any = (
+            PeftModel.from_pretrained(base, start, is_trainable=True) if start else get_peft_model(base, config)
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tuned.to(device).train()
     parameters = [p for p in tuned.parameters() if p.requires_grad]
@@ -216,6 +220,7 @@ def train_adapter(
     written = {
         **manifest,
         "lora": asdict(settings),
+        "started_from": hash_weights(start) if start else "",
         "examples": len(examples),
         "contexts": {kind: sum(e.memory == kind for e in examples) for kind in ("retrieved", "empty", "irrelevant")},
         "supervised_tokens": supervised,

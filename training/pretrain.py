@@ -279,7 +279,12 @@ class Pretraining:
         """Saves the state, old or new but never half."""
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.state_file.with_suffix(".new")
-        counters = {"step": self.step, "tokens": self.tokens, "pool": self.pool, "seconds": self.seconds}
+        counters: dict[str, Any] = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "pool": self.pool,
+            "seconds": self.seconds,
+        }
         counters |= {"seen": sorted(self.seen)}
         optimisers = [o.state_dict() for o in self.optimisers]
         settings = asdict(self.settings)
@@ -307,7 +312,7 @@ class Pretraining:
                 optimiser.zero_grad(set_to_none=True)
             self.step += 1
             self.tokens += ids.numel()
-            self.seen.update(ids.unique().tolist())
+            self.seen.update(ids.flatten().tolist())
             losses.append(loss.item())
         self.pool += 1
         self.seconds += time.monotonic() - started

@@ -6,13 +6,7 @@ of its own in unseen rooms. Jobs run in processes of one thread each; what is do
 design: Ferraz et al., arXiv:2603.18272; definitions in `training.arms`.
 """
 
-import multiprocessing
-import os
-import subprocess
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +27,7 @@ from memory.episode import Actor, Episode, StopReason
 from memory.lock import WriterLock
 from training.arms import TRAININGS, Cell, cells, rates_of, tier_of, tiers_of
 from training.examples import ContextRates, build_examples
+from training.jobs import Job, commit, run_jobs
 from training.lora import LoraSettings, train_adapter
 from training.select import SelectSettings, select, tasks_of
 
@@ -359,59 +354,6 @@ class Study:
             "job_seconds": round(sum(seconds.values())),
         }
 
-    def jobs(self, what: str, jobs: Sequence[tuple[str, Callable[..., object], tuple[Any, ...]]]) -> None:
-        """Runs jobs in processes, notes how long each took, and stops at the first that fails."""
-        if not jobs:
-            return
-        seconds: dict[str, float] = self.directory.read("seconds.json") or {}
-
-        def done(number: int, name: str, took: float) -> None:
-            seconds[name] = round(seconds.get(name, 0.0) + took, 1)
-            self.directory.write("seconds.json", seconds)
-            self.announce("job", f"{what} {number}/{len(jobs)}: {name} ({took:.0f} s)")
-
-        if self.settings.jobs == 1:
-            for number, (name, act, arguments) in enumerate(jobs, 1):
-                done(number, name, _timed(act, arguments))
-            return
-        # Forked workers would inherit torch's threads in an undefined state.
-        context = multiprocessing.get_context("forkserver")
-        pool = ProcessPoolExecutor(min(self.settings.jobs, len(jobs)), mp_context=context, initializer=_end_with_parent)
-        try:
-            running = {pool.submit(_timed, act, arguments): name for name, act, arguments in jobs}
-            for number, future in enumerate(as_completed(running), 1):
-                done(number, running[future], future.result())
-        except BaseException:
-            # What runs is resumable; waiting for it would make Ctrl-C take minutes.
-            for worker in list(getattr(pool, "_processes", {}).values()):
-                worker.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        pool.shutdown()
-
-
-def _end_with_parent() -> None:
-    """Makes a worker end when the study's own process does, however that ends: two studies must not share a folder."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def commit() -> str:
-    """The commit that this code stands at, with a plus when files differ from it; ``unknown`` outside a repository."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-def _timed(act: Callable[..., object], arguments: tuple[Any, ...]) -> float:
-    began = time.monotonic()
-    act(*arguments)
-    return time.monotonic() - began
+    def jobs(self, what: str, jobs: Sequence[Job]) -> None:
+        """Runs jobs in the study's processes."""
+        run_jobs(self.directory, what, jobs, self.settings.jobs, self.announce)

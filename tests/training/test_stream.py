@@ -1,0 +1,146 @@
+"""Continual learning on the household: arms, orders, kills, and tables that follow from the records."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memory import ExperienceMemory
+from training import stream as stream_module
+from training.continual import measures
+from training.lora import LoraSettings
+from training.stream import Life, StageSettings, Stream, StreamSettings, held_out_tasks, order_of, training_tasks
+from training.stream_results import disagreements, lives_of, markdown, publish, recomputed, rows_of, summaries
+
+
+def settings(**changes: Any) -> StreamSettings:
+    """Two short stages of the household, one process."""
+    small = StreamSettings(
+        stages=(
+            StageSettings("put", types=("pick_and_place_simple",), tasks=4),
+            StageSettings("light", types=("look_at_obj_in_light",), tasks=4),
+        ),
+        split="valid",
+        held_out=3,
+        arms=("none", "memory", "both", "bounded-age"),
+        orders=1,
+        seeds=1,
+        jobs=1,
+        lora=LoraSettings(steps=2, batch_examples=2, rehearsal=0.0),
+    )
+    return replace(small, **changes)
+
+
+def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
+    stream = Stream(tmp_path / "s", settings())
+    records = stream.run()
+    assert {r["arm"] for r in records} == {"none", "memory", "both", "bounded-age"}
+    assert all(row["n"] == 3 for row in rows_of(records))
+    assert len(rows_of(records)) == 4 * 2 * 2
+    both, bounded = stream.states(Life("both")), stream.states(Life("bounded-age"))
+    assert [(state.name, state.memory_size, state.adapter) for state in both] == [
+        ("put", 4, "stage-0"),
+        ("light", 8, "stage-1"),
+    ]
+    assert both[1].tokens > both[0].tokens > 0
+    assert bounded[1].memory_size == 4  # two successes of each type are spared
+    with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
+        assert len(memory.entries(at=both[0].position)) == 4
+    assert stream.run() == records
+    with pytest.raises(ValueError, match="other settings"):
+        Stream(tmp_path / "s", settings(held_out=2))
+
+
+def test_killed_anywhere_it_comes_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = settings(arms=("bounded-usefulness",), experience="own")
+    whole = Stream(tmp_path / "whole", small).run()
+    moments = ["evict", "add_many", "train", "measure"]
+    for moment in moments:
+
+        def stop(*arguments: Any, **named: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            if moment in ("evict", "add_many"):
+                patch.setattr(ExperienceMemory, moment, stop)
+            else:
+                name = {"train": "train_adapter", "measure": "measure"}[moment]
+                patch.setattr(stream_module, name, stop)
+            with pytest.raises(KeyboardInterrupt):
+                Stream(tmp_path / "killed", small).run()
+    again = Stream(tmp_path / "killed", small).run()
+    changing = ("weights_sha256",)  # adapters are equal in fp32; their names are compared by what they say
+    for a, b in zip(whole, again, strict=True):
+        assert {k: v for k, v in a.items() if k not in changing} == {k: v for k, v in b.items() if k not in changing}
+
+
+def test_orders_share_tasks_and_seeds_do_not() -> None:
+    some = settings(orders=3)
+    assert order_of(some, 0) == [0, 1]
+    assert sorted(order_of(some, 2)) == [0, 1]
+    for listed in (held_out_tasks, training_tasks):
+        first, second = ({task.identity for task in listed(some, 0, seed)} for seed in (0, 1))
+        assert len(first) == len(second) >= 3
+        assert not first & second
+
+
+def test_stages_draw_on_their_own_rooms_wordings_and_rounds() -> None:
+    stage = StageSettings("put", types=("pick_and_place_simple",), tasks=4)
+    varied = (replace(stage, rooms=0), replace(stage, rooms=1), replace(stage, wording="put"), stage, stage)
+    first, second, put, once, again = (training_tasks(settings(stages=varied), number, 0) for number in range(5))
+    assert not {task.room for task in first} & {task.room for task in second}
+    assert all(task.goal.startswith("put") for task in put)
+    assert not {task.identity for task in once} & {task.identity for task in again}
+    with pytest.raises(ValueError, match="needs wording"):
+        StageSettings("x", wording="loud")
+
+
+def made_up() -> list[dict[str, Any]]:
+    """Records of two arms, two orders and two seeds, with outcomes drawn once."""
+    rng, records = np.random.default_rng(0), []
+    for arm in ("none", "memory", "both"):
+        for order in (0, 1):
+            for seed in (0, 1):
+                if arm == "none" and order:
+                    continue
+                names = ["a", "b", "c"] if not order else ["c", "a", "b"]
+                for stage, learnt in enumerate(names):
+                    for evaluated in names:
+                        better = 0.2 if arm == "none" else 0.5 if arm == "memory" else 0.9
+                        records += [
+                            {"arm": arm, "order": order, "seed": seed, "stage": stage, "learnt": learnt,
+                             "evaluated": evaluated, "task": f"{evaluated}{seed}{k}", "success": bool(rng.random() < better)}
+                            for k in range(20)
+                        ]  # fmt: skip
+    return records
+
+
+def test_measures_are_those_of_the_matrices() -> None:
+    records = made_up()
+    rows, tests = summaries(records, draws=200)
+    lives = lives_of(records, "both")
+    untaught = {seed: lives_of(records, "none")[0, seed][1] for seed in (0, 1)}
+    expected = []
+    for (_, seed), (names, outcomes) in lives.items():
+        matrix = [[float(outcomes[name][i].mean()) for name in names] for i in range(3)]
+        expected.append(measures(matrix, [float(untaught[seed][name][0].mean()) for name in names]))
+    for row in rows:
+        if row["arm"] == "both":
+            assert row["value"] == pytest.approx(np.mean([e[row["name"]] for e in expected]), abs=1e-4)
+            assert row["low"] <= row["value"] <= row["high"]
+    (gain,) = [t for t in tests if (t["a"], t["b"], t["name"]) == ("both", "memory", "average_success")]
+    assert 0.2 < gain["low"] < gain["value"] < gain["high"]
+    assert "both − memory" in markdown(records, draws=20)
+
+
+def test_published_tables_are_checked(tmp_path: Path) -> None:
+    stream = Stream(tmp_path / "s", settings(arms=("none", "memory")))
+    records = stream.run()
+    published = json.loads(publish(tmp_path / "out", "stream", stream, records).read_text())
+    assert published["rows"] == recomputed(records)["rows"]
+    assert disagreements(published, records) == []
+    records[0]["success"] = not records[0]["success"]
+    assert disagreements(published, records)
