@@ -5,11 +5,14 @@ inside the functions that need it.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from agent.memory_cli import add_memory_commands
 
 if TYPE_CHECKING:
     from agent.assemble import Assembled
@@ -22,15 +25,18 @@ _EXPECTED = (ValueError, LookupError, OSError, ImportError, NotImplementedError,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
+    """Entry point; returns the exit status: 0, 1 where something was found wrong, 2 after an error that the user can mend,
+    130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # half a character that a model sampled is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     return guarded(f"relive {args.command}", lambda: args.act(args))
 
 
-def guarded(name: str, act: Callable[[], None]) -> int:
+def guarded(name: str, act: Callable[[], int | None]) -> int:
     """Runs something for a person: an expected error becomes one line that begins with `name`. Returns the exit status."""
     try:
-        act()
+        return act() or 0
     except KeyboardInterrupt:
         print("\nstopped; what is recorded is kept: the same command goes on where this one stopped", file=sys.stderr)
         return 130
@@ -92,18 +98,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_settings(study)
     study.set_defaults(act=_study)
 
-    memory = commands.add_parser("memory", help="look into a memory")
-    views = memory.add_subparsers(dest="view", required=True, metavar="what")
-    stats = views.add_parser("stats", help="what it holds, and what was found damaged")
-    search = views.add_parser("search", help="what an agent with this goal would be shown, and why")
-    search.add_argument("goal", help="for example 'put a hot mug in cabinet'")
-    search.add_argument("--k", type=int, default=5, help="number of episodes (default 5)")
-    search.add_argument("--all-outcomes", action="store_true", help="failures too")
-    show = views.add_parser("show", help="one episode, step by step")
-    show.add_argument("episode", help="its id, or how it begins")
-    for view, act in ((stats, _memory_stats), (search, _memory_search), (show, _memory_show)):
-        view.add_argument("--memory", type=Path, required=True, help="folder of the memory")
-        view.set_defaults(act=act)
+    stream = commands.add_parser(
+        "stream", help="continual learning: stages one after the other, measured on all of them after each; resumable"
+    )
+    stream.add_argument("--out", type=Path, required=True, help="run directory; the same command goes on with it")
+    stream.add_argument("--publish", type=Path, help="file.json that gets the results; the records go beside it")
+    _add_settings(stream)
+    stream.set_defaults(act=_stream)
+
+    add_memory_commands(commands)
 
     envs = commands.add_parser("envs", help="the worlds: list them, play one yourself, check one")
     whats = envs.add_subparsers(dest="what", required=True, metavar="what")
@@ -313,62 +316,19 @@ def _study(args: argparse.Namespace) -> None:
         console().print(f"written to {args.publish}")
 
 
-def _memory_stats(args: argparse.Namespace) -> None:
-    from agent.report import console
-    from memory import ExperienceMemory
+def _stream(args: argparse.Namespace) -> None:
+    from agent.report import LiveProgress, console
+    from agent.settings import load
+    from training.stream import Stream, StreamSettings
+    from training.stream_results import markdown, publish
 
-    with ExperienceMemory.open(args.memory) as memory:
-        stats = memory.stats()
-    out = console()
-    out.print(f"{stats.path}: {stats.entries} episodes, {stats.successes} successes, position {stats.position}")
-    for name, counts in (("type", stats.by_type), ("split", stats.by_split), ("policy", stats.by_policy)):
-        out.print(f"  by {name}: " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
-    out.print(f"  {stats.ratings} ratings, {stats.notes} notes; {stats.total_bytes / 1e6:.1f} MB on disk")
-    out.print(
-        f"  embedder {stats.embedder}; {stats.index_entries} entries in the index snapshot, the rest is compared one by one"
-    )
-    for damage in stats.damage:
-        out.print(f"  damaged: {damage}")
-
-
-def _memory_search(args: argparse.Namespace) -> None:
-    from agent.report import console
-    from memory import ExperienceMemory, Purpose, Query, Viewer
-
-    # A viewer from outside: no task of its own, and nothing held out is shown to it.
-    viewer = Viewer("command line", "command line", "", args.goal, Purpose.ACT)
-    with ExperienceMemory.open(args.memory) as memory:
-        for hit in memory.search(Query(args.goal, k=args.k, successes_only=not args.all_outcomes), viewer):
-            entry = memory.meta(hit.episode_id)
-            verdict = "success" if entry.success else "failure"
-            console().print(
-                f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}\n"
-                f"       rank {hit.why.considered}; {hit.why.firewalled} closer ones kept back by the firewall, "
-                f"{hit.why.filtered} filtered; {'all entries compared' if hit.why.exact else 'candidates from the index'}"
-            )
-
-
-def _memory_show(args: argparse.Namespace) -> None:
-    from agent.report import console
-    from memory import ExperienceMemory
-
-    with ExperienceMemory.open(args.memory) as memory:
-        ids = [e.episode_id for e in memory.entries() if e.episode_id.startswith(args.episode)]
-        if len(ids) != 1:
-            raise LookupError(
-                f"{len(ids)} episodes in {args.memory} begin with {args.episode!r}: give more of the id "
-                "(relive memory search shows ids)"
-            )
-        episode = memory.get(ids[0])
-    out = console()
-    out.print(f"{episode.id}: {episode.task.goal} ({episode.task.type}, {episode.task.split}, {episode.task.room})")
-    actor = " ".join(filter(None, (episode.actor.policy, episode.actor.model, episode.actor.adapter)))
-    out.print(f"{actor}: {episode.outcome.reason} after {len(episode.steps)} steps {episode.outcome.detail}\n")
-    for step in episode.steps:
-        for hit in step.retrieved:
-            out.print(f"(retrieved {hit.episode}, {hit.score:.3f})")
-        out.print(f"{step.observation}\n\n> {step.action}{'   (refused)' if step.invalid else ''}")
-    out.print(episode.final_observation)
+    with LiveProgress() as live:
+        stream = Stream(args.out, load(StreamSettings, args.config, args.set), live.announce)
+        records = stream.run()
+    console().print(markdown(records))
+    if args.publish:
+        publish(args.publish, stream, records)
+        console().print(f"written to {args.publish}")
 
 
 def _envs_list(args: argparse.Namespace) -> None:

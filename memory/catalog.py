@@ -108,7 +108,7 @@ class Catalog:
         self._order: Numbers | None = None  # ordinals by hash of id, of the first so many episodes
         self._recent: dict[int, list[int]] = {}
         self._masks: dict[Filter, tuple[NDArray[np.bool_], int]] = {}
-        self._others: list[tuple[int, int, int]] = []  # kind, row, target: ratings, notes, credits
+        self._others: dict[int, list[tuple[int, int]]] = {}  # by kind, row and target: ratings, notes, credits
         self.alive = 0
         """Episodes that were not deleted."""
 
@@ -123,6 +123,7 @@ class Catalog:
         if good < count:
             lost = f"rows from {good} on do not agree with their checksums; they are made again from the log"
             self.file.note(self.file.offset(good), (count - good) * ROW.itemsize, lost)
+        good = self._complete(good)
         self.file.keep(good)
         self._clear()
         last = None
@@ -131,6 +132,16 @@ class Catalog:
             records = np.flatnonzero(part["kind"] != GAP)
             last = self.place_of_row(int(records[-1])) if len(records) else None
         return last
+
+    def _complete(self, count: int) -> int:
+        """Without the rows of the last record: it may have more of them than were written, and is taken in again."""
+        ends = self.file.take(np.arange(max(0, count - 1), count))
+        while count and ends[0]["kind"] != GAP:
+            (row,) = self.file.take(np.arange(count - 1, count))
+            if row["kind"] == GAP or row["sequence"] != ends[0]["sequence"]:
+                break
+            count -= 1
+        return count
 
     def fits(self, generations: Mapping[int, int]) -> bool:
         """Whether the rows were made from these generations of the log's segments."""
@@ -184,7 +195,7 @@ class Catalog:
             kind, target = int(kinds[number]), int(rows["target"][number])
             if kind == Kind.DELETE:
                 self._delete(target, int(rows["sequence"][number]))
-            self._others.append((kind, start + number, target))
+            self._others.setdefault(kind, []).append((start + number, target))
 
     def _delete(self, target: int, position: int) -> None:
         ordinal = self.ordinal_at(target)
@@ -215,7 +226,8 @@ class Catalog:
         if self._order is None:
             self._order = np.argsort(self.column("id"), kind="stable")
         ids = self.column("id")
-        low = int(np.searchsorted(ids[self._order], hashed)) if len(self._order) < 4096 else self._bisect(hashed)
+        few = len(self._order) < 4096
+        low = int(np.searchsorted(ids[self._order], np.uint64(hashed))) if few else self._bisect(hashed)
         found = []
         while low < len(self._order) and ids[self._order[low]] == hashed:
             found.append(int(self._order[low]))
@@ -250,9 +262,9 @@ class Catalog:
         """Log position at which each episode was deleted, :data:`NEVER` if it was not; shape (len(self),)."""
         return self._deleted[: self._count]
 
-    def others(self, kind: int) -> list[tuple[int, int]]:
+    def others(self, kind: int) -> Sequence[tuple[int, int]]:
         """Rows of a kind other than episodes: (row number, target), in the order of the log."""
-        return [(number, target) for k, number, target in self._others if k == kind]
+        return self._others.get(kind, [])
 
     def rows(self, numbers: Sequence[int]) -> Rows:
         """Rows, copied."""

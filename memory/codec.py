@@ -122,7 +122,8 @@ def encode_episode(episode: Episode) -> bytes:
 
     Raises:
         TypeError: a field holds something that cannot be stored; the message names it.
-        ValueError: the episode is larger than :data:`MAX_BYTES`, or an integer does not fit into 64 bits.
+        ValueError: the episode is larger than :data:`MAX_BYTES`, a list or map in it longer than :data:`MAX_ITEMS` (nobody could
+            read it again), or an integer does not fit into 64 bits.
     """
     task, outcome, actor = episode.task, episode.outcome, episode.actor
     head = {
@@ -161,6 +162,12 @@ def encode_episode(episode: Episode) -> bytes:
         "timings": {name: float(seconds) for name, seconds in episode.timings.items()},
         "ratings": {name: float(value) for name, value in episode.ratings.items()},
     }
+    sizes = [len(episode.steps), len(shown_in(episode)), *map(len, (actor.settings, episode.timings, episode.ratings))]
+    longest = max([*sizes, *(max(len(step.tokens), len(step.retrieved)) for step in episode.steps)])
+    if longest > MAX_ITEMS:
+        raise ValueError(
+            f"episode {episode.id!r} cannot be stored: {longest} items in a list; the limit is {MAX_ITEMS}"
+        )
     return _pack(head, f"episode {episode.id!r}", [_step_map(step) for step in episode.steps])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from memory import codec
 from memory.catalog import GAP, LONG, NEVER, NOBODY, SECOND
 from memory.durable import replace_file
-from memory.log import Kind, compacted_header, frame_of, segment_path, segments
+from memory.log import Damage, Kind, compacted_header, frame_of, segment_path, segments
 from memory.rows import Rows
 from memory.state import State
 from memory.vectors import WINDOW_BITS
@@ -70,7 +70,7 @@ def compact(state: State) -> Compaction:
 
 def _records(state: State) -> Rows:
     """One catalog row per record: a run that was shown several episodes has several."""
-    rows = np.concatenate(list(state.catalog.file.parts(0, len(state.catalog.file))))
+    rows = np.concatenate([state.catalog.rows([]), *state.catalog.file.parts(0, len(state.catalog.file))])
     rows = rows[rows["kind"] != GAP]
     return np.asarray(rows[np.diff(rows["sequence"], prepend=rows["sequence"][:1] + np.uint64(1)) != 0])
 
@@ -99,10 +99,13 @@ def _kept(state: State, row: np.void, gone: set[int], dead: set[int]) -> bytes:
     sequence, kind = int(row["sequence"]), int(row["kind"])
     if sequence in gone and sequence not in dead:
         return b""
+    place = state.catalog.place_of(row)
     try:
-        payload = state.log.read(state.catalog.place_of(row))
-    except ValueError:
-        return b""  # damaged; it was named when it was found, or is missing from now on
+        payload = state.log.read(place)
+    except ValueError as error:
+        # The last chance to name it: afterwards nothing tells that it was ever there.
+        state.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, f"{error}; left out"))
+        return b""
     if sequence in dead:
         head = codec.decode_head(payload)
         shown = tuple(i for i in head.shown if (s := state.sequence_of(i)) is not None and s not in dead)

@@ -6,6 +6,7 @@ embedder: the id stands in every segment of the log.
 
 import json
 import uuid
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,9 @@ def identify(
         text = b""
     try:
         description = json.loads(text)
+        if description.get("checksum", description.get("format") != FORMAT) not in (True, _checksum(description)):
+            # A wrong id, embedder or key looks as good as a right one, and would keep the memory from opening.
+            raise ValueError("its checksum does not hold")
         number, memory = int(description["format"]), bytes.fromhex(description["id"])
         known, dimension = str(description["embedder"]), int(description["dimension"])
         had = {str(key) for key in description.get("keys", ["goal"])}
@@ -82,12 +86,19 @@ def identify(
 
 
 def _describe(folder: Path, memory: bytes, embedder: Embedder, keys: tuple[str, ...]) -> None:
-    description = {
+    description: dict[str, object] = {
         "format": FORMAT,
         "id": memory.hex(),
         "embedder": embedder.identity,
         "dimension": embedder.dimension,
         "keys": list(keys),
     }
+    description["checksum"] = _checksum(description)
     replace_file(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
     sync_folder(folder.parent)
+
+
+def _checksum(description: dict[str, object]) -> int:
+    """CRC-32 of a description without its checksum; those of format 1 have none."""
+    body = {name: value for name, value in description.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())

@@ -71,13 +71,15 @@ def victims(
     groups: dict[int, list[Candidate]] = {}
     for entry in reversed(stay):
         groups.setdefault(entry.type if by == "largest-type" else 0, []).append(entry)
+    sizes = {type: len(group) for type, group in groups.items()}
     while excess > 0 and groups:
-        largest = max(groups, key=lambda type: (len(groups[type]), -groups[type][-1].sequence))
+        largest = max(groups, key=lambda type: (sizes[type], -groups[type][-1].sequence))
         entry = groups[largest].pop()
         if not groups[largest]:
             del groups[largest]
         if not spared(entry):
             go(entry)
+            sizes[largest] -= 1
             excess -= 1
     return gone
 

@@ -1,19 +1,16 @@
 """The HNSW graph, and its snapshots on disk. The only door to hnswlib.
 
 A graph knows labels (:mod:`memory.vectors`), not row numbers, so it survives compaction: labels of what is gone are passed over.
-A snapshot is a graph file and a JSON manifest that says what it is a graph of. The writer publishes snapshots, nobody
+A snapshot is a graph file (what hnswlib pickles, as plain arrays) and a JSON manifest that says what it is a graph of. The writer publishes snapshots, nobody
 changes one, and a snapshot that is missing, damaged or of something else is only a reason to build another: the
 vectors it is built from are in the column.
 
 hnswlib crashes when one thread adds and another searches, so whoever owns a :class:`Graph` lets one thread in at a time.
 """
 
-import errno
 import json
 import os
-import threading
 import zlib
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ import numpy as np
 from memory.durable import TEMPORARY, publish_file, replace_file
 from memory.embed import Vectors
 from memory.log import Damage
-from memory.rows import Numbers, file_sum
+from memory.rows import BLOCK, Numbers, blocks_sum
 from memory.vectors import VectorColumn, column_name
 
 FORMAT = 2
@@ -34,8 +31,6 @@ EF = 200
 """Candidates that a search keeps at hand, at least."""
 SEED = 100
 SPACE = "ip"
-HEADER_BYTES = 96
-"""Of a graph file."""
 DEAD = 0.3
 """A graph of which more than this share is gone is built anew."""
 
@@ -57,14 +52,34 @@ class Graph:
         self._index.set_num_threads(1)
 
     @classmethod
-    def load(cls, path: Path, dimension: int, nodes: int, last: int, room: int = 0) -> "Graph":
-        """A graph from a file, with space for `room` more; raises `RuntimeError` if hnswlib cannot make sense of it."""
+    def load(cls, path: Path, *, nodes: int, last: int, size: int, sums: int) -> "Graph":
+        """A graph from a file.
+
+        Everything is read and checked before hnswlib sees it: hnswlib believes whatever it is given, and a damaged graph would
+        crash the process. Reading and checking happen outside the interpreter's lock, so other threads are not held up.
+
+        Raises:
+            ValueError: the file is damaged, or of another version of hnswlib; the message says which.
+        """
         import hnswlib
 
+        with path.open("rb") as file:
+            data = np.empty(max(size, os.fstat(file.fileno()).st_size), dtype=np.uint8)
+            read = file.readinto(data.data)
+        if read != size or len(data) != size or blocks_sum(data) != sums:
+            raise ValueError("damaged index; not used")
+        head = json.loads(bytes(data[:BLOCK]).rstrip(b"\0"))
+        state, offset = dict(head["state"]), BLOCK
+        for name, kind, count in head["arrays"]:
+            state[name] = data[offset:].view(np.uint8)[: count * np.dtype(kind).itemsize].view(kind)
+            offset += -(-count * np.dtype(kind).itemsize // BLOCK) * BLOCK
         graph = cls.__new__(cls)
-        graph.dimension, graph.nodes, graph.last, graph._room = dimension, nodes, last, nodes + room
-        graph._index = hnswlib.Index(space=SPACE, dim=dimension)
-        graph._index.load_index(str(path), max_elements=nodes + room)
+        graph.dimension, graph.nodes, graph.last, graph._room = int(state["dim"]), nodes, last, nodes
+        graph._index = hnswlib.Index.__new__(hnswlib.Index)
+        try:
+            graph._index.__setstate__((state,))
+        except RuntimeError as error:
+            raise ValueError(f"made by another version of hnswlib ({error}); not used") from None
         graph._index.set_num_threads(1)
         return graph
 
@@ -86,22 +101,28 @@ class Graph:
             return None
         return np.sort(labels[0].astype(np.int64))
 
-    def save(self, path: Path) -> int:
-        """Write the graph durably; its size in bytes. Raises `OSError` if it does not fit."""
-        try:
-            self._index.save_index(str(path))
-        except RuntimeError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
-        size = path.stat().st_size
-        if size != self._index.index_file_size():
-            # hnswlib does not notice a full disk.
-            raise OSError(errno.ENOSPC, f"{path} cannot be written in full")
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return size
+    def save(self, path: Path) -> tuple[int, int]:
+        """Write the graph durably; size in bytes and checksum of the file. Raises `OSError` if it does not fit."""
+        (state,) = self._index.__getstate__()
+        count = state["cur_element_count"]
+        state |= {"max_elements": count, "num_threads": 1, "seed": SEED, "ef": EF}
+        # Without the room for more.
+        state["data_level0"] = state["data_level0"][: count * state["size_data_per_element"]]
+        state["element_levels"] = state["element_levels"][:count]
+        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        head = {
+            "state": {name: value for name, value in state.items() if name not in arrays},
+            "arrays": [(name, value.dtype.str, len(value)) for name, value in arrays.items()],
+        }
+        parts = [np.frombuffer(json.dumps(head).encode().ljust(BLOCK, b"\0"), dtype=np.uint8)]
+        parts += [value.view(np.uint8) for value in arrays.values()]
+        with path.open("wb") as file:
+            for part in parts:
+                file.write(part.data)
+                file.write(bytes(-len(part) % BLOCK))
+            file.flush()
+            os.fsync(file.fileno())
+        return path.stat().st_size, blocks_sum(*parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +154,6 @@ class Manifest:
     file: str
     """Name of the graph file, beside the manifest."""
     bytes: int
-    header: int
-    """CRC-32 of its first :data:`HEADER_BYTES` bytes: sizes and offsets that hnswlib believes while it loads."""
     sum: int
     """Checksum of the graph file."""
 
@@ -151,13 +170,12 @@ class SnapshotFolder:
         self._name = column_name(identity) + ("" if key == "goal" else f"-{key}")
         self._path = folder / f"{self._name}.json"
 
-    def load(self, column: VectorColumn, newer_than: int = -1, room: int = 0) -> tuple[Graph, int, int] | None:
+    def load(self, column: VectorColumn, newer_than: int = -1) -> tuple[Graph, int, int] | None:
         """The published graph, the number of rows it covers and its log position, or None if none can be used.
 
         Args:
             column: whose rows it must be made from.
             newer_than: log position; an older snapshot is not loaded.
-            room: for how many more vectors there shall be space.
         """
         for _ in range(3):  # a writer may replace the snapshot between reading its manifest and its graph
             try:
@@ -167,7 +185,7 @@ class SnapshotFolder:
                 if manifest.sources != column.digest(manifest.rows):
                     self._note(self._path, "made from records that are not those in the log; not used")
                     return None
-                graph = self._load_graph(manifest, room)
+                graph = self._load_graph(manifest)
                 return None if graph is None else (graph, manifest.rows, manifest.position)
             except FileNotFoundError:
                 continue
@@ -182,8 +200,7 @@ class SnapshotFolder:
         path = self.folder / f"{self._name}-{position:016d}.hnsw"
         temporary = path.with_name(path.name + TEMPORARY)
         try:
-            size = graph.save(temporary)
-            header, checksum = _header_sum(temporary), file_sum(temporary)
+            size, checksum = graph.save(temporary)
             publish_file(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -206,7 +223,6 @@ class SnapshotFolder:
                 sources=column.digest(rows),
                 file=path.name,
                 bytes=size,
-                header=header,
                 sum=checksum,
             )
         )
@@ -254,46 +270,18 @@ class SnapshotFolder:
         body["checksum"] = zlib.crc32(_canonical(body))
         replace_file(self._path, json.dumps(body, indent=1).encode())
 
-    def _load_graph(self, manifest: Manifest, room: int) -> Graph | None:
+    def _load_graph(self, manifest: Manifest) -> Graph | None:
         path = self.folder / manifest.file
-        if path.stat().st_size != manifest.bytes or _header_sum(path) != manifest.header:
-            self._note(path, "damaged index; not used")
-            return None
-        # hnswlib believes whatever it reads, and searching a damaged graph would crash the process: the checksum decides. It
-        # is computed beside the loading, which needs only the header and the size of the file to be right.
-        sums: list[int] = []
-
-        def check() -> None:
-            with suppress(OSError):
-                sums.append(file_sum(path))
-
-        checking = threading.Thread(target=check)
-        checking.start()
         try:
-            graph = Graph.load(path, self._dimension, manifest.nodes, manifest.last, room)
-        except RuntimeError as error:
-            checking.join()
-            if not path.exists():
-                raise FileNotFoundError(f"{path} was replaced while it was read") from None
-            self._note(path, f"cannot be loaded ({error}); not used")
+            return Graph.load(path, nodes=manifest.nodes, last=manifest.last, size=manifest.bytes, sums=manifest.sum)
+        except ValueError as error:
+            self._note(path, str(error))
             return None
-        checking.join()
-        if sums != [manifest.sum]:
-            if not path.exists():
-                raise FileNotFoundError(f"{path} was replaced while it was read")
-            self._note(path, "damaged index; not used")
-            return None
-        return graph
 
     def _note(self, path: Path, detail: str) -> None:
         damage = Damage(f"{self.folder.name}/{path.name}", 0, 0, detail)
         if damage not in self.damage:
             self.damage.append(damage)
-
-
-def _header_sum(path: Path) -> int:
-    with path.open("rb") as file:
-        return zlib.crc32(file.read(HEADER_BYTES))
 
 
 def _canonical(body: dict[str, object]) -> bytes:

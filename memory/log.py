@@ -120,6 +120,7 @@ class Log:
         self._dirty = False
         self._writer = -1
         self._readers: dict[tuple[int, int], int] = {}
+        self._found: dict[int, int] = {}  # segments and their generations at the last refresh
         if writable:
             for leftover in (*folder.glob("*" + TEMPORARY), *_superseded(folder)):
                 leftover.unlink()
@@ -158,10 +159,14 @@ class Log:
 
         Raises:
             ValueError: a segment has a format number that this program does not read, or belongs to another memory.
-            TakenBackError: the last record read is gone; read everything again.
+            TakenBackError: the last record read is gone, or the log was compacted; read everything again.
         """
         self._check_last()
         found = segments(self.folder)
+        if not self._writable and any(found.get(segment) != known for segment, known in self._found.items()):
+            # The files that are open still hold what was read, but nothing else that was made from the log fits it any more.
+            raise TakenBackError(f"{self.folder} was compacted; open it again")
+        self._found = found
         for segment, generation in found.items():
             if segment < self._segment:
                 continue
@@ -234,6 +239,16 @@ class Log:
                 "memory was opened; the others are not affected"
             )
         return payload
+
+    def check_headers(self) -> None:
+        """Look at the headers of all segments: whoever reads on behind the last known record passes the earlier ones by."""
+        for segment, generation in segments(self.folder).items():
+            path = segment_path(self.folder, segment, generation)
+            name = f"{self.folder.name}/{path.name}"
+            with suppress(FileNotFoundError):  # compacted meanwhile
+                header = os.pread(self._reader(segment, generation), _UNTIL.size + _CRC.size, 0)
+                if _parse_header(header) is None and not any(d.file == name and d.offset == 0 for d in self._damage):
+                    self._damage.append(Damage(name, 0, min(len(header), HEADER_BYTES), "damaged header; its records are found all the same"))
 
     def close(self) -> None:
         """Close all files."""

@@ -246,13 +246,13 @@ def retrieve(query: Query, vector: Vectors, viewer: Viewer, library: Library) ->
         widths = [stop]  # comparing all that match costs less than a graph that mostly proposes others
     for wide in widths:
         among = np.flatnonzero(mask) if wide == stop > space.EXACT_LIMIT and 2 * matching < stop else None
-        ordinals, scores, keys, exact = _candidates(query, vector, library, wide, stop, among)
+        ordinals, scores, keys, exact, floor = _candidates(query, vector, library, wide, stop, among)
         order = library.catalog.break_ties(ordinals, scores)
         ordinals, scores, keys = ordinals[order], scores[order], keys[order]
         found, finished = _qualify(query, wanted, viewer, library, ordinals, scores, pool)
         # Others may be as close as the last one, unless all of them were looked at.
-        cut = len(found) == pool and float(scores[found[-1].rank]) == float(scores[-1])
-        if (finished and not cut) or wide == stop:
+        least_found = float(scores[found[-1].rank]) if len(found) == pool else query.min_score
+        if (finished and least_found is not None and least_found > floor) or wide == stop:
             break
     hits = _hits(query, library, found, ordinals, scores, keys, exact)
     # What cannot be read is no hit. It is known as broken from now on.
@@ -261,19 +261,21 @@ def retrieve(query: Query, vector: Vectors, viewer: Viewer, library: Library) ->
 
 def _candidates(
     query: Query, vector: Vectors, library: Library, count: int, stop: int, among: Numbers | None
-) -> tuple[Numbers, Vectors, NDArray[np.int8], bool]:
-    """Candidates of all keys that are asked: ordinals, the best score of each, by which key, and whether all were compared."""
+) -> tuple[Numbers, Vectors, NDArray[np.int8], bool, float]:
+    """Candidates of all keys that are asked: ordinals, the best score of each, by which key, whether all were compared, and a
+    score that none of the others exceeds by any key."""
     sequences = library.catalog.sequences[:stop]
     parts = [library.spaces[key].candidates(vector, count, sequences, among) for key in query.keys]
+    floor = max((float(part[1].min()) for part in parts if len(part[1])), default=-np.inf)
     if len(parts) == 1:
         ordinals, scores, exact = parts[0]
-        return ordinals, scores, np.zeros(len(ordinals), dtype=np.int8), exact
+        return ordinals, scores, np.zeros(len(ordinals), dtype=np.int8), exact, floor
     ordinals = np.concatenate([part[0] for part in parts])
     scores = np.concatenate([part[1] for part in parts])
     keys = np.concatenate([np.full(len(part[0]), i, dtype=np.int8) for i, part in enumerate(parts)])
     order = np.lexsort((keys, -scores, ordinals))
     first = order[np.flatnonzero(np.diff(ordinals[order], prepend=-1))]
-    return ordinals[first], scores[first], keys[first], all(part[2] for part in parts)
+    return ordinals[first], scores[first], keys[first], all(part[2] for part in parts), floor
 
 
 @dataclass(frozen=True, slots=True)

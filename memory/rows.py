@@ -26,6 +26,8 @@ Numbers = NDArray[np.int64]
 _HEADER = struct.Struct("<8sII16s32s")  # magic, format, bytes per row, memory id, sha-256 of the tag
 _CRC = struct.Struct("<I4x")
 HEADER_BYTES = _HEADER.size + _CRC.size
+BLOCK = 4096
+"""Bytes that are checked together in a file that is no rows."""
 _CHUNK = 8192  # rows that are checked at once: what is compared stays in the processor's cache
 
 
@@ -47,23 +49,28 @@ def row_sums(rows: Rows) -> Words:
     Any change within a single word changes it; it is a multilinear hash (Lemire and Kaser, Computer Journal 2014), chosen because
     numpy computes it for many rows at once. The first word of a row is where it is stored.
     """
-    words = np.ascontiguousarray(rows).view("<u8").reshape(len(rows), -1)
+    words = np.ascontiguousarray(rows).view("<u8").reshape(len(rows), rows.dtype.itemsize // 8)
     factors = _factors(words.shape[1])
     return np.asarray(np.einsum("ij,j->i", words[:, 1:], factors[1:]) + factors[0], dtype=np.uint64)
 
 
-def file_sum(path: Path) -> int:
-    """Checksum of a whole file: the sums of its blocks of 4 KiB (:func:`row_sums`), and CRC-32 over these."""
-    checksum, block = 0, np.dtype("V4104")
-    with path.open("rb") as file:
-        while part := file.read(2**22):
-            rows = np.zeros((-(-len(part) // 4096), 4104), dtype=np.uint8)
-            whole = len(part) // 4096
-            rows[:whole, 8:] = np.frombuffer(part, dtype=np.uint8, count=whole * 4096).reshape(whole, 4096)
-            if whole < len(rows):
-                rows[whole, 8 : 8 + len(part) % 4096] = np.frombuffer(part, dtype=np.uint8, offset=whole * 4096)
-            checksum = zlib.crc32(row_sums(rows.view(block).reshape(-1)).tobytes(), checksum)
-    return zlib.crc32(struct.pack("<Q", path.stat().st_size), checksum)
+def blocks_sum(*parts: NDArray[np.uint8]) -> int:
+    """Checksum of bytes: the multilinear hash of each block of 4 KiB (:func:`row_sums`), and CRC-32 over these.
+
+    Args:
+        parts: what the bytes consist of; each begins a new block, a last one that is not full counts as filled with zeros.
+    """
+    checksum, factors = 0, _factors(BLOCK // 8 + 1)
+    for part in parts:
+        whole = len(part) // BLOCK * BLOCK
+        rest = np.zeros(BLOCK if whole < len(part) else 0, dtype=np.uint8)
+        rest[: len(part) - whole] = part[whole:]
+        for some in (part[:whole], rest):
+            words = some.view("<u8").reshape(-1, BLOCK // 8)
+            for low in range(0, len(words), 1024):
+                sums = np.einsum("ij,j->i", words[low : low + 1024], factors[1:]) + factors[0]
+                checksum = zlib.crc32(sums.tobytes(), checksum)
+    return checksum
 
 
 class RowFile:
@@ -90,6 +97,8 @@ class RowFile:
         self._tail: Rows = np.empty(64, dtype=dtype)
         self._used = 0
         self._on_disk = 0  # leading rows that the file is known to hold
+        self.inode = -1
+        """Number of the file that is mapped: what was found out about its rows holds for no other file."""
 
     def __len__(self) -> int:
         return len(self._mapped) + self._used
@@ -101,11 +110,16 @@ class RowFile:
 
     def load(self) -> int:
         """Map the whole rows of the file and forget everything else; returns their number. They are not checked."""
-        self._mapped, self._used, self._on_disk = np.empty(0, dtype=self.dtype), 0, 0
+        before = self._mapped  # kept until the end, so that another file does not get the number of this one
+        self._mapped, self._used, self._on_disk, self.inode = np.empty(0, dtype=self.dtype), 0, 0, -1
         try:
-            size = self.path.stat().st_size
+            # Size, header and rows of one and the same file: a writer may put another into its place at any moment.
             with self.path.open("rb") as file:
-                header = file.read(HEADER_BYTES)
+                status, header = os.fstat(file.fileno()), file.read(HEADER_BYTES)
+                count = max(0, status.st_size - HEADER_BYTES) // self.dtype.itemsize
+                if header == self._header and count:
+                    mapped = np.memmap(file, dtype=self.dtype, mode="c", offset=HEADER_BYTES, shape=(count,))
+                    self._mapped = mapped.view(np.ndarray)  # which is the same, and faster to take rows of
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -114,11 +128,8 @@ class RowFile:
         if header != self._header:
             self.note(0, len(header), "the header is damaged or of something else; what it held is made again")
             return 0
-        count = (size - HEADER_BYTES) // self.dtype.itemsize
-        if count:
-            mapped = np.memmap(self.path, dtype=self.dtype, mode="c", offset=HEADER_BYTES, shape=(count,))
-            self._mapped = mapped.view(np.ndarray)  # which is the same, and faster to take rows of
-        self._on_disk = count
+        self._on_disk, self.inode = count, status.st_ino
+        del before
         return count
 
     def keep(self, count: int) -> None:

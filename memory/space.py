@@ -73,8 +73,7 @@ class KeySpace:
         """Take the published graph if there is a newer one than the one at hand; a writer does so once."""
         if self._writable and self.graph is not None:
             return
-        room = max(LEAST_TAIL, len(self.column) // 2) if self._writable else 0
-        found = self.snapshots.load(self.column, self._position, room)
+        found = self.snapshots.load(self.column, self._position)
         if found is not None:
             self.graph, self.covered, self._position = found
             self.published = self.covered

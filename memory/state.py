@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory import codec
-from memory.catalog import LONG, NEVER, SUCCESS, Catalog
+from memory.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
 from memory.codec import digest
 from memory.embed import Embedder, Vectors
 from memory.episode import Episode
@@ -59,6 +59,8 @@ class State:
         self._metas: dict[int, EntryMeta] = {}
         self._ratings: dict[int, dict[str, float]] | None = None
         self._ratings_seen = 0
+        self._notes: dict[int, list[int]] = {}  # rows by sequence number of the episode
+        self._notes_seen = 0
         self._useful: UsefulnessTable | None = None
         self._useful_rows = 0
         self._broken: set[int] = set()
@@ -73,14 +75,15 @@ class State:
             self._begin()
             try:
                 self._read_log(self.catalog.load())
+                for key in self.keys:
+                    self.spaces[key] = self._space(key)
+                    self.spaces[key].column.open(*self._labels(key, 0))
+                    self.spaces[key].load_graph()
                 break
-            except TakenBackError:
+            except (TakenBackError, FileNotFoundError):
+                # Compacted meanwhile; also while what the columns lack was read from the log.
                 if attempt == _ATTEMPTS - 1:
                     raise
-        for key in self.keys:
-            self.spaces[key] = self._space(key)
-            self.spaces[key].column.open(*self._labels(key, 0))
-            self.spaces[key].load_graph()
 
     def follow(self) -> None:
         """Take in what was appended to the log since; raises `TakenBackError` if it has to be loaded anew."""
@@ -256,7 +259,11 @@ class State:
     def notes(self, ordinal: int) -> tuple[str, ...]:
         """Remarks about an episode, oldest first."""
         sequence = int(self.catalog.sequences[ordinal])
-        numbers = [number for number, target in self.catalog.others(Kind.NOTE) if target == sequence]
+        noted = self.catalog.others(Kind.NOTE)
+        for number, target in noted[self._notes_seen :]:
+            self._notes.setdefault(target, []).append(number)
+        self._notes_seen = len(noted)
+        numbers = self._notes.get(sequence, [])
         return tuple(codec.decode_note(self.log.read(self.catalog.place_of_row(n))).text for n in numbers)
 
     def usefulness(self) -> UsefulnessTable:
@@ -279,12 +286,15 @@ class State:
                 codec.decode_episode(self.payload(ordinal))
             except ValueError:
                 continue  # noted by payload()
-        for row in self.catalog.rows([n for kind in (Kind.RATING, Kind.NOTE, Kind.DELETE, CREDIT) for n, _ in self.catalog.others(kind)]):
-            try:
-                self.log.read(self.catalog.place_of(row))
-            except ValueError as error:
+        for part in self.catalog.file.parts(0, len(self.catalog.file)):
+            # Everything else that is a record, also what is of a later version or a second one of its id.
+            for row in part[(part["kind"] != GAP) & ((part["kind"] != Kind.EPISODE) | (part["flags"] & SECOND > 0))]:
                 place = self.catalog.place_of(row)
-                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
+                try:
+                    self.log.read(place)
+                except ValueError as error:
+                    self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
+        self.log.check_headers()
         for space in self.spaces.values():
             space.column.check_all()
 

@@ -166,7 +166,7 @@ class ExperienceMemory:
     def __contains__(self, episode_id: object) -> bool:
         with self._mutex:
             self._require_open()
-            return isinstance(episode_id, str) and self._alive(episode_id) is not None
+            return isinstance(episode_id, str) and self._fresh(lambda: self._alive(episode_id)) is not None
 
     def add(self, episode: Episode, *, deduplicate: bool = False) -> int:
         """Add an episode; durable when this returns. Returns the log position from which it is visible.
@@ -323,7 +323,7 @@ class ExperienceMemory:
         vector = self._encode([query.text])[0]
         with self._mutex:
             self._require_open()
-            return retrieve(query, vector, viewer, self._state.library(self._until(at)))
+            return self._fresh(lambda: retrieve(query, vector, viewer, self._state.library(self._until(at))))
 
     def get(self, episode_id: str) -> Episode:
         """The whole episode, with the ratings given since.
@@ -346,14 +346,18 @@ class ExperienceMemory:
         """Remarks about an episode, oldest first."""
         with self._mutex:
             self._require_open()
-            ordinal = self._alive(episode_id)
-            return () if ordinal is None else self._fresh(lambda: self._state.notes(ordinal))
+
+            def read() -> tuple[str, ...]:
+                ordinal = self._alive(episode_id)
+                return () if ordinal is None else self._state.notes(ordinal)
+
+            return self._fresh(read)
 
     def iterate(self, at: int | None = None) -> Iterator[Episode]:
         """All episodes in the order of the log; with ``at`` only those before that position. Damaged ones are left out."""
         with self._mutex:
             self._require_open()
-            ids = [self._state.id_of(ordinal) for ordinal in self._visible(at)]
+            ids = self._fresh(lambda: [self._state.id_of(ordinal) for ordinal in self._visible(at)])
         for episode_id in ids:
             try:
                 yield self.get(episode_id)
@@ -364,15 +368,19 @@ class ExperienceMemory:
 
     def entries(self, at: int | None = None) -> Sequence[EntryMeta]:
         """What is known of all episodes, in the order of the log; damaged ones are left out."""
-        found = []
-        with self._mutex:
-            self._require_open()
+
+        def read() -> tuple[EntryMeta, ...]:
+            found = []
             for ordinal in self._visible(at):
                 try:
-                    found.append(self._fresh(lambda ordinal=ordinal: self._state.meta(ordinal)))  # type: ignore[misc]
+                    found.append(self._state.meta(ordinal))
                 except ValueError:
                     continue
-        return tuple(found)
+            return tuple(found)
+
+        with self._mutex:
+            self._require_open()
+            return self._fresh(read)
 
     def refresh(self) -> int:
         """Take in what another process has added since; returns the log position. A writer is always up to date."""
@@ -380,17 +388,20 @@ class ExperienceMemory:
             if self._closed or not self._settled:
                 self._require_open()
             elif not self._writable:
+                # What stops half-way (the embedder may fail) is read again: records without vectors would never be found.
+                self._settled = False
                 try:
                     self._state.follow()
-                except TakenBackError:
+                except (TakenBackError, FileNotFoundError):
                     self._state.load()
+                self._settled = True
             return self._state.position
 
     def stats(self) -> MemoryStats:
         """What is in the memory, counted."""
         with self._mutex:
             self._require_open()
-            return count(self._state)
+            return self._fresh(lambda: count(self._state))
 
     def verify(self) -> tuple[Damage, ...]:
         """Read everything, caches too, and compare all checksums; what is damaged, and what was done about it.
@@ -399,7 +410,7 @@ class ExperienceMemory:
         """
         with self._mutex:
             self._require_open()
-            self._state.verify()
+            self._fresh(lambda: self._state.verify())
             return self._state.all_damage()
 
     def publish_index(self) -> int:
@@ -420,7 +431,8 @@ class ExperienceMemory:
 
     def close(self) -> None:
         """Close files and give the lock back; may be called twice. Everything added is already durable."""
-        with self._mutex:
+        # Not while another thread writes: the number of a file that is closed under it may be that of another file next.
+        with self._commit.alone(), self._mutex:
             if not self._closed:
                 self._closed = True
                 self._state.log.close()

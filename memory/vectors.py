@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.embed import Vectors
-from memory.log import Damage
+from memory.log import Damage, TakenBackError
 from memory.rows import Numbers, RowFile, Rows, row_sums
 
 MAGIC = b"RELIVEVC"
@@ -67,6 +67,7 @@ class VectorColumn:
         self._checksums = np.empty(64, dtype=np.uint32)
         self._sound = np.empty(64, dtype=np.bool_)  # rows that were looked at and found good
         self._count = 0
+        self._mended = False  # whether rows that are mapped were changed in memory
 
     def __len__(self) -> int:
         return self._count
@@ -105,12 +106,20 @@ class VectorColumn:
         self.file.append(self._made(labels, checksums, vectors))
 
     def follow(self, labels: Numbers, checksums: NDArray[np.uint32]) -> None:
-        """Add rows that the writer has made, or is about to make; a reader embeds those itself, in memory only."""
-        mapped = self.file.mapped
+        """Add rows that the writer has made, or is about to make; a reader embeds those itself, in memory only.
+
+        Raises:
+            TakenBackError: the file is another one than before; open the column again.
+        """
+        mapped, inode = self.file.mapped, self.file.inode
         self._expect(labels, checksums, sound=False)
         there = min(self.file.load(), self._count)
         self.file.keep(there)
-        self._sound[mapped:there] = False
+        if inode not in (-1, self.file.inode):
+            # A writer that compacts puts another file into its place: what is known of rows does not hold for that one.
+            raise TakenBackError(f"{self._path} was replaced; open it again")
+        # What was mended here is mapped anew, as damaged as before.
+        self._sound[0 if self._mended else mapped : there], self._mended = False, False
         if there < self._count:
             self._append_embedded(there)
 
@@ -203,6 +212,7 @@ class VectorColumn:
     def _mend(self, numbers: Numbers) -> None:
         vectors = self._embed(numbers)
         self.embedded += len(numbers)
+        self._mended = True
         made = self._made(self._labels[numbers], self._checksums[numbers], vectors)
         for i, number in enumerate(numbers.tolist()):
             self.file.mend(number, made[i : i + 1])

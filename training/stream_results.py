@@ -4,7 +4,6 @@ Intervals are bootstrapped over lives (an order and a seed) and, within each, ov
 every stage, so the matrix of a draw is one that could have been measured. Comparisons draw the same lives and tasks for both arms.
 """
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,10 +152,9 @@ def recomputed(records: Sequence[Record], draws: int = DRAWS) -> Row:
     return {"rows": rows_of(records), "measures": rows, "tests": tests}
 
 
-def publish(folder: Path, name: str, stream: "Stream", records: Sequence[Record]) -> Path:
-    """Writes ``NAME.json`` and the records beside it; returns the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.json"
+def publish(file: Path, stream: "Stream", records: Sequence[Record]) -> None:
+    """Writes a JSON file, and the records beside it as ``NAME-episodes.jsonl.gz``."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     states = [
         {"arm": life.arm, "order": life.order, "seed": life.seed, **{k: getattr(state, k) for k in (
             "stage", "name", "position", "read", "adapter", "memory_size", "tokens", "seconds")}}
@@ -164,9 +162,7 @@ def publish(folder: Path, name: str, stream: "Stream", records: Sequence[Record]
     ]  # fmt: skip
     write_json(file, {**stream.summary(), **recomputed(records), "states": states})
     slim = [{k: v for k, v in r.items() if k not in ("goal", "retrieved")} for r in records]
-    write(folder / f"{name}-episodes.jsonl.gz", slim)
-    shutil.rmtree(folder / f"{name}-episodes", ignore_errors=True)
-    return file
+    write(file.with_name(f"{file.stem}-episodes.jsonl.gz"), slim)
 
 
 def disagreements(published: Row, records: Sequence[Record]) -> list[str]:

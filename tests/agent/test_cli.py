@@ -163,11 +163,11 @@ def test_a_corrupted_log_is_reported_and_hides_nothing_else(tmp_path: Path, caps
     data[len(data) // 2] ^= 0xFF
     segment.write_bytes(data)
     capsys.readouterr()
-    assert main(["memory", "stats", "--memory", str(memory)]) == 0
+    assert main(["memory", "verify", "--memory", str(memory)]) == 1
     out = capsys.readouterr().out
     assert segment.name in out
     with ExperienceMemory.open(memory) as opened:
-        assert len(opened) == 5
+        assert len(list(opened.iterate())) == 5
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:

@@ -234,6 +234,7 @@ def test_description_can_be_lost(folder: Path, episode: Make) -> None:
             assert "memory.json" in str(memory.stats().damage[0])
         ExperienceMemory.open(folder, "w").close()
         assert json.loads((folder / "memory.json").read_text()) == before
+    del before["checksum"]  # else it would be damaged, not of the future
     (folder / "memory.json").write_text(json.dumps({**before, "format": 9}))
     with pytest.raises(ValueError, match="format 9; this program reads 1 and 2"):
         ExperienceMemory.open(folder, "w")

@@ -139,7 +139,8 @@ def test_measures_are_those_of_the_matrices() -> None:
 def test_published_tables_are_checked(tmp_path: Path) -> None:
     stream = Stream(tmp_path / "s", settings(arms=("none", "memory")))
     records = stream.run()
-    published = json.loads(publish(tmp_path / "out", "stream", stream, records).read_text())
+    publish(tmp_path / "out" / "stream.json", stream, records)
+    published = json.loads((tmp_path / "out" / "stream.json").read_text())
     assert published["rows"] == recomputed(records)["rows"]
     assert disagreements(published, records) == []
     records[0]["success"] = not records[0]["success"]

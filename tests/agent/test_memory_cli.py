@@ -1,0 +1,328 @@
+"""`relive memory …`: every command, what it prints, its exit status, and its mistakes in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from memory import Actor, Episode, ExperienceMemory, HashedEmbedder, Outcome, Retrieved, Step, StopReason, TaskRecord
+from memory import space as space_module
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def made(number: int, goal: str = "", *, kind: str = "heat", success: bool = True, shown: str = "") -> Episode:
+    task = TaskRecord(
+        "toy", f"game-{number}", kind, "train", "", number, "1", goal or f"put a hot thing{number} in cabinet"
+    )
+    steps = (Step("You see a shelf.", "go", retrieved=(Retrieved(shown, 0.5),) if shown else ()),)
+    outcome = Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT)
+    return Episode(f"run-{number:03d}", task, steps, "Done.", outcome, Actor("expert"), started=1000.0 * number)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    """A memory of eight episodes, two of which were shown another."""
+    folder = tmp_path / "m"
+    with ExperienceMemory.open(folder, "create") as opened:
+        opened.add_many([made(n, kind="heat" if n < 5 else "cool", success=n != 2) for n in range(6)])
+        opened.add_many([made(n, shown="run-001", success=n == 6) for n in (6, 7)])
+    return folder
+
+
+class Ran:
+    """What a command did."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], *argv: object) -> None:
+        capfd.readouterr()
+        self.status = main(["memory", *map(str, argv)])
+        self.out, self.error = capfd.readouterr()
+
+    @property
+    def complaint(self) -> str:
+        """The one line that a mistake brings."""
+        assert self.status == 2
+        (line,) = self.error.splitlines()
+        assert line.startswith("relive memory: ")
+        return line
+
+
+def damage(memory: Path, text: bytes) -> None:
+    (segment,) = (memory / "log").glob("*.log")
+    data = bytearray(segment.read_bytes())
+    data[data.index(text)] ^= 1
+    segment.write_bytes(data)
+
+
+def test_stats(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Counts, deletions, keys, credits and what helped."""
+    Ran(capfd, "delete", "run-000", "--memory", memory)
+    ran = Ran(capfd, "stats", "--memory", memory)
+    assert ran.status == 0
+    assert "7 episodes, 5 successes" in ran.out
+    assert "1 deleted, whose bytes compact takes away" in ran.out
+    assert "found by goal" in ran.out
+    assert "shown to later runs 2 times" in ran.out
+    with ExperienceMemory.open(memory, "w", keys=["window"]) as opened:
+        opened.credit(made(50, shown="run-003"))
+        opened.credit(made(51, kind="heat", success=False))
+    out = Ran(capfd, "stats", "--memory", memory).out
+    assert "found by goal, window" in out
+    assert "3 times; most useful:" in out
+    assert "  run-003" in out
+
+
+def test_search_says_what_the_score_is_made_of(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Similarity and its key, usefulness, redundancy; and the query's flags arrive."""
+    ran = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 3)
+    assert ran.status == 0
+    assert ran.out.count("(by goal), usefulness +0.000, redundancy 0.000") == 3
+    assert "run-002" not in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9).out
+    assert "failure" in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9, "--all-outcomes").out
+    out = Ran(
+        capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--diversity", 0.5, "--usefulness", -1
+    ).out
+    assert "redundancy 0.000" in out.splitlines()[1]  # nothing came before the first
+    assert "redundancy 0.000" not in out.splitlines()[4]
+    with ExperienceMemory.open(memory) as opened:
+        value = opened.usefulness("run-001").value
+    assert value != 0
+    assert f"usefulness {-value:+.3f}" in out
+    only = ("--only", "type=cool", "--only", "type=clean", "--only", "policy=expert")
+    out = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, *only).out
+    assert [line[7:14] for line in out.splitlines()[::3]] == ["run-005"]
+
+
+def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What is wrong, and what can be written instead."""
+    search = "search", "a goal", "--memory", memory
+    assert "write, for example, --only type=heat" in Ran(capfd, *search, "--only", "heat").complaint
+    assert "use one of suite, type" in Ran(capfd, *search, "--only", "colour=red").complaint
+    assert "at least 0 and less than 1" in Ran(capfd, *search, "--diversity", 1).complaint
+    assert "0 hits or more" in Ran(capfd, *search, "--k", -1).complaint
+    assert "use some of goal, first, window" in Ran(capfd, *search, "--keys", "gaol").complaint
+    assert "open it once with mode='w'" in Ran(capfd, *search, "--keys", "goal,window").complaint
+
+
+def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By the beginning of an id; what was said is shown with the episode."""
+    assert Ran(capfd, "rate", "run-001", "human", "-0.5", "--memory", memory).out == "run-001: human -0.5\n"
+    assert Ran(capfd, "annotate", "run-001", "took [a] detour", "--memory", memory).out == "run-001: 1 notes\n"
+    out = Ran(capfd, "show", "run-001", "--memory", memory).out
+    assert "rated human -0.5\nnote: took [a] detour\n" in out
+    assert "nan is no rating" in Ran(capfd, "rate", "run-001", "human", "nan", "--memory", memory).complaint
+    for command in (
+        ("rate", "run-00", "human", 1),
+        ("annotate", "run-00", "x"),
+        ("delete", "run-00"),
+        ("show", "run-00"),
+    ):
+        line = Ran(capfd, *command, "--memory", memory).complaint
+        assert "8 episodes in" in line
+        assert "give more of the id" in line
+
+
+def test_an_episode_with_half_a_character_is_shown(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The terminal cannot print it; that is no error."""
+    with ExperienceMemory.open(memory, "w") as opened:
+        opened.add(replace(made(9), final_observation="half \ud83d of it"))
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.cli", "memory", "show", "run-009", "--memory", str(memory)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "half \\ud83d of it" in done.stdout
+
+
+def test_delete_and_compact(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Gone from searches at once, from the disk with compaction; a typing error deletes nothing."""
+    assert "0 episodes" in Ran(capfd, "delete", "run-000", "nonsense", "--memory", memory).complaint
+    ran = Ran(capfd, "delete", "run-000", "run-004", "run-000", "--reason", "wrong game", "--memory", memory)
+    assert ran.out == "run-000 deleted\nrun-004 deleted\n"
+    before = sum(file.stat().st_size for file in (memory / "log").iterdir())
+    ran = Ran(capfd, "compact", "--memory", memory)
+    assert ran.out.startswith("2 episodes and 2 records about them taken away; the log had 0.0 MB")
+    assert sum(file.stat().st_size for file in (memory / "log").iterdir()) < before
+    assert "0 episodes and 0 records" in Ran(capfd, "compact", "--memory", memory).out
+    with ExperienceMemory.open(memory) as opened:
+        assert len(opened) == 6
+    assert Ran(capfd, "verify", "--memory", memory).status == 0
+
+
+def test_evict(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """To a capacity, or what is old; never the last successes of a type."""
+    assert "needs a capacity" in Ran(capfd, "evict", "--memory", memory).complaint
+    assert (
+        "unknown eviction policy"
+        in Ran(capfd, "evict", "--capacity", 1, "--by", "colour", "--memory", memory).complaint
+    )
+    assert "write 2026-01-31" in Ran(capfd, "evict", "--before", "yesterday", "--memory", memory).complaint
+    assert "cannot be negative" in Ran(capfd, "evict", "--capacity", -1, "--memory", memory).complaint
+    assert "0 episodes deleted, 8 left" in Ran(capfd, "evict", "--before", "1970-01-01", "--memory", memory).out
+    ran = Ran(capfd, "evict", "--before", "1500", "--memory", memory)
+    assert ran.out.splitlines()[:2] == ["run-000 deleted", "run-001 deleted"]
+    ran = Ran(capfd, "evict", "--capacity", 1, "--keep-per-type", 1, "--memory", memory)
+    assert ran.out.splitlines()[-1].startswith("4 episodes deleted, 2 left; relive memory compact")
+
+
+def test_verify(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Says what is damaged, changes nothing, and its exit status says so, too."""
+    assert Ran(capfd, "verify", "--memory", memory).out.splitlines() == [
+        f"{memory}: 8 episodes can be read, position 8; nothing damaged"
+    ]
+    damage(memory, b"hot thing1")
+    files = {path: path.read_bytes() for path in memory.rglob("*") if path.is_file()}
+    for _ in range(2):
+        ran = Ran(capfd, "verify", "--memory", memory)
+        assert ran.status == 1
+        assert "7 episodes can be read, position 8; 1 damaged" in ran.out
+        assert "  damaged: log/0000000000000000.log, byte " in ran.out
+    assert files == {path: path.read_bytes() for path in memory.rglob("*") if path.is_file()}
+
+
+def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catalog and index are made again from the log, vectors where asked for; what it does not own stays."""
+    monkeypatch.setattr(space_module, "EXACT_LIMIT", 4)
+    for folder in ("catalog", "vectors", "index"):
+        (memory / folder / "leftover.tmp").write_text("x")
+    (rows,) = (memory / "catalog").glob("*.rows")
+    rows.write_bytes(rows.read_bytes()[:300] + b"rubbish")
+    (column,) = (memory / "vectors").glob("*.vec")
+    ran = Ran(capfd, "rebuild", "--memory", memory)
+    assert (ran.status, ran.error) == (0, "")
+    assert "catalog of 8 episodes made from the log, 0 texts embedded, 8 rows in the index" in ran.out
+    assert list(memory.rglob("leftover.tmp")) == []
+    assert Ran(capfd, "verify", "--memory", memory).status == 0
+    other = memory / "vectors" / "another-embedder.vec"
+    other.write_text("kept")
+    column.write_bytes(b"rubbish")
+    ran = Ran(capfd, "rebuild", "--reembed", "--memory", memory)
+    assert "8 texts embedded" in ran.out
+    assert other.read_text() == "kept"
+    with ExperienceMemory.open(memory) as opened:
+        assert (opened.stats().damage, opened.stats().index_entries) == ((), 8)
+        assert [episode.id for episode in opened.iterate()] == [f"run-{n:03d}" for n in range(8)]
+
+
+def test_rebuild_says_what_the_log_lost(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No cache mends that."""
+    damage(memory, b"hot thing1")
+    ran = Ran(capfd, "rebuild", "--memory", memory)
+    assert ran.status == 1
+    assert "catalog of 7 episodes" in ran.out
+    assert "so few are all compared" in ran.out
+    assert "records 1 to 1 are lost" in ran.out
+
+
+def test_rebuild_throws_nothing_away_that_it_cannot_make(
+    memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another embedder, a writer at work, no memory at all."""
+    with ExperienceMemory.open(memory, "w"):
+        assert "is being written by" in Ran(capfd, "rebuild", "--memory", memory).complaint
+    assert "no memory in" in Ran(capfd, "rebuild", "--memory", tmp_path / "none").complaint
+    assert not (tmp_path / "none").exists()
+    ExperienceMemory.open(tmp_path / "other", "create", embedder=HashedEmbedder(64)).close()
+    (tmp_path / "other" / "index" / "x.json").write_text("{}")
+    assert "hashed-1-64" in Ran(capfd, "rebuild", "--memory", tmp_path / "other").complaint
+    assert (tmp_path / "other" / "index" / "x.json").exists()
+
+
+def test_export_and_import(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Out, in, out: the same bytes; again: nothing new; never over a file that is there."""
+    Ran(capfd, "rate", "run-001", "human", 1, "--memory", memory)
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    ran = Ran(capfd, "export", first, "--memory", memory)
+    assert (ran.status, ran.out, ran.error) == (0, "", f"8 episodes exported to {first}\n")
+    copy = tmp_path / "copy"
+    assert Ran(capfd, "import", first, "--memory", copy).out == f"8 episodes added to {copy}; 0 were there already\n"
+    assert "0 episodes added" in Ran(capfd, "import", first, "--memory", copy).out
+    Ran(capfd, "export", second, "--memory", copy)
+    assert first.read_bytes() == second.read_bytes()
+    assert "give another name, or delete it first" in Ran(capfd, "export", second, "--memory", copy).complaint
+    Ran(capfd, "delete", "run-001", "--memory", copy)
+    assert "7 were there already; 1 had been deleted there" in Ran(capfd, "import", first, "--memory", copy).out
+
+
+def test_export_and_import_through_pipes(memory: Path, tmp_path: Path) -> None:
+    """Only lines on standard output; what is said goes elsewhere."""
+    export, load = (
+        [sys.executable, "-m", "agent.cli", "memory", command, "-", "--memory", str(folder)]
+        for command, folder in (("export", memory), ("import", tmp_path / "copy"))
+    )
+    written = subprocess.run(export, cwd=ROOT, capture_output=True, check=True, env={**os.environ, "LANG": "C"})
+    assert len([json.loads(line) for line in written.stdout.splitlines()]) == 9
+    assert written.stderr == b"8 episodes exported\n"
+    read = subprocess.run(load, cwd=ROOT, capture_output=True, check=True, input=written.stdout)
+    assert read.stdout.startswith(b"8 episodes added")
+
+
+def test_an_export_of_a_damaged_memory_says_what_is_missing(
+    memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It holds the others; the exit status says that it is not all."""
+    damage(memory, b"hot thing1")
+    ran = Ran(capfd, "export", tmp_path / "x.jsonl", "--memory", memory)
+    assert ran.status == 1
+    assert "7 episodes exported" in ran.error
+    assert "not exported, damaged: log/0000000000000000.log, byte" in ran.error
+
+
+def test_import_reports_bad_lines_and_keeps_the_others(
+    memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """File, line, what is wrong, what to do; exit status 1."""
+    file, copy = tmp_path / "x.jsonl", tmp_path / "copy"
+    Ran(capfd, "export", file, "--memory", memory)
+    lines = file.read_text().splitlines()
+    lines[3] = lines[3].replace('"steps":[', '"steps":[7,')
+    lines[-1] = lines[-1][:-9]
+    file.write_text("\n".join(lines))
+    ran = Ran(capfd, "import", file, "--memory", copy)
+    assert ran.status == 1
+    assert ran.out.startswith("6 episodes added")
+    assert ran.error.splitlines()[0] == f"{file}, line 4: not an episode: steps[0] should be an object and is 7"
+    assert ran.error.splitlines()[1].startswith(f"{file}, line 9: no JSON, or cut off: ")
+    assert ran.error.splitlines()[2].startswith("2 lines were not imported: mend them and import the file again")
+
+
+def test_import_mistakes(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No file, another file, a writer at work."""
+    (tmp_path / "x.txt").write_text("hello\n")
+    assert "No such file" in Ran(capfd, "import", tmp_path / "none", "--memory", tmp_path / "n").complaint
+    assert not (tmp_path / "n").exists()
+    assert "x.txt is no export of episodes" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
+    with ExperienceMemory.open(memory, "w"):
+        assert "is being written by" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["stats"], ["search", "a goal"], ["show", "x"], ["rate", "x", "human", "1"], ["annotate", "x", "y"], ["delete", "x"],
+        ["evict", "--capacity", "1"], ["compact"], ["verify"], ["rebuild"], ["export", "unwritten.jsonl"],
+    ],
+    ids=lambda argv: argv[0],
+)  # fmt: skip
+def test_no_memory_is_one_line_and_makes_none(
+    argv: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """For every command but import, which makes one."""
+    assert "there is no memory in" in Ran(capfd, *argv, "--memory", tmp_path / "none").complaint
+    assert list(tmp_path.iterdir()) == []
+    assert not Path("unwritten.jsonl").exists()
+
+
+def test_every_command_has_help(capfd: pytest.CaptureFixture[str]) -> None:
+    """Also those with the fewest options."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["memory", "--help"])
+    out = capfd.readouterr().out
+    for command in "stats search show rate annotate delete evict compact verify rebuild export import".split():
+        assert f"    {command} " in out
+        with pytest.raises(SystemExit, match="0"):
+            main(["memory", command, "--help"])
