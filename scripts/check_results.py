@@ -5,7 +5,7 @@
 
 The replay fills a memory with the same demonstrations anew (the expert is deterministic), retrieves, plays, and compares
 retrieved tasks, actions and outcome one by one. Of a study it replays what read the expert's memory: the agent's own would have
-to be lived again.
+to be lived again, as would the lives of a stream, which are only recomputed.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from agent.weights import hash_weights
 from envs import get_suite
 from memory import ExperienceMemory
 from training.arms import Cell
+from training.stream_results import disagreements as stream_disagreements
 from training.study import StudySettings, fill_memory, replay_cell, tasks_for
 from training.study_results import disagreements as study_disagreements
 
@@ -131,11 +132,11 @@ def main() -> int:
     args = parser.parse_args()
     found: list[str] = []
 
-    def check(name: str, loaded: Loaded, wrong: Iterable[str], play: Callable[[], list[str]]) -> None:
+    def check(name: str, loaded: Loaded, wrong: Iterable[str], play: Callable[[], list[str]] | None = None) -> None:
         summary, records = loaded
         mine = list(wrong)
         print(f"{name}: {len(records)} records, {len(summary['rows'])} rows recomputed: {_verdict(mine)}")
-        if args.rerun:
+        if args.rerun and play:
             again = play()
             print(f"{name}: {args.rerun} episodes replayed: {_verdict(again)}")
             mine += again
@@ -150,6 +151,9 @@ def main() -> int:
             file.stem, study, wrong,
             lambda name=file.stem, study=study: replay_study(name, *study, args.rerun, args.seed),
         )  # fmt: skip
+    for file in sorted(RESULTS.glob("stream-*.json")):
+        stream = load(file.stem)
+        check(file.stem, stream, stream_disagreements(*stream, hash_weights(BUNDLED)))
     print("\n".join(found))
     return 1 if found else 0
 

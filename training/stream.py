@@ -335,6 +335,11 @@ class Living:
             file = records_file(self.path, self.life, number, name)
             if file.exists():
                 continue
+            if number and not (self.arm.memory or self.arm.adapter):
+                # Nothing was learnt, so it does what it did.
+                before = read(records_file(self.path, self.life, 0, name))
+                write(file, [{**r, "stage": number, "learnt": state.name} for r in before])
+                continue
             tasks = held_out_tasks(s, self.numbers[index], self.life.seed)
             runner = self._runner(index, memory, number, state.read, Purpose.EVALUATE)
             place = {**asdict(self.life), "stage": number, "learnt": state.name, "evaluated": name}

@@ -165,9 +165,11 @@ def publish(file: Path, stream: "Stream", records: Sequence[Record]) -> None:
     write(file.with_name(f"{file.stem}-episodes.jsonl.gz"), slim)
 
 
-def disagreements(published: Row, records: Sequence[Record]) -> list[str]:
-    """Where a published result is not what its records give."""
+def disagreements(published: Row, records: Sequence[Record], shipped: str) -> list[str]:
+    """Where a published result is not what its records give, or not of the shipped weights."""
     found = []
+    if published["weights_sha256"] != shipped:
+        found.append(f"the summary is of weights {published['weights_sha256'][:12]}, shipped are {shipped[:12]}")
     for part, mine in recomputed(records).items():
         if published.get(part) != mine:
             found.append(f"{part}: {len(mine)} recomputed do not equal the {len(published.get(part, []))} published")

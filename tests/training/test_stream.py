@@ -142,6 +142,7 @@ def test_published_tables_are_checked(tmp_path: Path) -> None:
     publish(tmp_path / "out" / "stream.json", stream, records)
     published = json.loads((tmp_path / "out" / "stream.json").read_text())
     assert published["rows"] == recomputed(records)["rows"]
-    assert disagreements(published, records) == []
+    assert disagreements(published, records, published["weights_sha256"]) == []
+    assert "shipped are 00" in disagreements(published, records, "00")[0]
     records[0]["success"] = not records[0]["success"]
-    assert disagreements(published, records)
+    assert disagreements(published, records, published["weights_sha256"])
