@@ -124,7 +124,7 @@ class Recall:
         )
         hits = self.memory.search(query, Viewer.of(task, self.purpose), at=self.position)
         scores = {hit.episode_id: hit.score for hit in hits}
-        found = [demonstration(self.spec, self.memory.get(hit.episode_id)) for hit in hits]
+        found = [demonstration(self.spec, self.memory.get(hit.episode_id, self.position)) for hit in hits]
         shown = fit(found, self.settings.budget, self.count)
         return Recalled(shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown))
 

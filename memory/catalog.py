@@ -8,6 +8,7 @@ cache of the log; what it says of the log's end is checked against the log when 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ class Catalog:
 
     def _clear(self) -> None:
         self._numbers: Numbers = np.empty(0, dtype=np.int64)  # row of each episode
-        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._columns: dict[str, NDArray[Any]] = {}
         self._deleted: Numbers = np.empty(0, dtype=np.int64)
         self._count = 0
         self._order: Numbers | None = None  # ordinals by hash of id, of the first so many episodes
@@ -203,7 +204,7 @@ class Catalog:
             self._deleted[ordinal] = position
             self.alive -= 1
 
-    def column(self, name: str) -> NDArray[np.generic]:
+    def column(self, name: str) -> NDArray[Any]:
         """A field of all episodes, shape (len(self),)."""
         if name not in self._columns:
             parts = [part[name] for part in self.file.parts(0, len(self.file))]
@@ -214,7 +215,7 @@ class Catalog:
     @property
     def sequences(self) -> Numbers:
         """Sequence number of each episode, ascending."""
-        return self.column("sequence")  # type: ignore[return-value]
+        return self.column("sequence")
 
     def ordinal_at(self, sequence: int) -> int | None:
         """The episode with that sequence number."""
@@ -317,7 +318,7 @@ class Catalog:
         return kept
 
 
-def _grown(array: NDArray[np.generic], used: int, more: NDArray[np.generic]) -> NDArray[np.generic]:
+def _grown(array: NDArray[Any], used: int, more: NDArray[Any]) -> NDArray[Any]:
     """The array with `more` behind its first `used` items; grown by doubling."""
     if used + len(more) > len(array):
         grown = np.empty(max(64, used + len(more), 2 * used if used else 0), dtype=array.dtype)

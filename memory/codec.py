@@ -8,13 +8,29 @@ does not know and fills in what is missing where the data class has a default. A
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
 from memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from memory.fields import (
+    CodecError,
+    Fields,
+    anything,
+    boolean,
+    count,
+    integer,
+    integers,
+    kind_of,
+    number,
+    numbers,
+    settings,
+    text,
+    texts,
+    wrong,
+)
 
 VERSION = 1
 """Format version written by this code."""
@@ -24,12 +40,6 @@ MAX_BYTES = 64 * 2**20
 """Longest payload written or read. An episode is a few kilobytes; this keeps a forged length from taking all memory."""
 MAX_ITEMS = 2**20
 """Longest array or map inside a payload."""
-
-T = TypeVar("T")
-
-
-class CodecError(ValueError):
-    """The bytes are no payload that this code can read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,20 +192,20 @@ def decode_episode(payload: bytes) -> Episode:
     head = _head(fields)
     steps = _next(unpacker, "the steps")
     if not isinstance(steps, list) or len(steps) != head.step_count:
-        raise CodecError(f"not an episode: {head.step_count} steps announced, {_kind(steps)} found")
+        raise CodecError(f"not an episode: {head.step_count} steps announced, {kind_of(steps)} found")
     if unpacker.tell() != len(payload):
         raise CodecError(f"not an episode: {len(payload) - unpacker.tell()} bytes too many")
     return Episode(
         id=head.id,
         task=head.task,
-        steps=tuple(_step(_Fields(step, "a step")) for step in steps),
+        steps=tuple(_step(Fields(step, "a step")) for step in steps),
         final_observation=fields.text("final"),
         outcome=head.outcome,
         actor=head.actor,
-        memory_position=fields.get("memory_position", _integer, -1),
-        started=fields.get("started", _number, 0.0),
-        timings=fields.get("timings", _numbers, {}),
-        ratings=fields.get("ratings", _numbers, {}),
+        memory_position=fields.get("memory_position", integer, -1),
+        started=fields.get("started", number, 0.0),
+        timings=fields.get("timings", numbers, {}),
+        ratings=fields.get("ratings", numbers, {}),
     )
 
 
@@ -208,7 +218,7 @@ def decode_head(payload: bytes) -> Head:
     """
     fields = _head_fields(_unpacker(payload))
     head = _head(fields)
-    if fields.get("actions", _integer, -1) < 0:
+    if fields.get("actions", integer, -1) < 0:
         episode = decode_episode(payload)
         return replace(head, actions=actions_digest(episode), shown=shown_in(episode))
     return head
@@ -224,7 +234,7 @@ def decode_rating(payload: bytes) -> Rating:
     """The rating in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
     fields = _single(payload, "a rating")
     return Rating(
-        fields.text("episode"), fields.text("name"), fields.get("value", _number), fields.get("time", _number, 0.0)
+        fields.text("episode"), fields.text("name"), fields.get("value", number), fields.get("time", number, 0.0)
     )
 
 
@@ -236,7 +246,7 @@ def encode_note(note: Note) -> bytes:
 def decode_note(payload: bytes) -> Note:
     """The note in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
     fields = _single(payload, "a note")
-    return Note(fields.text("episode"), fields.text("text"), fields.get("time", _number, 0.0))
+    return Note(fields.text("episode"), fields.text("text"), fields.get("time", number, 0.0))
 
 
 def encode_deletion(deletion: Deletion) -> bytes:
@@ -248,7 +258,7 @@ def encode_deletion(deletion: Deletion) -> bytes:
 def decode_deletion(payload: bytes) -> Deletion:
     """The deletion in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
     fields = _single(payload, "a deletion")
-    return Deletion(fields.text("episode"), fields.text("reason", ""), fields.get("time", _number, 0.0))
+    return Deletion(fields.text("episode"), fields.text("reason", ""), fields.get("time", number, 0.0))
 
 
 def encode_credit(credit: Credit) -> bytes:
@@ -262,12 +272,12 @@ def decode_credit(payload: bytes) -> Credit:
     """The credit in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
     fields = _single(payload, "a credit")
     return Credit(
-        fields.get("shown", _texts),
+        fields.get("shown", texts),
         fields.text("task"),
         fields.text("type", ""),
         fields.text("policy", ""),
-        fields.get("success", _boolean),
-        fields.get("time", _number, 0.0),
+        fields.get("success", boolean),
+        fields.get("time", number, 0.0),
     )
 
 
@@ -327,17 +337,17 @@ def _next(unpacker: Any, what: str) -> object:
         raise CodecError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _head_fields(unpacker: Any) -> "_Fields":
+def _head_fields(unpacker: Any) -> Fields:
     return _versioned(_next(unpacker, "the head"), "an episode")
 
 
-def _single(payload: bytes, what: str) -> "_Fields":
+def _single(payload: bytes, what: str) -> Fields:
     return _versioned(_next(_unpacker(payload), what), what)
 
 
-def _versioned(value: object, what: str) -> "_Fields":
-    fields = _Fields(value, what)
-    version = fields.get("v", _integer)
+def _versioned(value: object, what: str) -> Fields:
+    fields = Fields(value, what)
+    version = fields.get("v", integer)
     if version not in SUPPORTED:
         raise CodecError(
             f"{what} of format version {version}; this program reads {', '.join(map(str, SUPPORTED))}: "
@@ -346,10 +356,10 @@ def _versioned(value: object, what: str) -> "_Fields":
     return fields
 
 
-def _head(fields: "_Fields") -> Head:
-    task = _Fields(fields.get("task", _anything), "a task")
-    outcome = _Fields(fields.get("outcome", _anything), "an outcome")
-    actor = _Fields(fields.get("actor", _anything), "an actor")
+def _head(fields: Fields) -> Head:
+    task = Fields(fields.get("task", anything), "a task")
+    outcome = Fields(fields.get("outcome", anything), "an outcome")
+    actor = Fields(fields.get("actor", anything), "an actor")
     try:
         reason = StopReason(outcome.text("reason"))
     except ValueError as error:
@@ -362,13 +372,13 @@ def _head(fields: "_Fields") -> Head:
             type=task.text("type"),
             split=task.text("split"),
             room=task.text("room"),
-            seed=task.get("seed", _integer),
+            seed=task.get("seed", integer),
             version=task.text("version"),
             goal=task.text("goal"),
         ),
         outcome=Outcome(
-            success=outcome.get("success", _boolean),
-            score=outcome.get("score", _number),
+            success=outcome.get("success", boolean),
+            score=outcome.get("score", number),
             reason=reason,
             detail=outcome.text("detail", ""),
         ),
@@ -378,127 +388,33 @@ def _head(fields: "_Fields") -> Head:
             weights=actor.text("weights", ""),
             adapter=actor.text("adapter", ""),
             prompt=actor.text("prompt", ""),
-            settings=actor.get("settings", _settings, {}),
+            settings=actor.get("settings", settings, {}),
         ),
-        step_count=fields.get("steps", _integer),
-        started=fields.get("started", _number, 0.0),
-        actions=fields.get("actions", _integer, -1),
-        shown=fields.get("shown", _texts, ()),
+        step_count=fields.get("steps", count),
+        started=fields.get("started", number, 0.0),
+        actions=fields.get("actions", integer, -1),
+        shown=fields.get("shown", texts, ()),
     )
 
 
-def _step(fields: "_Fields") -> Step:
+def _step(fields: Fields) -> Step:
     return Step(
         observation=fields.text("observation"),
         action=fields.text("action"),
-        reward=fields.get("reward", _number, 0.0),
-        invalid=fields.get("invalid", _boolean, False),
-        tokens=fields.get("tokens", _integers, ()),
+        reward=fields.get("reward", number, 0.0),
+        invalid=fields.get("invalid", boolean, False),
+        tokens=fields.get("tokens", integers, ()),
         retrieved=fields.get("retrieved", _retrieved, ()),
     )
 
 
-_REQUIRED: Any = object()
-
-
-class _Fields:
-    """A map out of a payload, whose values are checked as they are taken out."""
-
-    __slots__ = ("_values", "_what")
-
-    def __init__(self, values: object, what: str) -> None:
-        if not isinstance(values, dict):
-            raise CodecError(f"not {what}: a map was expected, {_kind(values)} found")
-        self._values = values
-        self._what = what
-
-    def get(self, name: str, check: Callable[[object], T], default: T = _REQUIRED) -> T:
-        value = self._values.get(name, _REQUIRED)
-        if value is _REQUIRED:
-            if default is _REQUIRED:
-                raise CodecError(f"not {self._what}: {name!r} is missing")
-            return default
-        try:
-            return check(value)
-        except TypeError as error:
-            raise CodecError(f"not {self._what}: {name!r} {error}") from None
-
-    def text(self, name: str, default: str = _REQUIRED) -> str:
-        return self.get(name, _text, default)
-
-
-def _kind(value: object) -> str:
-    return f"{len(value)} of them" if isinstance(value, list) else f"{type(value).__name__}"
-
-
-def _wrong(value: object, wanted: str) -> TypeError:
-    return TypeError(f"should be {wanted} and is {type(value).__name__}")
-
-
-def _anything(value: object) -> object:
-    return value
-
-
-def _text(value: object) -> str:
-    if type(value) is not str:
-        raise _wrong(value, "text")
-    return value
-
-
-def _boolean(value: object) -> bool:
-    if type(value) is not bool:
-        raise _wrong(value, "true or false")
-    return value
-
-
-def _integer(value: object) -> int:
-    if type(value) is not int:
-        raise _wrong(value, "an integer")
-    return value
-
-
-def _number(value: object) -> float:
-    if type(value) is float:
-        return value
-    if type(value) is int:
-        return float(value)
-    raise _wrong(value, "a number")
-
-
-def _integers(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise _wrong(value, "a list of integers")
-    return tuple(_integer(item) for item in value)
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _wrong(value, "a list of texts")
-    return tuple(_text(item) for item in value)
-
-
-def _numbers(value: object) -> Mapping[str, float]:
-    if not isinstance(value, dict):
-        raise _wrong(value, "a map of numbers")
-    return {_text(name): _number(item) for name, item in value.items()}
-
-
-def _settings(value: object) -> Mapping[str, str | int | float | bool]:
-    if not isinstance(value, dict):
-        raise _wrong(value, "a map of settings")
-    for item in value.values():
-        if type(item) not in (str, int, float, bool):
-            raise _wrong(item, "plain settings: one of them")
-    return {_text(name): item for name, item in value.items()}
-
-
 def _retrieved(value: object) -> tuple[Retrieved, ...]:
     if not isinstance(value, list):
-        raise _wrong(value, "a list of retrieved episodes")
+        raise wrong(value, "a list of retrieved episodes")
     hits = []
     for item in value:
         # Fields that a later version appends to a pair are skipped, as in maps.
         if not isinstance(item, list) or len(item) < 2:
-            raise _wrong(item, "a list of pairs: one of them")
-        hits.append(Retrieved(_text(item[0]), _number(item[1])))
+            raise wrong(item, "a list of pairs: one of them")
+        hits.append(Retrieved(text(item[0]), number(item[1])))
     return tuple(hits)

@@ -36,7 +36,8 @@ class Compaction:
 def compact(state: State) -> Compaction:
     """Leave everything out of a writer's log that concerns deleted episodes. The state has to be loaded again afterwards.
 
-    A run that showed other episodes leaves a credit behind in its place: what it taught about their usefulness is kept.
+    A run that had a memory leaves a credit behind in its place: what it taught about the usefulness of what it was shown, or
+    of what it was not shown, is kept.
 
     Raises:
         OSError: it could not be written; nothing is lost.
@@ -57,7 +58,7 @@ def compact(state: State) -> Compaction:
         data = bytearray(compacted_header(first, until, state.memory))
         for row in here:
             data += _kept(state, row, gone, dead)
-        replace_file(segment_path(folder, first, generations[first] + 1), data)
+        replace_file(segment_path(folder, first, generations[first] + 1), bytes(data))
         old.append(segment_path(folder, first, generations[first]))
     for space in state.spaces.values():
         alive = ~np.isin(space.column.labels >> WINDOW_BITS, np.array(sorted(dead), dtype=np.int64))
@@ -107,12 +108,10 @@ def _kept(state: State, row: np.void, gone: set[int], dead: set[int]) -> bytes:
         state.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, f"{error}; left out"))
         return b""
     if sequence in dead:
-        head = codec.decode_head(payload)
-        shown = tuple(i for i in head.shown if (s := state.sequence_of(i)) is not None and s not in dead)
-        if not shown:
-            return b""
-        credit = codec.Credit(
-            shown, head.task.identity, head.task.type, head.actor.policy, head.outcome.success, head.started
-        )
+        run = codec.decode_episode(payload)
+        if run.memory_position < 0 and not codec.shown_in(run):
+            return b""  # it had no memory to be shown anything of
+        shown = tuple(i for i in codec.shown_in(run) if (s := state.sequence_of(i)) is not None and s not in dead)
+        credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
         kind, payload = int(Kind.USEFULNESS), codec.encode_credit(credit)
     return frame_of(kind, sequence, payload, zlib.crc32(payload))

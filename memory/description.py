@@ -40,9 +40,7 @@ class Description:
     """What was wrong with its file."""
 
 
-def identify(
-    folder: Path, embedder: Embedder, keys: Collection[str], *, writable: bool, reembed: bool
-) -> Description:
+def identify(folder: Path, embedder: Embedder, keys: Collection[str], *, writable: bool, reembed: bool) -> Description:
     """What the memory in a folder is; a writer makes what is missing, and adds `keys` to those that it has.
 
     Raises:

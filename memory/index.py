@@ -1,9 +1,9 @@
 """The HNSW graph, and its snapshots on disk. The only door to hnswlib.
 
 A graph knows labels (:mod:`memory.vectors`), not row numbers, so it survives compaction: labels of what is gone are passed over.
-A snapshot is a graph file (what hnswlib pickles, as plain arrays) and a JSON manifest that says what it is a graph of. The writer publishes snapshots, nobody
-changes one, and a snapshot that is missing, damaged or of something else is only a reason to build another: the
-vectors it is built from are in the column.
+A snapshot is a graph file (what hnswlib pickles, as plain arrays) and a JSON manifest that says what it is a graph of. The writer
+publishes snapshots, nobody changes one, and a snapshot that is missing, damaged or of something else is only a reason to build
+another: the vectors it is built from are in the column.
 
 hnswlib crashes when one thread adds and another searches, so whoever owns a :class:`Graph` lets one thread in at a time.
 """
@@ -11,11 +11,14 @@ hnswlib crashes when one thread adds and another searches, so whoever owns a :cl
 import json
 import os
 import zlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memory.durable import TEMPORARY, publish_file, replace_file
 from memory.embed import Vectors
@@ -31,6 +34,8 @@ EF = 200
 """Candidates that a search keeps at hand, at least."""
 SEED = 100
 SPACE = "ip"
+Bytes = NDArray[np.uint8]
+Lock = AbstractContextManager[Any]
 DEAD = 0.3
 """A graph of which more than this share is gone is built anew."""
 
@@ -103,6 +108,10 @@ class Graph:
 
     def save(self, path: Path) -> tuple[int, int]:
         """Write the graph durably; size in bytes and checksum of the file. Raises `OSError` if it does not fit."""
+        return write_parts(path, self.parts())
+
+    def parts(self) -> list[Bytes]:
+        """What is written of the graph, as it is now: copies, so that it may change while they are written."""
         (state,) = self._index.__getstate__()
         count = state["cur_element_count"]
         state |= {"max_elements": count, "num_threads": 1, "seed": SEED, "ef": EF}
@@ -116,13 +125,18 @@ class Graph:
         }
         parts = [np.frombuffer(json.dumps(head).encode().ljust(BLOCK, b"\0"), dtype=np.uint8)]
         parts += [value.view(np.uint8) for value in arrays.values()]
-        with path.open("wb") as file:
-            for part in parts:
-                file.write(part.data)
-                file.write(bytes(-len(part) % BLOCK))
-            file.flush()
-            os.fsync(file.fileno())
-        return path.stat().st_size, blocks_sum(*parts)
+        return parts
+
+
+def write_parts(path: Path, parts: Sequence[Bytes]) -> tuple[int, int]:
+    """Write bytes durably, each part at the beginning of a block; size in bytes and checksum of the file."""
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part.data)
+            file.write(bytes(-len(part) % BLOCK))
+        file.flush()
+        os.fsync(file.fileno())
+    return path.stat().st_size, blocks_sum(*parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,20 +184,27 @@ class SnapshotFolder:
         self._name = column_name(identity) + ("" if key == "goal" else f"-{key}")
         self._path = folder / f"{self._name}.json"
 
-    def load(self, column: VectorColumn, newer_than: int = -1) -> tuple[Graph, int, int] | None:
+    def load(
+        self, column: VectorColumn, newer_than: int = -1, lock: Lock | None = None
+    ) -> tuple[Graph, int, int] | None:
         """The published graph, the number of rows it covers and its log position, or None if none can be used.
 
         Args:
             column: whose rows it must be made from.
             newer_than: log position; an older snapshot is not loaded.
+            lock: guards the column; it is not held while the graph is read.
         """
         for _ in range(3):  # a writer may replace the snapshot between reading its manifest and its graph
             try:
                 manifest = self.read()
-                if manifest is None or manifest.position <= newer_than or manifest.rows > len(column):
+                if manifest is None or manifest.position <= newer_than:
                     return None
-                if manifest.sources != column.digest(manifest.rows):
-                    self._note(self._path, "made from records that are not those in the log; not used")
+                with lock or nullcontext():
+                    known = manifest.rows <= len(column)
+                    fits = known and manifest.sources == column.digest(manifest.rows)
+                if not fits:
+                    if known:
+                        self._note(self._path, "made from records that are not those in the log; not used")
                     return None
                 graph = self._load_graph(manifest)
                 return None if graph is None else (graph, manifest.rows, manifest.position)
@@ -191,8 +212,15 @@ class SnapshotFolder:
                 continue
         return None
 
-    def publish(self, graph: Graph, column: VectorColumn, rows: int, position: int) -> None:
+    def publish(self, graph: Graph, column: VectorColumn, rows: int, position: int, lock: Lock | None = None) -> None:
         """Make the graph, which covers the first `rows` rows, the published one.
+
+        Args:
+            graph: what is published; it must not grow meanwhile.
+            column: whose rows it holds.
+            rows: how many of them.
+            position: log position.
+            lock: guards graph and column; it is not held while the disk works.
 
         Raises:
             OSError: it cannot be written; the one published before remains.
@@ -200,7 +228,9 @@ class SnapshotFolder:
         path = self.folder / f"{self._name}-{position:016d}.hnsw"
         temporary = path.with_name(path.name + TEMPORARY)
         try:
-            size, checksum = graph.save(temporary)
+            with lock or nullcontext():
+                parts, sources = graph.parts(), column.digest(rows)
+            size, checksum = write_parts(temporary, parts)
             publish_file(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -220,7 +250,7 @@ class SnapshotFolder:
                 last=graph.last,
                 nodes=graph.nodes,
                 position=position,
-                sources=column.digest(rows),
+                sources=sources,
                 file=path.name,
                 bytes=size,
                 sum=checksum,
@@ -235,7 +265,9 @@ class SnapshotFolder:
         manifest = self.read()
         if manifest is not None:
             rows = int(np.searchsorted(column.labels, manifest.last, side="right"))
-            self._write(Manifest(**{**asdict(manifest), "rows": rows, "sources": column.digest(rows), "position": position}))
+            self._write(
+                Manifest(**{**asdict(manifest), "rows": rows, "sources": column.digest(rows), "position": position})
+            )
 
     def read(self) -> Manifest | None:
         """The manifest, if it is intact and fits."""

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from memory import codec
-from memory.catalog import GAP, IN_TRAIN, LONG, NOBODY, ROW, SECOND, SUCCESS, UNREADABLE
+from memory.catalog import GAP, IN_TRAIN, LONG, NOBODY, ROW, SECOND, SUCCESS, TRAIN, UNREADABLE
 from memory.codec import digest
 from memory.episode import StopReason
+from memory.fields import CodecError
 from memory.log import Damage, Kind, Place, Record
-from memory.retrieve import TRAIN, near_digest
+from memory.retrieve import near_digest
 from memory.rows import Rows
 
 CREDIT = Kind.USEFULNESS
@@ -51,7 +52,7 @@ class Ingest:
                     made += [_credit(record.place, head, target(shown)) for shown in head.shown if not taken]
                 else:
                     made += _others(record, target)
-            except codec.CodecError as error:
+            except CodecError as error:
                 # Intact on disk but not for this program: named, and no reason to refuse all the others.
                 damage.append(_damage(record.place, str(error)))
                 made.append(gap_row(damage[-1], record.place))
@@ -96,7 +97,11 @@ def _credit(place: Place, head: codec.Head, target: int) -> Rows:
     """That an episode had another one in context."""
     row = _at(place, CREDIT)
     row["target"], row["flags"] = target, SUCCESS * head.outcome.success
-    row["task"], row["type"], row["policy"] = digest(head.task.identity), digest(head.task.type), digest(head.actor.policy)
+    row["task"], row["type"], row["policy"] = (
+        digest(head.task.identity),
+        digest(head.task.type),
+        digest(head.actor.policy),
+    )
     return row
 
 

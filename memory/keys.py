@@ -1,7 +1,7 @@
 """What an episode is found by: texts of it that are embedded.
 
-``goal``: what was to be done; one text. ``first``: the first observation; one text. ``window``: what a dynamic query would have said before
-each step, the goal and the latest steps; as many texts as there are steps.
+``goal``: what was to be done; one text. ``first``: the first observation; one text. ``window``: what a dynamic query would have said
+before each step, the goal and the latest steps; as many texts as there are steps.
 """
 
 from collections.abc import Sequence

@@ -228,15 +228,14 @@ class Log:
         Raises:
             ValueError: it was damaged since it was first read.
         """
-        data = os.pread(
-            self._reader(place.segment, place.generation), FRAME_BYTES + place.length, place.offset
-        )
+        data = os.pread(self._reader(place.segment, place.generation), FRAME_BYTES + place.length, place.offset)
         frame = _parse(data, 0)
         payload = data[FRAME_BYTES:]
         if frame is None or frame.sequence != place.sequence or zlib.crc32(payload) != place.checksum:
+            path = segment_path(self.folder, place.segment, place.generation)
             raise ValueError(
-                f"{segment_path(self.folder, place.segment, place.generation)}, byte {place.offset}: record {place.sequence} was damaged after this "
-                "memory was opened; the others are not affected"
+                f"{path}, byte {place.offset}: record {place.sequence} was damaged after it was written; the others are not "
+                "affected"
             )
         return payload
 
@@ -248,7 +247,14 @@ class Log:
             with suppress(FileNotFoundError):  # compacted meanwhile
                 header = os.pread(self._reader(segment, generation), _UNTIL.size + _CRC.size, 0)
                 if _parse_header(header) is None and not any(d.file == name and d.offset == 0 for d in self._damage):
-                    self._damage.append(Damage(name, 0, min(len(header), HEADER_BYTES), "damaged header; its records are found all the same"))
+                    self._damage.append(
+                        Damage(
+                            name,
+                            0,
+                            min(len(header), HEADER_BYTES),
+                            "damaged header; its records are found all the same",
+                        )
+                    )
 
     def close(self) -> None:
         """Close all files."""
@@ -292,9 +298,7 @@ class Log:
                 if frame.sequence > self.position and not self._sparse:
                     lost = f"records {self.position} to {frame.sequence - 1} are missing"
                     self._note(segment, self._end, 0, lost)
-                place = Place(
-                    frame.sequence, segment, self._end, frame.length, frame.checksum, self._generation
-                )
+                place = Place(frame.sequence, segment, self._end, frame.length, frame.checksum, self._generation)
                 self._end, self.position, self._last = base + stop, frame.sequence + 1, place
                 yield Record(place, frame.kind, data[start + FRAME_BYTES : stop])
                 continue

@@ -87,7 +87,15 @@ class RowFile:
     """
 
     def __init__(
-        self, path: Path, *, magic: bytes, number: int, dtype: np.dtype[np.void], memory: bytes, tag: str, writable: bool
+        self,
+        path: Path,
+        *,
+        magic: bytes,
+        number: int,
+        dtype: np.dtype[np.void],
+        memory: bytes,
+        tag: str,
+        writable: bool,
     ) -> None:
         self.path, self.dtype, self.writable = path, dtype, writable
         self.damage: list[Damage] = []

@@ -5,13 +5,14 @@ candidates; the rows that came after it are compared one by one, so nothing that
 grows with every addition, a few rows at a time, and is published now and then; readers load what was published and add nothing.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memory.embed import Vectors
-from memory.index import DEAD, Graph, SnapshotFolder
+from memory.index import DEAD, Graph, Lock, SnapshotFolder
 from memory.rows import Numbers
 from memory.vectors import WINDOW_BITS, Embed, VectorColumn, column_name
 
@@ -69,14 +70,19 @@ class KeySpace:
         """Leading rows that the published snapshot holds."""
         self._position = -1  # log position of the snapshot that was loaded or published
 
-    def load_graph(self) -> None:
-        """Take the published graph if there is a newer one than the one at hand; a writer does so once."""
+    def load_graph(self, lock: Lock | None = None) -> None:
+        """Take the published graph if there is a newer one than the one at hand; a writer does so once.
+
+        `lock` guards the space; it is held only while nothing is read from the disk.
+        """
+        lock = lock or nullcontext()
         if self._writable and self.graph is not None:
             return
-        found = self.snapshots.load(self.column, self._position)
+        found = self.snapshots.load(self.column, self._position, lock)
         if found is not None:
-            self.graph, self.covered, self._position = found
-            self.published = self.covered
+            with lock:
+                self.graph, self.covered, self._position = found
+                self.published = self.covered
 
     def drop_graph(self) -> None:
         """Forget the graph; searches compare everything until there is another."""
@@ -106,10 +112,14 @@ class KeySpace:
         """Whether so much of the graph is gone that it should be built anew."""
         return self.graph is not None and self.covered < (1 - DEAD) * self.graph.nodes
 
-    def publish(self, position: int) -> None:
-        """Publish the graph as it is. Raises `OSError`: the old snapshot remains."""
+    def publish(self, position: int, lock: Lock | None = None) -> None:
+        """Publish the graph as it is, which must not change meanwhile; `lock` as in :meth:`load_graph`.
+
+        Raises:
+            OSError: it cannot be written; the old snapshot remains.
+        """
         if self.graph is not None:
-            self.snapshots.publish(self.graph, self.column, self.covered, position)
+            self.snapshots.publish(self.graph, self.column, self.covered, position, lock or nullcontext())
             self.published, self._position = self.covered, position
 
     def drop(self, kept: NDArray[np.bool_], position: int) -> None:
@@ -119,9 +129,7 @@ class KeySpace:
         self.published = int(np.count_nonzero(kept[: self.published]))
         self.snapshots.renumber(self.column, position)
 
-    def candidates(
-        self, vector: Vectors, count: int, sequences: Numbers, among: Numbers | None = None
-    ) -> Found:
+    def candidates(self, vector: Vectors, count: int, sequences: Numbers, among: Numbers | None = None) -> Found:
         """About the `count` closest episodes, with the score of each's closest row.
 
         Args:
@@ -161,7 +169,8 @@ class KeySpace:
 
     def _scored(self, vector: Vectors, rows: Numbers) -> Vectors:
         # By the same sum as exact search, so that equal vectors get equal scores.
-        return np.einsum("ij,j->i", self.column.take(rows), vector)
+        scores: Vectors = np.einsum("ij,j->i", self.column.take(rows), vector)
+        return scores
 
     def _best(self, rows: Numbers, scores: Vectors, sequences: Numbers, count: int, *, exact: bool) -> Found:
         """The `count` best episodes among scored rows (ascending), everything equal to the last of them included."""

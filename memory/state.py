@@ -16,6 +16,7 @@ from memory.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
 from memory.codec import digest
 from memory.embed import Embedder, Vectors
 from memory.episode import Episode
+from memory.evict import Candidate
 from memory.ingest import CREDIT, Ingest, gap_row
 from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError, segments
@@ -44,6 +45,8 @@ class State:
         self.folder, self.memory, self.embedder, self.writable = folder, memory, embedder, writable
         self.keys = tuple(keys)
         self.damage: list[Damage] = []
+        self.settled = False
+        """Whether what is known agrees with the log; not before it was read, nor while or after a change that was interrupted."""
         self.log = self._open_log()
         self._begin()
 
@@ -62,13 +65,19 @@ class State:
         self._notes: dict[int, list[int]] = {}  # rows by sequence number of the episode
         self._notes_seen = 0
         self._useful: UsefulnessTable | None = None
-        self._useful_rows = 0
+        self._useful_rows = self._useful_position = 0
         self._broken: set[int] = set()
         self._readable: set[int] = set()
         self.spaces: dict[str, KeySpace] = {}
 
+    def settle(self) -> None:
+        """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log knows."""
+        if not self.settled:
+            self.load()
+
     def load(self) -> None:
         """Read what there is, from the catalog and behind it from the log. Forgets what was read before."""
+        self.settled = False
         for attempt in range(_ATTEMPTS):
             self.log.close()
             self.log = self._open_log()
@@ -84,15 +93,18 @@ class State:
                 # Compacted meanwhile; also while what the columns lack was read from the log.
                 if attempt == _ATTEMPTS - 1:
                     raise
+        self.settled = True
 
     def follow(self) -> None:
         """Take in what was appended to the log since; raises `TakenBackError` if it has to be loaded anew."""
+        # What stops half-way (the embedder may fail) is read again: records without vectors would never be found.
+        self.settled = False
         known = len(self.catalog)
         self._take_all()
         for key, space in self.spaces.items():
             if len(self.catalog) > known:
                 space.column.follow(*self._labels(key, known))
-            space.load_graph()
+        self.settled = True
 
     def _read_log(self, last: Place | None) -> None:
         """Continue behind the last record that the catalog knows, or from the start if the log has another one there."""
@@ -165,7 +177,9 @@ class State:
         checksums = self.catalog.column("checksum")[start:].astype(np.uint32)
         if key != "window":
             return sequences << WINDOW_BITS, checksums
-        counts = np.array([key_count(key, steps) for steps in self.catalog.column("steps")[start:].tolist()], dtype=np.int64)
+        counts = np.array(
+            [key_count(key, steps) for steps in self.catalog.column("steps")[start:].tolist()], dtype=np.int64
+        )
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return (np.repeat(sequences, counts) << WINDOW_BITS) + within, np.repeat(checksums, counts)
 
@@ -266,17 +280,26 @@ class State:
         numbers = self._notes.get(sequence, [])
         return tuple(codec.decode_note(self.log.read(self.catalog.place_of_row(n))).text for n in numbers)
 
-    def usefulness(self) -> UsefulnessTable:
-        """What is known of the worth of all entries."""
+    def usefulness(self, position: int | None = None) -> UsefulnessTable:
+        """What is known of the worth of all entries, or was at a log position."""
+        position = self.position if position is None else position
+        if position < self._useful_position:
+            self._useful = None  # what was learnt since must not count; experiments read at one position for long
         if self._useful is None:
-            self._useful, self._useful_rows = UsefulnessTable(), 0
-        for start in range(self._useful_rows, len(self.catalog.file), 8192):
-            rows = self.catalog.rows(range(start, min(start + 8192, len(self.catalog.file))))
+            self._useful, self._useful_rows, self._useful_position = UsefulnessTable(), 0, 0
+        while self._useful_rows < len(self.catalog.file):
+            rows = self.catalog.rows(range(self._useful_rows, min(self._useful_rows + 8192, len(self.catalog.file))))
+            later = (rows["sequence"] >= position) & (rows["kind"] != GAP)
+            rows = rows[: int(np.argmax(later))] if later.any() else rows
             for row in rows[(rows["kind"] == Kind.EPISODE) | (rows["kind"] == CREDIT)]:
-                run = Run(*(int(row[n]) for n in ("sequence", "task", "type", "policy")), bool(row["flags"] & SUCCESS))
+                number, task, kind, policy = (int(row[name]) for name in ("sequence", "task", "type", "policy"))
+                run = Run(number, task, kind, policy, bool(row["flags"] & SUCCESS))
                 target = int(row["target"])
                 self._useful.take(run, target if target < NEVER else None)
-        self._useful_rows = len(self.catalog.file)
+            self._useful_rows += len(rows)
+            if later.any():
+                break
+        self._useful_position = position
         return self._useful
 
     def verify(self) -> None:
@@ -304,6 +327,32 @@ class State:
         positions = self.catalog.delete_positions()
         return sum(positions[ordinal] == NEVER for ordinal in self._broken)
 
+    def duplicate_of(self, episode: Episode) -> str | None:
+        """Id of an episode of the same task with the same actions; None if there is none."""
+        same = self.catalog.column("task") == np.uint64(digest(episode.task.identity))
+        same &= self.catalog.column("actions") == np.uint64(codec.actions_digest(episode))
+        same &= self.catalog.delete_positions() == NEVER
+        found = np.flatnonzero(same)
+        return self.id_of(int(found[0])) if len(found) else None
+
+    def without_duplicates(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """Those of which nothing is there yet, the first of each."""
+        first = {(e.task.identity, codec.actions_digest(e)): e for e in reversed(episodes)}
+        return [
+            e for e in episodes if first[e.task.identity, codec.actions_digest(e)] is e and not self.duplicate_of(e)
+        ]
+
+    def evictable(self) -> list[Candidate]:
+        """All episodes that are not deleted, as far as eviction is concerned."""
+        alive, table = np.flatnonzero(self.catalog.delete_positions() == NEVER), self.usefulness()
+        sequences = self.catalog.sequences[alive].tolist()
+        columns = [self.catalog.column(name)[alive].tolist() for name in ("suite", "type", "flags", "time")]
+        useful = table.values(sequences).tolist()
+        return [
+            Candidate(sequence, hash((suite, kind)), bool(flags & SUCCESS), worth, started)
+            for sequence, suite, kind, flags, started, worth in zip(sequences, *columns, useful, strict=True)
+        ]
+
     def is_readable(self, ordinal: int) -> bool:
         """Whether the record of an episode is intact; looked at once, and again when it is read."""
         if ordinal not in self._readable:
@@ -329,7 +378,7 @@ class State:
             meta=self.meta,
             identify=self.ids_of,
             find=self.find,
-            useful=lambda ordinals: self.usefulness().values(self.catalog.sequences[ordinals].tolist()),
+            useful=lambda ordinals: self.usefulness(position).values(self.catalog.sequences[ordinals].tolist()),
             readable=self.is_readable,
             broken=self.is_broken,
         )

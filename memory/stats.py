@@ -56,7 +56,9 @@ def count(state: State) -> MemoryStats:
     catalog = state.catalog
     there = np.flatnonzero(catalog.delete_positions() == NEVER)
     alive = there[~state.is_broken(there)]
-    kinds = np.concatenate([part["kind"] for part in catalog.file.parts(0, len(catalog.file))] or [np.empty(0, np.uint8)])
+    kinds = np.concatenate(
+        [part["kind"] for part in catalog.file.parts(0, len(catalog.file))] or [np.empty(0, np.uint8)]
+    )
     credited = sorted({target for _, target in catalog.others(CREDIT) if target < NEVER})
     values = state.usefulness().values(credited) if credited else np.empty(0)
     best = [i for i in np.argsort(-values, kind="stable")[:5].tolist() if values[i] > 0]

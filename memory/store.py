@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -16,36 +15,21 @@ from typing import TypeVar
 import numpy as np
 
 from memory import codec
-from memory.catalog import NEVER
-from memory.commit import GroupCommit
-from memory.compact import Compaction, compact
+from memory.compact import Compaction
 from memory.description import DESCRIPTION, identify, is_memory
 from memory.embed import Embedder, HashedEmbedder, Vectors
 from memory.episode import Episode
-from memory.evict import Candidate, victims
+from memory.evict import victims
 from memory.keys import KEYS, key_texts
 from memory.lock import WriterLock
-from memory.log import Damage, Kind, Record, TakenBackError
+from memory.log import Damage, Kind, TakenBackError
 from memory.retrieve import EntryMeta, Hit, Query, Viewer, retrieve
-from memory.space import SPREAD
 from memory.state import State
 from memory.stats import MemoryStats, count
 from memory.usefulness import Usefulness
+from memory.writer import Work, Writer, check_complete
 
 T = TypeVar("T")
-EAGER = 8
-"""Rows that go into the graph with every addition, beyond twice those added: it catches up after it was left behind."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """Records to append together, and what to do once they are durable."""
-
-    records: list[tuple[Kind, bytes]]
-    check: Callable[[dict[str, str]], None]
-    """Raises if they must not be appended; told what the group before them brings: id to a description."""
-    vectors: dict[str, list[Vectors]]
-    """By key, of each episode among the records."""
 
 
 class ExperienceMemory:
@@ -70,13 +54,12 @@ class ExperienceMemory:
         self._lock = lock
         self._mutex = threading.RLock()  # state
         self._embedding = threading.Lock()  # the embedder
-        self._commit: GroupCommit[_Work, int] = GroupCommit(self._commit_group)
         self._closed = False
-        self._settled = False
         if writable:
             for folder in ("catalog", "vectors", "index"):
                 (path / folder).mkdir(exist_ok=True)
         self._state = State(path, memory=memory, embedder=embedder, keys=keys, writable=writable)
+        self._writer = Writer(self._state, self._mutex, self._require_writable)
 
     @classmethod
     def open(
@@ -186,34 +169,31 @@ class ExperienceMemory:
         with self._mutex:
             self._require_writable()
             if deduplicate:
-                episodes = self._without_duplicates(episodes)
+                episodes = self._state.without_duplicates(episodes)
         if not episodes:
             return self.position
         for episode in episodes:
-            _check_complete(episode)
+            check_complete(episode)
 
-        def check(brought: dict[str, str]) -> None:
+        def check(brought: set[str]) -> None:
             for episode in episodes:
                 if episode.id in brought or self._state.find(episode.id) is not None:
                     raise ValueError(f"there is already an episode {episode.id!r} in {self.path}; ids are given once")
-                brought[episode.id] = "an episode"
+                brought.add(episode.id)
 
         records = [(Kind.EPISODE, codec.encode_episode(episode)) for episode in episodes]
         # Before the log is written: an embedder that fails must not leave half of an entry.
-        vectors = {key: [self._encode(key_texts(key, episode)) for episode in episodes] for key in self.keys if key != "goal"}
+        vectors = {
+            key: [self._encode(key_texts(key, episode)) for episode in episodes] for key in self.keys if key != "goal"
+        }
         goals = self._encode([episode.task.goal for episode in episodes])
-        return self._commit(_Work(records, check, {**vectors, "goal": [goals[i : i + 1] for i in range(len(goals))]}))
+        return self._writer.append(Work(records, check, {**vectors, "goal": [goals]}))
 
     def duplicate_of(self, episode: Episode) -> str | None:
         """Id of an episode of the same task with the same actions that is there already; None if there is none."""
         with self._mutex:
             self._require_open()
-            catalog = self._state.catalog
-            same = catalog.column("task") == np.uint64(codec.digest(episode.task.identity))
-            same &= catalog.column("actions") == np.uint64(codec.actions_digest(episode))
-            same &= catalog.delete_positions() == NEVER
-            found = np.flatnonzero(same)
-            return self._state.id_of(int(found[0])) if len(found) else None
+            return self._state.duplicate_of(episode)
 
     def rate(self, episode_id: str, name: str, value: float) -> int:
         """Give an episode a rating (a later one of the same name replaces it). Durable; returns the log position.
@@ -252,7 +232,7 @@ class ExperienceMemory:
             self._require_writable()
         shown = codec.shown_in(run)
         credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
-        return self._commit(_Work([(Kind.USEFULNESS, codec.encode_credit(credit))], lambda _: None, {}))
+        return self._writer.append(Work([(Kind.USEFULNESS, codec.encode_credit(credit))], lambda _: None, {}))
 
     def usefulness(self, episode_id: str) -> Usefulness:
         """What showing an episode did for the runs that were shown it (:mod:`memory.usefulness`).
@@ -273,21 +253,14 @@ class ExperienceMemory:
         """
         with self._mutex:
             self._require_writable()
-            catalog, table = self._state.catalog, self._state.usefulness()
-            alive = np.flatnonzero(catalog.delete_positions() == NEVER)
-            sequences = catalog.sequences[alive].tolist()
-            columns = [catalog.column(name)[alive].tolist() for name in ("type", "suite", "flags", "time")]
-            entries = [
-                Candidate(s, hash((suite, kind)), bool(flags & 1), table.of(s).value if table else 0.0, started)
-                for s, kind, suite, flags, started in zip(sequences, *columns, strict=True)
-            ]
+            entries = self._state.evictable()
             gone = victims(entries, capacity=capacity, before=before, by=by, keep_per_type=keep_per_type)
-            ordinals = [catalog.ordinal_at(sequence) for sequence in gone]
-            ids = self._state.ids_of(np.array(ordinals, dtype=np.int64))
+            ordinals = np.searchsorted(self._state.catalog.sequences, np.array(gone, dtype=np.int64))
+            ids = self._state.ids_of(ordinals)
         now = time.time()
         records = [(Kind.DELETE, codec.encode_deletion(codec.Deletion(i, f"evicted by {by}", now))) for i in ids]
         if records:
-            self._commit(_Work(records, lambda _: None, {}))
+            self._writer.append(Work(records, lambda _: None, {}))
         return tuple(ids)
 
     def compact(self) -> Compaction:
@@ -299,15 +272,7 @@ class ExperienceMemory:
         Raises:
             OSError: it could not be written; nothing is lost.
         """
-        with self._commit.alone(), self._mutex:
-            self._settle()
-            self._require_writable()
-            self._settled = False
-            try:
-                return compact(self._state)
-            finally:
-                self._state.load()
-                self._settled = True
+        return self._writer.compact()
 
     def search(self, query: Query, viewer: Viewer, at: int | None = None) -> list[Hit]:
         """Past episodes that are similar to the query and that the viewer may see, best first.
@@ -325,8 +290,12 @@ class ExperienceMemory:
             self._require_open()
             return self._fresh(lambda: retrieve(query, vector, viewer, self._state.library(self._until(at))))
 
-    def get(self, episode_id: str) -> Episode:
+    def get(self, episode_id: str, at: int | None = None) -> Episode:
         """The whole episode, with the ratings given since.
+
+        Args:
+            episode_id: its id.
+            at: Log position; an episode that was deleted after it is still there, until the memory is compacted.
 
         Raises:
             KeyError: no such episode.
@@ -334,13 +303,13 @@ class ExperienceMemory:
         """
         with self._mutex:
             self._require_open()
-            return self._fresh(lambda: self._state.read(self._ordinal(episode_id)))
+            return self._fresh(lambda: self._state.read(self._ordinal(episode_id, at)))
 
-    def meta(self, episode_id: str) -> EntryMeta:
-        """What is known of an episode without its steps; raises as :meth:`get`."""
+    def meta(self, episode_id: str, at: int | None = None) -> EntryMeta:
+        """What is known of an episode without its steps; arguments and errors as of :meth:`get`."""
         with self._mutex:
             self._require_open()
-            return self._fresh(lambda: self._state.meta(self._ordinal(episode_id)))
+            return self._fresh(lambda: self._state.meta(self._ordinal(episode_id, at)))
 
     def notes(self, episode_id: str) -> tuple[str, ...]:
         """Remarks about an episode, oldest first."""
@@ -360,7 +329,7 @@ class ExperienceMemory:
             ids = self._fresh(lambda: [self._state.id_of(ordinal) for ordinal in self._visible(at)])
         for episode_id in ids:
             try:
-                yield self.get(episode_id)
+                yield self.get(episode_id, at)
             except (KeyError, ValueError):
                 if self._closed:
                     raise
@@ -383,19 +352,21 @@ class ExperienceMemory:
             return self._fresh(read)
 
     def refresh(self) -> int:
-        """Take in what another process has added since; returns the log position. A writer is always up to date."""
+        """Take in what another process has added since; returns the log position. A writer is always up to date.
+
+        Searches in other threads go on while a newer index is loaded.
+        """
         with self._mutex:
-            if self._closed or not self._settled:
-                self._require_open()
-            elif not self._writable:
-                # What stops half-way (the embedder may fail) is read again: records without vectors would never be found.
-                self._settled = False
+            self._require_open()
+            if not self._writable:
                 try:
                     self._state.follow()
                 except (TakenBackError, FileNotFoundError):
                     self._state.load()
-                self._settled = True
-            return self._state.position
+            spaces, position = list(self._state.spaces.values()), self._state.position
+        for space in spaces:
+            space.load_graph(self._mutex)
+        return position
 
     def stats(self) -> MemoryStats:
         """What is in the memory, counted."""
@@ -418,21 +389,12 @@ class ExperienceMemory:
 
         Not needed in normal use: the writer does it whenever enough was added (see :mod:`memory.space`).
         """
-        with self._commit.alone(), self._mutex:
-            self._settle()
-            self._require_writable()
-            for space in self._state.spaces.values():
-                if space.outlived:
-                    space.drop_graph()
-                while space.grow(1024, small=True):
-                    pass
-                space.publish(self._state.position)
-            return self._state.spaces["goal"].covered
+        return self._writer.publish()
 
     def close(self) -> None:
         """Close files and give the lock back; may be called twice. Everything added is already durable."""
         # Not while another thread writes: the number of a file that is closed under it may be that of another file next.
-        with self._commit.alone(), self._mutex:
+        with self._writer.alone(), self._mutex:
             if not self._closed:
                 self._closed = True
                 self._state.log.close()
@@ -453,82 +415,10 @@ class ExperienceMemory:
             self._require_writable()
             self._ordinal(episode_id)
 
-        def check(brought: dict[str, str]) -> None:
+        def check(brought: set[str]) -> None:
             self._ordinal(episode_id)
 
-        return self._commit(_Work([(kind, payload)], check, {}))
-
-    def _commit_group(self, works: Sequence[_Work]) -> list[int | Exception]:
-        """Append the records of several works with one synchronisation; the position after each, or why it was refused."""
-        results: list[int | Exception] = []
-        brought: dict[str, str] = {}
-        with self._mutex:
-            self._settle()
-            self._require_writable()
-            for work in works:
-                before = dict(brought)
-                try:
-                    work.check(brought)
-                    results.append(0)
-                except (KeyError, ValueError) as error:
-                    brought = before
-                    results.append(error)
-        good = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
-        records = [record for i in good for record in works[i].records]
-        # Not under the mutex: searches go on while the disk works.
-        self._settled = False
-        try:
-            places = self._state.log.append(records)
-        except (OSError, ValueError):
-            self._settled = True  # nothing was added
-            raise
-        with self._mutex:
-            taken = [Record(place, kind, payload) for place, (kind, payload) in zip(places, records, strict=True)]
-            known = len(self._state.catalog)
-            new = len(self._state.take(taken))
-            if new:
-                vectors = {
-                    key: np.concatenate([part for i in good for part in works[i].vectors.get(key, ())])
-                    for key in self.keys
-                }
-                self._state.add_vectors(known, vectors)
-            self._settled = True
-            stop = 0
-            for i in good:
-                stop += len(works[i].records)
-                results[i] = places[stop - 1].sequence + 1
-        if new:
-            self._grow(2 * new + EAGER)
-        return results
-
-    def _grow(self, rows: int) -> None:
-        """Let the graphs grow, a little at a time so that searches in other threads get their turn, and publish what is due."""
-        for space in self._state.spaces.values():
-            more, left = True, rows
-            while more and left > 0:
-                with self._mutex:
-                    more = space.grow(min(SPREAD, left))
-                left -= SPREAD
-            with self._mutex:
-                try:
-                    if space.publishing_is_due and space.outlived:
-                        space.drop_graph()
-                    elif space.publishing_is_due:
-                        space.publish(self._state.position)
-                except OSError as error:
-                    # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
-                    detail = f"the index cannot be written ({error}); searches go on without it"
-                    self._state.damage.append(Damage("index", 0, 0, detail))
-
-    def _without_duplicates(self, episodes: Sequence[Episode]) -> list[Episode]:
-        seen: set[tuple[str, int]] = set()
-        kept = []
-        for episode in episodes:
-            what = episode.task.identity, codec.actions_digest(episode)
-            if what not in seen and self.duplicate_of(episode) is None:
-                kept.append(episode)
-            seen.add(what)
-        return kept
+        return self._writer.append(Work([(kind, payload)], check, {}))
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
         with self._embedding:
@@ -537,14 +427,8 @@ class ExperienceMemory:
     def _require_open(self) -> None:
         if self._closed:
             raise ValueError(f"the memory in {self.path} was closed; open it again")
-        if not self._commit.busy:
-            self._settle()
-
-    def _settle(self) -> None:
-        """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log knows."""
-        if not self._settled and not self._closed:
-            self._state.load()
-            self._settled = True
+        if not self._writer.busy:
+            self._state.settle()
 
     def _fresh(self, read: Callable[[], T]) -> T:
         """Read from the log; again if a writer compacted it since the memory was last read."""
@@ -573,24 +457,18 @@ class ExperienceMemory:
         """Ordinals of the episodes that are there at a position."""
         until, catalog = self._until(at), self._state.catalog
         ordinals = np.arange(catalog.count_before(until))
-        return ordinals[~catalog.deleted(ordinals, until)].tolist()
+        return [int(ordinal) for ordinal in ordinals[~catalog.deleted(ordinals, until)]]
 
-    def _alive(self, episode_id: str) -> int | None:
+    def _alive(self, episode_id: str, at: int | None = None) -> int | None:
+        """Ordinal of an episode that is there at a position."""
         ordinal = self._state.find(episode_id)
-        return None if ordinal is None or self._state.catalog.delete_positions()[ordinal] != NEVER else ordinal
+        if ordinal is None or self._state.catalog.deleted(np.array([ordinal]), self._until(at))[0]:
+            return None
+        return ordinal
 
-    def _ordinal(self, episode_id: str) -> int:
-        ordinal = self._alive(episode_id)
+    def _ordinal(self, episode_id: str, at: int | None = None) -> int:
+        ordinal = self._alive(episode_id, at)
         if ordinal is None:
             gone = "was deleted" if self._state.find(episode_id) is not None else "is not there"
             raise KeyError(f"there is no episode {episode_id!r} in {self.path}: it {gone}")
         return ordinal
-
-
-def _check_complete(episode: Episode) -> None:
-    """Raises `ValueError` for an episode that could not be told apart, or kept from anybody."""
-    if not episode.id:
-        raise ValueError("an episode without an id cannot be added; give it one that is unique in this memory")
-    for name in ("identity", "split"):
-        if not getattr(episode.task, name).strip():
-            raise ValueError(f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill it in")

@@ -245,7 +245,10 @@ class VectorColumn:
                 known[int(row["label"])] = int(row["checksum"]), row["vector"].copy()
         numbers = np.arange(self._count)
         fits = np.array(
-            [known.get(label, (-1, None))[0] == int(self._checksums[i]) for i, label in enumerate(self.labels.tolist())],
+            [
+                known.get(label, (-1, None))[0] == int(self._checksums[i])
+                for i, label in enumerate(self.labels.tolist())
+            ],
             dtype=np.bool_,
         )
         vectors = np.empty((self._count, self.dimension), dtype=np.float32)

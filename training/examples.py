@@ -99,5 +99,5 @@ def _irrelevant(recall: Recall, episode: Episode, rng: random.Random) -> Recalle
     hits = memory.search(query, Viewer.of(episode.task, recall.purpose), at=recall.position)
     far = hits[len(hits) // 2 :]
     chosen = rng.sample(far, min(recall.settings.k, len(far)))
-    found = [demonstration(recall.spec, memory.get(hit.episode_id)) for hit in chosen]
+    found = [demonstration(recall.spec, memory.get(hit.episode_id, recall.position)) for hit in chosen]
     return Recalled(fit(found, recall.settings.budget, recall.count))

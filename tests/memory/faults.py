@@ -9,6 +9,7 @@ import io
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from memory import (
     space,
 )
 from memory.codec import digest
+from memory.log import FRAME_BYTES, HEADER_BYTES, MARK
 from memory.space import DECIMALS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +244,50 @@ def flip(path: Path, byte: int, bit: int) -> None:
     data[byte] ^= 1 << bit
     path.unlink()
     path.write_bytes(data)
+
+
+def records_of(segment: Path) -> list[tuple[int, int, int]]:
+    """(first byte, byte after the last, kind) of every record in an intact segment."""
+    data, at, found = segment.read_bytes(), HEADER_BYTES, []
+    while at < len(data):
+        assert data[at : at + 4] == MARK
+        kind, length = struct.unpack_from("<4xBBHI", data, at)[::3]
+        found.append((at, at + FRAME_BYTES + length, kind))
+        at = found[-1][1]
+    return found
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file that matches."""
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def told(memory: ExperienceMemory) -> tuple[object, ...]:
+    """What a memory says about its contents beside the episodes: all of it has to survive the loss of any cache."""
+    stats = memory.stats()
+    useful = tuple(memory.usefulness(entry.episode_id) for entry in memory.entries())
+    ratings = tuple(memory.get(entry.episode_id).ratings.get("worth") for entry in memory.entries())
+    return stats.deleted, stats.ratings, stats.notes, stats.credits, stats.most_useful, useful, ratings
+
+
+def build_for_failures(folder: Path) -> None:
+    """A memory in which there is something to compact, to publish, and (before an opening) to repair."""
+    build(folder, range(16), publish=True)
+    with open_memory(folder, "w") as memory:
+        memory.add_many([make(number) for number in range(16, 20)])
+        memory.delete("episode-9")
+        memory.rate("episode-1", "worth", 2.0)
+
+
+def spoil(folder: Path) -> None:
+    """What an opening has to repair: a torn tail, a leftover, no catalog, half a column."""
+    with segment_of(folder).open("ab") as file:
+        file.write(MARK + b"torn")
+    (folder / "log" / "0000000000000009.log.tmp").write_bytes(b"left over")
+    only(folder, "catalog/*.rows").unlink()
+    column = only(folder, "vectors/*.vec")
+    os.truncate(column, column.stat().st_size // 2)
 
 
 class _CountedFile:

@@ -22,6 +22,12 @@ COUNT = 10
 ALL = range(COUNT)
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut here, so nothing has to reach the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 def sources(rows: range | list[int]) -> tuple[Numbers, NDArray[np.uint32]]:
     """Labels and record checksums of rows: every third record is an episode."""
     numbers = np.array(rows, dtype=np.int64)

@@ -1,0 +1,165 @@
+"""The writing half of a memory: what is appended, how the graphs grow with it, and compaction.
+
+Threads that append at the same time share one synchronisation of the disk. The order of locks is always: the turn to write,
+then the state. Searches in other threads go on while the disk works, and wait for a few insertions at most.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from memory.commit import GroupCommit
+from memory.compact import Compaction, compact
+from memory.embed import Vectors
+from memory.episode import Episode
+from memory.log import Damage, Kind, Record
+from memory.space import SPREAD, KeySpace
+from memory.state import State
+
+EAGER = 8
+"""Rows that go into the graph with every addition, beyond twice those added: it catches up after it was left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Records to append together."""
+
+    records: list[tuple[Kind, bytes]]
+    check: Callable[[set[str]], None]
+    """Raises `KeyError` or `ValueError` if they must not be appended; told the ids of the episodes that those before them in
+    the group bring, and adds its own."""
+    vectors: Mapping[str, Sequence[Vectors]]
+    """By key, of each episode among the records."""
+
+
+class Writer:
+    """Changes a state and its log, for one memory.
+
+    Args:
+        state: what is changed.
+        mutex: guards the state.
+        require: raises unless the memory is open for writing.
+    """
+
+    def __init__(self, state: State, mutex: threading.RLock, require: Callable[[], None]) -> None:
+        self._state, self._mutex, self._require = state, mutex, require
+        self._group: GroupCommit[Work, int] = GroupCommit(self._commit)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being written."""
+        return self._group.busy
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While nothing is written."""
+        return self._group.alone()
+
+    def append(self, work: Work) -> int:
+        """Append records; durable when this returns. Returns the log position after them.
+
+        Raises:
+            OSError: none of them was written; the memory is unharmed.
+            KeyError: what `work.check` raises; ValueError too.
+        """
+        return self._group(work)
+
+    def compact(self) -> Compaction:
+        """Leave out what was deleted (:mod:`memory.compact`)."""
+        with self.alone(), self._mutex:
+            self._state.settle()
+            self._require()
+            self._state.settled = False
+            try:
+                return compact(self._state)
+            finally:
+                self._state.load()
+
+    def publish(self) -> int:
+        """Put all rows into the graphs and publish them; number of rows in that of the goals."""
+        with self.alone():
+            with self._mutex:
+                self._state.settle()
+                self._require()
+                spaces = list(self._state.spaces.values())
+            for space in spaces:
+                if space.outlived:
+                    space.drop_graph()
+                while self._grown(space, SPREAD, small=True):
+                    pass
+                space.publish(self._state.position, self._mutex)
+            return self._state.spaces["goal"].covered
+
+    def _commit(self, works: Sequence[Work]) -> list[int | Exception]:
+        """Append the records of several works with one synchronisation; the position after each, or why it was refused."""
+        results: list[int | Exception] = []
+        brought: set[str] = set()
+        with self._mutex:
+            self._state.settle()
+            self._require()
+            for work in works:
+                before = set(brought)
+                try:
+                    work.check(brought)
+                    results.append(0)
+                except (KeyError, ValueError) as error:
+                    brought = before
+                    results.append(error)
+        good = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
+        records = [record for i in good for record in works[i].records]
+        # Not under the mutex: searches go on while the disk works.
+        self._state.settled = False
+        try:
+            places = self._state.log.append(records)
+        except (OSError, ValueError):
+            self._state.settled = True  # nothing was added
+            raise
+        with self._mutex:
+            known = len(self._state.catalog)
+            taken = [Record(place, kind, payload) for place, (kind, payload) in zip(places, records, strict=True)]
+            new = len(self._state.take(taken))
+            if new:
+                parts = {key: [v for i in good for v in works[i].vectors.get(key, ())] for key in self._state.keys}
+                self._state.add_vectors(known, {key: np.concatenate(some) for key, some in parts.items()})
+            self._state.settled = True
+        stop = 0
+        for i in good:
+            stop += len(works[i].records)
+            results[i] = places[stop - 1].sequence + 1
+        if new:
+            for space in self._state.spaces.values():
+                self._grow(space, 2 * new + EAGER)
+        return results
+
+    def _grown(self, space: KeySpace, rows: int, small: bool = False) -> bool:
+        with self._mutex:
+            return space.grow(rows, small)
+
+    def _grow(self, space: KeySpace, rows: int) -> None:
+        """Let a graph grow, a little at a time so that searches in other threads get their turn, and publish what is due."""
+        for left in range(rows, 0, -SPREAD):
+            if not self._grown(space, min(SPREAD, left)):
+                break
+        if not space.publishing_is_due:
+            return
+        if space.outlived:
+            with self._mutex:
+                space.drop_graph()
+            return
+        try:
+            space.publish(self._state.position, self._mutex)
+        except OSError as error:
+            # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
+            detail = f"the index cannot be written ({error}); searches go on without it"
+            self._state.damage.append(Damage("index", 0, 0, detail))
+
+
+def check_complete(episode: Episode) -> None:
+    """Raises `ValueError` for an episode that could not be told apart, or kept from anybody."""
+    if not episode.id:
+        raise ValueError("an episode without an id cannot be added; give it one that is unique in this memory")
+    for name in ("identity", "split"):
+        if not getattr(episode.task, name).strip():
+            raise ValueError(f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill it in")
