@@ -14,8 +14,9 @@ import numpy as np
 from memory import codec
 from memory.catalog import GAP, LONG, NEVER, NOBODY, SECOND
 from memory.durable import replace_file
-from memory.log import Damage, Kind, compacted_header, frame_of, segment_path, segments
+from memory.log import Damage, Kind
 from memory.rows import Rows
+from memory.segments import compacted_header, frame_of, segment_path, segments
 from memory.state import State
 from memory.vectors import WINDOW_BITS
 

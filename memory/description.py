@@ -14,7 +14,8 @@ from pathlib import Path
 from memory.durable import replace_file, sync_folder
 from memory.embed import Embedder
 from memory.keys import KEYS
-from memory.log import Damage, memory_id, segments
+from memory.log import Damage
+from memory.segments import memory_id, segments
 
 FORMAT = 2
 """Format number of a memory's folder that is written."""

@@ -6,7 +6,6 @@ what was lost. The bytes are described in ``docs/file-format.md``.
 """
 
 import os
-import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,24 +15,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from memory.durable import TEMPORARY, replace_file, write_all
+from memory.segments import (
+    COMPACTED,
+    FORMAT,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    LONGEST_HEADER,
+    MAX_PAYLOAD,
+    frame_head,
+    good_record,
+    parse_frame,
+    parse_header,
+    plain_header,
+    resume,
+    segment_path,
+    segments,
+    superseded,
+)
 
-MAGIC = b"RELIVELG"
-FORMAT, COMPACTED = 1, 2
-"""Format numbers of segments: as they are written, and of those from which records were left out on purpose."""
-MARK = b"\xc1RL\xc1"
-"""Starts each record. 0xC1 occurs in no UTF-8 text and as no msgpack type, so it is rare inside payloads."""
 SEGMENT_BYTES = 64 * 2**20
 """A new segment is begun once the current one is at least this long."""
-MAX_PAYLOAD = 64 * 2**20
-"""Longest payload; a frame that claims more is damaged."""
-
-_HEADER = struct.Struct("<8sIIQ16s")  # magic, format, reserved, first sequence number, memory id; then crc32 of these
-_UNTIL = struct.Struct("<8sIIQ16sQ")  # of a compacted segment: the same, and the number after its last original record
-_FRAME = struct.Struct("<4sBBHIQI")  # mark, kind, flags, reserved, payload length, sequence, payload crc; then crc32
-_CRC = struct.Struct("<I")
-HEADER_BYTES = _HEADER.size + _CRC.size
-FRAME_BYTES = _FRAME.size + _CRC.size
-_SUFFIX = ".log"
 
 
 class Kind(IntEnum):
@@ -122,7 +123,7 @@ class Log:
         self._readers: dict[tuple[int, int], int] = {}
         self._found: dict[int, int] = {}  # segments and their generations at the last refresh
         if writable:
-            for leftover in (*folder.glob("*" + TEMPORARY), *_superseded(folder)):
+            for leftover in (*folder.glob("*" + TEMPORARY), *superseded(folder)):
                 leftover.unlink()
 
     @property
@@ -150,7 +151,7 @@ class Log:
             return False
         self._segment, self._generation, self._checked = last.segment, last.generation, last.segment
         self._end, self.position, self._last = last.offset + FRAME_BYTES + last.length, last.sequence + 1, last
-        header = os.pread(self._reader(last.segment, last.generation), _UNTIL.size + _CRC.size, 0)
+        header = os.pread(self._reader(last.segment, last.generation), LONGEST_HEADER, 0)
         self._look_at_header(last.segment, header)
         return True
 
@@ -201,7 +202,7 @@ class Log:
             for kind, payload in records:
                 checksum, length = zlib.crc32(payload), len(payload)
                 places.append(Place(sequence, segment, offset, length, checksum, generation))
-                parts += [_frame(kind, sequence, length, checksum), payload]
+                parts += [frame_head(kind, sequence, length, checksum), payload]
                 offset += FRAME_BYTES + length
                 sequence += 1
             buffer = b"".join(parts)
@@ -229,7 +230,7 @@ class Log:
             ValueError: it was damaged since it was first read.
         """
         data = os.pread(self._reader(place.segment, place.generation), FRAME_BYTES + place.length, place.offset)
-        frame = _parse(data, 0)
+        frame = parse_frame(data, 0)
         payload = data[FRAME_BYTES:]
         if frame is None or frame.sequence != place.sequence or zlib.crc32(payload) != place.checksum:
             path = segment_path(self.folder, place.segment, place.generation)
@@ -245,8 +246,8 @@ class Log:
             path = segment_path(self.folder, segment, generation)
             name = f"{self.folder.name}/{path.name}"
             with suppress(FileNotFoundError):  # compacted meanwhile
-                header = os.pread(self._reader(segment, generation), _UNTIL.size + _CRC.size, 0)
-                if _parse_header(header) is None and not any(d.file == name and d.offset == 0 for d in self._damage):
+                header = os.pread(self._reader(segment, generation), LONGEST_HEADER, 0)
+                if parse_header(header) is None and not any(d.file == name and d.offset == 0 for d in self._damage):
                     self._damage.append(
                         Damage(
                             name,
@@ -292,7 +293,7 @@ class Log:
             self._end, self._checked = self._check_header(segment, data), segment
         while self._end - base < len(data):
             start = self._end - base
-            frame = _good_record(data, start, self.position)
+            frame = good_record(data, start, self.position)
             if frame is not None:
                 stop = start + FRAME_BYTES + frame.length
                 if frame.sequence > self.position and not self._sparse:
@@ -302,16 +303,16 @@ class Log:
                 self._end, self.position, self._last = base + stop, frame.sequence + 1, place
                 yield Record(place, frame.kind, data[start + FRAME_BYTES : stop])
                 continue
-            resume = _resume(data, start, self.position)
-            if resume == len(data) and last:
+            further = resume(data, start, self.position)
+            if further == len(data) and last:
                 self._leave_tail(segment, len(data) - start)
                 return
-            following = _parse(data, resume)
+            following = parse_frame(data, further)
             gap = following.sequence if following else self.position
             lost = f" (records {self.position} to {gap - 1} are lost)" if gap > self.position else ""
-            self._note(segment, self._end, resume - start, f"damaged, skipped{lost}")
+            self._note(segment, self._end, further - start, f"damaged, skipped{lost}")
             self.position = max(self.position, gap)
-            self._end = base + resume
+            self._end = base + further
         self.unfinished = 0
         self.position = max(self.position, self._until)
 
@@ -332,7 +333,7 @@ class Log:
     def _look_at_header(self, segment: int, header: bytes) -> tuple[int, int] | None:
         """Length of a header and the first sequence number that it names; None if it is damaged."""
         self._sparse, self._until = False, 0
-        fields = _parse_header(header)
+        fields = parse_header(header)
         if fields is None:
             return None
         number, first, memory, self._until, size = fields
@@ -377,8 +378,7 @@ class Log:
         first = self.position
         if first == self._segment and self._end <= HEADER_BYTES:
             return
-        header = _HEADER.pack(MAGIC, FORMAT, 0, first, self._memory)
-        replace_file(segment_path(self.folder, first), header + _CRC.pack(zlib.crc32(header)))
+        replace_file(segment_path(self.folder, first), plain_header(first, self._memory))
         self._segment, self._generation, self._end = first, 0, HEADER_BYTES
         self._checked, self._sparse, self._until = first, False, 0
         self._open_writer(first)
@@ -391,113 +391,6 @@ class Log:
             os.ftruncate(self._writer, self._end)
             os.fsync(self._writer)
             self._dirty = False
-
-
-def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
-    """File of a segment."""
-    return folder / (f"{segment:016d}" + (f".{generation:04d}" if generation else "") + _SUFFIX)
-
-
-def _all_files(folder: Path) -> list[tuple[int, int]]:
-    """(first sequence number, generation) of every segment file in `folder`, ascending."""
-    found = []
-    for path in folder.glob("*" + _SUFFIX):
-        first, _, generation = path.stem.partition(".")
-        if first.isdigit() and (generation.isdigit() or not generation):
-            found.append((int(first), int(generation or 0)))
-    return sorted(found)
-
-
-def segments(folder: Path) -> dict[int, int]:
-    """The segments in `folder`, ascending by first sequence number, and the latest generation of each."""
-    return dict(_all_files(folder))
-
-
-def _superseded(folder: Path) -> list[Path]:
-    """Files of generations that a later one replaces: a compaction was killed before it could delete them."""
-    latest = segments(folder)
-    return [segment_path(folder, s, g) for s, g in _all_files(folder) if g != latest[s]]
-
-
-def memory_id(folder: Path) -> bytes | None:
-    """Id of the memory that the segments in ``folder`` belong to, from the first intact header; None without one."""
-    for segment, generation in segments(folder).items():
-        fields = _parse_header(segment_path(folder, segment, generation).open("rb").read(_UNTIL.size + _CRC.size))
-        if fields is not None:
-            return fields[2]
-    return None
-
-
-def frame_of(kind: int, sequence: int, payload: bytes, checksum: int) -> bytes:
-    """A whole record: its frame, and the payload."""
-    return _frame(kind, sequence, len(payload), checksum) + payload
-
-
-def _frame(kind: int, sequence: int, length: int, checksum: int) -> bytes:
-    frame = _FRAME.pack(MARK, kind, 0, 0, length, sequence, checksum)
-    return frame + _CRC.pack(zlib.crc32(frame))
-
-
-def compacted_header(first: int, until: int, memory: bytes) -> bytes:
-    """Header of a segment from which records were left out."""
-    header = _UNTIL.pack(MAGIC, COMPACTED, 0, first, memory, until)
-    return header + _CRC.pack(zlib.crc32(header))
-
-
-def _parse_header(data: bytes) -> tuple[int, int, bytes, int, int] | None:
-    """Format, first sequence number, memory, number after the last record (0: as found) and length; None if damaged."""
-    for form in (_HEADER, _UNTIL):
-        size = form.size + _CRC.size
-        if len(data) >= size and _CRC.unpack_from(data, form.size)[0] == zlib.crc32(data[: form.size]):
-            magic, number, _, first, memory, *until = form.unpack(data[: form.size])
-            if magic == MAGIC:
-                return number, first, memory, until[0] if until else 0, size
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    kind: int
-    length: int
-    sequence: int
-    checksum: int
-
-
-def _parse(data: bytes, offset: int) -> _Frame | None:
-    """The frame at ``offset`` if its own checksum holds; its payload is not looked at."""
-    if offset + FRAME_BYTES > len(data) or data[offset : offset + len(MARK)] != MARK:
-        return None
-    if _CRC.unpack_from(data, offset + _FRAME.size)[0] != zlib.crc32(data[offset : offset + _FRAME.size]):
-        return None
-    _, kind, _, _, length, sequence, checksum = _FRAME.unpack_from(data, offset)
-    return _Frame(kind, length, sequence, checksum) if length <= MAX_PAYLOAD else None
-
-
-def _good_record(data: bytes, offset: int, position: int) -> _Frame | None:
-    """The frame at ``offset`` if the whole record is intact and comes after what was read before."""
-    frame = _parse(data, offset)
-    if frame is None or frame.sequence < position:
-        return None
-    stop = offset + FRAME_BYTES + frame.length
-    if stop > len(data) or zlib.crc32(memoryview(data)[offset + FRAME_BYTES : stop]) != frame.checksum:
-        return None
-    return frame
-
-
-def _resume(data: bytes, offset: int, position: int) -> int:
-    """Where reading can go on after damage at ``offset``; ``len(data)`` if nowhere."""
-    frame = _parse(data, offset)
-    if frame is not None:
-        # Only the payload is bad. Its length can be trusted if it leads to another frame.
-        boundary = offset + FRAME_BYTES + frame.length
-        if _parse(data, boundary) is not None:
-            return boundary
-    start = offset + 1
-    while (start := data.find(MARK, start)) >= 0:
-        if _good_record(data, start, position) is not None:
-            return start
-        start += 1
-    return len(data)
 
 
 def _read_from(descriptor: int, offset: int) -> bytes:

@@ -58,7 +58,7 @@ def rebuild(
     with WriterLock(folder / "lock"):
         counted = _Counted(embedder or HashedEmbedder(), announce)
         known = identify(folder, counted, (), writable=True, reembed=False)
-        unwanted = ["catalog/*", "index/*", "vectors/*.tmp", "vectors/*.new"]
+        unwanted = ["catalog/*", "index/*", "vectors/*.tmp"]
         if reembed:
             unwanted.append(f"vectors/{column_name(counted.identity)}*.vec")  # those of other embedders are not in use
         for pattern in unwanted:

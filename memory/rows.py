@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.durable import replace_file, write_all
+from memory.durable import TEMPORARY, replace_file, write_all
 from memory.log import Damage
 
 Rows = NDArray[np.void]
@@ -218,7 +218,7 @@ class RowFile:
         Raises:
             OSError: nothing was changed.
         """
-        temporary = self.path.with_name(self.path.name + ".new")
+        temporary = self.path.with_name(self.path.name + TEMPORARY)
         try:
             with temporary.open("wb") as file:
                 file.write(self._header)

@@ -19,9 +19,10 @@ from memory.episode import Episode
 from memory.evict import Candidate
 from memory.ingest import CREDIT, Ingest, gap_row
 from memory.keys import key_count, key_texts
-from memory.log import Damage, Kind, Log, Place, Record, TakenBackError, segments
+from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.retrieve import EntryMeta, Library
 from memory.rows import Numbers
+from memory.segments import segments
 from memory.space import KeySpace
 from memory.usefulness import Run, UsefulnessTable
 from memory.vectors import WINDOW_BITS

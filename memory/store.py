@@ -17,6 +17,7 @@ import numpy as np
 from memory import codec
 from memory.compact import Compaction
 from memory.description import DESCRIPTION, identify, is_memory
+from memory.durable import TEMPORARY
 from memory.embed import Embedder, HashedEmbedder, Vectors
 from memory.episode import Episode
 from memory.evict import victims
@@ -58,6 +59,8 @@ class ExperienceMemory:
         if writable:
             for folder in ("catalog", "vectors", "index"):
                 (path / folder).mkdir(exist_ok=True)
+                for leftover in (path / folder).glob("*" + TEMPORARY):
+                    leftover.unlink()
         self._state = State(path, memory=memory, embedder=embedder, keys=keys, writable=writable)
         self._writer = Writer(self._state, self._mutex, self._require_writable)
 
@@ -165,7 +168,10 @@ class ExperienceMemory:
         return self.add_many([episode], deduplicate=deduplicate)
 
     def add_many(self, episodes: Sequence[Episode], *, deduplicate: bool = False) -> int:
-        """Add episodes with one synchronisation of the disk, all or none; otherwise as :meth:`add`."""
+        """Add episodes with one synchronisation of the disk; otherwise as :meth:`add`.
+
+        Refused, none is added. A process that is killed meanwhile may leave the first of them behind, unacknowledged.
+        """
         with self._mutex:
             self._require_writable()
             if deduplicate:

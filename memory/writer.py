@@ -153,7 +153,8 @@ class Writer:
         except OSError as error:
             # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
             detail = f"the index cannot be written ({error}); searches go on without it"
-            self._state.damage.append(Damage("index", 0, 0, detail))
+            damage = Damage("index", 0, 0, detail)
+            self._state.damage += [damage] if damage not in self._state.damage else []
 
 
 def check_complete(episode: Episode) -> None:

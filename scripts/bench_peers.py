@@ -99,7 +99,7 @@ class _Relive(Engine):
     name = package = "relive"
     modules = ("hnswlib",)
     durability = "one fsync per batch"
-    settings = "exact up to 10,000 entries, above HNSW (M 16, ef 200), published by add"
+    settings = "exact up to 10,000 entries, above HNSW (M 16, ef 200), which grows with add"
 
     def open(self, folder: Path) -> None:
         self._known: dict[str, Vectors] = {}
@@ -115,8 +115,8 @@ class _Relive(Engine):
     def search(self, vector: Vectors, k: int, kept: Filter) -> list[str]:
         self._known["asked"] = vector
         kind = kept.get("task_type")
-        where = None if kind is None else lambda entry: entry.task.type == kind
-        query = Query("asked", k=k, successes_only=bool(kept["success"]), where=where)  # the firewall keeps the split
+        only = {} if kind is None else {"type": [str(kind)]}
+        query = Query("asked", k=k, successes_only=bool(kept["success"]), only=only)  # the firewall keeps the split
         hits = self.store.search(query, Viewer("viewer", "test", "", "asked", Purpose.ACT))
         return [hit.episode_id for hit in hits]
 

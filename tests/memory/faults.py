@@ -35,7 +35,7 @@ from memory import (
     space,
 )
 from memory.codec import digest
-from memory.log import FRAME_BYTES, HEADER_BYTES, MARK
+from memory.segments import FRAME_BYTES, HEADER_BYTES, MARK
 from memory.space import DECIMALS
 
 ROOT = Path(__file__).resolve().parents[2]

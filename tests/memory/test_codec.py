@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord, codec
+from memory.fields import CodecError
 
 # Lone surrogates included: a byte-level model may sample half a character.
 text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)

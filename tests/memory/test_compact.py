@@ -13,8 +13,9 @@ import pytest
 from memory import Episode, ExperienceMemory, Purpose, Query, Retrieved, Viewer
 from memory import compact as compact_module
 from memory import space as space_module
-from memory.log import Kind, Log, segments
+from memory.log import Kind, Log
 from memory.rows import RowFile
+from memory.segments import segments
 from memory.space import KeySpace
 
 ROOT = Path(__file__).parents[2]

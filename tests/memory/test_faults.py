@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from memory import ExperienceMemory
-from memory.log import FRAME_BYTES, TakenBackError
+from memory.log import TakenBackError
+from memory.segments import FRAME_BYTES
 from memory.state import State
 from tests.memory.faults import (
     CACHES,

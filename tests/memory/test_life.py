@@ -22,7 +22,7 @@ from memory import space as space_module
 from memory.catalog import FIELDS
 from memory.evict import POLICIES
 from memory.keys import key_texts, query_text
-from memory.log import FRAME_BYTES, segments
+from memory.segments import FRAME_BYTES, segments
 from memory.usefulness import PRIOR
 from memory.vectors import column_name
 

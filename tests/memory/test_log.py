@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory.log import FRAME_BYTES, HEADER_BYTES, MARK, Kind, Log, Record, TakenBackError, memory_id, segments
+from memory.log import Kind, Log, Record, TakenBackError
+from memory.segments import FRAME_BYTES, HEADER_BYTES, MARK, memory_id, segments
 
 ID = bytes(range(16))
 PAYLOADS = [b"", b"one", MARK * 3, b"\x00" * 40, b"five is a little longer than the others"]

@@ -14,8 +14,8 @@ import pytest
 
 from memory import Episode, ExperienceMemory, HashedEmbedder, Purpose, Query, Viewer
 from memory import space as space_module
-from memory.embed import Vectors
 from memory.catalog import Catalog
+from memory.embed import Vectors
 from memory.vectors import VectorColumn
 
 ROOT = Path(__file__).parents[2]
