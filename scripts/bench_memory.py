@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -58,7 +59,7 @@ class Given:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Rows by number."""
-        return self._vectors[[int(text) for text in texts]]
+        return np.ascontiguousarray(self._vectors[[int(text) for text in texts]])
 
 
 def played(count: int) -> list[Episode]:
@@ -159,6 +160,45 @@ def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
     }
 
 
+def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[str, float]:
+    """A reader searches without a break, and follows in another thread, while a writer adds an eighth and publishes a new graph."""
+    times: list[float] = []
+    with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
+        before, over = memory.stats().index_entries, threading.Event()
+
+        def follow() -> None:
+            while not over.wait(0.1):
+                memory.refresh()
+
+        following = threading.Thread(target=follow)
+        following.start()
+        command = [sys.executable, __file__, "--child", "grow", str(folder), str(scratch / "vectors.npy")]
+        with subprocess.Popen([*command, str(count)]) as writer:
+            while writer.poll() is None:
+                began = time.perf_counter()
+                memory.search(Query(str(count + len(times) % QUERIES), k=K), VIEWER)
+                times.append(time.perf_counter() - began)
+        over.set()
+        following.join()
+        memory.refresh()
+        if memory.stats().index_entries <= before:
+            raise SystemExit("no new graph reached the reader")
+    return {"reader_pause_ms": 1000 * max(times), "reader_p50_ms": 1000 * statistics.median(times)}
+
+
+def grow(folder: Path, vectors: Vectors, count: int) -> None:
+    """Adds an eighth of what is there."""
+    real = played(4)
+    with ExperienceMemory.open(folder, "w", embedder=Given(vectors)) as memory:
+        for start in range(count, count + count // 8, BATCH):
+            # Vectors of entries that are there: what is measured does not depend on them.
+            batch = [
+                replace(e, task=replace(e.task, goal=str(int(e.task.goal) - count)))
+                for e in entries(real, start, start + BATCH)
+            ]
+            memory.add_many(batch)
+
+
 def appends(folder: Path, repeats: int = 60) -> dict[str, float]:
     """Durable appends of 64 payloads of 1 KiB, against writing and syncing the same bytes."""
     payloads = [np.random.default_rng(i).bytes(1024) for i in range(BATCH)]
@@ -246,8 +286,11 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="Python of an environment that holds the peers")
     parser.add_argument("--peer-entries", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child and args.child[0] == "grow":
+        grow(Path(args.child[1]), np.load(args.child[2], mmap_mode="r"), int(args.child[3]))
+        return
     if args.child:
         child(args.child[0], Path(args.child[1]), Path(args.child[2]))
         return
@@ -262,6 +305,7 @@ def main() -> None:
         result |= searches(folder / "memory", vectors, count)
         result |= appends(folder / "appends")
         result |= processes(folder / "memory", vectors, count, folder)
+        result |= pauses(folder / "memory", vectors, count, folder)  # last: it adds
     result["peers"] = []
     if args.peers and not args.quick:
         from scripts.bench_peers import peers
