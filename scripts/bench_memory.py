@@ -94,7 +94,10 @@ def alternate(*actions: Callable[[int], object], repeats: int) -> list[float]:
 
 
 def build(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -> tuple[float, float]:
-    """Fills a memory and a raw index with the same vectors, in turns; seconds of each, the last snapshot included."""
+    """Fills a memory and a raw index with the same vectors, in turns; seconds of each, the memory's last snapshot included.
+
+    Both make the same graph: same vectors, order, parameters and seed. The raw one is saved beside the memory.
+    """
     raw = hnswlib.Index(space="ip", dim=DIMENSION)
     raw.init_index(max_elements=count, ef_construction=EF_CONSTRUCTION, M=M, random_seed=SEED)
     raw.set_num_threads(1)
@@ -110,6 +113,7 @@ def build(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -
         began = time.perf_counter()
         memory.publish_index()
         ours += time.perf_counter() - began
+    raw.save_index(str(folder.with_suffix(".raw")))
     return ours, theirs
 
 
@@ -125,9 +129,8 @@ def oracle(vectors: Vectors, queries: Vectors, step: int = 1, first: int = 0) ->
 def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
     """Recall and time of searches, plain and filtered, against the graph that they use."""
     queries = vectors[count:]
-    (graph,) = (folder / "index").glob("*.hnsw")
     raw = hnswlib.Index(space="ip", dim=DIMENSION)
-    raw.load_index(str(graph))
+    raw.load_index(str(folder.with_suffix(".raw")))
     raw.set_num_threads(1)
     raw.set_ef(EF)
     with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
@@ -226,12 +229,11 @@ def child(what: str, folder: Path, vectors: Path) -> None:
     before = _resident()
     began = time.perf_counter()
     if what == "raw":
-        (graph,) = (folder / "index").glob("*.hnsw")
         raw = hnswlib.Index(space="ip", dim=DIMENSION)
-        raw.load_index(str(graph))
+        raw.load_index(str(folder.with_suffix(".raw")))
         raw.set_ef(EF)
         labels, _ = raw.knn_query(query[None, :], k=K, num_threads=1)
-        answer = sorted(int(label) >> 8 for label in labels[0])
+        answer = sorted(map(int, labels[0]))
         print(json.dumps({"seconds": time.perf_counter() - began, "answer": answer}))
         return
     memory = ExperienceMemory.open(folder, embedder=Given(given))
@@ -268,8 +270,7 @@ def processes(folder: Path, vectors: Vectors, count: int, scratch: Path, rounds:
     if right < rounds:
         raise SystemExit("a new process answered wrongly")
     ours, theirs = (statistics.median(one["seconds"] for one in some) for some in (opened, raw))
-    (graph,) = (folder / "index").glob("*.hnsw")
-    needed = count * DIMENSION * 4 + graph.stat().st_size
+    needed = count * DIMENSION * 4 + folder.with_suffix(".raw").stat().st_size
     return {
         "open_ms": 1000 * ours,
         "load_index_ms": 1000 * theirs,
