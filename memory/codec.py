@@ -127,6 +127,20 @@ def shown_in(episode: Episode) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hit.episode for step in episode.steps for hit in step.retrieved))
 
 
+def head_of(episode: Episode) -> Head:
+    """What :func:`decode_head` would find in the encoded episode."""
+    return Head(
+        id=episode.id,
+        task=episode.task,
+        outcome=episode.outcome,
+        actor=episode.actor,
+        step_count=len(episode.steps),
+        started=float(episode.started),
+        actions=actions_digest(episode),
+        shown=shown_in(episode),
+    )
+
+
 def encode_episode(episode: Episode) -> bytes:
     """The episode as bytes.
 
@@ -135,7 +149,7 @@ def encode_episode(episode: Episode) -> bytes:
         ValueError: the episode is larger than :data:`MAX_BYTES`, a list or map in it longer than :data:`MAX_ITEMS` (nobody could
             read it again), or an integer does not fit into 64 bits.
     """
-    task, outcome, actor = episode.task, episode.outcome, episode.actor
+    task, outcome, actor, shown = episode.task, episode.outcome, episode.actor, shown_in(episode)
     head = {
         "v": VERSION,
         "id": episode.id,
@@ -168,11 +182,11 @@ def encode_episode(episode: Episode) -> bytes:
         "memory_position": int(episode.memory_position),
         "started": float(episode.started),
         "actions": actions_digest(episode),
-        "shown": list(shown_in(episode)),
+        "shown": list(shown),
         "timings": {name: float(seconds) for name, seconds in episode.timings.items()},
         "ratings": {name: float(value) for name, value in episode.ratings.items()},
     }
-    sizes = [len(episode.steps), len(shown_in(episode)), *map(len, (actor.settings, episode.timings, episode.ratings))]
+    sizes = [len(episode.steps), len(shown), *map(len, (actor.settings, episode.timings, episode.ratings))]
     longest = max([*sizes, *(max(len(step.tokens), len(step.retrieved)) for step in episode.steps)])
     if longest > MAX_ITEMS:
         raise ValueError(

@@ -99,7 +99,7 @@ class Graph:
 
     def search(self, vector: Vectors, count: int) -> Numbers | None:
         """Labels of about the `count` closest vectors, ascending; None if the graph finds fewer (poorly connected)."""
-        self._index.set_ef(max(EF, count))
+        self._index.set_ef(max(EF, 2 * count))  # as many candidates as hits would miss one in ten of them
         try:
             labels, _ = self._index.knn_query(vector[None, :], k=min(count, self.nodes), num_threads=1)
         except RuntimeError:

@@ -1,6 +1,7 @@
 """From records of the log to rows of the catalog."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,11 +29,17 @@ class Ingest:
     def __init__(self, sequence_of: Callable[[str], int | None]) -> None:
         self._sequence_of = sequence_of
 
-    def rows(self, records: Sequence[Record]) -> tuple[Rows, list[Damage]]:
-        """Rows of these records, and which of them are intact but mean nothing to this program."""
-        made: list[Rows] = []
+    def rows(self, records: Sequence[Record], heads: Sequence[codec.Head] | None = None) -> tuple[Rows, list[Damage]]:
+        """Rows of these records, and which of them are intact but mean nothing to this program.
+
+        Args:
+            records: in the order of the log.
+            heads: of the episodes among them, where they are known already.
+        """
+        made: list[_Row] = []
         damage: list[Damage] = []
         new: dict[str, int] = {}
+        known = iter(heads) if heads is not None else None
 
         def target(episode: str) -> int:
             found = new.get(episode)
@@ -42,92 +49,121 @@ class Ingest:
         for record in records:
             try:
                 if record.kind == Kind.EPISODE:
-                    head = codec.decode_head(record.payload)
-                    taken = head.id in new or self._sequence_of(head.id) is not None
+                    head = next(known) if known is not None else codec.decode_head(record.payload)
+                    # What was checked before it was written need not be looked up again.
+                    taken = known is None and (head.id in new or self._sequence_of(head.id) is not None)
                     if taken:
                         damage.append(_damage(record.place, f"a second episode {head.id!r}, left out"))
                     else:
                         new[head.id] = record.place.sequence
-                    made += [episode_row(record.place, head, second=taken)]
+                    made.append(_episode(record.place, head, second=taken))
                     made += [_credit(record.place, head, target(shown)) for shown in head.shown if not taken]
                 else:
                     made += _others(record, target)
             except CodecError as error:
                 # Intact on disk but not for this program: named, and no reason to refuse all the others.
                 damage.append(_damage(record.place, str(error)))
-                made.append(gap_row(damage[-1], record.place))
-        return np.concatenate(made) if made else np.empty(0, dtype=ROW), damage
+                made.append(_row(record.place, UNREADABLE, text=damage[-1].detail.encode()[:TEXT_BYTES]))
+        return np.array(made, dtype=ROW), damage
+
+
+_Row = tuple[int | float | bytes, ...]
+_EMPTY: dict[str, int | float | bytes] = {
+    name: b"" if name == "text" else b"\0\0\0" if name == "unused" else NOBODY if name == "target" else 0
+    for name in ROW.names or ()
+}
+_label = lru_cache(maxsize=1024)(digest)  # of texts that many episodes share
+
+
+def _row(place: Place, kind: int, **fields: int | float | bytes) -> _Row:
+    sequence, segment, offset, length, checksum, generation = place
+    at = {"sequence": sequence, "segment": segment, "offset": offset, "length": length, "checksum": checksum}
+    return tuple({**_EMPTY, **at, "generation": generation, "kind": int(kind), **fields}.values())
 
 
 def episode_row(place: Place, head: codec.Head, *, second: bool = False) -> Rows:
     """The row of an episode, shape (1,)."""
-    row = _at(place, Kind.EPISODE)
-    task, name = head.task, head.id.encode(errors="surrogatepass")
-    fits = len(name) <= TEXT_BYTES and not name.endswith(b"\0")
-    row["flags"] = (
-        SUCCESS * head.outcome.success | IN_TRAIN * (task.split == TRAIN) | SECOND * second | LONG * (not fits)
-    )
-    row["id"], row["text"] = digest(head.id), name if fits else b""
-    row["task"], row["near"], row["actions"] = digest(task.identity), near_digest(task.room, task.goal), head.actions
-    row["suite"], row["type"], row["split"] = digest(task.suite), digest(task.type), digest(task.split)
-    row["policy"], row["adapter"] = digest(head.actor.policy), digest(head.actor.adapter)
-    row["value"], row["time"], row["steps"] = head.outcome.score, head.started, head.step_count
-    row["reason"] = REASONS.index(head.outcome.reason)
-    return row
+    return np.array([_episode(place, head, second=second)], dtype=ROW)
 
 
-def gap_row(damage: Damage, place: Place | None = None) -> Rows:
-    """A row that remembers damage, shape (1,): of bytes that are no record, or of the record at `place`."""
+def gap_row(damage: Damage) -> Rows:
+    """A row that remembers damage to bytes that are no record, shape (1,)."""
     segment = int(damage.file.removeprefix("log/").split(".")[0])
-    row = _at(place or Place(0, segment, damage.offset, damage.length, 0), UNREADABLE if place else GAP)
-    row["text"] = damage.detail.encode()[:TEXT_BYTES]
-    return row
+    place = Place(0, segment, damage.offset, damage.length, 0)
+    return np.array([_row(place, GAP, text=damage.detail.encode()[:TEXT_BYTES])], dtype=ROW)
 
 
-def _at(place: Place, kind: int) -> Rows:
-    row = np.zeros(1, dtype=ROW)
-    row["sequence"], row["segment"], row["offset"], row["length"] = (
-        place.sequence, place.segment, place.offset, place.length,
-    )  # fmt: skip
-    row["checksum"], row["generation"], row["kind"], row["target"] = place.checksum, place.generation, kind, NOBODY
-    return row
+def _text(text: str) -> tuple[bytes, int]:
+    """A text as it is kept in a row, and the flag that says that it does not fit."""
+    name = text.encode(errors="surrogatepass")
+    return (name, 0) if len(name) <= TEXT_BYTES and not name.endswith(b"\0") else (b"", LONG)
 
 
-def _credit(place: Place, head: codec.Head, target: int) -> Rows:
-    """That an episode had another one in context."""
-    row = _at(place, CREDIT)
-    row["target"], row["flags"] = target, SUCCESS * head.outcome.success
-    row["task"], row["type"], row["policy"] = (
-        digest(head.task.identity),
-        digest(head.task.type),
-        digest(head.actor.policy),
+def _episode(place: Place, head: codec.Head, *, second: bool = False) -> _Row:
+    task, (name, long) = head.task, _text(head.id)
+    return _row(
+        place,
+        Kind.EPISODE,
+        flags=SUCCESS * head.outcome.success | IN_TRAIN * (task.split == TRAIN) | SECOND * second | long,
+        id=digest(head.id),
+        text=name,
+        task=digest(task.identity),
+        near=near_digest(task.room, task.goal),
+        actions=head.actions,
+        suite=_label(task.suite),
+        type=_label(task.type),
+        split=_label(task.split),
+        policy=_label(head.actor.policy),
+        adapter=_label(head.actor.adapter),
+        value=head.outcome.score,
+        time=head.started,
+        steps=head.step_count,
+        reason=REASONS.index(head.outcome.reason),
     )
-    return row
 
 
-def _others(record: Record, target: Callable[[str], int]) -> list[Rows]:
-    row = _at(record.place, record.kind)
-    if record.kind == Kind.RATING:
+def _credit(place: Place, head: codec.Head, target: int) -> _Row:
+    """That an episode had another one in context."""
+    return _row(
+        place,
+        CREDIT,
+        target=target,
+        flags=SUCCESS * head.outcome.success,
+        task=digest(head.task.identity),
+        type=_label(head.task.type),
+        policy=_label(head.actor.policy),
+    )
+
+
+def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
+    place, kind = record.place, record.kind
+    if kind == Kind.RATING:
         rating = codec.decode_rating(record.payload)
-        name = rating.name.encode(errors="surrogatepass")
-        fits = len(name) <= TEXT_BYTES and not name.endswith(b"\0")
-        row["target"], row["value"], row["time"] = target(rating.episode), rating.value, rating.time
-        row["text"], row["flags"] = (name, 0) if fits else (b"", LONG)
-    elif record.kind == Kind.NOTE:
+        name, long = _text(rating.name)
+        about = target(rating.episode)
+        return [_row(place, kind, target=about, value=rating.value, time=rating.time, text=name, flags=long)]
+    if kind == Kind.NOTE:
         note = codec.decode_note(record.payload)
-        row["target"], row["time"] = target(note.episode), note.time
-    elif record.kind == Kind.DELETE:
+        return [_row(place, kind, target=target(note.episode), time=note.time)]
+    if kind == Kind.DELETE:
         deletion = codec.decode_deletion(record.payload)
-        row["target"], row["time"] = target(deletion.episode), deletion.time
-    elif record.kind == CREDIT:
+        return [_row(place, kind, target=target(deletion.episode), time=deletion.time)]
+    if kind == CREDIT:
         credit = codec.decode_credit(record.payload)
-        row["flags"], row["time"] = SUCCESS * credit.success, credit.time
-        row["task"], row["type"], row["policy"] = digest(credit.task), digest(credit.type), digest(credit.policy)
-        rows = [row.copy() for _ in credit.shown] or [row]
-        for one, shown in zip(rows, credit.shown, strict=False):
-            one["target"] = target(shown)
-        return rows
-    return [row]
+        return [
+            _row(
+                place,
+                kind,
+                target=about,
+                flags=SUCCESS * credit.success,
+                time=credit.time,
+                task=digest(credit.task),
+                type=_label(credit.type),
+                policy=_label(credit.policy),
+            )
+            for about in ([target(shown) for shown in credit.shown] or [NOBODY])
+        ]
+    return [_row(place, kind)]
 
 
 def _damage(place: Place, detail: str) -> Damage:

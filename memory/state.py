@@ -131,10 +131,10 @@ class State:
                 self.catalog.append(gap_row(damage))
         self.position = self.log.position
 
-    def take(self, records: Sequence[Record]) -> Numbers:
-        """Take in records that are durable; ordinals of the episodes among them."""
+    def take(self, records: Sequence[Record], heads: Sequence[codec.Head] | None = None) -> Numbers:
+        """Take in records that are durable; ordinals of the episodes among them. `heads`: of those, where they are known."""
         known = len(self.catalog)
-        rows, damage = self._ingest.rows(records)
+        rows, damage = self._ingest.rows(records, heads)
         self.damage += [d for d in damage if d not in self.damage]
         if len(rows):
             self.catalog.append(rows)

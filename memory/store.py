@@ -193,7 +193,8 @@ class ExperienceMemory:
             key: [self._encode(key_texts(key, episode)) for episode in episodes] for key in self.keys if key != "goal"
         }
         goals = self._encode([episode.task.goal for episode in episodes])
-        return self._writer.append(Work(records, check, {**vectors, "goal": [goals]}))
+        heads = [codec.head_of(episode) for episode in episodes]
+        return self._writer.append(Work(records, check, {**vectors, "goal": [goals]}, heads))
 
     def duplicate_of(self, episode: Episode) -> str | None:
         """Id of an episode of the same task with the same actions that is there already; None if there is none."""
@@ -238,7 +239,7 @@ class ExperienceMemory:
             self._require_writable()
         shown = codec.shown_in(run)
         credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
-        return self._writer.append(Work([(Kind.USEFULNESS, codec.encode_credit(credit))], lambda _: None, {}))
+        return self._writer.append(Work([(Kind.USEFULNESS, codec.encode_credit(credit))], lambda _: None))
 
     def usefulness(self, episode_id: str) -> Usefulness:
         """What showing an episode did for the runs that were shown it (:mod:`memory.usefulness`).
@@ -266,7 +267,7 @@ class ExperienceMemory:
         now = time.time()
         records = [(Kind.DELETE, codec.encode_deletion(codec.Deletion(i, f"evicted by {by}", now))) for i in ids]
         if records:
-            self._writer.append(Work(records, lambda _: None, {}))
+            self._writer.append(Work(records, lambda _: None))
         return tuple(ids)
 
     def compact(self) -> Compaction:
@@ -424,7 +425,7 @@ class ExperienceMemory:
         def check(brought: set[str]) -> None:
             self._ordinal(episode_id)
 
-        return self._writer.append(Work([(kind, payload)], check, {}))
+        return self._writer.append(Work([(kind, payload)], check))
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
         with self._embedding:

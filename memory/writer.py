@@ -7,10 +7,11 @@ then the state. Searches in other threads go on while the disk works, and wait f
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from memory.codec import Head
 from memory.commit import GroupCommit
 from memory.compact import Compaction, compact
 from memory.embed import Vectors
@@ -31,8 +32,10 @@ class Work:
     check: Callable[[set[str]], None]
     """Raises `KeyError` or `ValueError` if they must not be appended; told the ids of the episodes that those before them in
     the group bring, and adds its own."""
-    vectors: Mapping[str, Sequence[Vectors]]
-    """By key, of each episode among the records."""
+    vectors: Mapping[str, Sequence[Vectors]] = field(default_factory=dict)
+    """By key, of the episodes among the records."""
+    heads: Sequence[Head] = ()
+    """Of the episodes among the records."""
 
 
 class Writer:
@@ -119,7 +122,7 @@ class Writer:
         with self._mutex:
             known = len(self._state.catalog)
             taken = [Record(place, kind, payload) for place, (kind, payload) in zip(places, records, strict=True)]
-            new = len(self._state.take(taken))
+            new = len(self._state.take(taken, [head for i in good for head in works[i].heads]))
             if new:
                 parts = {key: [v for i in good for v in works[i].vectors.get(key, ())] for key in self._state.keys}
                 self._state.add_vectors(known, {key: np.concatenate(some) for key, some in parts.items()})
