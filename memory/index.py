@@ -212,13 +212,12 @@ class SnapshotFolder:
                 continue
         return None
 
-    def publish(self, graph: Graph, column: VectorColumn, rows: int, position: int, lock: Lock | None = None) -> None:
-        """Make the graph, which covers the first `rows` rows, the published one.
+    def publish(self, graph: Graph, column: VectorColumn, position: int, lock: Lock | None = None) -> int:
+        """Make the graph, which covers the leading rows of the column, the published one; returns how many they are.
 
         Args:
-            graph: what is published; it must not grow meanwhile.
+            graph: what is published, as it is when the lock is taken.
             column: whose rows it holds.
-            rows: how many of them.
             position: log position.
             lock: guards graph and column; it is not held while the disk works.
 
@@ -229,7 +228,9 @@ class SnapshotFolder:
         temporary = path.with_name(path.name + TEMPORARY)
         try:
             with lock or nullcontext():
-                parts, sources = graph.parts(), column.digest(rows)
+                parts, last, nodes = graph.parts(), graph.last, graph.nodes
+                rows = int(np.searchsorted(column.labels, last, side="right"))
+                sources = column.digest(rows)
             size, checksum = write_parts(temporary, parts)
             publish_file(temporary, path)
         except OSError:
@@ -247,8 +248,8 @@ class SnapshotFolder:
                 ef_construction=EF_CONSTRUCTION,
                 seed=SEED,
                 rows=rows,
-                last=graph.last,
-                nodes=graph.nodes,
+                last=last,
+                nodes=nodes,
                 position=position,
                 sources=sources,
                 file=path.name,
@@ -259,6 +260,7 @@ class SnapshotFolder:
         for other in self.folder.glob(f"{self._name}-*.hnsw*"):
             if other != path and other.name[len(self._name) + 1 :].split(".")[0].isdigit():
                 other.unlink(missing_ok=True)
+        return rows
 
     def renumber(self, column: VectorColumn, position: int) -> None:
         """After rows were dropped from the column: say anew which of them the published graph covers."""

@@ -113,14 +113,14 @@ class KeySpace:
         return self.graph is not None and self.covered < (1 - DEAD) * self.graph.nodes
 
     def publish(self, position: int, lock: Lock | None = None) -> None:
-        """Publish the graph as it is, which must not change meanwhile; `lock` as in :meth:`load_graph`.
+        """Publish the graph as it is; `lock` as in :meth:`load_graph`.
 
         Raises:
             OSError: it cannot be written; the old snapshot remains.
         """
         if self.graph is not None:
-            self.snapshots.publish(self.graph, self.column, self.covered, position, lock or nullcontext())
-            self.published, self._position = self.covered, position
+            self.published = self.snapshots.publish(self.graph, self.column, position, lock or nullcontext())
+            self._position = position
 
     def drop(self, kept: NDArray[np.bool_], position: int) -> None:
         """Leave out rows, shape (rows,); the graph keeps their labels until it is built anew."""

@@ -91,7 +91,9 @@ class VectorColumn:
         self._expect(labels, checksums, sound=False)
         common = min(there, len(labels))
         # Not numpy.unique, whose first use imports numpy.ma: 8 ms, a third of the time to open a small memory.
-        spots = np.array(sorted({i * (common - 1) // (_SPOTS - 1) for i in range(_SPOTS)} if common else ()), dtype=np.int64)
+        spots = np.array(
+            sorted({i * (common - 1) // (_SPOTS - 1) for i in range(_SPOTS)} if common else ()), dtype=np.int64
+        )
         if old is not None or (there > len(labels) and self.file.writable) or not self._check(spots).all():
             self._reconcile(old)
         elif there < len(labels):

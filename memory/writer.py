@@ -5,8 +5,8 @@ then the state. Searches in other threads go on while the disk works, and wait f
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,15 +50,20 @@ class Writer:
     def __init__(self, state: State, mutex: threading.RLock, require: Callable[[], None]) -> None:
         self._state, self._mutex, self._require = state, mutex, require
         self._group: GroupCommit[Work, int] = GroupCommit(self._commit)
+        self._publishing: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
         """Whether something is being written."""
         return self._group.busy
 
-    def alone(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
         """While nothing is written."""
-        return self._group.alone()
+        with self._group.alone():
+            if self._publishing is not None:
+                self._publishing.join()
+            yield
 
     def append(self, work: Work) -> int:
         """Append records; durable when this returns. Returns the log position after them.
@@ -151,13 +156,20 @@ class Writer:
             with self._mutex:
                 space.drop_graph()
             return
+        if self._publishing is None or not self._publishing.is_alive():
+            # In a thread: the disk takes its time for a snapshot, which is a copy, while the graph goes on growing.
+            self._publishing = threading.Thread(target=self._publish, args=(space, self._state.position))
+            self._publishing.start()
+
+    def _publish(self, space: KeySpace, position: int) -> None:
         try:
-            space.publish(self._state.position, self._mutex)
+            space.publish(position, self._mutex)
         except OSError as error:
             # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
             detail = f"the index cannot be written ({error}); searches go on without it"
             damage = Damage("index", 0, 0, detail)
-            self._state.damage += [damage] if damage not in self._state.damage else []
+            with self._mutex:
+                self._state.damage += [damage] if damage not in self._state.damage else []
 
 
 def check_complete(episode: Episode) -> None:

@@ -140,9 +140,9 @@ def test_snapshot_comes_back_the_same(tmp_path: Path) -> None:
     whole = column(tmp_path, vectors)
     folder, other = snapshots(tmp_path), snapshots(tmp_path, key="window")
     assert folder.load(whole) is None
-    other.publish(graph_of(vectors[:50]), whole, 50, 40)
-    folder.publish(graph_of(vectors[:200]), whole, 200, 500)
-    folder.publish(graph_of(vectors), whole, 300, 700)
+    other.publish(graph_of(vectors[:50]), whole, 40)
+    folder.publish(graph_of(vectors[:200]), whole, 500)
+    folder.publish(graph_of(vectors), whole, 700)
     found = snapshots(tmp_path).load(whole)
     assert found is not None
     graph, rows, position = found
@@ -161,7 +161,7 @@ def test_damaged_old_or_foreign_snapshots_are_not_used(tmp_path: Path) -> None:
     """Each is named, none is loaded."""
     vectors = clustered(100)
     whole = column(tmp_path, vectors)
-    snapshots(tmp_path).publish(graph_of(vectors), whole, 100, 200)
+    snapshots(tmp_path).publish(graph_of(vectors), whole, 200)
     manifest, graph = next(tmp_path.glob("*.json")), next(tmp_path.glob("*.hnsw"))
     good_manifest, good_graph = manifest.read_bytes(), graph.read_bytes()
 
@@ -210,7 +210,7 @@ def test_snapshot_of_other_records_is_not_used(tmp_path: Path) -> None:
     """A record of the log was damaged since, so rows no longer mean the same."""
     vectors = clustered(301)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:300]), column(tmp_path, vectors[:300]), 300, 600)
+    folder.publish(graph_of(vectors[:300]), column(tmp_path, vectors[:300]), 600)
     numbers = np.delete(np.arange(301), 7)
     assert folder.load(column(tmp_path, vectors[numbers], numbers)) is None
     assert "not those in the log" in str(folder.damage[0])
@@ -220,7 +220,7 @@ def test_after_rows_were_dropped(tmp_path: Path) -> None:
     """The graph stays, and its manifest says which of the rows that are left it covers."""
     vectors = clustered(300)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:200]), column(tmp_path, vectors), 200, 600)
+    folder.publish(graph_of(vectors[:200]), column(tmp_path, vectors), 600)
     numbers = np.delete(np.arange(300), [3, 150, 250])
     left = column(tmp_path, vectors[numbers], numbers)
     folder.renumber(left, 620)
@@ -242,7 +242,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:200]), whole, 200, 400)
+    folder.publish(graph_of(vectors[:200]), whole, 400)
 
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -251,7 +251,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, name, fail if name == "fsync" else lambda *paths: fail(0))
             with pytest.raises(OSError, match="No space"):
-                folder.publish(graph_of(vectors), whole, 300, 600)
+                folder.publish(graph_of(vectors), whole, 600)
         found = folder.load(whole)
         assert found is not None
         assert found[1:] == (200, 400)
@@ -263,7 +263,7 @@ def test_snapshot_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     writer = snapshots(tmp_path)
-    writer.publish(graph_of(vectors[:200]), whole, 200, 400)
+    writer.publish(graph_of(vectors[:200]), whole, 400)
     folder = snapshots(tmp_path)
     real = folder.read
     calls: list[object] = []
@@ -272,7 +272,7 @@ def test_snapshot_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
         found = real()
         if not calls:
             calls.append(found)
-            writer.publish(graph_of(vectors), whole, 300, 600)
+            writer.publish(graph_of(vectors), whole, 600)
         return found
 
     monkeypatch.setattr(folder, "read", read)
@@ -292,7 +292,7 @@ def test_of_another_version_of_hnswlib(tmp_path: Path, monkeypatch: pytest.Monke
 
     vectors = clustered(100)
     whole = column(tmp_path, vectors)
-    snapshots(tmp_path).publish(graph_of(vectors), whole, 100, 200)
+    snapshots(tmp_path).publish(graph_of(vectors), whole, 200)
     monkeypatch.setattr(hnswlib, "Index", Newer)
     folder = snapshots(tmp_path)
     assert folder.load(whole) is None

@@ -169,6 +169,8 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make, monke
         memory.add(episode(30))
         assert 0 < memory.stats().index_entries < 31  # it grows with what is added
         memory.add_many([episode(number) for number in range(31, 60)])
+        with memory._writer.alone():
+            pass  # what is published beside the additions is there now
         with ExperienceMemory.open(folder) as reader:
             assert 31 < reader.stats().index_entries <= 60
             memory.add_many([episode(number) for number in range(60, 80)])
