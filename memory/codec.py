@@ -141,15 +141,19 @@ def head_of(episode: Episode) -> Head:
     )
 
 
-def encode_episode(episode: Episode) -> bytes:
+def encode_episode(episode: Episode, known: Head | None = None) -> bytes:
     """The episode as bytes.
+
+    Args:
+        episode: what is encoded.
+        known: its head, :func:`head_of` it, where that was made already.
 
     Raises:
         TypeError: a field holds something that cannot be stored; the message names it.
         ValueError: the episode is larger than :data:`MAX_BYTES`, a list or map in it longer than :data:`MAX_ITEMS` (nobody could
             read it again), or an integer does not fit into 64 bits.
     """
-    task, outcome, actor, shown = episode.task, episode.outcome, episode.actor, shown_in(episode)
+    task, outcome, actor, known = episode.task, episode.outcome, episode.actor, known or head_of(episode)
     head = {
         "v": VERSION,
         "id": episode.id,
@@ -181,13 +185,15 @@ def encode_episode(episode: Episode) -> bytes:
         "final": episode.final_observation,
         "memory_position": int(episode.memory_position),
         "started": float(episode.started),
-        "actions": actions_digest(episode),
-        "shown": list(shown),
+        "actions": known.actions,
+        "shown": list(known.shown),
         "timings": {name: float(seconds) for name, seconds in episode.timings.items()},
         "ratings": {name: float(value) for name, value in episode.ratings.items()},
     }
-    sizes = [len(episode.steps), len(shown), *map(len, (actor.settings, episode.timings, episode.ratings))]
-    longest = max([*sizes, *(max(len(step.tokens), len(step.retrieved)) for step in episode.steps)])
+    lists = [episode.steps, known.shown, actor.settings, episode.timings, episode.ratings]
+    lists += [step.tokens for step in episode.steps if step.tokens]
+    lists += [step.retrieved for step in episode.steps if step.retrieved]
+    longest = max(map(len, lists))
     if longest > MAX_ITEMS:
         raise ValueError(
             f"episode {episode.id!r} cannot be stored: {longest} items in a list; the limit is {MAX_ITEMS}"

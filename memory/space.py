@@ -20,11 +20,11 @@ EXACT_LIMIT = 10_000
 """Up to this many rows every search compares all of them. At 384 dimensions that takes 0.4 ms, is right by
 definition, and does not suffer from what graphs are bad at: hundreds of goals that are nearly equally close."""
 LEAST_TAIL = 2000
-GROWTH = 0.1
+GROWTH = 0.15
 """A snapshot is due once more than LEAST_TAIL rows, and more than this share of the last one, came after it."""
 WIDEST = 2048
 """More candidates than this are taken by exact search: a graph is slow at that and no longer complete."""
-SPREAD = 8
+SPREAD = 16
 """Rows that go into the graph at once: what a search in another thread has to wait for at most."""
 DECIMALS = 5
 """Scores are rounded to so many decimals before they are compared: what lies beyond is rounding error, which differs

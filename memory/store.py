@@ -187,13 +187,13 @@ class ExperienceMemory:
                     raise ValueError(f"there is already an episode {episode.id!r} in {self.path}; ids are given once")
                 brought.add(episode.id)
 
-        records = [(Kind.EPISODE, codec.encode_episode(episode)) for episode in episodes]
+        heads = [codec.head_of(episode) for episode in episodes]
+        records = [(Kind.EPISODE, codec.encode_episode(e, head)) for e, head in zip(episodes, heads, strict=True)]
         # Before the log is written: an embedder that fails must not leave half of an entry.
         vectors = {
             key: [self._encode(key_texts(key, episode)) for episode in episodes] for key in self.keys if key != "goal"
         }
         goals = self._encode([episode.task.goal for episode in episodes])
-        heads = [codec.head_of(episode) for episode in episodes]
         return self._writer.append(Work(records, check, {**vectors, "goal": [goals]}, heads))
 
     def duplicate_of(self, episode: Episode) -> str | None:

@@ -164,7 +164,7 @@ def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
 
 
 def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[str, float]:
-    """A reader searches without a break, and follows in another thread, while a writer adds an eighth and publishes a new graph."""
+    """A reader searches without a break, and follows in another thread, while a writer adds a fifth and publishes a new graph."""
     times: list[float] = []
     with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
         before, over = memory.stats().index_entries, threading.Event()
@@ -190,10 +190,10 @@ def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[st
 
 
 def grow(folder: Path, vectors: Vectors, count: int) -> None:
-    """Adds an eighth of what is there."""
+    """Adds a fifth of what is there."""
     real = played(4)
     with ExperienceMemory.open(folder, "w", embedder=Given(vectors)) as memory:
-        for start in range(count, count + count // 8, BATCH):
+        for start in range(count, count + count // 5, BATCH):
             # Vectors of entries that are there: what is measured does not depend on them.
             batch = [
                 replace(e, task=replace(e.task, goal=str(int(e.task.goal) - count)))
