@@ -307,15 +307,14 @@ def main() -> None:
         result |= appends(folder / "appends")
         result |= processes(folder / "memory", vectors, count, folder)
         result |= pauses(folder / "memory", vectors, count, folder)  # last: it adds
+    for name, value in result.items():
+        print(f"{name:20s} {value:12.4f}", flush=True)
     result["peers"] = []
     if args.peers and not args.quick:
-        from scripts.bench_peers import peers
+        from bench_peers import peers
 
         with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
-            result["peers"] = peers(args.peer_entries, Path(scratch), 3, args.peers)
-    for name, value in result.items():
-        if name != "peers":
-            print(f"{name:20s} {value:12.4f}")
+            result["peers"] = peers(args.peer_entries, Path(scratch), 3, str(args.peers))
     for row in result["peers"]:
         print(row)
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in result.items()}))
