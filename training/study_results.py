@@ -5,6 +5,7 @@ one seed shares its adapters and its memory. Tests compare two conditions on the
 together are corrected by Holm's method.
 """
 
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -177,8 +178,12 @@ def publish(folder: Path, study: "Study", records: Sequence[Record], curves: Seq
     for adapter in sorted(used):
         to = folder / name / "adapters" / adapter
         to.mkdir(parents=True, exist_ok=True)
-        for file in ("adapter_config.json", "adapter_model.safetensors", "manifest.json"):
+        for file in ("adapter_model.safetensors", "manifest.json"):
             shutil.copyfile(study.path / "adapters" / adapter / file, to / file)
+        # peft notes where the base model lay on this machine.
+        config = json.loads((study.path / "adapters" / adapter / "adapter_config.json").read_text())
+        base = study.settings.control if "-control-" in adapter else study.settings.model
+        write_json(to / "adapter_config.json", {**config, "base_model_name_or_path": base})
     control = folder / name / "control"
     if any(r["base"] == "control" for r in records) and Path(study.settings.control).resolve() != control.resolve():
         shutil.copytree(study.settings.control, control, dirs_exist_ok=True)
