@@ -227,25 +227,12 @@ class Catalog:
         if self._order is None:
             self._order = np.argsort(self.column("id"), kind="stable")
         ids = self.column("id")
-        few = len(self._order) < 4096
-        low = int(np.searchsorted(ids[self._order], np.uint64(hashed))) if few else self._bisect(hashed)
+        low = int(np.searchsorted(ids[: len(self._order)], np.uint64(hashed), sorter=self._order))
         found = []
         while low < len(self._order) and ids[self._order[low]] == hashed:
             found.append(int(self._order[low]))
             low += 1
         return found + self._recent.get(hashed, [])
-
-    def _bisect(self, hashed: int) -> int:
-        """First place in the order of ids at which one is not smaller; without sorting them out, which would copy all."""
-        assert self._order is not None
-        ids, low, high = self.column("id"), 0, len(self._order)
-        while low < high:
-            middle = (low + high) // 2
-            if ids[self._order[middle]] < hashed:
-                low = middle + 1
-            else:
-                high = middle
-        return low
 
     def ids_of(self, ordinals: Numbers) -> list[str | None]:
         """Ids of episodes; None where one is too long for its row and has to be read from the log."""

@@ -106,10 +106,6 @@ class Graph:
             return None
         return np.sort(labels[0].astype(np.int64))
 
-    def save(self, path: Path) -> tuple[int, int]:
-        """Write the graph durably; size in bytes and checksum of the file. Raises `OSError` if it does not fit."""
-        return write_parts(path, self.parts())
-
     def parts(self) -> list[Bytes]:
         """What is written of the graph, as it is now: copies, so that it may change while they are written."""
         (state,) = self._index.__getstate__()
@@ -129,7 +125,7 @@ class Graph:
 
 
 def write_parts(path: Path, parts: Sequence[Bytes]) -> tuple[int, int]:
-    """Write bytes durably, each part at the beginning of a block; size in bytes and checksum of the file."""
+    """Write bytes durably, each part at the beginning of a block; size in bytes and checksum of the file. Raises `OSError`."""
     with path.open("wb") as file:
         for part in parts:
             file.write(part.data)
@@ -181,7 +177,7 @@ class SnapshotFolder:
         self._memory = memory
         self._identity, self._key = identity, key
         self._dimension = dimension
-        self._name = column_name(identity) + ("" if key == "goal" else f"-{key}")
+        self._name = column_name(identity, key)
         self._path = folder / f"{self._name}.json"
 
     def load(

@@ -19,54 +19,6 @@ TEXT_BYTES = ROW["text"].itemsize
 REASONS = tuple(StopReason)
 
 
-class Ingest:
-    """Makes rows.
-
-    Args:
-        sequence_of: sequence number of the episode with an id; None if there is none.
-    """
-
-    def __init__(self, sequence_of: Callable[[str], int | None]) -> None:
-        self._sequence_of = sequence_of
-
-    def rows(self, records: Sequence[Record], heads: Sequence[codec.Head] | None = None) -> tuple[Rows, list[Damage]]:
-        """Rows of these records, and which of them are intact but mean nothing to this program.
-
-        Args:
-            records: in the order of the log.
-            heads: of the episodes among them, where they are known already.
-        """
-        made: list[_Row] = []
-        damage: list[Damage] = []
-        new: dict[str, int] = {}
-        known = iter(heads) if heads is not None else None
-
-        def target(episode: str) -> int:
-            found = new.get(episode)
-            found = self._sequence_of(episode) if found is None else found
-            return NOBODY if found is None else found
-
-        for record in records:
-            try:
-                if record.kind == Kind.EPISODE:
-                    head = next(known) if known is not None else codec.decode_head(record.payload)
-                    # What was checked before it was written need not be looked up again.
-                    taken = known is None and (head.id in new or self._sequence_of(head.id) is not None)
-                    if taken:
-                        damage.append(_damage(record.place, f"a second episode {head.id!r}, left out"))
-                    else:
-                        new[head.id] = record.place.sequence
-                    made.append(_episode(record.place, head, second=taken))
-                    made += [_credit(record.place, head, target(shown)) for shown in head.shown if not taken]
-                else:
-                    made += _others(record, target)
-            except CodecError as error:
-                # Intact on disk but not for this program: named, and no reason to refuse all the others.
-                damage.append(_damage(record.place, str(error)))
-                made.append(_row(record.place, UNREADABLE, text=damage[-1].detail.encode()[:TEXT_BYTES]))
-        return np.array(made, dtype=ROW), damage
-
-
 _Row = tuple[int | float | bytes, ...]
 _EMPTY: dict[str, int | float | bytes] = {
     name: b"" if name == "text" else b"\0\0\0" if name == "unused" else NOBODY if name == "target" else 0
@@ -81,9 +33,47 @@ def _row(place: Place, kind: int, **fields: int | float | bytes) -> _Row:
     return tuple({**_EMPTY, **at, "generation": generation, "kind": int(kind), **fields}.values())
 
 
-def episode_row(place: Place, head: codec.Head, *, second: bool = False) -> Rows:
-    """The row of an episode, shape (1,)."""
-    return np.array([_episode(place, head, second=second)], dtype=ROW)
+def rows_of(
+    records: Sequence[Record],
+    sequence_of: Callable[[str], int | None],
+    heads: Sequence[codec.Head] | None = None,
+) -> tuple[Rows, list[Damage]]:
+    """Rows of these records, and which of them are intact but mean nothing to this program.
+
+    Args:
+        records: in the order of the log.
+        sequence_of: sequence number of the episode with an id; None if there is none.
+        heads: of the episodes among the records, where they are known already.
+    """
+    made: list[_Row] = []
+    damage: list[Damage] = []
+    new: dict[str, int] = {}
+    known = iter(heads) if heads is not None else None
+
+    def target(episode: str) -> int:
+        found = new.get(episode)
+        found = sequence_of(episode) if found is None else found
+        return NOBODY if found is None else found
+
+    for record in records:
+        try:
+            if record.kind == Kind.EPISODE:
+                head = next(known) if known is not None else codec.decode_head(record.payload)
+                # What was checked before it was written need not be looked up again.
+                taken = known is None and (head.id in new or sequence_of(head.id) is not None)
+                if taken:
+                    damage.append(_damage(record.place, f"a second episode {head.id!r}, left out"))
+                else:
+                    new[head.id] = record.place.sequence
+                made.append(_episode(record.place, head, second=taken))
+                made += [_credit(record.place, head, target(shown)) for shown in head.shown if not taken]
+            else:
+                made += _others(record, target)
+        except CodecError as error:
+            # Intact on disk but not for this program: named, and no reason to refuse all the others.
+            damage.append(_damage(record.place, str(error)))
+            made.append(_row(record.place, UNREADABLE, text=damage[-1].detail.encode()[:TEXT_BYTES]))
+    return np.array(made, dtype=ROW), damage
 
 
 def gap_row(damage: Damage) -> Rows:

@@ -136,6 +136,11 @@ class Query:
         if unknown or not self.keys:
             raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
 
+    @property
+    def ranked(self) -> bool:
+        """Whether more than similarity decides which hits come first."""
+        return self.diversity > 0 or self.usefulness != 0
+
 
 @dataclass(frozen=True, slots=True)
 class Why:
@@ -237,8 +242,7 @@ def retrieve(query: Query, vector: Vectors, viewer: Viewer, library: Library) ->
     if query.k == 0 or stop == 0:
         return []
     mask, matching = library.catalog.matching(wanted, stop)
-    ranked = query.diversity > 0 or query.usefulness != 0
-    pool = max(LEAST_POOL, POOL * query.k) if ranked else query.k
+    pool = max(LEAST_POOL, POOL * query.k) if query.ranked else query.k
     least = 32 + 4 * pool
     count = max(least, round(1.5 * pool * stop / max(1, matching)))
     widths = [min(count, stop), min(8 * count, stop), stop]
@@ -334,11 +338,10 @@ def _hits(
         bonus = query.usefulness * library.useful(ordinals[ranks])
     if query.diversity:
         vectors = library.spaces[query.keys[0]].vectors_of(library.catalog.sequences[ordinals[ranks]])
-    plain = not (query.usefulness or query.diversity)
     chosen = (
-        [(i, float(scores[one.rank]), 0.0) for i, one in enumerate(found[: query.k])]
-        if plain
-        else choose(scores[ranks], bonus, vectors, query.k, query.diversity)
+        choose(scores[ranks], bonus, vectors, query.k, query.diversity)
+        if query.ranked
+        else [(i, float(scores[one.rank]), 0.0) for i, one in enumerate(found)]
     )
     hits = []
     picked = ordinals[[found[i].rank for i, _, _ in chosen]]

@@ -51,9 +51,8 @@ class KeySpace:
         self, folder: Path, *, key: str, identity: str, dimension: int, memory: bytes, embed: Embed, writable: bool
     ) -> None:
         self.key, self.dimension, self._writable = key, dimension, writable
-        name = column_name(identity) + ("" if key == "goal" else f"-{key}")
         self.column = VectorColumn(
-            folder / "vectors" / f"{name}.vec",
+            folder / "vectors" / f"{column_name(identity, key)}.vec",
             identity=identity,
             dimension=dimension,
             memory=memory,

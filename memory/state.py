@@ -17,7 +17,7 @@ from memory.codec import digest
 from memory.embed import Embedder, Vectors
 from memory.episode import Episode
 from memory.evict import Candidate
-from memory.ingest import CREDIT, Ingest, gap_row
+from memory.ingest import CREDIT, gap_row, rows_of
 from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.retrieve import EntryMeta, Library
@@ -59,9 +59,8 @@ class State:
         self.catalog = Catalog(name, memory=self.memory, writable=self.writable)
         self.position = 0
         """Log position: everything before it was taken in."""
-        self._ingest = Ingest(self.sequence_of)
         self._metas: dict[int, EntryMeta] = {}
-        self._ratings: dict[int, dict[str, float]] | None = None
+        self._ratings: dict[int, dict[str, float]] = {}  # by sequence number of the episode
         self._ratings_seen = 0
         self._notes: dict[int, list[int]] = {}  # rows by sequence number of the episode
         self._notes_seen = 0
@@ -134,7 +133,7 @@ class State:
     def take(self, records: Sequence[Record], heads: Sequence[codec.Head] | None = None) -> Numbers:
         """Take in records that are durable; ordinals of the episodes among them. `heads`: of those, where they are known."""
         known = len(self.catalog)
-        rows, damage = self._ingest.rows(records, heads)
+        rows, damage = rows_of(records, self.sequence_of, heads)
         self.damage += [d for d in damage if d not in self.damage]
         if len(rows):
             self.catalog.append(rows)
@@ -259,8 +258,6 @@ class State:
 
     def ratings(self, ordinal: int) -> dict[str, float]:
         """Ratings of an episode, the last of each name."""
-        if self._ratings is None:
-            self._ratings, self._ratings_seen = {}, 0
         rated = self.catalog.others(Kind.RATING)
         for number, target in rated[self._ratings_seen :]:
             (row,) = self.catalog.rows([number])

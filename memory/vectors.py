@@ -31,10 +31,11 @@ Embed = Callable[[Numbers], Vectors]
 """Embeds the texts of the rows with these numbers."""
 
 
-def column_name(identity: str) -> str:
-    """File name, without suffix, of what belongs to an embedder: readable, and distinct for distinct identities."""
+def column_name(identity: str, key: str = "goal") -> str:
+    """File name, without suffix, of what belongs to an embedder and a key: readable, and distinct for distinct ones."""
     readable = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in identity)[:48]
-    return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    name = f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    return name if key == "goal" else f"{name}-{key}"
 
 
 class VectorColumn:

@@ -7,6 +7,7 @@ that it never saw bound (heating and cooling), without and with that memory: the
 easy types only, in train rooms. Last the same test tasks again, with the grown memory and the adapter in force.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -38,6 +39,7 @@ SETTINGS = LearnSettings(
 
 def main() -> None:
     """Runs or resumes the demo."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     began = time.monotonic()
     out = console()
     out.print(f"relive demo: everything goes to {OUT}; stop it with Ctrl-C and run it again to go on\n")

@@ -260,6 +260,8 @@ class Pretraining:
         if not self.state_file.exists():
             return False
         state = torch.load(self.state_file, weights_only=True)
+        if "seen" not in state:
+            raise ValueError(f"{self.state_file} is of a version that kept no count of tokens: train in another folder")
         # Only the length may change on the way: the learning rate follows it.
         changed = [
             k for k, v in state["settings"].items() if k not in ("tokens", "threads") and v != asdict(self.settings)[k]

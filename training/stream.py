@@ -325,7 +325,7 @@ class Living:
             described = {"version": name, "parent": last, "life": asdict(self.life), "tasks": tasks_of(learnt)}
             lora = replace(s.lora, seed=s.lora.seed + seed)
             train_adapter(self.local.folder, self.local.encoder, examples, lora, folder, described, start=start)
-        manifest = RunDirectory.read(self.directory, self._file(f"adapters/{name}/manifest.json")) or {}
+        manifest = self.directory.read(self._file(f"adapters/{name}/manifest.json")) or {}
         return name, int(manifest.get("supervised_tokens", 0))
 
     def _measure(self, number: int, memory: ExperienceMemory) -> None:

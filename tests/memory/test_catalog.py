@@ -23,7 +23,7 @@ from memory.catalog import (
     Filter,
 )
 from memory.codec import digest
-from memory.ingest import CREDIT, Ingest, episode_row, gap_row
+from memory.ingest import CREDIT, gap_row, rows_of
 from memory.log import Damage, Kind, Place, Record
 from memory.rows import HEADER_BYTES, Rows
 
@@ -60,7 +60,7 @@ def sequence_in(opened: Catalog) -> Callable[[str], int | None]:
 
 def taken(opened: Catalog, *records: Record) -> list[Damage]:
     """Records taken into a catalog."""
-    rows, damage = Ingest(sequence_in(opened)).rows(records)
+    rows, damage = rows_of(records, sequence_in(opened))
     opened.append(rows)
     return damage
 
@@ -73,7 +73,7 @@ def test_a_row_is_what_it_was(episode: Make) -> None:
     }  # fmt: skip
     made = episode(3, success=False)
     place = Place(9, 4, 1000, 321, 77, 2)
-    (row,) = episode_row(place, codec.decode_head(codec.encode_episode(made)))
+    ((row,), _) = rows_of([Record(place, Kind.EPISODE, codec.encode_episode(made))], lambda _: None)
     data = bytes(row.tobytes())
     assert data[8:40] == struct.pack("<QQIIIHBB", 9, 4, 1000, 321, 77, 2, 1, IN_TRAIN)[:32]
     assert data[40:48] == struct.pack("<Q", digest("episode-3"))

@@ -11,7 +11,7 @@ import pytest
 
 from memory import index as index_module
 from memory.embed import Vectors
-from memory.index import Graph, SnapshotFolder
+from memory.index import Graph, SnapshotFolder, write_parts
 from memory.rows import BLOCK, Numbers
 from memory.vectors import VectorColumn
 
@@ -84,14 +84,14 @@ def test_graphs_are_deterministic(tmp_path: Path) -> None:
     """The same vectors make the same file, byte for byte, whatever room there was; one that was loaded finds the same."""
     vectors = clustered(400)
     first = graph_of(vectors)
-    size, checksum = first.save(tmp_path / "a")
+    size, checksum = write_parts(tmp_path / "a", first.parts())
     second = Graph(DIMENSION, room=5000)
     second.add(vectors[:100], labels_of(np.arange(100)))
     second.add(vectors[100:], labels_of(np.arange(100, 400)))
-    assert second.save(tmp_path / "b") == (size, checksum)
+    assert write_parts(tmp_path / "b", second.parts()) == (size, checksum)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     loaded = Graph.load(tmp_path / "a", nodes=400, last=first.last, size=size, sums=checksum)
-    size, checksum = loaded.save(tmp_path / "c")
+    size, checksum = write_parts(tmp_path / "c", loaded.parts())
     loaded = Graph.load(tmp_path / "c", nodes=400, last=first.last, size=size, sums=checksum)
     for query in clustered(20, seed=1):
         ours, theirs = first.search(query, 5), loaded.search(query, 5)
@@ -104,7 +104,7 @@ def test_a_loaded_graph_grows(tmp_path: Path) -> None:
     """Saved half-way and loaded, it finds what is added to it, and what was in it."""
     vectors = clustered(300)
     half = graph_of(vectors[:150])
-    size, checksum = half.save(tmp_path / "a")
+    size, checksum = write_parts(tmp_path / "a", half.parts())
     loaded = Graph.load(tmp_path / "a", nodes=150, last=half.last, size=size, sums=checksum)
     loaded.add(vectors[150:], labels_of(np.arange(150, 300)))
     assert (loaded.nodes, loaded.last) == (300, 299 * 2 << 8)
@@ -117,7 +117,7 @@ def test_a_loaded_graph_grows(tmp_path: Path) -> None:
 def test_a_damaged_graph_is_never_given_to_hnswlib(tmp_path: Path) -> None:
     """It would crash on some. Every block is checked, and the length."""
     vectors = clustered(100)
-    size, checksum = graph_of(vectors).save(tmp_path / "a")
+    size, checksum = write_parts(tmp_path / "a", graph_of(vectors).parts())
     assert size % BLOCK == 0
     good = (tmp_path / "a").read_bytes()
 
