@@ -320,6 +320,7 @@ def _stream(args: argparse.Namespace) -> None:
     from agent.report import LiveProgress, console
     from agent.settings import load
     from training.stream import Stream, StreamSettings
+    from training.stream_pictures import picture
     from training.stream_results import markdown, publish
 
     with LiveProgress() as live:
@@ -328,6 +329,7 @@ def _stream(args: argparse.Namespace) -> None:
     console().print(markdown(records))
     if args.publish:
         publish(args.publish, stream, records)
+        picture(args.publish.with_suffix(".png"), records)
         console().print(f"written to {args.publish}")
 
 

@@ -113,11 +113,7 @@ def picture_of_rounds(file: Path, rounds: Sequence[dict[str, Any]], held_out: di
         rounds: with keys round, episodes, success (of the training tasks), adapter (in force after the round), validation.
         held_out: by condition: success, n, low, high.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display is needed, and none may be there
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2))
     xs, ys = [r["round"] for r in rounds], [100 * r["success"] for r in rounds]
     spans = [wilson(round(r["success"] * r["episodes"]), r["episodes"]) for r in rounds]
@@ -153,3 +149,13 @@ def picture_of_rounds(file: Path, rounds: Sequence[dict[str, Any]], held_out: di
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)
+
+
+def pyplot() -> Any:
+    """matplotlib's pyplot, drawing into files: no display is needed, and none may be there."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

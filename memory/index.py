@@ -9,6 +9,7 @@ hnswlib crashes when one thread adds and another searches, so whoever owns a :cl
 """
 
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Sequence
@@ -69,9 +70,9 @@ class Graph:
         import hnswlib
 
         with path.open("rb") as file:
-            data = np.empty(max(size, os.fstat(file.fileno()).st_size), dtype=np.uint8)
-            read = file.readinto(data.data)
-        if read != size or len(data) != size or blocks_sum(data) != sums:
+            whole = os.fstat(file.fileno()).st_size == size > 0
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if whole else b"", dtype=np.uint8)
+        if not whole or blocks_sum(data) != sums:
             raise ValueError("damaged index; not used")
         head = json.loads(bytes(data[:BLOCK]).rstrip(b"\0"))
         state, offset = dict(head["state"]), BLOCK

@@ -27,7 +27,7 @@ from retrieval_search import PACKAGE, Encode, Entry, Remembered, Stored, describ
 from rich.table import Table
 
 from agent.prompt import condense
-from agent.report import console, percent
+from agent.report import console, percent, pyplot
 from agent.rundir import RunDirectory, versions
 from agent.runner import spec_of
 from envs import Task, get_suite
@@ -322,10 +322,7 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str], mmr: bool, k: in
 
 def picture(file: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], size: int = 1000, k: int = 2) -> None:
     """Right share of the top k: by memory size, over the episode, and for what was never stored, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display is needed, and none may be there
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     def find(**wanted: Any) -> list[dict[str, Any]]:
         wanted = {"k": k, "mmr": False, "wording": "all", **wanted}

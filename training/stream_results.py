@@ -146,10 +146,69 @@ def _interval(values: NDArray[np.float64]) -> Row:
     return {"value": round(float(values[0]), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
+def curves(records: Sequence[Record], draws: int = DRAWS) -> list[Row]:
+    """Success after each stage with 95 % intervals: on all stages together, or, of rounds, on each distribution."""
+    return [
+        {"arm": arm, "evaluated": group, "stage": stage, **_interval(values[:, stage])}
+        for (arm, group), values in _drawn_curves(records, draws).items()
+        for stage in range(values.shape[1])
+    ]
+
+
+def _drawn_curves(records: Sequence[Record], draws: int, seed: int = 0) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """By arm and group of held-out tasks: success after each stage, shape (1 + draws, stages), as :func:`_measured`."""
+    lives = {arm: lives_of(records, arm) for arm in dict.fromkeys(r["arm"] for r in records)}
+    keys = sorted(set.union(*(set(of) for arm, of in lives.items() if arm != "none" or len(lives) == 1)))
+    names = list(dict.fromkeys(r["evaluated"] for r in records))
+    groups = {"all stages": names} if is_square(records) else {name: [name] for name in names}
+    solved = {
+        (arm, key, name): np.array(lives[arm][key if arm != "none" else (0, key[1])][1][name])
+        for arm in lives for key in keys for name in names
+    }  # fmt: skip
+    rng = np.random.default_rng(seed)
+    stages = max(len(some) for some in solved.values())
+    found = {(arm, group): np.zeros((1 + draws, stages)) for arm in lives for group in groups}
+    for draw in range(1 + draws):
+        drawn = keys if not draw else [keys[i] for i in rng.integers(len(keys), size=len(keys))]
+        for key in drawn:
+            sizes = {
+                name: next(s.shape[1] for (_, k, n), s in solved.items() if (k, n) == (key, name)) for name in names
+            }
+            weights = {name: _draw(rng, n) / n if draw else np.full(n, 1 / n) for name, n in sizes.items()}
+            for (arm, group), values in found.items():
+                values[draw] += np.mean([solved[arm, key, n] @ weights[n] for n in groups[group]], axis=0) / len(drawn)
+    return found
+
+
+def round_summaries(records: Sequence[Record], draws: int = DRAWS) -> tuple[list[Row], list[Row]]:
+    """Of rounds: success after the first and the last one and their quotient, and differences of arms after the last one."""
+    found = _drawn_curves(records, draws)
+    rows = [
+        {"arm": arm, "evaluated": group, "name": name, **_interval(values)}
+        for (arm, group), r in found.items()
+        for name, values in (
+            ("first_success", r[:, 0]), ("final_success", r[:, -1]), ("final_over_first", r[:, -1] / np.maximum(r[:, 0], 1e-9)),
+        )
+    ]  # fmt: skip
+    tests = [
+        {
+            "a": a,
+            "b": b,
+            "evaluated": group,
+            "name": "final_success",
+            **_interval(found[a, group][:, -1] - values[:, -1]),
+        }
+        for a, b in COMPARISONS
+        for (arm, group), values in found.items()
+        if arm == b and (a, group) in found
+    ]
+    return rows, tests
+
+
 def recomputed(records: Sequence[Record], draws: int = DRAWS) -> Row:
     """Everything of a published result that follows from the records."""
-    rows, tests = summaries(records, draws)
-    return {"rows": rows_of(records), "measures": rows, "tests": tests}
+    rows, tests = (summaries if is_square(records) else round_summaries)(records, draws)
+    return {"rows": rows_of(records), "measures": rows, "tests": tests, "curves": curves(records, draws)}
 
 
 def publish(file: Path, stream: "Stream", records: Sequence[Record]) -> None:
@@ -180,23 +239,24 @@ def markdown(records: Sequence[Record], draws: int = DRAWS) -> str:
     """Tables of the measures and of the differences, in points."""
     rows, tests = summaries(records, draws)
     if not rows:
-        return _rounds(records)
-
-    def told(row: Row) -> str:
-        return f"{100 * row['value']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+        return _rounds(records, draws)
 
     titles = [name.replace("_", " ") for name in MEASURES]
     lines = [f"| arm | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        lines.append(f"| {arm} | {' | '.join(told(row) for row in rows if row['arm'] == arm)} |")
+        lines.append(f"| {arm} | {' | '.join(_told(row) for row in rows if row['arm'] == arm)} |")
     lines += ["", "| difference | average success | forgetting |", "|---|---|---|"]
     for a, b in dict.fromkeys((row["a"], row["b"]) for row in tests):
         some = {row["name"]: row for row in tests if (row["a"], row["b"]) == (a, b)}
-        lines.append(f"| {a} − {b} | {told(some['average_success'])} | {told(some['forgetting'])} |")
+        lines.append(f"| {a} − {b} | {_told(some['average_success'])} | {_told(some['forgetting'])} |")
     return "\n".join(lines)
 
 
-def _rounds(records: Sequence[Record]) -> str:
+def _told(row: Row) -> str:
+    return f"{100 * row['value']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+
+
+def _rounds(records: Sequence[Record], draws: int) -> str:
     """Success after each stage, for streams whose stages are rounds of few distributions."""
     rows = rows_of(records)
     names = list(dict.fromkeys(row["evaluated"] for row in rows))
@@ -209,4 +269,7 @@ def _rounds(records: Sequence[Record]) -> str:
                 total = sum(row["n"] for row in mine)
                 cells.append(f"{100 * sum(row['success'] * row['n'] for row in mine) / total:.1f}" if total else "")
             lines.append(f"| {arm} | {stage + 1} | {' | '.join(cells)} |")
+    _, tests = round_summaries(records, draws)
+    lines += ["", "| difference after the last round | on | success |", "|---|---|---|"]
+    lines += [f"| {row['a']} − {row['b']} | {row['evaluated']} | {_told(row)} |" for row in tests]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.evaluate import wilson
 from agent.records import Record, right_type_share, write
+from agent.report import pyplot
 from agent.rundir import write_json
 from agent.statistics import cluster_interval, holm, paired_difference
 from agent.weights import hash_weights, with_adapter
@@ -251,7 +252,7 @@ def markdown(records: Sequence[Record]) -> str:
 
 def picture(file: Path, records: Sequence[Record]) -> None:
     """Success per training and memory, easy against both hard tiers, as a PNG."""
-    plt = _pyplot()
+    plt = pyplot()
     arms = [
         a for a in ("none", "lora", "lora-rehearsal", *reversed(_RAG)) if in_group(records, f"{a}/matching", "easy")
     ]
@@ -279,7 +280,7 @@ def picture(file: Path, records: Sequence[Record]) -> None:
 
 def picture_of_curves(file: Path, curves: Sequence[Row]) -> None:
     """Success, reading and validation loss over fine-tuning steps, as a PNG."""
-    plt = _pyplot()
+    plt = pyplot()
     arms = list(dict.fromkeys(row["arm"] for row in curves))
     figure, axes = plt.subplots(1, len(arms), figsize=(5.5 * len(arms), 3.6), squeeze=False)
     for axis, arm in zip(axes[0], arms, strict=True):
@@ -297,12 +298,3 @@ def picture_of_curves(file: Path, curves: Sequence[Row]) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display is needed, and none may be there
-    import matplotlib.pyplot as plt
-
-    return plt

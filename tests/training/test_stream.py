@@ -13,7 +13,8 @@ from training import stream as stream_module
 from training.continual import measures
 from training.lora import LoraSettings
 from training.stream import Life, StageSettings, Stream, StreamSettings, held_out_tasks, order_of, training_tasks
-from training.stream_results import disagreements, lives_of, markdown, publish, recomputed, rows_of, summaries
+from training.stream_pictures import picture
+from training.stream_results import curves, disagreements, lives_of, markdown, publish, recomputed, rows_of, summaries
 
 
 def settings(**changes: Any) -> StreamSettings:
@@ -146,3 +147,38 @@ def test_published_tables_are_checked(tmp_path: Path) -> None:
     assert "shipped are 00" in disagreements(published, records, "00")[0]
     records[0]["success"] = not records[0]["success"]
     assert disagreements(published, records, published["weights_sha256"])
+
+
+def test_curves_average_over_lives_and_stages(tmp_path: Path) -> None:
+    records = made_up()
+    found = {(row["arm"], row["stage"]): row for row in curves(records, draws=50)}
+    assert {row["evaluated"] for row in found.values()} == {"all stages"}
+    for arm in ("none", "both"):
+        expected = [row["success"] for row in rows_of(records) if (row["arm"], row["stage"]) == (arm, 1)]
+        assert found[arm, 1]["value"] == pytest.approx(np.mean(expected), abs=1e-4)
+        assert found[arm, 1]["low"] < found[arm, 1]["value"] < found[arm, 1]["high"]
+    picture(tmp_path / "s.png", records)
+    assert (tmp_path / "s.png").stat().st_size > 5000
+
+
+def test_rounds_of_one_distribution_have_first_and_final_success() -> None:
+    rng = np.random.default_rng(1)
+    records: list[dict[str, Any]] = [
+        {"arm": arm, "order": 0, "seed": seed, "stage": stage, "learnt": "easy" if stage < 2 else "all", "evaluated": evaluated,
+         "task": f"{evaluated}{seed}{k}", "success": bool(rng.random() < (0.2 if arm == "none" else 0.2 + 0.2 * stage))}
+        for arm in ("none", "memory") for seed in (0, 1) for stage in range(4) for evaluated in ("easy", "all") for k in range(30)
+    ]  # fmt: skip
+    everything = recomputed(records, draws=100)
+    rates = {(r["arm"], r["stage"], r["evaluated"]): [] for r in everything["rows"]}  # type: ignore[var-annotated]
+    for r in everything["rows"]:
+        rates[r["arm"], r["stage"], r["evaluated"]].append(r["success"])
+    measured = {(m["arm"], m["evaluated"], m["name"]): m for m in everything["measures"]}
+    final = measured["memory", "all", "final_success"]["value"]
+    assert final == pytest.approx(np.mean(rates["memory", 3, "all"]), abs=1e-4)
+    ratio = measured["memory", "all", "final_over_first"]
+    assert ratio["value"] == pytest.approx(final / np.mean(rates["memory", 0, "all"]), abs=1e-3)
+    assert 1.5 < ratio["low"] < ratio["high"]
+    (gain,) = [t for t in everything["tests"] if t["evaluated"] == "easy"]
+    assert (gain["a"], gain["b"]) == ("memory", "none")
+    assert gain["low"] > 0
+    assert "memory − none | all" in markdown(records, draws=20)
