@@ -1,11 +1,30 @@
 """Made-up episodes, and a memory in a temporary folder."""
 
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from memory import Actor, Episode, ExperienceMemory, Outcome, Step, StopReason, TaskRecord
+from memory import (
+    Actor,
+    Episode,
+    ExperienceMemory,
+    Outcome,
+    Purpose,
+    Query,
+    Retrieved,
+    Step,
+    StopReason,
+    TaskRecord,
+    Viewer,
+)  # fmt: skip
+
+VIEWER = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
+"""Who may see all that the tests remember."""
+Make = Callable[..., Episode]
 
 
 def make_episode(
@@ -37,6 +56,37 @@ def make_episode(
         outcome=Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT),
         actor=Actor("expert", settings={"temperature": 0.0}),
     )
+
+
+def goal(number: int) -> str:
+    """The goal of an episode, unlike all others."""
+    return f"make{number} the thing{number}"
+
+
+def shown(run: Episode, *ids: str) -> Episode:
+    """The run, with these in the context of its first step."""
+    hits = tuple(Retrieved(name, 0.5) for name in ids)
+    return replace(run, steps=(replace(run.steps[0], retrieved=hits), *run.steps[1:]))
+
+
+def found(memory: ExperienceMemory, text: str, at: int | None = None, **options: Any) -> list[str]:
+    """Ids of what a viewer is shown."""
+    return [hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), VIEWER, at)]
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut in these tests, so nothing has to reach the disk, which is slow."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def graphs_from_few_rows() -> Iterator[None]:
+    """Graphs are in use from few rows on."""
+    from tests.memory.faults import small_graphs
+
+    with small_graphs():
+        yield
 
 
 @pytest.fixture

@@ -4,40 +4,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memory import Episode, ExperienceMemory, Purpose, Query, Retrieved, Viewer
+from memory import ExperienceMemory, Query
 from memory import compact as compact_module
 from memory import space as space_module
 from memory.log import Kind, Log
 from memory.rows import RowFile
 from memory.segments import segments
 from memory.space import KeySpace
+from tests.memory.conftest import VIEWER, Make, goal, shown
+
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 ROOT = Path(__file__).parents[2]
-VIEWER = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
-Make = Callable[..., Episode]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power is cut here, so nothing has to reach the disk."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-def goal(number: int) -> str:
-    """The goal of an episode, unlike all others."""
-    return f"make{number} the thing{number}"
-
-
-def shown(run: Episode, *ids: str) -> Episode:
-    """The run, with these in the context of its first step."""
-    hits = tuple(Retrieved(name, 0.5) for name in ids)
-    return replace(run, steps=(replace(run.steps[0], retrieved=hits), *run.steps[1:]))
 
 
 def ids(memory: ExperienceMemory, at: int | None = None) -> list[str]:
