@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +183,7 @@ def normalise_goal(goal: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", goal).casefold()))
 
 
+@lru_cache(maxsize=1024)  # an agent asks at every step of an episode
 def near_digest(room: str, goal: str) -> int:
     """64-bit hash of a room and a goal in its normal form."""
     return digest(f"{room}\n{normalise_goal(goal)}")
@@ -213,8 +216,8 @@ class Library:
     """Usefulness of entries."""
     readable: Callable[[int], bool]
     """Whether the record of an entry is intact; looked at once."""
-    broken: Callable[[Numbers], NDArray[np.bool_]]
-    """Which entries are known not to be."""
+    gone: Callable[[Numbers], NDArray[np.bool_]]
+    """Which entries were deleted by then, or are known to be damaged."""
 
 
 def retrieve(query: Query, vector: Vectors, viewer: Viewer, library: Library) -> list[Hit]:
@@ -282,8 +285,7 @@ def _candidates(
     return ordinals[first], scores[first], keys[first], all(part[2] for part in parts), floor
 
 
-@dataclass(frozen=True, slots=True)
-class _Qualified:
+class _Qualified(NamedTuple):
     """A candidate that may be shown and is wanted."""
 
     rank: int
@@ -301,8 +303,7 @@ def _qualify(
         enough = close < len(ordinals)
         ordinals, scores = ordinals[:close], scores[:close]
     shown = may_be_shown(library.catalog, viewer, ordinals)
-    wanted = library.catalog.wanted(filter, ordinals) & ~library.catalog.deleted(ordinals, library.position)
-    wanted &= ~library.broken(ordinals)
+    wanted = library.catalog.wanted(filter, ordinals) & ~library.gone(ordinals)
     if query.exclude:
         unwanted = [ordinal for ordinal in map(library.find, query.exclude) if ordinal is not None]
         wanted &= ~np.isin(ordinals, np.array(unwanted, dtype=np.int64))

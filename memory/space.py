@@ -154,8 +154,7 @@ class KeySpace:
         if found is None:
             rows = np.arange(stop)
             return self._best(rows, self.column.scores(vector, 0, stop), sequences, count, exact=True)
-        rows = np.searchsorted(labels[: self.covered], found)
-        rows = rows[labels[np.minimum(rows, self.covered - 1)] == found]  # labels of what is gone are passed over
+        rows = _places(labels[: self.covered], found)
         scores = self._scored(vector, rows)
         if stop > self.covered:
             rows = np.concatenate([rows, np.arange(self.covered, stop)])
@@ -174,8 +173,8 @@ class KeySpace:
     def _best(self, rows: Numbers, scores: Vectors, sequences: Numbers, count: int, *, exact: bool) -> Found:
         """The `count` best episodes among scored rows (ascending), everything equal to the last of them included."""
         scores = np.round(scores, DECIMALS)
-        if self.key == "goal" and len(self.column) == len(sequences) and len(rows) == len(sequences):
-            ordinals = rows
+        if self.key == "goal" and len(self.column) == len(sequences):
+            ordinals = rows  # one row for every episode
         else:
             ordinals = np.searchsorted(sequences, self.column.labels[rows] >> WINDOW_BITS)
             if self.key == "window":  # several rows of one episode
@@ -195,3 +194,18 @@ def _rows_of(labels: Numbers, sequences: Numbers) -> Numbers:
     if len(low) and (high - low == 1).all():
         return low
     return np.concatenate([np.arange(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)] or [low])
+
+
+def _places(ascending: Numbers, wanted: Numbers) -> Numbers:
+    """Where some labels are among all that a graph was made of; labels of what is gone are passed over."""
+    last = len(ascending) - 1
+    if last < 0:
+        return np.empty(0, dtype=np.int64)
+    # Where nothing but episodes was ever recorded, the label says so; searching a large array misses the processor's cache.
+    places = np.clip((wanted - ascending[0]) >> WINDOW_BITS, 0, last)
+    right = ascending[places] == wanted
+    if not right.all():
+        places = np.minimum(np.searchsorted(ascending, wanted), last)
+        right = ascending[places] == wanted
+    found: Numbers = places[right]
+    return found

@@ -361,11 +361,10 @@ class State:
             self._readable.add(ordinal)
         return True
 
-    def is_broken(self, ordinals: Numbers) -> NDArray[np.bool_]:
-        """Which of these episodes were found damaged."""
-        if not self._broken:
-            return np.zeros(len(ordinals), dtype=np.bool_)
-        return np.isin(ordinals, np.array(sorted(self._broken), dtype=np.int64))
+    def is_gone(self, ordinals: Numbers, position: int) -> NDArray[np.bool_]:
+        """Which of these episodes were deleted before a log position, or were found damaged."""
+        gone = self.catalog.deleted(ordinals, position)
+        return gone | np.isin(ordinals, list(self._broken)) if self._broken else gone
 
     def library(self, position: int) -> Library:
         """What searches look at, as of a log position."""
@@ -378,7 +377,7 @@ class State:
             find=self.find,
             useful=lambda ordinals: self.usefulness(position).values(self.catalog.sequences[ordinals].tolist()),
             readable=self.is_readable,
-            broken=self.is_broken,
+            gone=lambda ordinals: self.is_gone(ordinals, position),
         )
 
     def all_damage(self) -> tuple[Damage, ...]:

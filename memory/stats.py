@@ -55,7 +55,7 @@ def count(state: State) -> MemoryStats:
     """Count what is known of a memory."""
     catalog = state.catalog
     there = np.flatnonzero(catalog.delete_positions() == NEVER)
-    alive = there[~state.is_broken(there)]
+    alive = there[~state.is_gone(there, state.position)]
     kinds = np.concatenate(
         [part["kind"] for part in catalog.file.parts(0, len(catalog.file))] or [np.empty(0, np.uint8)]
     )

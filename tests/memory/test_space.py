@@ -235,6 +235,18 @@ def test_everything_in_the_graph_is_gone(tmp_path: Path) -> None:
     assert made.space.candidates(made.vectors[250], 1, made.sequences[:0])[0].tolist() == []
 
 
+@pytest.mark.parametrize(
+    "numbers", [range(500, 540), range(0, 120, 3), [3, 4, 5, 300, 301]], ids=["dense", "spaced", "gap"]
+)
+def test_labels_are_found_whatever_was_recorded_between(numbers: list[int]) -> None:
+    """Also after compaction, when a graph still proposes what came before, between and after all that is left."""
+    there = np.array(list(numbers)) << WINDOW_BITS
+    asked = np.sort(np.concatenate([there[::2], np.array([0, 1, 2, 7, 299, 900]) << WINDOW_BITS]))
+    expected = [there.tolist().index(label) for label in asked.tolist() if label in there]
+    assert space_module._places(there, asked).tolist() == expected
+    assert space_module._places(there, there[1::2]).tolist() == list(range(1, len(there), 2))
+
+
 def test_the_first_text_stands_for_an_episode(tmp_path: Path) -> None:
     """Where hits are compared with each other."""
     made = Made(tmp_path, clustered(120), 3)
