@@ -71,6 +71,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_policy(evaluate)
     _add_tasks(evaluate, split="test")
     evaluate.add_argument("--memory", type=Path, help="folder of a memory to retrieve from; none without it")
+    evaluate.add_argument(
+        "--at",
+        type=int,
+        help="read the memory as it was at this log position (default: as it is, or was when the run began)",
+    )
     evaluate.add_argument("--out", type=Path, required=True, help="run directory; given again, the run goes on")
     evaluate.set_defaults(act=_evaluate)
 
@@ -247,9 +252,10 @@ def _evaluate(args: argparse.Namespace) -> None:
             "valid or test, or leave out --memory (relive run plays train tasks with memory)"
         )
     memory = ExperienceMemory.open(args.memory) if args.memory else None
-    position = recorded(
-        args.out, "position"
-    )  # a run that goes on reads what it read before, though the memory has grown
+    if args.at is not None and not (memory and 0 <= args.at <= memory.position):
+        raise ValueError(f"--at {args.at} is no log position of --memory {args.memory}: give one from 0 to its newest")
+    # A run that goes on reads what it read before, though the memory has grown.
+    position = recorded(args.out, "position") if args.at is None else args.at
     recall = _recall(args, suite, made, memory, Purpose.EVALUATE, position) if memory else None
     described = {
         "suite": args.suite, "version": suite.version, "split": args.split, "types": args.types, "tasks": args.tasks,

@@ -417,7 +417,7 @@ class Stream:
         return [r for life in self.lives() if self._done(life) for file in self._files(life) for r in read(file)]
 
     def states(self, life: Life) -> list[StageState]:
-        """What an agent was after each stage; `relive eval --memory … --adapter …` measures it again."""
+        """What an agent was after each stage; `relive eval --memory … --at READ --adapter …` measures it again."""
         return [StageState(**s) for s in self.directory.read(f"lives/{life.name}/states.json") or []]
 
     def summary(self) -> dict[str, Any]:

@@ -115,6 +115,31 @@ def test_a_resumed_eval_reads_the_memory_as_it_was(tmp_path: Path, capsys: pytes
     assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["position"] == 6
 
 
+def test_eval_reads_the_memory_as_it_was_at_a_position(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory = str(tmp_path / "m")
+    assert main(["run", *TOY, "--memory", memory]) == 0
+    assert main(["eval", *TOY, "--memory", memory, "--out", str(tmp_path / "then")]) == 0
+    assert main(["run", *TOY, "--start", "20", "--memory", memory]) == 0
+    assert main(["eval", *TOY, "--memory", memory, "--at", "6", "--out", str(tmp_path / "again")]) == 0
+
+    def seen(name: str) -> list[tuple[str, bool, tuple[str, ...]]]:
+        with ExperienceMemory.open(tmp_path / name / "episodes") as results:
+            return [
+                (
+                    e.task.identity,
+                    e.outcome.success,
+                    tuple(hit.episode for step in e.steps for hit in step.retrieved),
+                )
+                for e in results.iterate()
+            ]
+
+    assert seen("then") == seen("again")
+    assert any(shown for *_, shown in seen("again"))
+    out = str(tmp_path / "other")
+    assert "no log position" in complaint(capsys, "eval", *TOY, "--memory", memory, "--at", "99", "--out", out)
+    assert "no log position" in complaint(capsys, "eval", *TOY, "--at", "3", "--out", out)
+
+
 def test_play_lets_a_person_be_the_policy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     said = iter(["help!", "sing", "quit!"])
     monkeypatch.setattr("builtins.input", lambda _: next(said))
