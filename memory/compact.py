@@ -16,7 +16,7 @@ from memory.catalog import GAP, LONG, NEVER, NOBODY, SECOND
 from memory.durable import replace_file
 from memory.log import Damage, Kind
 from memory.rows import Rows
-from memory.segments import compacted_header, frame_of, segment_path, segments
+from memory.segments import FRAME_BYTES, compacted_header, frame_of, segment_path, segments
 from memory.state import State
 from memory.vectors import WINDOW_BITS
 
@@ -98,21 +98,22 @@ def _gone(state: State, rows: Rows) -> tuple[set[int], set[int]]:
 
 def _kept(state: State, row: np.void, gone: set[int], dead: set[int]) -> bytes:
     """What stays of a record: all of it, nothing, or of a run the credit for what it showed."""
-    sequence, kind = int(row["sequence"]), int(row["kind"])
+    sequence = int(row["sequence"])
     if sequence in gone and sequence not in dead:
         return b""
     place = state.catalog.place_of(row)
     try:
-        payload = state.log.read(place)
+        record = state.log.read_whole(place)
     except ValueError as error:
         # The last chance to name it: afterwards nothing tells that it was ever there.
         state.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, f"{error}; left out"))
         return b""
-    if sequence in dead:
-        run = codec.decode_episode(payload)
-        if run.memory_position < 0 and not codec.shown_in(run):
-            return b""  # it had no memory to be shown anything of
-        shown = tuple(i for i in codec.shown_in(run) if (s := state.sequence_of(i)) is not None and s not in dead)
-        credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
-        kind, payload = int(Kind.USEFULNESS), codec.encode_credit(credit)
-    return frame_of(kind, sequence, payload, zlib.crc32(payload))
+    if sequence not in dead:
+        return record  # byte for byte, also if only a later version knows what it is
+    run = codec.decode_episode(record[FRAME_BYTES:])
+    if run.memory_position < 0 and not codec.shown_in(run):
+        return b""  # it had no memory to be shown anything of
+    shown = tuple(i for i in codec.shown_in(run) if (s := state.sequence_of(i)) is not None and s not in dead)
+    credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
+    payload = codec.encode_credit(credit)
+    return frame_of(int(Kind.USEFULNESS), sequence, payload, zlib.crc32(payload))

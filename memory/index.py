@@ -14,7 +14,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -264,9 +264,7 @@ class SnapshotFolder:
         manifest = self.read()
         if manifest is not None:
             rows = int(np.searchsorted(column.labels, manifest.last, side="right"))
-            self._write(
-                Manifest(**{**asdict(manifest), "rows": rows, "sources": column.digest(rows), "position": position})
-            )
+            self._write(replace(manifest, rows=rows, sources=column.digest(rows), position=position))
 
     def read(self) -> Manifest | None:
         """The manifest, if it is intact and fits."""
@@ -282,7 +280,7 @@ class SnapshotFolder:
             if body["format"] != FORMAT:
                 self._note(self._path, f"of format {body['format']}; built anew")
                 return None
-            manifest = Manifest(**body)
+            manifest = Manifest(**{field.name: body[field.name] for field in fields(Manifest)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._note(self._path, f"damaged manifest ({error}); not used")
             return None

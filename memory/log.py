@@ -224,21 +224,24 @@ class Log:
         return places
 
     def read(self, place: Place) -> bytes:
-        """The payload of the record at ``place``.
+        """The payload of the record at ``place``; raises as :meth:`read_whole`."""
+        return self.read_whole(place)[FRAME_BYTES:]
+
+    def read_whole(self, place: Place) -> bytes:
+        """The record at ``place``: its frame, then its payload.
 
         Raises:
             ValueError: it was damaged since it was first read.
         """
         data = os.pread(self._reader(place.segment, place.generation), FRAME_BYTES + place.length, place.offset)
         frame = parse_frame(data, 0)
-        payload = data[FRAME_BYTES:]
-        if frame is None or frame.sequence != place.sequence or zlib.crc32(payload) != place.checksum:
+        if frame is None or frame.sequence != place.sequence or zlib.crc32(data[FRAME_BYTES:]) != place.checksum:
             path = segment_path(self.folder, place.segment, place.generation)
             raise ValueError(
                 f"{path}, byte {place.offset}: record {place.sequence} was damaged after it was written; the others are not "
                 "affected"
             )
-        return payload
+        return data
 
     def check_headers(self) -> None:
         """Look at the headers of all segments: whoever reads on behind the last known record passes the earlier ones by."""

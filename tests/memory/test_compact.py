@@ -429,3 +429,6 @@ def test_records_that_mean_nothing_to_this_program_stay(folder: Path, episode: M
         assert memory.stats().other_records == 1
         assert grep(folder / "log", "of the future") == ["0000000000000000.0001.log"]
         assert "format version 9" in str(memory.stats().damage[0])
+        reread = Log(folder / "log", memory=memory._state.memory, writable=False)
+        kept = {record.place.sequence: record.kind for record in reread.refresh()}
+        assert kept == {0: Kind.EPISODE, 2: Kind.EPISODE, 3: Kind.EPISODE, 4: 77}

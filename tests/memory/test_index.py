@@ -194,6 +194,9 @@ def test_damaged_old_or_foreign_snapshots_are_not_used(tmp_path: Path) -> None:
         refused("another memory, embedder or setting")
     manifest.write_text(signed({"format": 1, "entries": 100}))
     refused("of format 1; built anew")
+    manifest.write_text(signed({**json.loads(good_manifest), "of_the_future": 1}))
+    graph.write_bytes(good_graph)
+    assert snapshots(tmp_path).load(whole) is not None
     graph.unlink()
     assert snapshots(tmp_path).load(whole) is None
     assert snapshots(tmp_path, identity="other").load(whole) is None
