@@ -269,7 +269,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         live.announce("phase", "evaluating")
         runner = Runner(suite, made.policy, made.actor, settings, recall)
         episodes = measure(directory, "episodes", runner, tasks, live.announce)
-    rows = table(episodes, suite.groups, (lambda i: memory.meta(i).task.type) if memory else {})
+    # As of then: what was shown may have been evicted since.
+    rows = table(
+        episodes, suite.groups, (lambda i: memory.meta(i, recall.position).task.type) if memory and recall else {}
+    )
     directory.write(
         "metrics.json", {"rows": [{**asdict(row), "success": row.success} for row in rows], "clock": runner.clock}
     )
@@ -325,8 +328,9 @@ def _study(args: argparse.Namespace) -> None:
 def _stream(args: argparse.Namespace) -> None:
     from agent.report import LiveProgress, console
     from agent.settings import load
-    from training.stream import Stream, StreamSettings
+    from training.stream import Stream
     from training.stream_pictures import picture
+    from training.stream_plan import StreamSettings
     from training.stream_results import markdown, publish
 
     with LiveProgress() as live:

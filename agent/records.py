@@ -37,7 +37,9 @@ def record(
         count: number of tokens of a text.
     """
     shown = recall(episode.task).demonstrations if recall and count else ()
-    found = [store.meta(r.episode).task for s in episode.steps for r in s.retrieved] if store else []
+    # As of then: what was shown may have been evicted since.
+    at = episode.memory_position if episode.memory_position >= 0 else None
+    found = [store.meta(r.episode, at).task for s in episode.steps for r in s.retrieved] if store else []
     return {
         **condition,
         "task": episode.task.identity,

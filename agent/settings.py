@@ -51,8 +51,8 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
     return build(kind, values)
 
 
-def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """A dataclass from plain values; see `load`."""
+def build(kind: type[T], values: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
+    """A dataclass from plain values; see `load`. What is not given is as in `default`, where there is one."""
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # T is a dataclass by contract
     ready = {}
@@ -62,17 +62,28 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
             close = difflib.get_close_matches(key, known, 1)
             hint = f" Did you mean {where + close[0]!r}?" if close else ""
             raise ValueError(f"unknown setting {name!r}.{hint} Known here: {', '.join(sorted(known))}")
-        ready[key] = _value(hints[key], value, name)
-    return kind(**ready)
+        ready[key] = _value(hints[key], value, name, _default(kind, key))
+    return kind(**ready) if default is None else dataclasses.replace(typing.cast("Any", default), **ready)
 
 
-def _value(hint: Any, value: Any, name: str) -> Any:
+def _default(kind: Any, name: str) -> Any:
+    """Default of a field; None if it has none."""
+    (field,) = (field for field in dataclasses.fields(kind) if field.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _value(hint: Any, value: Any, name: str, default: Any = None) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ValueError(f"setting {name!r} is a group: write [{name}] in the file or --set {name}.key=value")
-        return build(typing.cast("type[Any]", hint), value, f"{name}.")
+        # A group's defaults are those of the settings that it is part of.
+        return build(typing.cast("type[Any]", hint), value, f"{name}.", default)
     origin = typing.get_origin(hint)
     if origin is tuple:
+        if isinstance(value, Mapping):
+            raise ValueError(f"setting {name!r} is a list of groups: write [[{name}]] in the file, once for each")
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"setting {name!r} is a list: write {name}=['{value}']")
         item = typing.get_args(hint)[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 POLICIES = ("age", "usefulness", "largest-type", "random")
 """``age``: the oldest first. ``usefulness``: those that helped least, failures before successes among equals. ``largest-type``: the
-oldest of whichever task type has most. ``random``: a fixed pseudo-random order, to compare with."""
+oldest of whichever task type has most. ``random``: a pseudo-random order that the seed decides, to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ def victims(
     before: float | None = None,
     by: str = "age",
     keep_per_type: int = 2,
+    seed: int = 0,
 ) -> list[int]:
     """Sequence numbers of the entries to delete, in the order in which they go.
 
@@ -40,6 +41,7 @@ def victims(
         before: those that started before this time (Unix seconds) go whatever the capacity.
         by: one of :data:`POLICIES`: who goes first when there are too many.
         keep_per_type: so many successes of each task type stay, whatever else; a capacity that is too small for that is exceeded.
+        seed: of the policy ``random``.
 
     Raises:
         ValueError: an unknown policy, or nothing to go by.
@@ -60,7 +62,7 @@ def victims(
         gone.append(entry.sequence)
         left[entry.type] -= entry.success
 
-    stay = sorted(entries, key=lambda entry: _order(entry, by))
+    stay = sorted(entries, key=lambda entry: _order(entry, by, seed))
     if before is not None:
         for entry in [entry for entry in stay if entry.started < before]:
             if not spared(entry):
@@ -84,10 +86,10 @@ def victims(
     return gone
 
 
-def _order(entry: Candidate, by: str) -> tuple[float, ...]:
+def _order(entry: Candidate, by: str, seed: int) -> tuple[float, ...]:
     if by == "usefulness":
         return entry.usefulness, entry.success, entry.sequence
     if by == "random":
-        mixed = hashlib.blake2b(entry.sequence.to_bytes(8, "little"), digest_size=8).digest()
+        mixed = hashlib.blake2b(b"%d/%d" % (seed, entry.sequence), digest_size=8).digest()
         return (int.from_bytes(mixed, "little"),)
     return (entry.sequence,)

@@ -252,7 +252,13 @@ class ExperienceMemory:
             return self._state.usefulness().of(int(self._state.catalog.sequences[self._ordinal(episode_id)]))
 
     def evict(
-        self, *, capacity: int | None = None, before: float | None = None, by: str = "age", keep_per_type: int = 2
+        self,
+        *,
+        capacity: int | None = None,
+        before: float | None = None,
+        by: str = "age",
+        keep_per_type: int = 2,
+        seed: int = 0,
     ) -> tuple[str, ...]:
         """Delete episodes until no more than `capacity` are left, or all that started before a time; ids of those deleted.
 
@@ -261,7 +267,7 @@ class ExperienceMemory:
         with self._mutex:
             self._require_writable()
             entries = self._state.evictable()
-            gone = victims(entries, capacity=capacity, before=before, by=by, keep_per_type=keep_per_type)
+            gone = victims(entries, capacity=capacity, before=before, by=by, keep_per_type=keep_per_type, seed=seed)
             ordinals = np.searchsorted(self._state.catalog.sequences, np.array(gone, dtype=np.int64))
             ids = self._state.ids_of(ordinals)
         now = time.time()

@@ -45,7 +45,8 @@ def forgetting(matrix: Matrix) -> float:
 
 def learning_curve_area(matrix: Matrix) -> float:
     """Mean over the stages of the mean success on all stages met so far: the average incremental accuracy of Rebuffi et al.,
-    "iCaRL", CVPR 2017; the area under the learning curve, on an axis of stages scaled to 1."""
+    "iCaRL", CVPR 2017; the area under the curve of success on what was met, on an axis of stages scaled to 1. (Lopez-Paz' curves,
+    and ours, show success on all stages, met or not.)"""
     r = _square(matrix)
     return float(np.mean([r[i][: i + 1].mean() for i in range(len(r))]))
 
@@ -53,11 +54,11 @@ def learning_curve_area(matrix: Matrix) -> float:
 MEASURES = ("average_success", "forward_transfer", "backward_transfer", "forgetting", "learning_curve_area")
 
 
-def measures(matrix: Matrix, untaught: Sequence[float]) -> Mapping[str, float]:
-    """All of them, by name."""
+def measures(matrix: Matrix, untaught: Sequence[float] | None) -> Mapping[str, float]:
+    """All of them, by name; without what an untaught agent does there is no forward transfer."""
     return {
         "average_success": average_success(matrix),
-        "forward_transfer": forward_transfer(matrix, untaught),
+        **({} if untaught is None else {"forward_transfer": forward_transfer(matrix, untaught)}),
         "backward_transfer": backward_transfer(matrix),
         "forgetting": forgetting(matrix),
         "learning_curve_area": learning_curve_area(matrix),

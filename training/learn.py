@@ -328,7 +328,7 @@ def _train(
         "episodes": [e.id for e in episodes],
     }
     # Made-up worlds are rehearsed by the model that was pretrained on them, not by others.
-    lora = settings.lora.resolved(0.5 if settings.policy.model == "bundled" else 0.0)
+    lora = settings.lora.resolved(settings.policy.model)
     return train_adapter(
         made.local.folder, made.local.encoder, examples, lora, out, described,
         lambda step, loss: announce("step", (step, lora.steps, loss)),

@@ -71,9 +71,9 @@ class LoraSettings:
         extra = round(self.batch_examples * share / (1 - share))
         return extra, self.batch_examples + extra
 
-    def resolved(self, rehearsal: float) -> "LoraSettings":
-        """The same settings, with a share of rehearsal where none is set."""
-        return self if self.rehearsal is not None else replace(self, rehearsal=rehearsal)
+    def resolved(self, model: str) -> "LoraSettings":
+        """The same settings, with the share of rehearsal that a model needs where none is set."""
+        return self if self.rehearsal is not None else replace(self, rehearsal=0.5 if model == "bundled" else 0.0)
 
 
 def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:

@@ -8,122 +8,27 @@ same tasks in the same order. Whatever is done is found again after a kill, with
 
 import random
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.assemble import BUNDLED, PolicySettings, actor_of, assemble
-from agent.prompt import PROMPT_VERSION
-from agent.recall import Recall, RecallSettings
+from agent.prompt import PROMPT_VERSION, PromptSpec
+from agent.recall import Recall
 from agent.records import Record, read, record, write
 from agent.rundir import Announce, RunDirectory, measure, silent, versions
-from agent.runner import Runner, RunSettings, play_all, spec_of
+from agent.runner import Runner, play_all, spec_of
 from agent.weights import find_model, hash_weights
-from envs import Suite, Task, get_suite
-from envs.base import types_of
+from envs import get_suite
 from memory import ExperienceMemory, Purpose
-from memory.evict import POLICIES
+from memory.episode import Episode
 from memory.lock import WriterLock
-from training.examples import ContextRates, build_examples
+from training.examples import ContextRates, Example, build_examples
 from training.jobs import commit, run_jobs
-from training.lora import LoraSettings, train_adapter
+from training.lora import train_adapter
 from training.select import SelectSettings, select, tasks_of
-
-
-@dataclass(frozen=True, slots=True)
-class StageSettings:
-    """A stretch of the stream with one distribution of tasks."""
-
-    name: str = ""
-    """Stages of one name are measured on the same held-out tasks."""
-    suite: str = ""
-    """Another suite than the stream's, for example ``household-renamed``."""
-    types: tuple[str, ...] = ()
-    """Task types or groups; empty for all of the suite."""
-    rooms: int = -1
-    """Of training tasks: 0 or 1 for one half of the rooms each; -1 for all."""
-    wording: str = ""
-    """Goals of one wording only, on both sides: ``put`` for those that begin with it, ``other`` for the rest."""
-    tasks: int = 40
-    """Training tasks that are lived through."""
-
-    def __post_init__(self) -> None:
-        if self.wording not in ("", "put", "other") or self.rooms not in (-1, 0, 1) or self.tasks < 1:
-            raise ValueError(
-                f"stage {self.name!r} needs wording '', 'put' or 'other', rooms -1, 0 or 1, and at least one task"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """What of an agent learns."""
-
-    memory: bool = False
-    adapter: bool = False
-    frozen: bool = False
-    """Retrieval sees nothing that came after the first stage."""
-    evict: str = ""
-    """Policy by which a bounded memory forgets; empty for an unbounded one."""
-
-
-ARMS: dict[str, Arm] = {
-    "none": Arm(),
-    "memory": Arm(memory=True),
-    "adapter": Arm(adapter=True),
-    "both": Arm(memory=True, adapter=True),
-    "frozen-memory": Arm(memory=True, adapter=True, frozen=True),
-    **{f"bounded-{policy}": Arm(memory=True, adapter=True, evict=policy) for policy in POLICIES},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """Everything that decides a stream's numbers."""
-
-    suite: str = "household"
-    stages: tuple[StageSettings, ...] = ()
-    split: str = "test"
-    """Of the held-out tasks; ``valid`` while designing."""
-    held_out: int = 24
-    """Held-out tasks per stage name and seed."""
-    arms: tuple[str, ...] = tuple(ARMS)
-    orders: int = 3
-    """The first is that of `stages`, the others are drawn."""
-    seeds: int = 2
-    """Each with its own training tasks, held-out tasks, adapter initialisation and rehearsal."""
-    experience: str = "expert"
-    """``expert``: what the scripted expert does. ``own``: what the agent itself does, failures kept and labelled."""
-    temperature: float = 0.5
-    """Of its own experience, for exploring."""
-    capacity: float = 0.25
-    """Of a bounded memory: share of all the stream's episodes."""
-    keep_per_type: int = 2
-    """Successes per task type that eviction spares."""
-    tune: str = "restart"
-    """``restart``: each stage's adapter from the base, on all that is remembered. ``continue``: from the last adapter, on the new stage
-    alone. ``replay``: from the last adapter, on the new stage and a sample of what is remembered of the others."""
-    replay: float = 1.0
-    """With ``replay``: episodes of earlier stages per episode of the new one."""
-    jobs: int = 2
-    """Processes of one thread each."""
-    model: str = "bundled"
-    lora: LoraSettings = field(default_factory=lambda: LoraSettings(steps=80, batch_examples=5, rehearsal=0.5))
-    context: ContextRates = field(default_factory=lambda: ContextRates(0.2, 0.2))
-    recall: RecallSettings = field(default_factory=RecallSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-
-    def __post_init__(self) -> None:
-        if not self.stages or any(not stage.name for stage in self.stages):
-            raise ValueError("a stream needs stages, each with a name: [[stages]] in the settings file")
-        if self.experience not in ("expert", "own"):
-            raise ValueError(f"stream.experience is {self.experience!r}; use 'expert' or 'own'")
-        if self.tune not in ("restart", "continue", "replay"):
-            raise ValueError(f"stream.tune is {self.tune!r}; use 'restart', 'continue' or 'replay'")
-        unknown = [arm for arm in self.arms if arm not in ARMS]
-        if unknown:
-            raise ValueError(f"unknown arms {unknown}: use some of {', '.join(ARMS)}")
-        if min(self.orders, self.seeds, self.held_out, self.jobs) < 1 or not 0 < self.capacity <= 1:
-            raise ValueError("a stream needs orders, seeds, held_out and jobs of at least 1, and a capacity in (0, 1]")
+from training.stream_plan import ARMS, StreamSettings, held_out_tasks, order_of, suite_of, training_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,67 +59,13 @@ class StageState:
     adapter: str
     """Name of its adapter; empty for the bare model."""
     memory_size: int
+    """Episodes that it can retrieve."""
+    stored: int
+    """Episodes that it keeps, to retrieve or to learn from again."""
     tokens: int
     """Supervised tokens that this stage's fine-tuning learnt from."""
     seconds: float
-    """Wall time of the stage, measuring excluded."""
-
-
-def order_of(settings: StreamSettings, order: int) -> list[int]:
-    """Indices of the stages in the order with that number."""
-    numbers = list(range(len(settings.stages)))
-    if order:
-        random.Random(f"order/{order}").shuffle(numbers)
-    return numbers
-
-
-def suite_of(settings: StreamSettings, stage: StageSettings) -> Suite:
-    """The suite of a stage."""
-    return get_suite(stage.suite or settings.suite)
-
-
-def training_tasks(settings: StreamSettings, number: int, seed: int) -> list[Task]:
-    """Training tasks of the stage with an index, whatever the order; no task belongs to two seeds.
-
-    Stages of one distribution (rounds) have tasks of their own, one after the other.
-
-    Raises:
-        ValueError: the suite has too few tasks of the kind.
-    """
-    stage = settings.stages[number]
-    same = [
-        i for i, s in enumerate(settings.stages) if replace(s, name="", tasks=1) == replace(stage, name="", tasks=1)
-    ]
-    before = sum(settings.stages[i].tasks for i in same if i < number)
-    total = sum(settings.stages[i].tasks for i in same)
-    return _listed(settings, stage, "train", seed * total + before, stage.tasks)
-
-
-def held_out_tasks(settings: StreamSettings, number: int, seed: int) -> list[Task]:
-    """Held-out tasks of a stage's distribution; raises as :func:`training_tasks`."""
-    return _listed(settings, settings.stages[number], settings.split, seed * settings.held_out, settings.held_out)
-
-
-def _listed(settings: StreamSettings, stage: StageSettings, split: str, start: int, count: int) -> list[Task]:
-    """The first tasks of a stage's distribution after `start` of them."""
-    suite = suite_of(settings, stage)
-    types = types_of(suite, stage.types or suite.types)
-    found: list[Task] = []
-    read, want = 0, start + count
-    while len(found) < want and read < 50 * want + 200:
-        more = suite.tasks(split, len(types) * 20, types, start=read)
-        found += [task for task in more if _accepted(stage, task, split)]
-        read += 20
-    if len(found) < want:
-        raise ValueError(f"stage {stage.name!r} finds {len(found)} of {want} tasks of split {split!r}: ask for fewer")
-    return found[start:want]
-
-
-def _accepted(stage: StageSettings, task: Task, split: str) -> bool:
-    if stage.wording and task.goal.startswith("put") != (stage.wording == "put"):
-        return False
-    half = sum(task.room.encode()) % 2
-    return stage.rooms < 0 or split != "train" or half == stage.rooms
+    """Wall time of living through it and of fine-tuning; measuring, and what a kill destroyed, excluded."""
 
 
 class Living:
@@ -237,7 +88,7 @@ class Living:
 
     def run(self) -> None:
         """Lives through what it has not lived through yet, and measures after each stage."""
-        with ExperienceMemory.open(self.folder / "memory", mode="create") as memory:
+        with ExperienceMemory.open(self.folder / "memory", "create", keys=self.settings.recall.keys) as memory:
             for number in range(len(self.stages)):
                 if number == len(self.states):
                     self.states.append(self._stage(number, memory))
@@ -245,31 +96,37 @@ class Living:
                 self._measure(number, memory)
 
     def _stage(self, number: int, memory: ExperienceMemory) -> StageState:
-        began, stage = time.monotonic(), self.stages[number]
         plan = self.directory.read(self._file(f"stage-{number}.json"))
         if plan is None:
             plan = {"position": memory.position, "lived": False, "seconds": 0.0}
             self.directory.write(self._file(f"stage-{number}.json"), plan)
-        learns = self.arm.memory or self.arm.adapter
-        if learns and not plan["lived"]:
+        if (self.arm.memory or self.arm.adapter) and not plan["lived"]:
+            began = time.monotonic()
             self._gather(number, memory, plan["position"])
-            self.directory.write(self._file(f"stage-{number}.json"), {**plan, "lived": True})
+            plan |= {"lived": True, "seconds": time.monotonic() - began}
+            self.directory.write(self._file(f"stage-{number}.json"), plan)
         if self.arm.evict:
             total = sum(stage.tasks for stage in self.stages)
             capacity = max(1, round(self.settings.capacity * total))
-            memory.evict(capacity=capacity, by=self.arm.evict, keep_per_type=self.settings.keep_per_type)
-        read_at = self.states[0].read if self.arm.frozen and number else memory.position
-        adapter, tokens = self._tune(number, memory, plan["position"], read_at) if self.arm.adapter else ("", 0)
+            keep = self.settings.keep_per_type
+            memory.evict(capacity=capacity, by=self.arm.evict, keep_per_type=keep, seed=self.life.seed)
+        read_at = self._read_at(number, memory.position)
+        adapter, manifest = self._tune(number, memory, plan["position"], read_at) if self.arm.adapter else ("", {})
         return StageState(
             stage=number,
-            name=stage.name,
+            name=self.stages[number].name,
             position=memory.position,
             read=read_at,
             adapter=adapter,
-            memory_size=len(memory) if self.arm.memory else 0,
-            tokens=tokens,
-            seconds=round(time.monotonic() - began, 1),
+            memory_size=len(memory.entries(at=read_at)) if self.arm.memory else 0,
+            stored=len(memory),
+            tokens=manifest.get("supervised_tokens", 0),
+            seconds=round(plan["seconds"] + manifest.get("seconds", 0.0), 1),
         )
+
+    def _read_at(self, number: int, position: int) -> int:
+        """The log position at which a stage's agent reads its memory."""
+        return self.states[0].read if self.arm.frozen and number else position
 
     def _gather(self, number: int, memory: ExperienceMemory, position: int) -> None:
         """Lives through a stage's training tasks, in waves that are added whole and in the order of the tasks."""
@@ -283,7 +140,7 @@ class Living:
                 expert = assemble(PolicySettings(kind="expert"), suite)
                 runner = Runner(suite, expert.policy, expert.actor, s.run)
             else:
-                runner = self._runner(number, memory, number - 1, position, Purpose.ACT)
+                runner = self._runner(number, memory, number - 1, self._read_at(number, position), Purpose.ACT)
                 runner = replace(runner, settings=replace(s.run, seed=1000 * self.life.seed + number))
             memory.add_many(play_all(runner, wave))
 
@@ -294,16 +151,16 @@ class Living:
         self.local.set_adapter(self.folder / "adapters" / adapter if adapter else None, adapter or None)
         self.local.temperature = s.temperature if purpose is Purpose.ACT else 0.0
         noted: dict[str, str | int | float | bool] = {"arm": self.life.arm, "temperature": self.local.temperature}
-        recall = self._recall(memory, position, purpose) if self.arm.memory else None
-        return Runner(suite_of(s, stage), self.local, actor_of(self.local, s.model, noted), s.run, recall)
+        suite = suite_of(s, stage)
+        recall = self._recall(memory, spec_of(suite), position, purpose) if self.arm.memory else None
+        return Runner(suite, self.local, actor_of(self.local, s.model, noted), s.run, recall)
 
-    def _recall(self, memory: ExperienceMemory, position: int, purpose: Purpose) -> Recall:
+    def _recall(self, memory: ExperienceMemory, spec: PromptSpec, position: int, purpose: Purpose) -> Recall:
         asked = self.settings.recall if self.arm.memory else replace(self.settings.recall, k=0)
-        spec = spec_of(get_suite(self.settings.suite))
         return Recall(memory, spec, self.made.count, asked, purpose, position)
 
-    def _tune(self, number: int, memory: ExperienceMemory, since: int, read_at: int) -> tuple[str, int]:
-        """Fine-tunes the stage's adapter unless it exists; its name and the tokens that it learnt from."""
+    def _tune(self, number: int, memory: ExperienceMemory, since: int, read_at: int) -> tuple[str, dict[str, Any]]:
+        """Fine-tunes the stage's adapter unless it exists; its name and its manifest."""
         s, name = self.settings, f"stage-{number}"
         folder, last = self.folder / "adapters" / name, self.states[-1].adapter if self.states else ""
         if not (folder / "manifest.json").exists():
@@ -316,17 +173,27 @@ class Living:
                 old = draw.sample(old, min(len(old), round(s.replay * len(fresh))))
             learnt = fresh if s.tune == "continue" else [*old, *fresh]
             if not learnt:
-                return last, 0
-            rates = s.context if self.arm.memory else ContextRates(0.0, 0.0)
+                return last, {}
             seed = 100 * self.life.seed + number
-            examples = build_examples(learnt, self._recall(memory, read_at, Purpose.TRAIN), rates, seed)
+            examples = self._examples(learnt, memory, read_at, seed)
             start = self.folder / "adapters" / last if last and s.tune != "restart" else None
             folder.parent.mkdir(exist_ok=True)
             described = {"version": name, "parent": last, "life": asdict(self.life), "tasks": tasks_of(learnt)}
-            lora = replace(s.lora, seed=s.lora.seed + seed)
+            lora = replace(s.lora.resolved(s.model), seed=s.lora.seed + seed)
             train_adapter(self.local.folder, self.local.encoder, examples, lora, folder, described, start=start)
-        manifest = self.directory.read(self._file(f"adapters/{name}/manifest.json")) or {}
-        return name, int(manifest.get("supervised_tokens", 0))
+        return name, self.directory.read(self._file(f"adapters/{name}/manifest.json")) or {}
+
+    def _examples(self, learnt: Sequence[Episode], memory: ExperienceMemory, read_at: int, seed: int) -> list[Example]:
+        """Examples of these episodes, each under the prompt of its own suite."""
+        rates = self.settings.context if self.arm.memory else ContextRates(0.0, 0.0)
+        by_spec: dict[PromptSpec, list[Episode]] = {}
+        for episode in learnt:
+            by_spec.setdefault(spec_of(get_suite(episode.task.suite)), []).append(episode)
+        return [
+            made
+            for spec, episodes in by_spec.items()
+            for made in build_examples(episodes, self._recall(memory, spec, read_at, Purpose.TRAIN), rates, seed)
+        ]
 
     def _measure(self, number: int, memory: ExperienceMemory) -> None:
         """Plays held-out tasks of every stage as the agent is after a stage, and writes their records."""

@@ -1,10 +1,12 @@
 """A stream's tables, recomputed from the records of its episodes: the matrix, the measures with intervals, comparisons.
 
-Intervals are bootstrapped over lives (an order and a seed) and, within each, over its held-out tasks; a task that is drawn counts in
-every stage, so the matrix of a draw is one that could have been measured. Comparisons draw the same lives and tasks for both arms.
+Intervals are bootstrapped over orders, over seeds and over the held-out tasks of each seed. Orders and seeds are crossed, so they are
+drawn apart (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007: never too narrow by much, often too wide), and the
+lives of a seed have their tasks in common, so a draw of these counts in all its orders, stages and arms: the matrix of a draw is one
+that could have been measured. An arm may have been lived in more seeds than another; differences are those of the lives of both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Outcomes = dict[str, list[NDArray[np.float64]]]
 """By name of stage: after each stage, whether each task was solved; arrays of shape (tasks,)."""
+Lives = dict[tuple[int, int], tuple[list[str], Outcomes]]
+"""By order and seed: the names of the stages in the order in which they were met, and the outcomes."""
 
 DRAWS = 2000
 COMPARISONS = (
@@ -47,8 +51,8 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
     ]  # fmt: skip
 
 
-def lives_of(records: Iterable[Record], arm: str) -> dict[tuple[int, int], tuple[list[str], Outcomes]]:
-    """By order and seed: the names of an arm's stages in the order in which they were met, and its outcomes."""
+def lives_of(records: Iterable[Record], arm: str) -> Lives:
+    """The lives of an arm."""
     found: dict[tuple[int, int], dict[int, str]] = {}
     solved: dict[tuple[int, int], dict[str, dict[int, dict[str, float]]]] = {}
     for r in records:
@@ -69,44 +73,83 @@ def lives_of(records: Iterable[Record], arm: str) -> dict[tuple[int, int], tuple
     }
 
 
-def _matrix(
-    order: Sequence[str], outcomes: Outcomes, weights: dict[str, NDArray[np.float64]] | None
-) -> NDArray[np.float64]:
-    """Success after each stage on each, stages in the order in which they are met, shape (T, T)."""
-    r = np.empty((len(order), len(order)))
-    for j, name in enumerate(order):
-        for i, solved in enumerate(outcomes[name]):
-            r[i, j] = solved.mean() if weights is None else solved @ weights[name] / weights[name].sum()
-    return r
+Key = tuple[int, int]
+"""An order and a seed."""
+Weights = dict[str, NDArray[np.float64]]
+"""By name of stage: how often each of its held-out tasks is drawn."""
+
+
+def _draws(keys: Sequence[Key], sizes: dict[int, dict[str, int]], draws: int) -> Iterator[list[tuple[Key, Weights]]]:
+    """First what was measured, then so many draws of it.
+
+    Args:
+        keys: orders and seeds of the lives.
+        sizes: by seed and name of stage, how many held-out tasks there are.
+        draws: how many.
+    """
+    yield [(key, {name: np.ones(n) for name, n in sizes[key[1]].items()}) for key in keys]
+    rng, lived = np.random.default_rng(0), set(keys)
+    orders, seeds = (sorted({key[part] for key in keys}) for part in (0, 1))
+    while draws:
+        drawn = rng.integers(len(orders), size=len(orders))
+        copies = [
+            (seed, {name: _draw(rng, n) for name, n in sizes[seed].items()})
+            for seed in (seeds[i] for i in rng.integers(len(seeds), size=len(seeds)))
+        ]
+        found = [((orders[i], seed), weights) for i in drawn for seed, weights in copies if (orders[i], seed) in lived]
+        if found:  # a stream that is not finished may lack what was drawn
+            yield found
+            draws -= 1
+
+
+def _paired(
+    records: Sequence[Record], arms: Sequence[str]
+) -> tuple[dict[str, Lives], list[Key], dict[int, dict[str, int]]]:
+    """Lives of each arm, the orders and seeds that all have lived through, and how many tasks a seed has of each stage.
+
+    An agent that learns nothing is measured once per seed, since it is the same in every order.
+    """
+    lives = {arm: lives_of(records, arm) for arm in arms}
+    learning = [arm for arm in arms if arm != "none"] or ["none"]
+    keys = sorted(set.intersection(*(set(lives[arm]) for arm in learning)))
+    if not keys:
+        raise ValueError(
+            f"no order and seed has been lived through by all of {', '.join(learning)}: go on with the stream"
+        )
+    sizes = {
+        seed: {n: len(o[0]) for n, o in sorted(lives[learning[0]][order, seed][1].items())} for order, seed in keys
+    }
+    return lives, keys, sizes
 
 
 def _measured(
-    records: Sequence[Record], arms: Sequence[str], draws: int, seed: int = 0
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Every measure of every arm, shape (1 + draws,): as measured, and in each draw of lives and tasks."""
-    lives = {arm: lives_of(records, arm) for arm in {*arms, "none"}}
-    keys = sorted(set.union(*(set(lives[arm]) for arm in arms if arm != "none")) or set(lives["none"]))
-    rng = np.random.default_rng(seed)
-    found = {arm: {name: np.zeros(1 + draws) for name in MEASURES} for arm in arms}
-    for draw in range(1 + draws):
-        drawn = keys if not draw else [keys[i] for i in rng.integers(len(keys), size=len(keys))]
-        for order, seed_of in drawn:
-            met, solved = next(lives[arm][order, seed_of] for arm in arms if (order, seed_of) in lives[arm])
-            weights = None
-            if draw:
-                sizes = {name: len(outcomes[0]) for name, outcomes in sorted(solved.items())}
-                weights = {name: _draw(rng, size) for name, size in sizes.items()}
-            # An agent that learns nothing is measured once per seed: it is the same in every order.
-            untaught = lives["none"].get((0, seed_of), ([], {}))[1]
-            base = {name: _matrix([name], {name: untaught[name][:1]}, weights)[0, 0] for name in untaught}
+    records: Sequence[Record], arms: Sequence[str], draws: int
+) -> tuple[dict[str, dict[str, NDArray[np.float64]]], int]:
+    """Every measure of every arm, shape (1 + draws,): as measured, and in each draw; and of how many lives."""
+    lives, keys, sizes = _paired(records, arms)
+    learning = [arm for arm in arms if arm != "none"]
+    names = [name for name in MEASURES if "none" in arms or name != "forward_transfer"]
+    found = {arm: {name: np.zeros(1 + draws) for name in names} for arm in arms}
+    for draw, drawn in enumerate(_draws(keys, sizes, draws)):
+        for (order, seed), weights in drawn:
+            met = lives[learning[0]][order, seed][0]
+            untaught = None
+            if "none" in arms:
+                base = lives["none"][0, seed][1]
+                untaught = [_rate(base[name][0], weights[name]) for name in met]
             for arm in arms:
                 if arm == "none":
-                    r = np.tile([base[name] for name in met], (len(met), 1))
+                    r = np.tile(untaught or [], (len(met), 1))
                 else:
-                    r = _matrix(*lives[arm][order, seed_of], weights)
-                for name, value in measures(r, [base.get(stage, 0.0) for stage in met]).items():
+                    outcomes = lives[arm][order, seed][1]
+                    r = np.array([[_rate(outcomes[name][i], weights[name]) for name in met] for i in range(len(met))])
+                for name, value in measures(r, untaught).items():
                     found[arm][name][draw] += value / len(drawn)
-    return found
+    return found, len(keys)
+
+
+def _rate(solved: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    return float(solved @ weights / weights.sum())
 
 
 def _draw(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
@@ -126,19 +169,34 @@ def is_square(records: Sequence[Record]) -> bool:
 
 def summaries(records: Sequence[Record], draws: int = DRAWS) -> tuple[list[Row], list[Row]]:
     """Measures of every arm with 95 % intervals, and differences of arms with theirs."""
-    arms = list(dict.fromkeys(r["arm"] for r in records))
+    arms = _arms(records)
     if not is_square(records) or arms == ["none"]:
         return [], []
-    found = _measured(records, arms, draws)
-    rows = [{"arm": arm, "name": name, **_interval(values)} for arm in arms for name, values in found[arm].items()]
-    pairs = [*COMPARISONS, *((arm, "both") for arm in arms if arm.startswith("bounded-"))]
-    tests = [
-        {"a": a, "b": b, "name": name, **_interval(found[a][name] - found[b][name])}
-        for a, b in pairs
-        if a in found and b in found
-        for name in MEASURES
-    ]
+    untaught = ["none"] if "none" in arms else []
+    # What has learnt nothing is put into the orders of the arm with most lives.
+    widest = max((arm for arm in arms if arm != "none"), key=lambda arm: len(lives_of(records, arm)))
+    rows, tests = [], []
+    for arm in arms:
+        beside = widest if arm == "none" else arm
+        found, lives = _measured(records, [*untaught, beside], draws)
+        rows += [{"arm": arm, "name": name, **_interval(values), "lives": lives} for name, values in found[arm].items()]
+    for a, b in _pairs(arms):
+        found, lives = _measured(records, list(dict.fromkeys([*untaught, a, b])), draws)
+        tests += [
+            {"a": a, "b": b, "name": name, **_interval(values - found[b][name]), "lives": lives}
+            for name, values in found[a].items()
+        ]
     return rows, tests
+
+
+def _arms(records: Iterable[Record]) -> list[str]:
+    return list(dict.fromkeys(r["arm"] for r in records))
+
+
+def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of arms to compare, of those that there are."""
+    pairs = [*COMPARISONS, *((arm, "both") for arm in arms if arm.startswith("bounded-"))]
+    return [(a, b) for a, b in pairs if a in arms and b in arms]
 
 
 def _interval(values: NDArray[np.float64]) -> Row:
@@ -150,58 +208,56 @@ def curves(records: Sequence[Record], draws: int = DRAWS) -> list[Row]:
     """Success after each stage with 95 % intervals: on all stages together, or, of rounds, on each distribution."""
     return [
         {"arm": arm, "evaluated": group, "stage": stage, **_interval(values[:, stage])}
-        for (arm, group), values in _drawn_curves(records, draws).items()
+        for arm in _arms(records)
+        for (_, group), values in _drawn_curves(records, [arm], draws).items()
         for stage in range(values.shape[1])
     ]
 
 
-def _drawn_curves(records: Sequence[Record], draws: int, seed: int = 0) -> dict[tuple[str, str], NDArray[np.float64]]:
+def _drawn_curves(
+    records: Sequence[Record], arms: Sequence[str], draws: int
+) -> dict[tuple[str, str], NDArray[np.float64]]:
     """By arm and group of held-out tasks: success after each stage, shape (1 + draws, stages), as :func:`_measured`."""
-    lives = {arm: lives_of(records, arm) for arm in dict.fromkeys(r["arm"] for r in records)}
-    keys = sorted(set.union(*(set(of) for arm, of in lives.items() if arm != "none" or len(lives) == 1)))
+    lives, keys, sizes = _paired(records, arms)
     names = list(dict.fromkeys(r["evaluated"] for r in records))
     groups = {"all stages": names} if is_square(records) else {name: [name] for name in names}
     solved = {
         (arm, key, name): np.array(lives[arm][key if arm != "none" else (0, key[1])][1][name])
-        for arm in lives for key in keys for name in names
+        for arm in arms for key in keys for name in names
     }  # fmt: skip
-    rng = np.random.default_rng(seed)
     stages = max(len(some) for some in solved.values())
-    found = {(arm, group): np.zeros((1 + draws, stages)) for arm in lives for group in groups}
-    for draw in range(1 + draws):
-        drawn = keys if not draw else [keys[i] for i in rng.integers(len(keys), size=len(keys))]
-        for key in drawn:
-            sizes = {
-                name: next(s.shape[1] for (_, k, n), s in solved.items() if (k, n) == (key, name)) for name in names
-            }
-            weights = {name: _draw(rng, n) / n if draw else np.full(n, 1 / n) for name, n in sizes.items()}
+    found = {(arm, group): np.zeros((1 + draws, stages)) for arm in arms for group in groups}
+    for draw, drawn in enumerate(_draws(keys, sizes, draws)):
+        for key, weights in drawn:
             for (arm, group), values in found.items():
-                values[draw] += np.mean([solved[arm, key, n] @ weights[n] for n in groups[group]], axis=0) / len(drawn)
+                rates = [solved[arm, key, n] @ weights[n] / weights[n].sum() for n in groups[group]]
+                values[draw] += np.mean(rates, axis=0) / len(drawn)
     return found
 
 
 def round_summaries(records: Sequence[Record], draws: int = DRAWS) -> tuple[list[Row], list[Row]]:
     """Of rounds: success after the first and the last one and their quotient, and differences of arms after the last one."""
-    found = _drawn_curves(records, draws)
-    rows = [
-        {"arm": arm, "evaluated": group, "name": name, **_interval(values)}
-        for (arm, group), r in found.items()
-        for name, values in (
-            ("first_success", r[:, 0]), ("final_success", r[:, -1]), ("final_over_first", r[:, -1] / np.maximum(r[:, 0], 1e-9)),
-        )
-    ]  # fmt: skip
-    tests = [
-        {
-            "a": a,
-            "b": b,
-            "evaluated": group,
-            "name": "final_success",
-            **_interval(found[a, group][:, -1] - values[:, -1]),
-        }
-        for a, b in COMPARISONS
-        for (arm, group), values in found.items()
-        if arm == b and (a, group) in found
-    ]
+    rows, tests, arms = [], [], _arms(records)
+    for arm in arms:
+        for (_, group), r in _drawn_curves(records, [arm], draws).items():
+            first, final = r[:, 0], r[:, -1]
+            found = {"first_success": first, "final_success": final}
+            if first.all():  # else there is no quotient
+                found["final_over_first"] = final / first
+            rows += [{"arm": arm, "evaluated": group, "name": name, **_interval(of)} for name, of in found.items()]
+    for a, b in _pairs(arms):
+        drawn = _drawn_curves(records, [a, b], draws)
+        tests += [
+            {
+                "a": a,
+                "b": b,
+                "evaluated": group,
+                "name": "final_success",
+                **_interval(of[:, -1] - drawn[b, group][:, -1]),
+            }
+            for (arm, group), of in drawn.items()
+            if arm == a
+        ]
     return rows, tests
 
 

@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent.recall import RecallSettings
+from agent.runner import spec_of
+from agent.settings import build
+from envs import get_suite
 from memory import ExperienceMemory
 from training import stream as stream_module
 from training.continual import measures
 from training.lora import LoraSettings
-from training.stream import Life, StageSettings, Stream, StreamSettings, held_out_tasks, order_of, training_tasks
+from training.stream import Life, Living, Stream
 from training.stream_pictures import picture
+from training.stream_plan import StageSettings, StreamSettings, held_out_tasks, order_of, training_tasks
 from training.stream_results import curves, disagreements, lives_of, markdown, publish, recomputed, rows_of, summaries
 
 
@@ -47,7 +52,8 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
         ("light", 8, "stage-1"),
     ]
     assert both[1].tokens > both[0].tokens > 0
-    assert bounded[1].memory_size == 4  # two successes of each type are spared
+    assert (bounded[1].memory_size, bounded[1].stored) == (4, 4)  # two successes of each type are spared
+    assert all(state.seconds > 0 for state in both)
     with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
         assert len(memory.entries(at=both[0].position)) == 4
     assert stream.run() == records
@@ -56,36 +62,111 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
 
 
 def test_killed_anywhere_it_comes_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = settings(arms=("bounded-usefulness",), experience="own")
+    """Before and after everything that writes, each kill in the run that the one before it left behind; adapters bit for bit."""
+    small = settings(arms=("bounded-usefulness",), experience="own", temperature=1.0)
+    small = replace(small, lora=replace(small.lora, bf16=False))
     whole = Stream(tmp_path / "whole", small).run()
-    moments = ["evict", "add_many", "train", "measure"]
-    for moment in moments:
+    writes: list[tuple[Any, str]] = [
+        (ExperienceMemory, "add_many"), (ExperienceMemory, "evict"), (stream_module, "train_adapter"), (stream_module, "measure"),
+    ]  # fmt: skip
+    for owner, name in writes:
+        for after in (False, True):
+            act = getattr(owner, name)
 
-        def stop(*arguments: Any, **named: Any) -> None:
-            raise KeyboardInterrupt
+            def stop(*arguments: Any, act: Any = act, after: bool = after, **named: Any) -> None:
+                if after:
+                    act(*arguments, **named)
+                raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            if moment in ("evict", "add_many"):
-                patch.setattr(ExperienceMemory, moment, stop)
-            else:
-                name = {"train": "train_adapter", "measure": "measure"}[moment]
-                patch.setattr(stream_module, name, stop)
-            with pytest.raises(KeyboardInterrupt):
-                Stream(tmp_path / "killed", small).run()
-    again = Stream(tmp_path / "killed", small).run()
-    changing = ("weights_sha256",)  # adapters are equal in fp32; their names are compared by what they say
-    for a, b in zip(whole, again, strict=True):
-        assert {k: v for k, v in a.items() if k not in changing} == {k: v for k, v in b.items() if k not in changing}
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, stop)
+                with pytest.raises(KeyboardInterrupt):
+                    Stream(tmp_path / "killed", small).run()
+    assert Stream(tmp_path / "killed", small).run() == whole
+    assert len({r["weights_sha256"] for r in whole}) == 2  # an adapter for each stage, and they are compared
 
 
-def test_orders_share_tasks_and_seeds_do_not() -> None:
-    some = settings(orders=3)
-    assert order_of(some, 0) == [0, 1]
-    assert sorted(order_of(some, 2)) == [0, 1]
-    for listed in (held_out_tasks, training_tasks):
-        first, second = ({task.identity for task in listed(some, 0, seed)} for seed in (0, 1))
-        assert len(first) == len(second) >= 3
-        assert not first & second
+def test_orders_differ_and_begin_differently() -> None:
+    stages = tuple(StageSettings(str(i), types=("pick_and_place_simple",)) for i in range(4))
+    some = settings(stages=stages, orders=24)
+    orders = [tuple(order_of(some, number)) for number in range(24)]
+    assert orders[0] == (0, 1, 2, 3)
+    assert len(set(orders)) == 24
+    assert sorted(order[0] for order in orders[:4]) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="2 stages cannot be put into 3 different orders"):
+        settings(orders=3)
+
+
+def test_no_task_belongs_to_two_stages_or_seeds() -> None:
+    """Also where what one stage is drawn from is part of what another is drawn from."""
+    easy, both = ("pick_and_place_simple",), ("pick_and_place_simple", "look_at_obj_in_light")
+    stages = (
+        StageSettings("easy", types=easy, tasks=5),
+        StageSettings("all", types=both, tasks=6),
+        StageSettings("all", types=both),
+    )
+    some = settings(stages=stages)
+    for listed, different in ((held_out_tasks, 2), (training_tasks, 3)):
+        found = [{t.identity for t in listed(some, number, seed)} for seed in (0, 1) for number in range(different)]
+        assert len(set.union(*found)) == sum(map(len, found))
+    assert held_out_tasks(some, 1, 0) == held_out_tasks(some, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "train"}, "measure on 'valid' or 'test'"),
+        ({"arms": ()}, "each once"),
+        ({"arms": ("both", "both")}, "each once"),
+        ({"arms": ("sleep",)}, "each once"),
+        ({"replay": -1.0}, "must not be negative"),
+        ({"stages": ()}, r"\[\[stages\]\]"),
+        ({"recall": RecallSettings(query="dynamic")}, "under one memory block"),
+        ({"stages": (StageSettings("a"), StageSettings("a", wording="put"))}, "give them different names"),
+        ({"tune": "melody"}, "'restart', 'continue' or 'replay'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**changes)
+
+
+def test_groups_keep_the_streams_own_defaults() -> None:
+    some = build(
+        StreamSettings, {"orders": 1, "stages": [{"name": "a"}], "lora": {"rate": 1e-3}, "context": {"empty": 0.3}}
+    )
+    assert (some.lora.rate, some.lora.steps, some.lora.batch_examples, some.lora.rehearsal) == (1e-3, 80, 5, 0.5)
+    assert (some.context.empty, some.context.irrelevant) == (0.3, 0.2)
+    with pytest.raises(ValueError, match=r"write \[\[stages\]\] in the file"):
+        build(StreamSettings, {"stages": {"name": "a"}})
+
+
+def test_a_frozen_memory_is_frozen_when_it_explores_too(tmp_path: Path) -> None:
+    stream = Stream(tmp_path / "s", settings(arms=("frozen-memory",), experience="own"))
+    stream.run()
+    first, second = stream.states(Life("frozen-memory"))
+    assert (second.read, second.memory_size, second.stored) == (first.read, 4, 8)
+    with ExperienceMemory.open(tmp_path / "s" / "lives" / "frozen-memory-o0-s0" / "memory") as memory:
+        assert {
+            episode.memory_position for episode in memory.iterate() if episode.task.type == "look_at_obj_in_light"
+        } == {4}
+
+
+def test_examples_are_under_the_prompt_of_their_own_suite(tmp_path: Path) -> None:
+    stages = (
+        StageSettings("toy", suite="toy", tasks=2),
+        StageSettings("put", types=("pick_and_place_simple",), tasks=2),
+    )
+    some = settings(arms=("both",), stages=stages)
+    stream = Stream(tmp_path / "s", some)
+    stream.run()
+    living = Living(tmp_path / "s", some, Life("both"))
+    with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
+        made = living._examples(list(memory.iterate()), memory, memory.position, 0)
+    told = [example.conversation[0].text for example in made]
+    expected = [spec_of(get_suite(name)).instructions for name in ("toy", "toy", "household", "household")]
+    assert [instructions in text for instructions, text in zip(expected, told, strict=True)] == [True] * 4
+    assert len(set(expected)) == 2
 
 
 def test_stages_draw_on_their_own_rooms_wordings_and_rounds() -> None:
