@@ -331,12 +331,12 @@ def _stream(args: argparse.Namespace) -> None:
     from training.stream import Stream
     from training.stream_pictures import picture
     from training.stream_plan import StreamSettings
-    from training.stream_results import markdown, publish
+    from training.stream_results import markdown, publish, states_of
 
     with LiveProgress() as live:
         stream = Stream(args.out, load(StreamSettings, args.config, args.set), live.announce)
         records = stream.run()
-    console().print(markdown(records))
+    console().print(markdown(records, states_of(stream)))
     if args.publish:
         publish(args.publish, stream, records)
         picture(args.publish.with_suffix(".png"), records)

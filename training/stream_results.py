@@ -7,6 +7,7 @@ that could have been measured. An arm may have been lived in more seeds than ano
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,15 +268,32 @@ def recomputed(records: Sequence[Record], draws: int = DRAWS) -> Row:
     return {"rows": rows_of(records), "measures": rows, "tests": tests, "curves": curves(records, draws)}
 
 
+def states_of(stream: "Stream") -> list[Row]:
+    """What every agent was after each stage."""
+    return [
+        {**asdict(life), **asdict(state)}
+        for life in stream.lives()
+        for state in stream.states(life)
+    ]  # fmt: skip
+
+
+def costs(states: Sequence[Row]) -> list[Row]:
+    """What the arms cost, in means: episodes that can be retrieved, and are kept, at the end; tokens learnt from and seconds per stage."""
+    found = []
+    for arm in dict.fromkeys(state["arm"] for state in states):
+        mine = [state for state in states if state["arm"] == arm]
+        last = [state for state in mine if state["stage"] == max(other["stage"] for other in mine)]
+        sizes = {name: round(float(np.mean([state[name] for state in last])), 1) for name in ("memory_size", "stored")}
+        spent = {name: round(float(np.mean([state[name] for state in mine])), 1) for name in ("tokens", "seconds")}
+        found.append({"arm": arm, **sizes, **spent})
+    return found
+
+
 def publish(file: Path, stream: "Stream", records: Sequence[Record]) -> None:
     """Writes a JSON file, and the records beside it as ``NAME-episodes.jsonl.gz``."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    states = [
-        {"arm": life.arm, "order": life.order, "seed": life.seed, **{k: getattr(state, k) for k in (
-            "stage", "name", "position", "read", "adapter", "memory_size", "tokens", "seconds")}}
-        for life in stream.lives() for state in stream.states(life)
-    ]  # fmt: skip
-    write_json(file, {**stream.summary(), **recomputed(records), "states": states})
+    states = states_of(stream)
+    write_json(file, {**stream.summary(), **recomputed(records), "costs": costs(states), "states": states})
     slim = [{k: v for k, v in r.items() if k not in ("goal", "retrieved")} for r in records]
     write(file.with_name(f"{file.stem}-episodes.jsonl.gz"), slim)
 
@@ -288,23 +306,38 @@ def disagreements(published: Row, records: Sequence[Record], shipped: str) -> li
     for part, mine in recomputed(records).items():
         if published.get(part) != mine:
             found.append(f"{part}: {len(mine)} recomputed do not equal the {len(published.get(part, []))} published")
+    if published.get("costs") != costs(published.get("states", ())):
+        found.append("costs: they do not follow from the states published")
     return found
 
 
-def markdown(records: Sequence[Record], draws: int = DRAWS) -> str:
-    """Tables of the measures and of the differences, in points."""
-    rows, tests = summaries(records, draws)
-    if not rows:
-        return _rounds(records, draws)
-
-    titles = [name.replace("_", " ") for name in MEASURES]
-    lines = [f"| arm | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        lines.append(f"| {arm} | {' | '.join(_told(row) for row in rows if row['arm'] == arm)} |")
-    lines += ["", "| difference | average success | forgetting |", "|---|---|---|"]
-    for a, b in dict.fromkeys((row["a"], row["b"]) for row in tests):
-        some = {row["name"]: row for row in tests if (row["a"], row["b"]) == (a, b)}
-        lines.append(f"| {a} − {b} | {_told(some['average_success'])} | {_told(some['forgetting'])} |")
+def markdown(records: Sequence[Record], states: Sequence[Row] = (), draws: int = DRAWS) -> str:
+    """Tables of the measures and of the differences, in points, and of what it cost."""
+    lines = _rounds(records, draws)
+    if is_square(records):
+        rows, tests = summaries(records, draws)
+        names = list(dict.fromkeys(row["name"] for row in rows))
+        lines = [f"| arm | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---" * (1 + len(names)) + "|"]
+        for arm in dict.fromkeys(row["arm"] for row in rows):
+            lines.append(f"| {arm} | {' | '.join(_told(row) for row in rows if row['arm'] == arm)} |")
+        lines += ["", "| difference | average success | forgetting |", "|---|---|---|"]
+        for a, b in dict.fromkeys((row["a"], row["b"]) for row in tests):
+            some = {row["name"]: row for row in tests if (row["a"], row["b"]) == (a, b)}
+            lines.append(f"| {a} − {b} | {_told(some['average_success'])} | {_told(some['forgetting'])} |")
+    spent = costs(states)
+    if spent:
+        lines += [
+            "",
+            "| arm | can be retrieved | kept | tokens learnt from, per stage | seconds per stage |",
+            "|---" * 5 + "|",
+        ]
+        lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in spent]
+    broken = sum("error" in str(r.get("reason", "")) for r in records)
+    if broken:
+        lines += [
+            "",
+            f"{broken} of {len(records)} held-out episodes were broken off by an error and count as failures.",
+        ]
     return "\n".join(lines)
 
 
@@ -312,7 +345,7 @@ def _told(row: Row) -> str:
     return f"{100 * row['value']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
 
 
-def _rounds(records: Sequence[Record], draws: int) -> str:
+def _rounds(records: Sequence[Record], draws: int) -> list[str]:
     """Success after each stage, for streams whose stages are rounds of few distributions."""
     rows = rows_of(records)
     names = list(dict.fromkeys(row["evaluated"] for row in rows))
@@ -328,4 +361,4 @@ def _rounds(records: Sequence[Record], draws: int) -> str:
     _, tests = round_summaries(records, draws)
     lines += ["", "| difference after the last round | on | success |", "|---|---|---|"]
     lines += [f"| {row['a']} − {row['b']} | {row['evaluated']} | {_told(row)} |" for row in tests]
-    return "\n".join(lines)
+    return lines

@@ -171,7 +171,13 @@ def test_examples_are_under_the_prompt_of_their_own_suite(tmp_path: Path) -> Non
 
 def test_stages_draw_on_their_own_rooms_wordings_and_rounds() -> None:
     stage = StageSettings("put", types=("pick_and_place_simple",), tasks=4)
-    varied = (replace(stage, rooms=0), replace(stage, rooms=1), replace(stage, wording="put"), stage, stage)
+    varied = (
+        replace(stage, rooms=0),
+        replace(stage, rooms=1),
+        replace(stage, name="said", wording="put"),
+        stage,
+        stage,
+    )
     first, second, put, once, again = (training_tasks(settings(stages=varied), number, 0) for number in range(5))
     assert not {task.room for task in first} & {task.room for task in second}
     assert all(task.goal.startswith("put") for task in put)
@@ -226,8 +232,56 @@ def test_published_tables_are_checked(tmp_path: Path) -> None:
     assert published["rows"] == recomputed(records)["rows"]
     assert disagreements(published, records, published["weights_sha256"]) == []
     assert "shipped are 00" in disagreements(published, records, "00")[0]
+    assert published["costs"][1] == {
+        **published["costs"][1],
+        "arm": "memory",
+        "memory_size": 8.0,
+        "stored": 8.0,
+        "tokens": 0.0,
+    }
+    assert "| memory | 8.0 | 8.0 | 0.0 |" in markdown(records, published["states"], draws=20)
+    assert "costs" in disagreements({**published, "costs": []}, records, published["weights_sha256"])[0]
     records[0]["success"] = not records[0]["success"]
     assert disagreements(published, records, published["weights_sha256"])
+
+
+def test_without_an_untaught_agent_there_is_no_forward_transfer() -> None:
+    records = [r for r in made_up() if r["arm"] != "none"]
+    rows, _ = summaries(records, draws=20)
+    assert {row["name"] for row in rows} == {
+        "average_success",
+        "backward_transfer",
+        "forgetting",
+        "learning_curve_area",
+    }
+    assert "forward" not in markdown(records, draws=20)
+
+
+def test_arms_may_have_been_lived_in_more_seeds_than_others() -> None:
+    records = [r for r in made_up() if (r["arm"], r["seed"]) != ("both", 1)]
+    rows, tests = summaries(records, draws=20)
+    assert {(row["arm"], row["lives"]) for row in rows} == {("none", 4), ("memory", 4), ("both", 2)}
+    assert {test["lives"] for test in tests if (test["a"], test["b"]) == ("both", "memory")} == {2}
+
+
+def test_intervals_cover_what_they_should() -> None:
+    """Tasks differ in how hard they are, and the lives of a seed share them: lives are not independent."""
+    covered = 0
+    for repeat in range(60):
+        rng = np.random.default_rng(repeat)
+        records: list[dict[str, Any]] = []
+        for seed in (0, 1, 2):
+            ease = rng.beta(0.5, 0.5, size=(2, 20))
+            for order in (0, 1, 2):
+                names = ["a", "b"] if order % 2 else ["b", "a"]
+                records += [
+                    {"arm": "memory", "order": order, "seed": seed, "stage": stage, "learnt": learnt, "evaluated": name,
+                     "task": f"{name}{seed}-{k}", "success": bool(rng.random() < ease["ab".index(name), k])}
+                    for stage, learnt in enumerate(names) for name in names for k in range(20)
+                ]  # fmt: skip
+        rows, _ = summaries(records, draws=100)
+        covered += rows[0]["low"] <= 0.5 <= rows[0]["high"]
+    assert covered >= 57  # of 200, it covers 99 %; with lives drawn as if independent it would be 90
 
 
 def test_curves_average_over_lives_and_stages(tmp_path: Path) -> None:
