@@ -278,7 +278,7 @@ def states_of(stream: "Stream") -> list[Row]:
 
 
 def costs(states: Sequence[Row]) -> list[Row]:
-    """What the arms cost, in means: episodes that can be retrieved, and are kept, at the end; tokens learnt from and seconds per stage."""
+    """What the arms cost, in means: episodes that can be retrieved, and are kept, at the end; tokens learnt and seconds per stage."""
     found = []
     for arm in dict.fromkeys(state["arm"] for state in states):
         mine = [state for state in states if state["arm"] == arm]
