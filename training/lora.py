@@ -40,8 +40,8 @@ class LoraSettings:
     dropout: float = 0.1
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     rate: float = 5e-4
-    """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. With retrieval in the context, rehearsal and expert episodes the bundled
-    model learnt most at 1.5e-3 and lost nothing (docs/log.md); without them it unlearns reading there."""
+    """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. The bundled model learnt most at 1.5e-3, with retrieval in the context;
+    without rehearsal it got worse there at what it had not been taught yet (docs/log.md)."""
     steps: int = 120
     """Optimiser steps."""
     batch_tokens: int = 4096
