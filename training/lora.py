@@ -40,7 +40,7 @@ class LoraSettings:
     dropout: float = 0.1
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     rate: float = 5e-4
-    """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. The bundled model learnt most at 1.5e-3, with retrieval in the context;
+    """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. The bundled model learnt most at 1.5e-3, with retrieval in context;
     without rehearsal it got worse there at what it had not been taught yet (docs/log.md)."""
     steps: int = 120
     """Optimiser steps."""
