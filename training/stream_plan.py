@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -174,10 +175,10 @@ def held_out_tasks(settings: StreamSettings, number: int, seed: int) -> Sequence
 
 @lru_cache(maxsize=8)
 def _allocated(suite: str, stages: tuple[StageSettings, ...], split: str, seed: int) -> dict[int, list[Task]]:
-    """By index, tasks of the stages for the last of seeds 0 to `seed`, one after the other, without what was given away before."""
+    """By index, tasks of the stages for the last of seeds 0 to `seed`, one stage after the other, without what was given away."""
     given: set[tuple[str, str]] = set()
     found: dict[int, list[Task]] = {}
-    endless: dict[StageSettings, Iterator[Task]] = {}
+    supplies: dict[StageSettings, _Supply] = {}
     names = [stage.name for stage in stages]
     for _ in range(seed + 1):
         for number, stage in enumerate(stages):
@@ -185,27 +186,58 @@ def _allocated(suite: str, stages: tuple[StageSettings, ...], split: str, seed: 
                 continue
             home = stage.suite or suite
             of = replace(stage, name="", tasks=1, rooms=stage.rooms if split == TRAIN else -1)
+            supply = supplies.setdefault(of, _Supply(home, of, split))
             found[number] = []
-            for task in itertools.islice(endless.setdefault(of, _listed(home, of, split)), 1000 + 100 * stage.tasks):
-                if (home, task.identity) not in given and _accepted(of, task):
-                    given.add((home, task.identity))
-                    found[number].append(task)
-                if len(found[number]) == stage.tasks:
-                    break
-            else:
-                raise ValueError(
-                    f"stage {stage.name!r} finds {len(found[number])} of {stage.tasks} tasks of split {split!r} that no other "
-                    "stage or seed has: ask for fewer"
-                )
+            for _ in range(stage.tasks):
+                task = supply.take(given)
+                if task is None:
+                    raise ValueError(
+                        f"stage {stage.name!r} finds {len(found[number])} of {stage.tasks} tasks of split {split!r} that no other "
+                        "stage or seed has: ask for fewer"
+                    )
+                found[number].append(task)
     return found
 
 
+class _Supply:
+    """Tasks of a distribution in the order in which the suite lists them; one that is given away already is replaced by the next one of
+    its type, so that the share of each type stays."""
+
+    def __init__(self, suite: str, stage: StageSettings, split: str) -> None:
+        self._suite = suite
+        self._types = (task.type for task in _listed(suite, stage, split))
+        self._tasks = _listed(suite, stage, split)
+        self._waiting: dict[str, deque[Task]] = defaultdict(deque)
+
+    def take(self, given: set[tuple[str, str]]) -> Task | None:
+        """The next task, which is added to `given`; None if there is none."""
+        kind = next(self._types, None)
+        if kind is None:
+            return None
+        for _ in range(5000):
+            while not self._waiting[kind]:
+                task = next(self._tasks, None)
+                if task is None:
+                    return None
+                self._waiting[task.type].append(task)
+            task = self._waiting[kind].popleft()
+            if (self._suite, task.identity) not in given:
+                given.add((self._suite, task.identity))
+                return task
+        return None
+
+
 def _listed(suite: str, stage: StageSettings, split: str) -> Iterator[Task]:
-    """Tasks of a stage's types, without end."""
+    """Tasks of a stage's distribution; ends when many were looked at and none fitted."""
     chosen = get_suite(suite)
     types = types_of(chosen, stage.types or chosen.types)
+    idle = 0
     for start in itertools.count(0, 20):
-        yield from chosen.tasks(split, len(types) * 20, types, start=start)
+        fitting = [task for task in chosen.tasks(split, len(types) * 20, types, start=start) if _accepted(stage, task)]
+        idle = 0 if fitting else idle + 1
+        if idle == 50:
+            return
+        yield from fitting
 
 
 def _accepted(stage: StageSettings, task: Task) -> bool:

@@ -1,6 +1,7 @@
 """Continual learning on the household: arms, orders, kills, and tables that follow from the records."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ def test_no_task_belongs_to_two_stages_or_seeds() -> None:
         found = [{t.identity for t in listed(some, number, seed)} for seed in (0, 1) for number in range(different)]
         assert len(set.union(*found)) == sum(map(len, found))
     assert held_out_tasks(some, 1, 0) == held_out_tasks(some, 2, 0)
+    for seed in (0, 1):  # what was given away is replaced by tasks of the same type
+        assert Counter(task.type for task in training_tasks(some, 1, seed)) == {easy[0]: 3, both[1]: 3}
+    with pytest.raises(ValueError, match="stage 'none' finds 0 of 4 tasks of split 'train'"):
+        training_tasks(
+            settings(stages=(StageSettings("none", types=("look_at_obj_in_light",), wording="put", tasks=4),)), 0, 0
+        )
 
 
 @pytest.mark.parametrize(
