@@ -270,11 +270,7 @@ def recomputed(records: Sequence[Record], draws: int = DRAWS) -> Row:
 
 def states_of(stream: "Stream") -> list[Row]:
     """What every agent was after each stage."""
-    return [
-        {**asdict(life), **asdict(state)}
-        for life in stream.lives()
-        for state in stream.states(life)
-    ]  # fmt: skip
+    return [{**asdict(life), **asdict(state)} for life in stream.lives() for state in stream.states(life)]
 
 
 def costs(states: Sequence[Row]) -> list[Row]:
@@ -313,9 +309,10 @@ def disagreements(published: Row, records: Sequence[Record], shipped: str) -> li
 
 def markdown(records: Sequence[Record], states: Sequence[Row] = (), draws: int = DRAWS) -> str:
     """Tables of the measures and of the differences, in points, and of what it cost."""
-    lines = _rounds(records, draws)
-    if is_square(records):
-        rows, tests = summaries(records, draws)
+    rows, tests = summaries(records, draws)
+    if not rows:
+        lines = _rounds(records, draws)
+    else:
         names = list(dict.fromkeys(row["name"] for row in rows))
         lines = [f"| arm | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---" * (1 + len(names)) + "|"]
         for arm in dict.fromkeys(row["arm"] for row in rows):
