@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent.cli import main
 from agent.recall import RecallSettings
+from agent.records import REPLAYED, record
 from agent.runner import spec_of
 from agent.settings import build
 from envs import get_suite
@@ -60,6 +62,24 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
     assert stream.run() == records
     with pytest.raises(ValueError, match="other settings"):
         Stream(tmp_path / "s", settings(held_out=2))
+
+
+def test_a_stage_can_be_restored(tmp_path: Path) -> None:
+    """Its log position and its adapter are all that an evaluation needs to do the same again, after later stages too."""
+    stream = Stream(tmp_path / "s", settings(arms=("both",)))
+    records = stream.run()
+    life, done = tmp_path / "s" / "lives" / "both-o0-s0", []
+    for state in stream.states(Life("both")):
+        out, adapter = tmp_path / state.name, life / "adapters" / state.adapter
+        memory = ["--memory", str(life / "memory"), "--at", str(state.read)]
+        tasks = ["--split", "valid", "--types", "pick_and_place_simple", "--tasks", "3"]
+        assert main(["eval", *memory, *tasks, "--adapter", str(adapter), "--out", str(out)]) == 0
+        with ExperienceMemory.open(out / "episodes") as played, ExperienceMemory.open(life / "memory") as lived:
+            again = {e.task.identity: record(e, {}, lived) for e in played.iterate()}
+        cell = {r["task"]: r for r in records if (r["stage"], r["evaluated"]) == (state.stage, "put")}
+        done.append({task: {name: r[name] for name in REPLAYED} for task, r in again.items()})
+        assert done[-1] == {task: {name: r[name] for name in REPLAYED} for task, r in cell.items()}
+    assert done[0] != done[1]  # a state is told from another
 
 
 def test_killed_anywhere_it_comes_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
