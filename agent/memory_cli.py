@@ -45,6 +45,9 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         help="weight of what an episode did for the runs that saw it (default 0)",
     )
     search.add_argument(
+        "--brevity", type=float, default=0.0, help="what each doubling of an episode's length takes from its similarity"
+    )
+    search.add_argument(
         "--only", action="append", default=[], metavar="field=value",
         help="only episodes whose suite, type, split, policy or adapter is this (repeatable; of one field, any of them)",
     )  # fmt: skip
@@ -117,6 +120,7 @@ def _search(args: argparse.Namespace) -> None:
         keys=tuple(key.strip() for key in args.keys.split(",")),
         diversity=args.diversity,
         usefulness=args.usefulness,
+        brevity=args.brevity,
     )
     with ExperienceMemory.open(args.memory) as memory:
         for hit in memory.search(query, viewer):
@@ -125,7 +129,7 @@ def _search(args: argparse.Namespace) -> None:
             console().print(
                 f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}\n"
                 f"       similarity {why.similarity:.3f} (by {why.key}), usefulness {why.usefulness:+.3f}, "
-                f"redundancy {why.redundancy:.3f}\n"
+                f"length −{why.length:.3f}, redundancy {why.redundancy:.3f}\n"
                 f"       rank {why.considered}; {why.firewalled} closer ones kept back by the firewall, "
                 f"{why.filtered} filtered; {'all entries compared' if why.exact else 'candidates from the index'}"
             )

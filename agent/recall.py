@@ -35,9 +35,12 @@ class RecallSettings:
     """In [0, 1): how much episodes that are unlike each other are preferred (maximal marginal relevance)."""
     usefulness: float = 0.0
     """Weight of what showing an episode did for earlier runs."""
+    brevity: float = 0.0
+    """What each doubling of an episode's length takes from its similarity. Of several successes that fit alike, the long ones hold what
+    was tried in vain; an agent that lives on experience of its own does well not to be shown them."""
 
     def __post_init__(self) -> None:
-        Query("", keys=self.keys, diversity=self.diversity)  # which says what is wrong with them
+        Query("", keys=self.keys, diversity=self.diversity, brevity=self.brevity)  # which says what is wrong with them
         if self.query not in ("static", "dynamic"):
             raise ValueError(f"recall.query is {self.query!r}; use 'static' or 'dynamic'")
         if self.outcomes not in ("successes", "all"):
@@ -121,6 +124,7 @@ class Recall:
             keys=self.settings.keys,
             diversity=self.settings.diversity,
             usefulness=self.settings.usefulness,
+            brevity=self.settings.brevity,
         )
         hits = self.memory.search(query, Viewer.of(task, self.purpose), at=self.position)
         scores = {hit.episode_id: hit.score for hit in hits}

@@ -1,4 +1,4 @@
-"""Choosing among candidates that all qualify: by similarity, by what helped, and so that they do not say the same thing twice."""
+"""Choosing among candidates that all qualify: by similarity, by what else speaks for them, not the same thing twice."""
 
 import numpy as np
 from numpy.typing import NDArray

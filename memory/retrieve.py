@@ -128,12 +128,16 @@ class Query:
     """In [0, 1): how much being unlike the other hits counts against similarity (:func:`memory.rank.choose`)."""
     usefulness: float = 0.0
     """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity (:mod:`memory.usefulness`)."""
+    brevity: float = 0.0
+    """What each doubling of an entry's number of steps takes from its similarity: of those that fit alike, direct ones first."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
             raise ValueError(f"k is {self.k}; ask for 0 hits or more")
         if not 0 <= self.diversity < 1:
             raise ValueError(f"diversity is {self.diversity}; it must be at least 0 and less than 1")
+        if self.brevity < 0:
+            raise ValueError(f"brevity is {self.brevity}; it must not be negative")
         unknown = [key for key in self.keys if key not in KEYS]
         if unknown or not self.keys:
             raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
@@ -141,7 +145,7 @@ class Query:
     @property
     def ranked(self) -> bool:
         """Whether more than similarity decides which hits come first."""
-        return self.diversity > 0 or self.usefulness != 0
+        return self.diversity > 0 or self.usefulness != 0 or self.brevity > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,8 @@ class Why:
     """Which of the episode's texts was closest."""
     usefulness: float = 0.0
     """What its usefulness added to the score."""
+    length: float = 0.0
+    """What the number of its steps took from the score; 0 where brevity was not asked for."""
     redundancy: float = 0.0
     """Similarity with the closest of the hits before it; 0 where diversity was not asked for."""
 
@@ -333,14 +339,16 @@ def _hits(
     if not found:
         return []
     ranks = np.array([one.rank for one in found], dtype=np.int64)
-    bonus = np.zeros(len(found))
+    useful = length = np.zeros(len(found))
     vectors: Vectors = np.empty((len(found), 0), dtype=np.float32)
     if query.usefulness:
-        bonus = query.usefulness * library.useful(ordinals[ranks])
+        useful = query.usefulness * library.useful(ordinals[ranks])
+    if query.brevity:
+        length = query.brevity * np.log2(np.maximum(1, library.catalog.column("steps")[ordinals[ranks]]))
     if query.diversity:
         vectors = library.spaces[query.keys[0]].vectors_of(library.catalog.sequences[ordinals[ranks]])
     chosen = (
-        choose(scores[ranks], bonus, vectors, query.k, query.diversity)
+        choose(scores[ranks], useful - length, vectors, query.k, query.diversity)
         if query.ranked
         else [(i, float(scores[one.rank]), 0.0) for i, one in enumerate(found)]
     )
@@ -358,7 +366,8 @@ def _hits(
             filtered=one.filtered,
             exact=exact,
             key=query.keys[int(keys[one.rank])],
-            usefulness=float(bonus[i]),
+            usefulness=float(useful[i]),
+            length=float(length[i]),
             redundancy=redundancy,
         )
         hits.append(Hit(name, score, position, why))

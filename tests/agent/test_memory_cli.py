@@ -22,6 +22,7 @@ def made(number: int, goal: str = "", *, kind: str = "heat", success: bool = Tru
     )
     steps = (Step("You see a shelf.", "go", retrieved=(Retrieved(shown, 0.5),) if shown else ()),)
     outcome = Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT)
+    steps *= 2 if number == 5 else 1
     return Episode(f"run-{number:03d}", task, steps, "Done.", outcome, Actor("expert"), started=1000.0 * number)
 
 
@@ -78,10 +79,10 @@ def test_stats(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_search_says_what_the_score_is_made_of(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Similarity and its key, usefulness, redundancy; and the query's flags arrive."""
+    """Similarity and its key, usefulness, length, redundancy; and the query's flags arrive."""
     ran = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 3)
     assert ran.status == 0
-    assert ran.out.count("(by goal), usefulness +0.000, redundancy 0.000") == 3
+    assert ran.out.count("(by goal), usefulness +0.000, length −0.000, redundancy 0.000") == 3
     assert "run-002" not in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9).out
     assert "failure" in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9, "--all-outcomes").out
     out = Ran(
@@ -93,6 +94,8 @@ def test_search_says_what_the_score_is_made_of(memory: Path, capfd: pytest.Captu
         value = opened.usefulness("run-001").value
     assert value != 0
     assert f"usefulness {-value:+.3f}" in out
+    out = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, "--brevity", 0.1).out
+    assert "length −0.100" in out  # run-005 has two steps
     only = ("--only", "type=cool", "--only", "type=clean", "--only", "policy=expert")
     out = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, *only).out
     assert [line[7:14] for line in out.splitlines()[::3]] == ["run-005"]
@@ -104,6 +107,7 @@ def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert "write, for example, --only type=heat" in Ran(capfd, *search, "--only", "heat").complaint
     assert "use one of suite, type" in Ran(capfd, *search, "--only", "colour=red").complaint
     assert "at least 0 and less than 1" in Ran(capfd, *search, "--diversity", 1).complaint
+    assert "brevity is -1.0; it must not be negative" in Ran(capfd, *search, "--brevity", -1).complaint
     assert "0 hits or more" in Ran(capfd, *search, "--k", -1).complaint
     assert "use some of goal, first, window" in Ran(capfd, *search, "--keys", "gaol").complaint
     assert "open it once with mode='w'" in Ran(capfd, *search, "--keys", "goal,window").complaint

@@ -204,6 +204,22 @@ def test_not_the_same_thing_twice(folder: Path, episode: Make) -> None:
                 Query(near, diversity=wrong)
 
 
+def test_direct_ones_first(folder: Path, episode: Make) -> None:
+    """Of episodes that fit alike the short ones; a long one that fits comes before a short one that does not."""
+    near = "put a hot mug in the cabinet"
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add_many([episode(number, near, steps=steps) for number, steps in enumerate((32, 8, 16, 0))])
+        memory.add(episode(4, "water the plant", steps=1))
+        hits = memory.search(Query(near, k=5, brevity=0.05), VIEWER)
+        assert [hit.episode_id for hit in hits] == [f"episode-{number}" for number in (3, 1, 2, 0, 4)]
+        assert [hit.why.length for hit in hits] == pytest.approx([0, 0.15, 0.2, 0.25, 0])
+        assert [hit.score for hit in hits] == pytest.approx([hit.why.similarity - hit.why.length for hit in hits])
+        by_length, as_ever = [hit.episode_id for hit in hits], found(memory, near, k=5)
+        assert found(memory, near, k=5, brevity=1e-4) == by_length != as_ever == found(memory, near, k=5, brevity=0.0)
+        with pytest.raises(ValueError, match="must not be negative"):
+            Query(near, brevity=-0.1)
+
+
 @pytest.mark.parametrize("by", POLICIES)
 def test_bounded(folder: Path, episode: Make, by: str) -> None:
     """Evicted until the capacity is met, one synchronisation, nobody's type forgotten; those who went are really gone."""
