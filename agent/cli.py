@@ -138,6 +138,9 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--k", type=int, default=2, help="past episodes shown (default 2; 0 for none)")
     group.add_argument("--budget", type=int, default=1500, help="tokens of the memory block at most (default 1500)")
     group.add_argument(
+        "--brevity", type=float, default=0.0, help="what each doubling of an episode's length takes from its similarity"
+    )
+    group.add_argument(
         "--query", default="static", choices=("static", "dynamic"),
         help="ask the memory once, by the goal (default), or at every step, by the goal and the latest steps",
     )  # fmt: skip
@@ -185,7 +188,7 @@ def _assembled(args: argparse.Namespace, suite: "Suite") -> "tuple[Assembled, Ru
     policy = PolicySettings(
         args.policy, args.model, str(args.adapter) if args.adapter else "", args.temperature, args.dtype
     )
-    noted = {"k": args.k, "budget": args.budget, "query": args.query, "seed": args.seed}
+    noted = {"k": args.k, "budget": args.budget, "query": args.query, "brevity": args.brevity, "seed": args.seed}
     return assemble(policy, suite, args.batch, noted), settings
 
 
@@ -199,7 +202,7 @@ def _recall(
         memory,
         spec_of(suite),
         made.count,
-        RecallSettings(k=args.k, budget=args.budget, query=args.query),
+        RecallSettings(k=args.k, budget=args.budget, query=args.query, brevity=args.brevity),
         purpose,
         position,
     )
