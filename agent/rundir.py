@@ -44,6 +44,21 @@ def write_json(file: Path, value: Any) -> None:
     replace_file(file, (json.dumps(value, indent=2, default=_plain) + "\n").encode())
 
 
+_ABSENT = "nothing"
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, str]:
+    """What a description says, as JSON, by the way to it: ``recall.k``, ``stages[0].name``."""
+    parts: list[tuple[str, Any]] = []
+    if isinstance(value, dict) and value:
+        parts = [(f"{name}.{key}" if name else key, item) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        parts = [(f"{name}[{i}]", item) for i, item in enumerate(value)]
+    else:
+        return {name: json.dumps(value, ensure_ascii=False)}
+    return {leaf: text for key, item in parts for leaf, text in _leaves(item, key).items()}
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
@@ -77,9 +92,10 @@ class RunDirectory:
         file = path / "run.json"
         if file.exists():
             before = json.loads(file.read_text())["settings"]
-            changed = sorted(k for k in {*before, *described} if before.get(k) != described.get(k))
+            there, now = _leaves(before), _leaves(described)
+            changed = sorted(k for k in {*there, *now} if there.get(k, _ABSENT) != now.get(k, _ABSENT))
             if changed:
-                lines = ", ".join(f"{k}: {before.get(k)!r} there, {described.get(k)!r} now" for k in changed)
+                lines = ", ".join(f"{k}: {there.get(k, _ABSENT)} there, {now.get(k, _ABSENT)} now" for k in changed)
                 raise ValueError(
                     f"{path} holds a run with other settings ({lines}): use another --out, or the same settings"
                 )

@@ -60,8 +60,11 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
     with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
         assert len(memory.entries(at=both[0].position)) == 4
     assert stream.run() == records
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match=r"other settings \(stream.held_out: 3 there, 2 now\): use another"):
         Stream(tmp_path / "s", settings(held_out=2))
+    longer = (*settings().stages, StageSettings("clean", tasks=4))
+    with pytest.raises(ValueError, match=r"stream.stages\[2\].name: nothing there, \"clean\" now"):
+        Stream(tmp_path / "s", settings(stages=longer))
 
 
 def test_a_stage_can_be_restored(tmp_path: Path) -> None:
