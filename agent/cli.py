@@ -138,6 +138,9 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--k", type=int, default=2, help="past episodes shown (default 2; 0 for none)")
     group.add_argument("--budget", type=int, default=1500, help="tokens of the memory block at most (default 1500)")
     group.add_argument(
+        "--min-score", type=float, help="show no episode that is less similar than this (default: however far)"
+    )
+    group.add_argument(
         "--brevity", type=float, default=0.0, help="what each doubling of an episode's length takes from its similarity"
     )
     group.add_argument(
@@ -189,6 +192,8 @@ def _assembled(args: argparse.Namespace, suite: "Suite") -> "tuple[Assembled, Ru
         args.policy, args.model, str(args.adapter) if args.adapter else "", args.temperature, args.dtype
     )
     noted = {"k": args.k, "budget": args.budget, "query": args.query, "brevity": args.brevity, "seed": args.seed}
+    if args.min_score is not None:
+        noted["min_score"] = args.min_score
     return assemble(policy, suite, args.batch, noted), settings
 
 
@@ -202,7 +207,7 @@ def _recall(
         memory,
         spec_of(suite),
         made.count,
-        RecallSettings(k=args.k, budget=args.budget, query=args.query, brevity=args.brevity),
+        RecallSettings(k=args.k, budget=args.budget, query=args.query, brevity=args.brevity, min_score=args.min_score),
         purpose,
         position,
     )

@@ -39,6 +39,10 @@ class RecallSettings:
     """What each doubling of an episode's length takes from its similarity. Of several successes that fit alike, the long ones hold what
     was tried in vain; an agent that lives on experience of its own does well not to be shown them."""
 
+    min_score: float | None = None
+    """Show nothing that is less similar than this; None shows the closest, however far. Demonstrations of something else mislead. In
+    the household an episode of the same procedure and wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
+
     def __post_init__(self) -> None:
         Query("", keys=self.keys, diversity=self.diversity, brevity=self.brevity)  # which says what is wrong with them
         if self.query not in ("static", "dynamic"):
@@ -125,6 +129,7 @@ class Recall:
             diversity=self.settings.diversity,
             usefulness=self.settings.usefulness,
             brevity=self.settings.brevity,
+            min_score=self.settings.min_score,
         )
         hits = self.memory.search(query, Viewer.of(task, self.purpose), at=self.position)
         scores = {hit.episode_id: hit.score for hit in hits}

@@ -38,6 +38,19 @@ def test_other_memory_has_no_episode_of_the_type_under_test_and_is_not_longer(re
         assert sum(words(d.text) for d in shown.demonstrations) <= sum(words(d.text) for d in matching.demonstrations)
 
 
+def test_what_is_too_unlike_is_not_shown(recall: Recall) -> None:
+    """With the type in the memory the same as ever; without it nothing, where otherwise something else is shown."""
+    for task in SUITE.tasks("valid", 24):
+        record = task_record(task)
+        settings = RecallSettings(k=2, min_score=0.5)
+        strict = Recall(recall.memory, recall.spec, words, settings, Purpose.EVALUATE)
+        assert strict(record) == recall(record)
+        strict.where = lambda entry, kind=task.type: entry.task.type != kind
+        assert strict(record).retrieved == ()
+        strict.settings = RecallSettings(k=2)
+        assert len(strict(record).retrieved) == 2
+
+
 def test_empty_memory_is_no_memory_and_unknown_ones_are_refused(recall: Recall) -> None:
     assert [under(name, recall) is None for name in MEMORIES] == [False, False, True]
     with pytest.raises(ValueError, match="matching, other, empty"):
