@@ -38,7 +38,6 @@ class RecallSettings:
     brevity: float = 0.0
     """What each doubling of an episode's length takes from its similarity. Of several successes that fit alike, the long ones hold what
     was tried in vain; an agent that lives on experience of its own does well not to be shown them."""
-
     min_score: float | None = None
     """Show nothing that is less similar than this; None shows the closest, however far. Demonstrations of something else mislead. In
     the household an episode of the same procedure and wording is above 0.95, of any other type below 0.4 (hashed embedder)."""

@@ -30,8 +30,8 @@ def choose(
     left = np.ones(len(relevance), dtype=np.bool_)
     chosen: list[tuple[int, float, float]] = []
     while left.any() and len(chosen) < k:
-        # Rounded: the last bits of such a sum are noise, and would decide between candidates that are equally good.
         scores = np.where(left, (1 - diversity) * relevance - diversity * redundancy, -np.inf)
+        # Rounded: the last bits of such a sum are noise, and would decide between candidates that are equally good.
         best = int(np.argmax(np.round(scores, DIGITS)))
         chosen.append((best, float(scores[best]), float(redundancy[best])))
         left[best] = False

@@ -67,14 +67,18 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
         Stream(tmp_path / "s", settings(stages=longer))
 
 
-def test_a_stage_can_be_restored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", [("brevity", 0.5), ("min_score", 0.99)])
+def test_a_stage_can_be_restored(tmp_path: Path, setting: tuple[str, float]) -> None:
     """Its log position and its adapter are all that an evaluation needs to do the same again, after later stages too."""
-    stream = Stream(tmp_path / "s", settings(arms=("both",), recall=RecallSettings(brevity=0.5)))
+    stream = Stream(
+        tmp_path / "s", settings(arms=("both",), recall=replace(RecallSettings(), **{setting[0]: setting[1]}))
+    )
     records = stream.run()
     life, done = tmp_path / "s" / "lives" / "both-o0-s0", []
     for state in stream.states(Life("both")):
         out, adapter = tmp_path / state.name, life / "adapters" / state.adapter
-        memory = ["--memory", str(life / "memory"), "--at", str(state.read), "--brevity", "0.5"]
+        memory = ["--memory", str(life / "memory"), "--at", str(state.read)]
+        memory += [f"--{setting[0].replace('_', '-')}", str(setting[1])]
         tasks = ["--split", "valid", "--types", "pick_and_place_simple", "--tasks", "3"]
         assert main(["eval", *memory, *tasks, "--adapter", str(adapter), "--out", str(out)]) == 0
         with ExperienceMemory.open(out / "episodes") as played, ExperienceMemory.open(life / "memory") as lived:
