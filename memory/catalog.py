@@ -18,17 +18,15 @@ from memory.log import Damage, Kind, Place
 from memory.rows import Numbers, RowFile, Rows
 
 MAGIC = b"RELIVECT"
-FORMAT = 1
-"""Format number of catalogs, written and read."""
-TRAIN = "train"
-"""The only split whose episodes are ever shown; every other is held out."""
+FORMAT = 2
+"""Format number of catalogs, written and read; one of format 1 (other normal forms of room, goal and identity) is made again."""
 NEVER = np.iinfo(np.int64).max
 """Log position at which what is alive is deleted."""
 NOBODY = 2**64 - 1
 """Target of a row that is about no episode."""
 
-SUCCESS, IN_TRAIN, SECOND, LONG = 1, 2, 4, 8
-"""Flags: the goal was reached; the split is the training split; a second episode of the same id, left out; the text did not fit."""
+SUCCESS, SECOND, LONG = 1, 4, 8
+"""Flags: the goal was reached; a second episode of the same id, left out; the text did not fit."""
 UNREADABLE, GAP = 254, 255
 """Kinds of rows that remember damage, so that later openings say so, too: a record that is intact and means nothing to this
 program; bytes of a segment that are no record (such a row has no sequence number)."""
@@ -86,7 +84,11 @@ class Filter:
                 raise ValueError(f"entries cannot be filtered by {name!r}; use one of {', '.join(FIELDS)}, or where=")
             if isinstance(values, str):
                 raise ValueError(f"the values of {name!r} must be a collection of texts, not the text {values!r}")
-        return cls(successes_only, tuple(sorted((name, frozenset(values)) for name, values in only.items())))
+        return cls(successes_only, tuple((name, frozenset(only[name])) for name in sorted(only)))
+
+    def within(self, splits: frozenset[str] | None) -> "Filter":
+        """The same, and only of these splits (None: of any)."""
+        return self if splits is None else Filter(self.successes_only, (*self.only, ("split", splits)))
 
 
 class Catalog:
@@ -280,14 +282,13 @@ class Catalog:
         return np.lexsort((ordinals, self.column("task")[ordinals].view(np.int64), -scores))
 
     def matching(self, wanted: Filter, stop: int) -> tuple[NDArray[np.bool_], int]:
-        """Which of the first `stop` episodes a filter keeps and the firewall might show, and how many of all they are.
+        """Which of the first `stop` episodes a filter keeps, and how many of all they are.
 
         Deleted ones are not told apart: when they were deleted matters to who asks at an older position.
         """
         mask, count = self._masks.get(wanted, (np.empty(0, dtype=np.bool_), 0))
         if len(mask) < self._count:
-            new = np.arange(len(mask), self._count)
-            more = self.wanted(wanted, new) & (self._columns["flags"][new] & IN_TRAIN > 0)
+            more = self.wanted(wanted, np.arange(len(mask), self._count))
             mask, count = np.concatenate([mask, more]), count + int(np.count_nonzero(more))
             if len(self._masks) > 64:
                 self._masks.clear()

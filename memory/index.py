@@ -29,22 +29,49 @@ from memory.vectors import VectorColumn, column_name
 
 FORMAT = 2
 """Format number of manifests, written and read; a graph of format 1 is built anew (its labels were row numbers)."""
-M = 16
-EF_CONSTRUCTION = 200
-EF = 200
-"""Candidates that a search keeps at hand, at least."""
 SEED = 100
 SPACE = "ip"
 Bytes = NDArray[np.uint8]
 Lock = AbstractContextManager[Any]
-DEAD = 0.3
-"""A graph of which more than this share is gone is built anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """When a graph is used and how it is built. Caches only: an answer must not depend on any of it but by being faster.
+
+    Raises:
+        ValueError: a value that makes no sense.
+    """
+
+    exact_limit: int = 10_000
+    """Up to this many rows every search compares all of them. At 384 dimensions that takes 0.4 ms, is right by definition, and
+    does not suffer from what graphs are bad at: hundreds of goals that are nearly equally close."""
+    m: int = 16
+    """Links of a node in the graph."""
+    ef_construction: int = 200
+    """Candidates that are kept at hand when a vector is added."""
+    ef: int = 200
+    """Candidates that a search keeps at hand, at least; more where the vectors need more (:mod:`memory.accuracy`)."""
+    recall: float = 0.99
+    """What a sample of searches must find of the right ten, or all rows are compared instead."""
+    stale: float = 0.3
+    """A graph of which more than this share was compacted away is not used and built anew."""
+    publish_rows: int = 2000
+    publish_growth: float = 0.15
+    """A snapshot is due once more than `publish_rows`, and more than this share of the last one, came after it."""
+
+    def __post_init__(self) -> None:
+        whole = (self.exact_limit, self.m, self.ef_construction, self.ef, self.publish_rows)
+        if min(whole) < 0 or min(self.m, self.ef_construction, self.ef) < 1:
+            raise ValueError(f"index settings must not be negative, and m, ef_construction and ef at least 1: {self}")
+        if not (0 < self.recall <= 1 and 0 <= self.stale < 1 and self.publish_growth >= 0):
+            raise ValueError(f"recall must be in (0, 1], stale in [0, 1) and publish_growth not negative: {self}")
 
 
 class Graph:
     """An HNSW graph of labelled unit vectors. Deterministic: one thread, a fixed seed. Not thread-safe."""
 
-    def __init__(self, dimension: int, room: int = 1024) -> None:
+    def __init__(self, dimension: int, settings: IndexSettings, room: int = 1024) -> None:
         import hnswlib
 
         self.dimension = dimension
@@ -54,7 +81,9 @@ class Graph:
         """Vectors in the graph."""
         self.last = -1
         """Highest label in it; labels are added in ascending order."""
-        self._index.init_index(max_elements=room, ef_construction=EF_CONSTRUCTION, M=M, random_seed=SEED)
+        self._index.init_index(
+            max_elements=room, ef_construction=settings.ef_construction, M=settings.m, random_seed=SEED
+        )
         self._index.set_num_threads(1)
 
     @classmethod
@@ -98,20 +127,29 @@ class Graph:
         self.nodes += len(labels)
         self.last = int(labels[-1])
 
-    def search(self, vector: Vectors, count: int) -> Numbers | None:
-        """Labels of about the `count` closest vectors, ascending; None if the graph finds fewer (poorly connected)."""
-        self._index.set_ef(max(EF, 2 * count))  # as many candidates as hits would miss one in ten of them
+    def search(self, vector: Vectors, count: int, ef: int) -> tuple[Numbers, float] | None:
+        """About the `count` closest vectors: their labels, ascending, and a score that no vector left out exceeds.
+
+        None if the graph finds fewer (poorly connected).
+
+        Args:
+            vector: of the query, shape (dimension,).
+            count: how many.
+            ef: candidates to keep at hand, at least.
+        """
+        self._index.set_ef(max(ef, 2 * count))  # as many candidates as hits would miss one in ten of them
         try:
-            labels, _ = self._index.knn_query(vector[None, :], k=min(count, self.nodes), num_threads=1)
+            labels, distances = self._index.knn_query(vector[None, :], k=min(count, self.nodes), num_threads=1)
         except RuntimeError:
             return None
-        return np.sort(labels[0].astype(np.int64))
+        # Of what was compacted away there is no vector any more, but its distance counts: all that is closer was found.
+        return np.sort(labels[0].astype(np.int64)), 1.0 - float(distances[0, -1])
 
     def parts(self) -> list[Bytes]:
         """What is written of the graph, as it is now: copies, so that it may change while they are written."""
         (state,) = self._index.__getstate__()
         count = state["cur_element_count"]
-        state |= {"max_elements": count, "num_threads": 1, "seed": SEED, "ef": EF}
+        state |= {"max_elements": count, "num_threads": 1, "seed": SEED, "ef": 200}  # every search sets its own
         # Without the room for more.
         state["data_level0"] = state["data_level0"][: count * state["size_data_per_element"]]
         state["element_levels"] = state["element_levels"][:count]
@@ -167,13 +205,17 @@ class Manifest:
     bytes: int
     sum: int
     """Checksum of the graph file."""
+    ef: int = -1
+    """Candidates that a search has to keep at hand; 0: all rows are compared instead; -1: not measured."""
 
 
 class SnapshotFolder:
     """Where the snapshots of one embedder and key are kept."""
 
-    def __init__(self, folder: Path, *, memory: bytes, identity: str, key: str, dimension: int) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, *, memory: bytes, identity: str, key: str, dimension: int, settings: IndexSettings
+    ) -> None:
+        self.folder, self._settings = folder, settings
         self.damage: list[Damage] = []
         self._memory = memory
         self._identity, self._key = identity, key
@@ -183,8 +225,8 @@ class SnapshotFolder:
 
     def load(
         self, column: VectorColumn, newer_than: int = -1, lock: Lock | None = None
-    ) -> tuple[Graph, int, int] | None:
-        """The published graph, the number of rows it covers and its log position, or None if none can be used.
+    ) -> tuple[Graph, Manifest] | None:
+        """The published graph and what is known of it, or None if none can be used.
 
         Args:
             column: whose rows it must be made from.
@@ -203,19 +245,24 @@ class SnapshotFolder:
                     if known:
                         self._note(self._path, "made from records that are not those in the log; not used")
                     return None
+                if manifest.rows < (1 - self._settings.stale) * manifest.nodes:
+                    return None  # most of it was compacted away; the writer builds another when it is needed
                 graph = self._load_graph(manifest)
-                return None if graph is None else (graph, manifest.rows, manifest.position)
+                return None if graph is None else (graph, manifest)
             except FileNotFoundError:
                 continue
         return None
 
-    def publish(self, graph: Graph, column: VectorColumn, position: int, lock: Lock | None = None) -> int:
+    def publish(
+        self, graph: Graph, column: VectorColumn, position: int, ef: int, lock: Lock | None = None
+    ) -> int:
         """Make the graph, which covers the leading rows of the column, the published one; returns how many they are.
 
         Args:
             graph: what is published, as it is when the lock is taken.
             column: whose rows it holds.
             position: log position.
+            ef: candidates that a search has to keep at hand, as in :class:`Manifest`.
             lock: guards graph and column; it is not held while the disk works.
 
         Raises:
@@ -241,8 +288,8 @@ class SnapshotFolder:
                 key=self._key,
                 dimension=self._dimension,
                 space=SPACE,
-                m=M,
-                ef_construction=EF_CONSTRUCTION,
+                m=self._settings.m,
+                ef_construction=self._settings.ef_construction,
                 seed=SEED,
                 rows=rows,
                 last=last,
@@ -252,12 +299,17 @@ class SnapshotFolder:
                 file=path.name,
                 bytes=size,
                 sum=checksum,
+                ef=ef,
             )
         )
         for other in self.folder.glob(f"{self._name}-*.hnsw*"):
             if other != path and other.name[len(self._name) + 1 :].split(".")[0].isdigit():
                 other.unlink(missing_ok=True)
         return rows
+
+    def report(self, detail: str) -> None:
+        """Say that something is wrong with what was published; once."""
+        self._note(self._path, detail)
 
     def renumber(self, column: VectorColumn, position: int) -> None:
         """After rows were dropped from the column: say anew which of them the published graph covers."""
@@ -280,11 +332,13 @@ class SnapshotFolder:
             if body["format"] != FORMAT:
                 self._note(self._path, f"of format {body['format']}; built anew")
                 return None
-            manifest = Manifest(**{field.name: body[field.name] for field in fields(Manifest)})
+            known = {field.name: body[field.name] for field in fields(Manifest) if field.name in body}
+            manifest = Manifest(**known)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._note(self._path, f"damaged manifest ({error}); not used")
             return None
-        ours = (self._memory.hex(), self._identity, self._key, self._dimension, SPACE, M, EF_CONSTRUCTION, SEED)
+        m, ef_construction = self._settings.m, self._settings.ef_construction
+        ours = (self._memory.hex(), self._identity, self._key, self._dimension, SPACE, m, ef_construction, SEED)
         theirs = (
             manifest.memory, manifest.embedder, manifest.key, manifest.dimension,
             manifest.space, manifest.m, manifest.ef_construction, manifest.seed,

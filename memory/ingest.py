@@ -6,12 +6,12 @@ from functools import lru_cache
 import numpy as np
 
 from memory import codec
-from memory.catalog import GAP, IN_TRAIN, LONG, NOBODY, ROW, SECOND, SUCCESS, TRAIN, UNREADABLE
+from memory.catalog import GAP, LONG, NOBODY, ROW, SECOND, SUCCESS, UNREADABLE
 from memory.codec import digest
 from memory.episode import StopReason
 from memory.fields import CodecError
+from memory.holdout import near_digest, task_digest
 from memory.log import Damage, Kind, Place, Record
-from memory.retrieve import near_digest
 from memory.rows import Rows
 
 CREDIT = Kind.USEFULNESS
@@ -94,10 +94,10 @@ def _episode(place: Place, head: codec.Head, *, second: bool = False) -> _Row:
     return _row(
         place,
         Kind.EPISODE,
-        flags=SUCCESS * head.outcome.success | IN_TRAIN * (task.split == TRAIN) | SECOND * second | long,
+        flags=SUCCESS * head.outcome.success | SECOND * second | long,
         id=digest(head.id),
         text=name,
-        task=digest(task.identity),
+        task=task_digest(task.identity),
         near=near_digest(task.room, task.goal),
         actions=head.actions,
         suite=_label(task.suite),
@@ -119,7 +119,7 @@ def _credit(place: Place, head: codec.Head, target: int) -> _Row:
         CREDIT,
         target=target,
         flags=SUCCESS * head.outcome.success,
-        task=digest(head.task.identity),
+        task=task_digest(head.task.identity),
         type=_label(head.task.type),
         policy=_label(head.actor.policy),
     )
@@ -147,7 +147,7 @@ def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
                 target=about,
                 flags=SUCCESS * credit.success,
                 time=credit.time,
-                task=digest(credit.task),
+                task=task_digest(credit.task),
                 type=_label(credit.type),
                 policy=_label(credit.policy),
             )

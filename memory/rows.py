@@ -134,11 +134,19 @@ class RowFile:
             self.note(0, 0, f"cannot be read ({error.strerror}); what it held is made again")
             return 0
         if header != self._header:
-            self.note(0, len(header), "the header is damaged or of something else; what it held is made again")
+            if not self._of_earlier_format(header):
+                self.note(0, len(header), "the header is damaged or of something else; what it held is made again")
             return 0
         self._on_disk, self.inode = count, status.st_ino
         del before
         return count
+
+    def _of_earlier_format(self, header: bytes) -> bool:
+        """Whether this is the header of the same file as an earlier version wrote it: made again, but not damaged."""
+        if len(header) < HEADER_BYTES or _CRC.unpack_from(header, _HEADER.size)[0] != zlib.crc32(header[: _HEADER.size]):
+            return False
+        (magic, number, _, *of), (our_magic, ours, _, *our) = map(_HEADER.unpack_from, (header, self._header))
+        return bool((magic, of) == (our_magic, our) and number < ours)
 
     def keep(self, count: int) -> None:
         """Forget all rows after the first `count`; those in the file are overwritten by what is appended next."""
