@@ -108,10 +108,8 @@ def _stats(args: argparse.Namespace) -> None:
 
 def _search(args: argparse.Namespace) -> None:
     from agent.report import console
-    from memory import ExperienceMemory, Purpose, Query, Viewer
+    from memory import ExperienceMemory, Query
 
-    # A viewer from outside: no task of its own, and nothing held out is shown to it.
-    viewer = Viewer("command line", "command line", "", args.goal, Purpose.ACT)
     query = Query(
         args.goal,
         k=args.k,
@@ -123,15 +121,14 @@ def _search(args: argparse.Namespace) -> None:
         brevity=args.brevity,
     )
     with ExperienceMemory.open(args.memory) as memory:
-        for hit in memory.search(query, viewer):
+        for hit in memory.search(query):
             entry, why = memory.meta(hit.episode_id), hit.why
             verdict = "success" if entry.success else "failure"
             console().print(
                 f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}\n"
                 f"       similarity {why.similarity:.3f} (by {why.key}), usefulness {why.usefulness:+.3f}, "
                 f"length −{why.length:.3f}, redundancy {why.redundancy:.3f}\n"
-                f"       rank {why.considered}; {why.firewalled} closer ones kept back by the firewall, "
-                f"{why.filtered} filtered; {'all entries compared' if why.exact else 'candidates from the index'}"
+                f"       rank {why.considered}; {why.filtered} closer ones filtered; {'all entries compared' if why.exact else 'candidates from the index'}"
             )
 
 

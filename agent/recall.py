@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.prompt import Demonstration, PromptSpec, demonstration, fit
-from memory import ExperienceMemory, Purpose, Query, Viewer
+from memory import EntryMeta, ExperienceMemory, Holdout, Purpose, Query
 from memory.episode import Retrieved, StopReason, TaskRecord
 from memory.keys import query_text
-from memory.retrieve import EntryMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,9 @@ class RecallSettings:
     min_score: float | None = None
     """Show nothing that is less similar than this; None shows the closest, however far. Demonstrations of something else mislead. In
     the household an episode of the same procedure and wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
+    splits: tuple[str, ...] = ("train",)
+    """Splits whose episodes may be shown; none of the task's own split where it is under evaluation
+    (:meth:`memory.Holdout.strict`)."""
 
     def __post_init__(self) -> None:
         Query("", keys=self.keys, diversity=self.diversity, brevity=self.brevity)  # which says what is wrong with them
@@ -60,6 +62,8 @@ class Recalled:
     """Closest first."""
     retrieved: tuple[Retrieved, ...] = ()
     """The episodes shown, in the same order."""
+    held_back: int = 0
+    """Episodes as close as those found that the holdout policy kept back."""
 
 
 History = Sequence[tuple[str, str]]
@@ -92,7 +96,7 @@ class Recall:
         spec: how episodes are shown.
         count: number of tokens of a text, for the budget.
         settings: how many and how much.
-        purpose: what the firewall is told.
+        purpose: what for, which decides what is held out.
         position: log position to read at; the memory's current one when None. Results do not depend on what is added later.
         where: keeps only some entries; for experiments (a memory without the type under test).
     """
@@ -118,25 +122,32 @@ class Recall:
 
     def __call__(self, task: TaskRecord, history: History = (), exclude: frozenset[str] = frozenset()) -> Recalled:
         """What is recalled for a task after some steps; `exclude` names episodes that must not be shown."""
-        query = Query(
-            text=query_text(task.goal, history),
-            k=self.settings.k,
-            successes_only=self.settings.outcomes == "successes",
-            exclude=exclude,
-            where=self._wanted,
-            keys=self.settings.keys,
-            diversity=self.settings.diversity,
-            usefulness=self.settings.usefulness,
-            brevity=self.settings.brevity,
-            min_score=self.settings.min_score,
-        )
-        hits = self.memory.search(query, Viewer.of(task, self.purpose), at=self.position)
+        query = self.query(query_text(task.goal, history), exclude)
+        hits = self.memory.search(query, self.holdout(task), at=self.position)
         scores = {hit.episode_id: hit.score for hit in hits}
         found = [demonstration(self.spec, self.memory.get(hit.episode_id, self.position)) for hit in hits]
         shown = fit(found, self.settings.budget, self.count)
-        return Recalled(shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown))
+        retrieved = tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
+        return Recalled(shown, retrieved, max((hit.why.firewalled for hit in hits), default=0))
 
-    def _wanted(self, entry: EntryMeta) -> bool:
-        # An episode that its environment broke off says nothing about what was done in it.
-        broken = entry.reason is StopReason.ENVIRONMENT_ERROR
-        return not broken and (self.where is None or self.where(entry))
+    def query(self, text: str, exclude: frozenset[str] = frozenset()) -> Query:
+        """What is asked with a text; `exclude` names episodes that must not be shown."""
+        s = self.settings
+        return Query(
+            text=text,
+            k=s.k,
+            successes_only=s.outcomes == "successes",
+            exclude=exclude,
+            # An episode that its environment broke off says nothing about what was done in it.
+            exclude_reasons=frozenset({StopReason.ENVIRONMENT_ERROR}),
+            where=self.where,
+            keys=s.keys,
+            diversity=s.diversity,
+            usefulness=s.usefulness,
+            brevity=s.brevity,
+            min_score=s.min_score,
+        )
+
+    def holdout(self, task: TaskRecord) -> Holdout:
+        """What must not be shown to whoever plays a task."""
+        return Holdout.strict(task, self.purpose, self.settings.splits)

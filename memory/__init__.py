@@ -1,10 +1,10 @@
 """An experience memory: episodes on disk, durable once added, found again by similarity.
 
-from memory import ExperienceMemory, Purpose, Query, Viewer
+from memory import ExperienceMemory, Query
 
 with ExperienceMemory.open("experience", mode="create") as memory:
     memory.add(episode)
-    hits = memory.search(Query("put a hot mug in cabinet", k=2), Viewer.of(task, Purpose.ACT))
+    hits = memory.search(Query("put a hot mug in cabinet", k=2))
     episodes = [memory.get(hit.episode_id) for hit in hits]
 """
 
@@ -14,7 +14,9 @@ from pathlib import Path as _Path
 from memory.embed import Embedder, HashedEmbedder
 from memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
 from memory.log import Damage
-from memory.retrieve import EntryMeta, Hit, Purpose, Query, Viewer, Why
+from memory.holdout import Holdout, Purpose
+from memory.index import IndexSettings
+from memory.query import EntryMeta, Hit, Query, Why
 from memory.stats import MemoryStats
 from memory.store import ExperienceMemory
 from memory.usefulness import Usefulness
@@ -38,6 +40,8 @@ __all__ = [
     "ExperienceMemory",
     "HashedEmbedder",
     "Hit",
+    "Holdout",
+    "IndexSettings",
     "MemoryStats",
     "Outcome",
     "Purpose",
@@ -47,6 +51,5 @@ __all__ = [
     "StopReason",
     "TaskRecord",
     "Usefulness",
-    "Viewer",
     "Why",
 ]

@@ -74,7 +74,8 @@ def recall(
             if answer is None:
                 return 0.0
             near = column.take(column.places(answer[0], rows)) @ query
-        found.append(min(sample.neighbours, np.count_nonzero(near >= least - EQUAL)) / sample.neighbours)
+        right = int(np.count_nonzero(near >= least - EQUAL))
+        found.append(min(sample.neighbours, right) / sample.neighbours)
     half = len(found) // 2
     return float(min(np.mean(found[:half]), np.mean(found[half:])))
 

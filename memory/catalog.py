@@ -6,7 +6,7 @@ cache of the log; what it says of the log's end is checked against the log when 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.codec import digest
+from memory.episode import StopReason
 from memory.log import Damage, Kind, Place
 from memory.rows import Numbers, RowFile, Rows
 
@@ -65,6 +66,8 @@ rating, a note, a deletion or a credit is about. `value` is an episode's score o
 rating's name, where it fits."""
 FIELDS = ("suite", "type", "split", "policy", "adapter")
 """What entries can be filtered by."""
+REASONS = tuple(StopReason)
+"""What the number in the field `reason` means."""
 _HOT = {"sequence": np.int64, "task": np.uint64, "near": np.uint64, "split": np.uint64, "flags": np.uint8}
 
 
@@ -75,20 +78,27 @@ class Filter:
     successes_only: bool = False
     only: tuple[tuple[str, frozenset[str]], ...] = ()
     """Pairs of a field of :data:`FIELDS` and the values it may have."""
+    not_reasons: frozenset[StopReason] = frozenset()
 
     @classmethod
-    def of(cls, successes_only: bool, only: Mapping[str, Collection[str]]) -> "Filter":
+    def of(
+        cls,
+        successes_only: bool,
+        only: Mapping[str, Collection[str]],
+        not_reasons: Collection[StopReason] = (),
+    ) -> "Filter":
         """From a mapping of field to values; raises ``ValueError`` for a field that there is not."""
         for name, values in only.items():
             if name not in FIELDS:
                 raise ValueError(f"entries cannot be filtered by {name!r}; use one of {', '.join(FIELDS)}, or where=")
             if isinstance(values, str):
                 raise ValueError(f"the values of {name!r} must be a collection of texts, not the text {values!r}")
-        return cls(successes_only, tuple((name, frozenset(only[name])) for name in sorted(only)))
+        pairs = tuple((name, frozenset(only[name])) for name in sorted(only))
+        return cls(successes_only, pairs, frozenset(not_reasons))
 
     def within(self, splits: frozenset[str] | None) -> "Filter":
         """The same, and only of these splits (None: of any)."""
-        return self if splits is None else Filter(self.successes_only, (*self.only, ("split", splits)))
+        return self if splits is None else replace(self, only=(*self.only, ("split", splits)))
 
 
 class Catalog:
@@ -303,6 +313,8 @@ class Catalog:
         for name, values in filter.only:
             hashes = np.array([digest(value) for value in values], dtype=np.uint64)
             kept &= np.isin(self.column(name)[ordinals], hashes)
+        for reason in filter.not_reasons:
+            kept &= self.column("reason")[ordinals] != REASONS.index(reason)
         return kept
 
 

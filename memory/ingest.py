@@ -6,9 +6,8 @@ from functools import lru_cache
 import numpy as np
 
 from memory import codec
-from memory.catalog import GAP, LONG, NOBODY, ROW, SECOND, SUCCESS, UNREADABLE
+from memory.catalog import GAP, LONG, NOBODY, REASONS, ROW, SECOND, SUCCESS, UNREADABLE
 from memory.codec import digest
-from memory.episode import StopReason
 from memory.fields import CodecError
 from memory.holdout import near_digest, task_digest
 from memory.log import Damage, Kind, Place, Record
@@ -16,8 +15,6 @@ from memory.rows import Rows
 
 CREDIT = Kind.USEFULNESS
 TEXT_BYTES = ROW["text"].itemsize
-REASONS = tuple(StopReason)
-
 
 _Row = tuple[int | float | bytes, ...]
 _EMPTY: dict[str, int | float | bytes] = {

@@ -7,6 +7,17 @@ from memory.embed import Vectors
 
 DIGITS = 6
 """Decimal places of a score that are compared; what differs by less is a tie."""
+POOL = 8
+"""Candidates per hit that are ranked when more than similarity counts, and :data:`LEAST_POOL` at least."""
+LEAST_POOL = 32
+
+
+def pool_of(k: int) -> int:
+    """How many of the most similar candidates the k-th hit is chosen from.
+
+    It does not depend on how many hits follow, so the hits of a smaller k are the first of those of a larger one.
+    """
+    return max(LEAST_POOL, POOL * k)
 
 
 def choose(
@@ -16,7 +27,8 @@ def choose(
 
     Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): one after the other, the candidate with the highest
     ``(1 - diversity) * (similarity + bonus) - diversity * redundancy``, where redundancy is its similarity with the closest of
-    those already chosen. With diversity 0 that is the order by similarity and bonus. Ties go to the earlier candidate.
+    those already chosen. With diversity 0 that is the order by similarity and bonus. Ties go to the earlier candidate. Each is
+    chosen from the :func:`pool_of` its place.
 
     Args:
         similarity: of each candidate with the query, shape (n,), descending.
@@ -30,7 +42,8 @@ def choose(
     left = np.ones(len(relevance), dtype=np.bool_)
     chosen: list[tuple[int, float, float]] = []
     while left.any() and len(chosen) < k:
-        scores = np.where(left, (1 - diversity) * relevance - diversity * redundancy, -np.inf)
+        pool = pool_of(len(chosen) + 1)
+        scores = np.where(left, (1 - diversity) * relevance - diversity * redundancy, -np.inf)[:pool]
         # Rounded: the last bits of such a sum are noise, and would decide between candidates that are equally good.
         best = int(np.argmax(np.round(scores, DIGITS)))
         chosen.append((best, float(scores[best]), float(redundancy[best])))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memory.description import DESCRIPTION, identify, is_memory
 from memory.embed import Embedder, HashedEmbedder, Vectors
+from memory.index import IndexSettings
 from memory.lock import WriterLock
 from memory.log import Damage
 from memory.state import State
@@ -37,6 +38,7 @@ def rebuild(
     *,
     embedder: Embedder | None = None,
     reembed: bool = False,
+    index: IndexSettings | None = None,
     announce: Announce | None = None,
 ) -> Rebuilt:
     """Throw the caches of a memory away and make them again.
@@ -45,6 +47,7 @@ def rebuild(
         path: the folder.
         embedder: as for ``ExperienceMemory.open``.
         reembed: the vectors, too, which takes longest; otherwise those that fit the log stay.
+        index: as for ``ExperienceMemory.open``.
         announce: told how it goes.
 
     Raises:
@@ -67,7 +70,7 @@ def rebuild(
         for name in ("catalog", "index", "vectors"):
             (folder / name).mkdir(exist_ok=True)
         announce("reading the log", 0, 0)
-        state = State(folder, memory=known.memory, embedder=counted, keys=known.keys, writable=True)
+        state = State(folder, memory=known.memory, embedder=counted, keys=known.keys, writable=True, index=index or IndexSettings())
         try:
             state.load()
             for key, space in state.spaces.items():

@@ -18,9 +18,12 @@ from memory.embed import Embedder, Vectors
 from memory.episode import Episode
 from memory.evict import Candidate
 from memory.ingest import CREDIT, gap_row, rows_of
+from memory.holdout import task_digest
+from memory.index import IndexSettings
 from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
-from memory.retrieve import EntryMeta, Library
+from memory.query import EntryMeta
+from memory.retrieve import Library
 from memory.rows import Numbers
 from memory.segments import segments
 from memory.space import KeySpace
@@ -42,9 +45,18 @@ class State:
         writable: whether caches are written and torn tails cut.
     """
 
-    def __init__(self, folder: Path, *, memory: bytes, embedder: Embedder, keys: Sequence[str], writable: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        memory: bytes,
+        embedder: Embedder,
+        keys: Sequence[str],
+        writable: bool,
+        index: IndexSettings,
+    ) -> None:
         self.folder, self.memory, self.embedder, self.writable = folder, memory, embedder, writable
-        self.keys = tuple(keys)
+        self.keys, self.index = tuple(keys), index
         self.damage: list[Damage] = []
         self.settled = False
         """Whether what is known agrees with the log; not before it was read, nor while or after a change that was interrupted."""
@@ -159,6 +171,7 @@ class State:
             memory=self.memory,
             embed=embed,
             writable=self.writable,
+            settings=self.index,
         )
 
     def _text(self, key: str, label: int) -> str:
@@ -317,7 +330,7 @@ class State:
                     self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
         self.log.check_headers()
         for space in self.spaces.values():
-            space.column.check_all()
+            space.verify()
 
     @property
     def broken_count(self) -> int:
@@ -327,7 +340,7 @@ class State:
 
     def duplicate_of(self, episode: Episode) -> str | None:
         """Id of an episode of the same task with the same actions; None if there is none."""
-        same = self.catalog.column("task") == np.uint64(digest(episode.task.identity))
+        same = self.catalog.column("task") == np.uint64(task_digest(episode.task.identity))
         same &= self.catalog.column("actions") == np.uint64(codec.actions_digest(episode))
         same &= self.catalog.delete_positions() == NEVER
         found = np.flatnonzero(same)
@@ -335,10 +348,9 @@ class State:
 
     def without_duplicates(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Those of which nothing is there yet, the first of each."""
-        first = {(e.task.identity, codec.actions_digest(e)): e for e in reversed(episodes)}
-        return [
-            e for e in episodes if first[e.task.identity, codec.actions_digest(e)] is e and not self.duplicate_of(e)
-        ]
+        keys = [(task_digest(e.task.identity), codec.actions_digest(e)) for e in episodes]
+        first = dict(reversed(list(zip(keys, episodes, strict=True))))
+        return [e for k, e in zip(keys, episodes, strict=True) if first[k] is e and not self.duplicate_of(e)]
 
     def evictable(self) -> list[Candidate]:
         """All episodes that are not deleted, as far as eviction is concerned."""

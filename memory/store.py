@@ -21,10 +21,13 @@ from memory.durable import TEMPORARY
 from memory.embed import Embedder, HashedEmbedder, Vectors
 from memory.episode import Episode
 from memory.evict import victims
+from memory.holdout import Holdout
+from memory.index import IndexSettings
 from memory.keys import KEYS, key_texts
 from memory.lock import WriterLock
 from memory.log import Damage, Kind, TakenBackError
-from memory.retrieve import EntryMeta, Hit, Query, Viewer, retrieve
+from memory.query import EntryMeta, Hit, Query
+from memory.retrieve import draw, retrieve
 from memory.state import State
 from memory.stats import MemoryStats, count
 from memory.usefulness import Usefulness
@@ -48,6 +51,7 @@ class ExperienceMemory:
         embedder: Embedder,
         keys: Sequence[str],
         lock: WriterLock | None,
+        index: IndexSettings,
     ) -> None:
         """Use :meth:`open`."""
         self.path = path
@@ -61,7 +65,7 @@ class ExperienceMemory:
                 (path / folder).mkdir(exist_ok=True)
                 for leftover in (path / folder).glob("*" + TEMPORARY):
                     leftover.unlink()
-        self._state = State(path, memory=memory, embedder=embedder, keys=keys, writable=writable)
+        self._state = State(path, memory=memory, embedder=embedder, keys=keys, writable=writable, index=index)
         self._writer = Writer(self._state, self._mutex, self._require_writable)
 
     @classmethod
@@ -73,6 +77,7 @@ class ExperienceMemory:
         embedder: Embedder | None = None,
         reembed: bool = False,
         keys: Collection[str] | None = None,
+        index: IndexSettings | None = None,
     ) -> "ExperienceMemory":
         """Open the memory in a folder.
 
@@ -84,6 +89,7 @@ class ExperienceMemory:
                 on (the old vectors are kept beside the new).
             keys: Which texts of an episode it can be found by, some of :data:`memory.keys.KEYS`. Default: those that it has, or
                 only the goal. A writer adds what is missing; a reader makes it for itself.
+            index: When and how HNSW graphs are used; nothing but speed and recall depends on it.
 
         Raises:
             FileNotFoundError: there is no memory, and ``mode`` is not ``create``.
@@ -116,6 +122,7 @@ class ExperienceMemory:
                 embedder=embedder,
                 keys=known.keys,
                 lock=lock,
+                index=index or IndexSettings(),
             )
             store._state.damage.extend(known.damage)
             store.refresh()
@@ -287,21 +294,52 @@ class ExperienceMemory:
         """
         return self._writer.compact()
 
-    def search(self, query: Query, viewer: Viewer, at: int | None = None) -> list[Hit]:
-        """Past episodes that are similar to the query and that the viewer may see, best first.
+    def search(self, query: Query, holdout: Holdout | None = None, at: int | None = None) -> list[Hit]:
+        """Past episodes that are similar to the query, best first.
 
         Args:
             query: what is looked for.
-            viewer: who asks.
+            holdout: what must not be shown, :meth:`Holdout.strict` in experiments. Default: everything may be.
             at: Log position; only what lies before it is seen. Default: everything.
 
         Raises:
-            ValueError: ``viewer`` is no :class:`Viewer`, ``at`` lies beyond what was read, or the memory has not all the keys.
+            TypeError: ``query`` or ``holdout`` is something else.
+            ValueError: ``at`` lies beyond what was read, or the memory has not all the keys.
         """
+        holdout = _checked(query, holdout)
         vector = self._encode([query.text])[0]
         with self._mutex:
             self._require_open()
-            return self._fresh(lambda: retrieve(query, vector, viewer, self._state.library(self._until(at))))
+            return self._fresh(lambda: retrieve(query, vector, holdout, self._state.library(self._until(at))))
+
+    def draw(
+        self, query: Query, count: int, seed: int, holdout: Holdout | None = None, at: int | None = None
+    ) -> list[tuple[str, float]]:
+        """Episodes drawn evenly from all that :meth:`search` may show for a query, however far they are from it.
+
+        Args:
+            query: as for :meth:`search`; ``k``, ``min_score`` and what ranks are not looked at.
+            count: how many; all of them if there are not more.
+            seed: decides which; the same ones for the same arguments and log position.
+            holdout: as for :meth:`search`.
+            at: as for :meth:`search`.
+
+        Returns:
+            Ids and similarities, the most similar first. Only a few times `count` entries are looked at, however many there are.
+
+        Raises:
+            TypeError, ValueError: as :meth:`search`.
+        """
+        holdout = _checked(query, holdout)
+        vector = self._encode([query.text])[0]
+        with self._mutex:
+            self._require_open()
+
+            def read() -> list[tuple[str, float]]:
+                rng = np.random.default_rng(seed)
+                return draw(query, vector, holdout, self._state.library(self._until(at)), count, rng)
+
+            return self._fresh(read)
 
     def get(self, episode_id: str, at: int | None = None) -> Episode:
         """The whole episode, with the ratings given since.
@@ -485,3 +523,11 @@ class ExperienceMemory:
             gone = "was deleted" if self._state.find(episode_id) is not None else "is not there"
             raise KeyError(f"there is no episode {episode_id!r} in {self.path}: it {gone}")
         return ordinal
+
+
+def _checked(query: Query, holdout: Holdout | None) -> Holdout:
+    if not isinstance(query, Query):
+        raise TypeError(f"search needs a Query, not {query!r}: use Query({str(query)!r})")
+    if holdout is not None and not isinstance(holdout, Holdout):
+        raise TypeError(f"holdout must be a Holdout, not {holdout!r}: use Holdout.strict(task, purpose), or Holdout(...)")
+    return holdout or Holdout()

@@ -93,7 +93,7 @@ class Writer:
                 self._require()
                 spaces = list(self._state.spaces.values())
             for space in spaces:
-                if space.outlived:
+                if space.stale:
                     space.drop_graph()
                 while self._grown(space, SPREAD, small=True):
                     pass
@@ -147,14 +147,13 @@ class Writer:
 
     def _grow(self, space: KeySpace, rows: int) -> None:
         """Let a graph grow, a little at a time so that searches in other threads get their turn, and publish what is due."""
+        if space.stale:
+            with self._mutex:
+                space.drop_graph()
         for left in range(rows, 0, -SPREAD):
             if not self._grown(space, min(SPREAD, left)):
                 break
         if not space.publishing_is_due:
-            return
-        if space.outlived:
-            with self._mutex:
-                space.drop_graph()
             return
         if self._publishing is None or not self._publishing.is_alive():
             # In a thread: the disk takes its time for a snapshot, which is a copy, while the graph goes on growing.

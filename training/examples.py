@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from agent.conversation import Conversation, Turn
 from agent.prompt import PromptSpec, begin, demonstration, fit
 from agent.recall import Recall, Recalled
-from memory import ExperienceMemory, Query, Viewer
 from memory.episode import Episode
+
+SAMPLE = 64
+"""Episodes among which those beside the point are the less similar half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +89,11 @@ def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRa
 
 
 def _irrelevant(recall: Recall, episode: Episode, rng: random.Random) -> Recalled:
-    """Episodes drawn from the less similar half of what the firewall lets through."""
-    memory: ExperienceMemory = recall.memory
-    query = Query(
-        episode.task.goal,
-        k=max(1, len(memory)),
-        successes_only=recall.settings.outcomes == "successes",
-        exclude=frozenset({episode.id}),
-        where=recall.where,
-    )
-    hits = memory.search(query, Viewer.of(episode.task, recall.purpose), at=recall.position)
-    far = hits[len(hits) // 2 :]
+    """Episodes from the less similar half of a sample of what retrieval might show."""
+    memory, task = recall.memory, episode.task
+    query = recall.query(task.goal, frozenset({episode.id}))
+    drawn = memory.draw(query, SAMPLE, rng.getrandbits(32), recall.holdout(task), recall.position)
+    far = drawn[len(drawn) // 2 :]
     chosen = rng.sample(far, min(recall.settings.k, len(far)))
-    found = [demonstration(recall.spec, memory.get(hit.episode_id, recall.position)) for hit in chosen]
+    found = [demonstration(recall.spec, memory.get(name, recall.position)) for name, _ in chosen]
     return Recalled(fit(found, recall.settings.budget, recall.count))

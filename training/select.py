@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory import ExperienceMemory
-from memory.catalog import TRAIN
+from memory.holdout import TRAIN
 from memory.episode import Episode
 
 

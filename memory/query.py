@@ -1,0 +1,145 @@
+"""What is asked of a memory, and what it answers."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+from memory.catalog import Filter
+from memory.episode import StopReason, TaskRecord
+from memory.keys import KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class EntryMeta:
+    """What is known of a stored episode without decoding it."""
+
+    episode_id: str
+    position: int
+    """Sequence number of its record; visible to searches at any later position."""
+    task: TaskRecord
+    success: bool
+    score: float
+    reason: StopReason
+    policy: str
+    adapter: str
+    steps: int
+    """Number of steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is looked for, and which of it is wanted.
+
+    Raises:
+        TypeError: a field is not of its type.
+        ValueError: a number is out of its range or not finite, or a key or column is unknown.
+    """
+
+    text: str
+    k: int = 2
+    """How many hits at most; 0 gives none. The hits of a smaller k are the first of those of a larger one; where a graph
+    proposes candidates, up to :data:`memory.retrieve.SAME_LIST`."""
+    min_score: float | None = None
+    """Leave out what is less similar than this; None keeps everything."""
+    successes_only: bool = False
+    exclude: frozenset[str] = frozenset()
+    """Ids of episodes that are not wanted."""
+    exclude_reasons: frozenset[StopReason] = frozenset()
+    """Episodes that ended for one of these reasons are not wanted."""
+    where: Callable[[EntryMeta], bool] | None = None
+    """Keep only entries for which this is true. For experiments (an index without the type under test), not for
+    normal use: it is called in Python for one candidate after the other."""
+    only: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Keep only entries whose suite, type, split, policy or adapter is one of these: fast at any selectivity."""
+    keys: tuple[str, ...] = ("goal",)
+    """Which texts of an episode are compared with the query; the closest counts. The memory must have them (see ``open``)."""
+    diversity: float = 0.0
+    """In [0, 1): how much being unlike the other hits counts against similarity (:func:`memory.rank.choose`)."""
+    usefulness: float = 0.0
+    """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity (:mod:`memory.usefulness`)."""
+    brevity: float = 0.0
+    """What each doubling of an entry's number of steps takes from its similarity: of those that fit alike, direct ones first."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise TypeError(f"the text of a query must be a str, not {self.text!r}")
+        if isinstance(self.k, bool) or not isinstance(self.k, Integral):
+            raise TypeError(f"k must be an int, not {self.k!r}")
+        if self.k < 0:
+            raise ValueError(f"k is {self.k}; ask for 0 hits or more")
+        for name in ("diversity", "usefulness", "brevity", "min_score"):
+            value = getattr(self, name)
+            if value is None and name == "min_score":
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"{name} must be a number, not {value!r}")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; it must be finite")
+        if not 0 <= self.diversity < 1:
+            raise ValueError(f"diversity is {self.diversity}; it must be at least 0 and less than 1")
+        if self.brevity < 0:
+            raise ValueError(f"brevity is {self.brevity}; it must not be negative")
+        _check_texts("keys", self.keys)
+        _check_texts("exclude", self.exclude)
+        _check_texts("exclude_reasons", self.exclude_reasons)
+        for reason in self.exclude_reasons:
+            StopReason(reason)  # which says what is wrong with it
+        unknown = [key for key in self.keys if key not in KEYS]
+        if unknown or not self.keys:
+            raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
+        if self.where is not None and not callable(self.where):
+            raise TypeError(f"where must be a function of an entry, not {self.where!r}")
+        if not isinstance(self.only, Mapping):
+            raise TypeError(f"only must map a column to the values that are wanted, not {self.only!r}")
+        for column, values in self.only.items():
+            _check_texts(f"only[{column!r}]", values)
+        Filter.of(self.successes_only, self.only, self.exclude_reasons)  # which says what is wrong with the columns
+
+    @property
+    def ranked(self) -> bool:
+        """Whether more than similarity decides which hits come first."""
+        return self.diversity > 0 or self.usefulness != 0 or self.brevity > 0
+
+
+def _check_texts(name: str, values: object) -> None:
+    if isinstance(values, str) or not isinstance(values, Collection):
+        raise TypeError(f"{name} of a query must be a collection of texts, not {values!r}")
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} of a query must hold texts only, not {list(values)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """How a hit came about."""
+
+    similarity: float
+    """Inner product of the unit vectors of query and key."""
+    considered: int
+    """Entries that were at least as close, this one included: its rank before anything was removed."""
+    firewalled: int
+    """How many of those the holdout kept back (same task, near-duplicate, split under evaluation)."""
+    filtered: int
+    """How many of those the query did not want (failures, excluded, ``where``)."""
+    exact: bool
+    """Every entry was compared; false: the candidates came from the approximate index."""
+    key: str = "goal"
+    """Which of the episode's texts was closest."""
+    usefulness: float = 0.0
+    """What its usefulness added to the score."""
+    length: float = 0.0
+    """What the number of its steps took from the score; 0 where brevity was not asked for."""
+    redundancy: float = 0.0
+    """Similarity with the closest of the hits before it; 0 where diversity was not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One past episode that fits."""
+
+    episode_id: str
+    score: float
+    """Higher is closer."""
+    position: int
+    """Sequence number of its record in the log."""
+    why: Why
