@@ -1,4 +1,5 @@
-"""Embedders that a user may bring: of any dimension, with vectors that are spread, clustered, or many times the same."""
+"""Embedders that a user may bring: of any dimension, with vectors that are spread, clustered, or
+many times the same."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ class MadeEmbedder:
     """Vectors that follow from the text alone.
 
     Args:
-        distribution: ``uniform``: any direction. ``clustered``: close to those of texts that begin with the same word.
-            ``identical``: nine of ten texts have one of :data:`DISTINCT` vectors, the others any direction.
+        distribution: ``uniform``: any direction. ``clustered``: close to those of texts that begin
+            with the same word. ``identical``: nine of ten texts have one of :data:`DISTINCT`
+            vectors, the others any direction.
         dimension: of the vectors.
     """
 

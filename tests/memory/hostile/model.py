@@ -1,4 +1,5 @@
-"""A memory as a plain list: what has to be there, and what a search has to find, at every log position."""
+"""A memory as a plain list: what has to be there, and what a search has to find, at every log
+position."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,8 @@ class Model:
         return before - len(self.entries)
 
     def victims(self, capacity: int | None, before: float | None, keep_per_type: int) -> list[Entry]:
-        """Who has to go: those that began before a time, then the oldest until no more than the capacity are left."""
+        """Who has to go: those that began before a time, then the oldest until no more than the
+        capacity are left."""
         gone: list[Entry] = []
         left = Counter(entry.episode.task.type for entry in self.alive if entry.episode.success)
 
@@ -133,9 +135,13 @@ class Model:
 
 
 def greedy(
-    scores: dict[str, float], vectors: dict[str, NDArray[np.float64]], diversity: float, names: Sequence[str]
+    scores: dict[str, float],
+    vectors: dict[str, NDArray[np.float64]],
+    diversity: float,
+    names: Sequence[str],
 ) -> Iterator[tuple[float, float]]:
-    """For a list that was chosen one after the other: the score of each in its turn, and the best that was left then."""
+    """For a list that was chosen one after the other: the score of each in its turn, and the best
+    that was left then."""
     redundancy = dict.fromkeys(scores, -np.inf)
     left = set(scores)
     for turn, name in enumerate(names):

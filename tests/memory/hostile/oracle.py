@@ -9,7 +9,8 @@ from memory import Embedder, ExperienceMemory, Query
 from tests.memory.hostile.ask import ask
 
 NEAR = 2e-5
-"""Scores that differ by less are equal: they are rounded to five decimals, and sums have rounding errors."""
+"""Scores that differ by less are equal: they are rounded to five decimals, and sums have rounding
+errors."""
 
 
 @dataclass
@@ -21,6 +22,8 @@ class Answers:
     approximate: int = 0
     wrong: list[str] = field(default_factory=list)
     """What no approximation excuses."""
+    right: int = 0
+    """Hits of exact answers."""
     wanted: int = 0
     """Hits that approximate answers should have, and how many are as close as those."""
     found: int = 0
@@ -32,9 +35,15 @@ class Answers:
         """Share of the right hits that approximate answers had."""
         return self.found / self.wanted if self.wanted else 1.0
 
+    @property
+    def recall_of_all(self) -> float:
+        """The same of all answers; exact ones lack nothing."""
+        total = self.right + self.wanted
+        return (self.right + self.found) / total if total else 1.0
+
     def take(self, other: "Answers") -> None:
         """Add up."""
-        for name in ("exact", "approximate", "wanted", "found", "imperfect"):
+        for name in ("exact", "approximate", "right", "wanted", "found", "imperfect"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.wrong += other.wrong
 
@@ -54,8 +63,8 @@ class Answers:
             right: scores of all that might be shown, by id.
             k: how many hits were asked for.
             exact: whether the answer claims to be the exact one.
-            complete: whether there must be as many hits as the exact answer has, even if it is not exact; otherwise
-                one that is not there is one that was not found.
+            complete: whether there must be as many hits as the exact answer has, even if it is not
+                exact; otherwise one that is not there is one that was not found.
         """
         best = sorted(right.values(), reverse=True)[:k]
         least = best[-1] if best else 0.0
@@ -71,7 +80,9 @@ class Answers:
         good = sum(score >= least - NEAR for score in scores)
         if exact and any(abs(a - b) > NEAR for a, b in zip(scores, best, strict=False)):
             self.wrong.append(f"exact, and not the best: {scores} instead of {best}")
-        if not exact:
+        if exact:
+            self.right += len(best)
+        else:
             self.wanted, self.found = self.wanted + len(best), self.found + good
             self.imperfect += good < len(best)
 

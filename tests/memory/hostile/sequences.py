@@ -1,7 +1,8 @@
-"""Random sequences of everything that can be done to a memory, compared with a plain list after each step.
+"""Random sequences of everything that can be done to a memory, each step compared with a plain list.
 
-A sequence follows from its seed. What a step does follows from the step's own number and from what is there when its turn
-comes, so any part of a sequence is a sequence, too: what fails is shortened before it is shown.
+A sequence follows from its seed. What a step does follows from the step's own number and from what
+is there when its turn comes, so any part of a sequence is a sequence, too: what fails is shortened
+before it is shown.
 """
 
 import itertools
@@ -17,7 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memory import Actor, Episode, ExperienceMemory, Outcome, Query, Retrieved, Step, StopReason, TaskRecord
+from memory import (
+    Actor,
+    Episode,
+    ExperienceMemory,
+    Outcome,
+    Query,
+    Retrieved,
+    Step,
+    StopReason,
+    TaskRecord,
+)
 from memory.evict import POLICIES
 from memory.retrieve import LEAST_POOL
 from tests.memory.faults import delete_caches, small_graphs
@@ -34,9 +45,9 @@ LONGEST = 50
 KINDS = 6
 _SPLITS = ("train", "train", "train", "valid", "test")
 _WEIGHTS = {
-    "search": 10, "add": 3, "add_many": 3, "add_again": 1, "delete": 3, "delete_kind": 1, "rate": 1, "annotate": 1,
-    "credit": 1, "evict": 1, "evict_otherwise": 1, "compact": 2, "reopen": 2, "lose_caches": 1, "follow": 3,
-    "publish": 1, "verify": 1, "count": 1, "refuse": 2,
+    "search": 10, "add": 3, "add_many": 3, "add_again": 1, "delete": 3, "delete_kind": 1, "rate": 1,
+    "annotate": 1, "credit": 1, "evict": 1, "evict_otherwise": 1, "compact": 2, "reopen": 2,
+    "lose_caches": 1, "follow": 3, "publish": 1, "verify": 1, "count": 1, "refuse": 2,
 }  # fmt: skip
 
 
@@ -78,7 +89,8 @@ def play(sequence: Plan) -> Answers:
 
 
 def shortened(sequence: Plan, tries: int = 60) -> Plan:
-    """A part of a sequence that fails, which fails still and is as short as was found in so many tries."""
+    """A part of a sequence that fails, which fails still and is as short as was found in so many
+    tries."""
     size = max(1, len(sequence.steps) // 2)
     while tries > 0:
         for start in range(0, len(sequence.steps), size):
@@ -174,7 +186,8 @@ class _Run:
         assert self.memory.add_many(episodes) == self.model.position
 
     def _add_again(self, draw: random.Random) -> None:
-        """Something of the same task with the same actions as another: left out if that is asked for."""
+        """Something of the same task with the same actions as another: left out if that is asked
+        for."""
         episodes = [self._episode(draw)]
         episodes.append(replace(episodes[0], id=self._new_id()))
         if self.model.alive:
@@ -200,7 +213,11 @@ class _Run:
 
     def _rate(self, draw: random.Random) -> None:
         if self.model.alive:
-            entry, name, value = self._one(draw), draw.choice(["worth", "x" * 60, ""]), draw.uniform(-2, 2)
+            entry, name, value = (
+                self._one(draw),
+                draw.choice(["worth", "x" * 60, ""]),
+                draw.uniform(-2, 2),
+            )
             entry.ratings[name] = value
             self.model.position += 1
             assert self.memory.rate(entry.id, name, value) == self.model.position
@@ -281,7 +298,8 @@ class _Run:
         if self.reader is None:
             self.reader = ExperienceMemory.open(self.folder, embedder=self.embedder)
         else:
-            ask(self.reader, self._query(draw))  # of what it knows: not an error, whatever the writer did meanwhile
+            # Of what it knows: not an error, whatever the writer did meanwhile.
+            ask(self.reader, self._query(draw))
             self.reader.refresh()
         self._check(self.reader, draw)
         self._judge(self.reader, draw)
@@ -345,7 +363,8 @@ class _Run:
             fewer = [(hit.episode_id, hit.score) for hit in ask(memory, replace(query, k=k), at, hide)]
             assert fewer == given[:k], f"of {query.k} hits, {k} are others: {fewer} instead of {given[:k]}"
         right = self.model.scores(query, hide, at)
-        # An approximate answer may miss what is just close enough, and an empty one does not say how it was found.
+        # An approximate answer may miss what is just close enough, and an empty one does not say
+        # how it was found.
         complete = query.min_score is None
         exact = hits[0].why.exact if hits else complete
         if not query.ranked:
@@ -386,11 +405,19 @@ class _Run:
         if draw.random() < 0.2:
             some = draw.sample(self.model.entries, min(5, len(self.model.entries)))
             options["exclude"] = frozenset(["nobody", *(entry.id for entry in some)])
-        for name, values in {"diversity": (0.2, 0.7), "usefulness": (0.3,), "brevity": (0.02,)}.items():
+        for name, values in {
+            "diversity": (0.2, 0.7),
+            "usefulness": (0.3,),
+            "brevity": (0.02,),
+        }.items():
             if draw.random() < 0.12:
                 options[name] = draw.choice(values)
         texts = [entry.episode.task.goal for entry in draw.sample(self.model.entries, min(1, len(self.model.entries)))]
-        texts += [clustered_goal(draw.randrange(10**6), draw.randrange(KINDS)), f"unheard{draw.random()}", ""]
+        texts += [
+            clustered_goal(draw.randrange(10**6), draw.randrange(KINDS)),
+            f"unheard{draw.random()}",
+            "",
+        ]
         return Query(draw.choice(texts), **options)
 
     def _with_least(self, draw: random.Random, query: Query, hide: Hide, at: int | None) -> Query:

@@ -1,4 +1,5 @@
-"""What an episode may hold comes back as it was; what it may not hold changes nothing, not a byte."""
+"""What an episode may hold comes back as it was; what it may not hold changes nothing, not a
+byte."""
 
 import io
 import shutil
@@ -18,7 +19,16 @@ from tests.memory.conftest import make_episode
 from tests.memory.faults import open_memory
 from tests.memory.hostile import contents
 from tests.memory.hostile.ask import ask
-from tests.memory.hostile.contents import GOOD, LEAST, MOST, WRONG, folder_bytes, paired, same, with_field
+from tests.memory.hostile.contents import (
+    GOOD,
+    LEAST,
+    MOST,
+    WRONG,
+    folder_bytes,
+    paired,
+    same,
+    with_field,
+)
 
 Act = Callable[[ExperienceMemory], object]
 
@@ -35,12 +45,13 @@ def judge(memory: ExperienceMemory, expected: Sequence[Episode]) -> None:
 
 
 def refused(memory: ExperienceMemory, act: Act, *names: str) -> str | None:
-    """Do what has to be refused; what is wrong with how it went: None if it was refused without a trace.
+    """Do what has to be refused; what is wrong with how that went, None if it left no trace.
 
     Args:
         memory: it is done to.
         act: what is done.
-        names: one of them must be in the message of a `TypeError` or `ValueError`; without any, every error will do.
+        names: one of them must be in the message of a `TypeError` or `ValueError`; without any,
+            every error will do.
     """
     before, position, count = folder_bytes(memory.path), memory.position, len(memory)
     try:
@@ -60,7 +71,8 @@ def refused(memory: ExperienceMemory, act: Act, *names: str) -> str | None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(contents.episodes, min_size=1, max_size=5, unique_by=lambda episode: paired(episode.id)))
 def test_anything_that_an_episode_may_hold_comes_back(episodes: list[Episode]) -> None:
-    """After adding, opening again, another one's deletion and compaction, and after export and import."""
+    """After adding, opening again, another one's deletion and compaction, and after export and
+    import."""
     root = Path(tempfile.mkdtemp(prefix="hostile"))
     try:
         with open_memory(root / "a", "create") as memory:
@@ -115,7 +127,8 @@ def test_every_field_is_attacked() -> None:
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_a_field_cannot_hold_is_refused(folder: Path, name: str) -> None:
-    """Rows 4 and 5 of a memory: alone and among good ones, the field named, no byte changed, and all goes on."""
+    """Rows 4 and 5 of a memory: alone and among good ones, the field named, no byte changed, and
+    all goes on."""
     with open_memory(folder, "create") as memory:
         memory.add(make_episode(1))
         problems = []
@@ -152,7 +165,8 @@ def test_what_is_no_episode_is_refused(store: ExperienceMemory, what: Any) -> No
 
 @pytest.mark.parametrize("name", [name for name in WRONG if not name.startswith(("task.s", "task.g", "task.v"))])
 def test_credits_hold_nothing_that_cannot_be_read(folder: Path, name: str) -> None:
-    """A run that is not stored leaves a record all the same: refused without a trace, or readable."""
+    """A run that is not stored leaves a record all the same: refused without a trace, or
+    readable."""
     with open_memory(folder, "create") as memory:
         memory.add(make_episode(1))
         for held in WRONG[name]:
@@ -179,7 +193,9 @@ _SAYINGS: dict[str, Callable[[ExperienceMemory, Any], object]] = {
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"good", 5, ["good"], contents.Strange()], ids=lambda value: type(value).__name__
+    "value",
+    [None, b"good", 5, ["good"], contents.Strange()],
+    ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("how", _SAYINGS)
 def test_what_cannot_be_said_is_refused(store: ExperienceMemory, how: str, value: Any) -> None:
@@ -202,7 +218,10 @@ def test_what_is_no_rating_is_refused(store: ExperienceMemory, value: Any) -> No
 @pytest.mark.parametrize("name", ["task.seed", "memory_position", "steps.tokens", "actor.settings"])
 def test_integers_that_do_not_fit_are_refused(store: ExperienceMemory, name: str, number: int) -> None:
     """64 bits are what a record holds; one less is held."""
-    wraps: dict[str, Callable[[int], Any]] = {"steps.tokens": lambda n: (1, n), "actor.settings": lambda n: {"n": n}}
+    wraps: dict[str, Callable[[int], Any]] = {
+        "steps.tokens": lambda n: (1, n),
+        "actor.settings": lambda n: {"n": n},
+    }
     wrap = wraps.get(name, lambda n: n)
     act: Act = lambda memory: memory.add(with_field(GOOD, name, wrap(number)))  # noqa: E731
     assert refused(store, act, name.rpartition(".")[2]) is None

@@ -91,7 +91,8 @@ def refuses(act: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("what", NO_VECTORS)
 def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
-    """Row 7: by adding and by searching, and nothing is changed, so that all goes on with a better embedder."""
+    """Row 7: by adding and by searching, and nothing is changed, so that all goes on with a better
+    embedder."""
     embedder = TurningEmbedder()
     with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
         memory.add_many([make_episode(number) for number in range(5)])
@@ -111,7 +112,8 @@ def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["None", "zeros", "NaN", "another dimension"])
 def test_what_are_no_vectors_does_not_get_into_a_column(folder: Path, what: str) -> None:
-    """A memory that lost its vectors embeds again, and says so if it cannot; afterwards it can with a better embedder."""
+    """A memory that lost its vectors embeds again, and says so if it cannot; afterwards it can with
+    a better embedder."""
     with ExperienceMemory.open(folder, "create", embedder=TurningEmbedder()) as memory:
         memory.add_many([make_episode(number) for number in range(5)])
     shutil.rmtree(folder / "vectors")
@@ -124,7 +126,8 @@ def test_what_are_no_vectors_does_not_get_into_a_column(folder: Path, what: str)
 
 @pytest.mark.parametrize("what", OTHER_LENGTHS)
 def test_vectors_of_any_length_are_normalised(folder: Path, what: str) -> None:
-    """Row 7: scores are those of unit vectors, whatever the length of what an embedder makes; or it is refused."""
+    """Row 7: scores are those of unit vectors, whatever the length of what an embedder makes; or it
+    is refused."""
     embedder, right = TurningEmbedder(OTHER_LENGTHS[what]), MadeEmbedder("uniform", DIMENSION)
     refusal = ""
     with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
@@ -210,6 +213,10 @@ def test_positions_that_make_no_sense_are_refused(store: ExperienceMemory, at: A
     store.add_many([make_episode(number) for number in range(5)])
     with pytest.raises((ValueError, TypeError), match=r"position|\bat\b"):
         ask(store, Query("anything"), at=at)
-    for read in (store.entries, lambda at: list(store.iterate(at)), lambda at: store.get("episode-1", at)):
+    for read in (
+        store.entries,
+        lambda at: list(store.iterate(at)),
+        lambda at: store.get("episode-1", at),
+    ):
         with pytest.raises((ValueError, TypeError), match=r"position|\bat\b"):
             read(at)

@@ -1,8 +1,10 @@
-"""Rows 7d and 7d2: records with right checksums and impossible contents, which somebody else may have written."""
+"""Rows 7d and 7d2: records with right checksums and impossible contents, which somebody else may
+have written."""
 
+import itertools
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ def build(folder: Path, episodes: tuple[Episode, ...] = HONEST) -> None:
 
 
 def append(folder: Path, *records: tuple[int, int, bytes]) -> None:
-    """Write records of kind, sequence number and payload behind the last one, with right checksums."""
+    """Write records of kind, sequence number and payload behind the last one, with right
+    checksums."""
     first, generation = max(segments(folder / "log").items())
     with segment_path(folder / "log", first, generation).open("ab") as file:
         for kind, sequence, payload in records:
@@ -50,13 +53,13 @@ def append(folder: Path, *records: tuple[int, int, bytes]) -> None:
 
 
 def judge(folder: Path, expected: tuple[Episode, ...], *, damaged: bool | None, strangers: int = 0) -> None:
-    """The honest episodes are all there and found, to readers and writers, whatever was forged beside them.
+    """Readers and writers find the honest episodes, whatever was forged beside them.
 
     Args:
         folder: of the memory.
         expected: the honest episodes.
         damaged: whether damage has to be named; None: it may be.
-        strangers: forged episodes that may be there as well, since nothing about them is impossible.
+        strangers: forged episodes that may be there as well, since they are not impossible.
     """
 
     def look(memory: ExperienceMemory, expected: tuple[Episode, ...]) -> None:
@@ -167,13 +170,28 @@ _PAYLOADS: dict[str, tuple[int, bytes]] = {
     "bytes behind the steps": (Kind.EPISODE, codec.encode_episode(GOOD) + b"\0"),
     "a rating of noise": (Kind.RATING, b"\xff\xff"),
     "a rating without value": (Kind.RATING, packed({"v": 1, "episode": "episode-1", "name": "x"})),
-    "a rating of text": (Kind.RATING, packed({"v": 1, "episode": "episode-1", "name": "x", "value": "1"})),
-    "a rating of nobody's": (Kind.RATING, packed({"v": 1, "episode": None, "name": "x", "value": 1.0})),
+    "a rating of text": (
+        Kind.RATING,
+        packed({"v": 1, "episode": "episode-1", "name": "x", "value": "1"}),
+    ),
+    "a rating of nobody's": (
+        Kind.RATING,
+        packed({"v": 1, "episode": None, "name": "x", "value": 1.0}),
+    ),
     "a note of bytes": (Kind.NOTE, packed({"v": 1, "episode": "episode-1", "text": b"x"})),
-    "a deletion without reason": (Kind.DELETE, packed({"v": 1, "episode": "episode-1", "reason": None})),
+    "a deletion without reason": (
+        Kind.DELETE,
+        packed({"v": 1, "episode": "episode-1", "reason": None}),
+    ),
     "a deletion of a list": (Kind.DELETE, packed({"v": 1, "episode": ["episode-1"]})),
-    "a credit without list": (Kind.USEFULNESS, packed({"v": 1, "shown": None, "task": "t", "success": True})),
-    "a credit of numbers": (Kind.USEFULNESS, packed({"v": 1, "shown": [1], "task": "t", "success": True})),
+    "a credit without list": (
+        Kind.USEFULNESS,
+        packed({"v": 1, "shown": None, "task": "t", "success": True}),
+    ),
+    "a credit of numbers": (
+        Kind.USEFULNESS,
+        packed({"v": 1, "shown": [1], "task": "t", "success": True}),
+    ),
     "a credit of a later version": (Kind.USEFULNESS, packed({"v": 2**63})),
 }
 
@@ -212,28 +230,33 @@ def test_numbers_in_what_is_said(folder: Path, what: str) -> None:
     judge(folder, HONEST[:7], damaged=None, strangers=1)
 
 
-NUMBERS = [2**55, 2**56, 2**62, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1]
+NUMBERS = [2**55, 2**56, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1]
+"""The first is too large to be shifted to a label."""
 
 
-def _kinds() -> Iterator[tuple[int, bytes]]:
-    yield Kind.EPISODE, codec.encode_episode(GOOD)
-    yield Kind.NOTE, packed({"v": 1, "episode": "episode-1", "text": "x"})
-    yield Kind.DELETE, packed({"v": 1, "episode": "episode-1", "reason": "x"})
-    yield 77, b"of a later version"
+_FORGED: dict[str, tuple[int, bytes]] = {
+    "note": (Kind.NOTE, packed({"v": 1, "episode": "episode-1", "text": "x"})),
+    "deletion": (Kind.DELETE, packed({"v": 1, "episode": "episode-1", "reason": "x"})),
+    "unknown": (77, b"of a later version"),
+    "episode": (Kind.EPISODE, codec.encode_episode(GOOD)),
+}
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=hex)
-@pytest.mark.parametrize(("kind", "payload"), list(_kinds()), ids=["episode", "note", "deletion", "unknown"])
-def test_sequence_numbers(folder: Path, kind: int, payload: bytes, number: int) -> None:
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [*itertools.product(["episode"], NUMBERS), *itertools.product(["note", "deletion", "unknown"], [2**55, 2**64 - 1])],
+)
+def test_sequence_numbers(folder: Path, what: str, number: int) -> None:
     """Row 7d2: damage, named; nothing is lost, the number is not believed, and adding goes on."""
     build(folder)
+    kind, payload = _FORGED[what]
     append(folder, (kind, number, payload))
     with open_memory(folder) as memory:
         assert memory.position <= 2**55
     judge(folder, HONEST, damaged=True)
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=hex)
+@pytest.mark.parametrize("number", [2**55, 2**63 - 1, 2**64 - 2], ids=hex)
 def test_sequence_numbers_between_others(folder: Path, number: int) -> None:
     """What follows an impossible number is read as if it were not there."""
     build(folder, HONEST[:5])
@@ -242,7 +265,7 @@ def test_sequence_numbers_between_others(folder: Path, number: int) -> None:
     judge(folder, HONEST, damaged=True)
 
 
-@pytest.mark.parametrize("number", [*NUMBERS, 10**16], ids=hex)
+@pytest.mark.parametrize("number", [10**16, 2**55, 2**63, 2**64 - 1], ids=hex)
 @pytest.mark.parametrize("header", [True, False], ids=["header", "bare"])
 def test_segments_with_impossible_numbers(folder: Path, number: int, header: bool) -> None:
     """The name of a file in the log is a number, too."""
@@ -253,11 +276,18 @@ def test_segments_with_impossible_numbers(folder: Path, number: int, header: boo
     text = plain_header(number, memory) + frame_of(Kind.EPISODE, number, payload, zlib.crc32(payload))
     segment_path(folder / "log", number).write_bytes(text if header else b"nothing")
     impossible = number in NUMBERS
-    judge(folder, HONEST, damaged=True if header and impossible else None, strangers=int(not impossible))
+    judge(
+        folder,
+        HONEST,
+        damaged=True if header and impossible else None,
+        strangers=int(not impossible),
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["1e5.log", "-1.log", "\u0663.log", "\u00b2.log", f"{'9' * 60}.log", "0.0.log"], ids=ascii
+    "name",
+    ["1e5.log", "-1.log", "\u0663.log", "\u00b2.log", f"{'9' * 60}.log", "0.0.log"],
+    ids=ascii,
 )
 def test_names_in_the_log_that_are_no_segments(folder: Path, name: str) -> None:
     """Files that only look like a part of the log take nothing with them."""
@@ -276,7 +306,7 @@ def _compacted(folder: Path, until: int) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("until", NUMBERS, ids=hex)
+@pytest.mark.parametrize("until", [2**55, 2**63, 2**64 - 1], ids=hex)
 def test_headers_with_impossible_numbers(folder: Path, until: int) -> None:
     """What a compacted segment says of the next one is not believed beyond what can be."""
     with open_memory(folder, "create") as memory:
@@ -291,7 +321,8 @@ def test_headers_with_impossible_numbers(folder: Path, until: int) -> None:
 
 
 def test_a_memory_with_unreadable_records_can_be_compacted(folder: Path) -> None:
-    """Row 4: what an earlier version acknowledged and cannot be read stays, byte for byte, and is still named."""
+    """Row 4: what an earlier version acknowledged and cannot be read stays, byte for byte, and is
+    still named."""
     build(folder)
     head, steps = parts_of(GOOD)
     unreadable = packed({**head, "final": None}, steps)

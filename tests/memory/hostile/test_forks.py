@@ -33,7 +33,8 @@ CHANGES: dict[str, Callable[[ExperienceMemory], object]] = {
 
 
 def in_child(act: Callable[[], Any]) -> Any:
-    """What a function gives in a forked process; the text of its error, if it raises one; "hangs" if it does not end."""
+    """What a function gives in a forked process; the text of its error, if it raises one; "hangs"
+    if it does not end."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:  # nothing of the tests may go on here, whatever happens
@@ -103,7 +104,8 @@ def test_parent_and_child_add_in_turn(folder: Path) -> None:
 
 @pytest.mark.parametrize("closes", [True, False])
 def test_the_lock_outlives_a_child(folder: Path, closes: bool) -> None:
-    """Whatever a child does with its copy, the parent's right to write stays, and who wants it is told who has it."""
+    """Whatever a child does with its copy, the parent's right to write stays, and who wants it is
+    told who has it."""
     memory = open_memory(folder, "create")
     memory.add(make_episode(0))
     in_child(memory.close if closes else lambda: None)
@@ -116,7 +118,8 @@ def test_the_lock_outlives_a_child(folder: Path, closes: bool) -> None:
 
 
 def test_a_child_that_lives_on_does_not_keep_the_lock(folder: Path) -> None:
-    """The parent closed; whoever opens next may write, or is told rightly who keeps it from doing so."""
+    """The parent closed; whoever opens next may write, or is told rightly who keeps it from doing
+    so."""
     memory = open_memory(folder, "create")
     memory.add(make_episode(0))
     reading, writing = os.pipe()
@@ -153,7 +156,12 @@ def test_a_forked_memory_is_read_rightly_or_not_at_all(folder: Path, mode: str) 
 
     def answers(memory: ExperienceMemory) -> list[Any]:
         hits = [[hit.episode_id, hit.score] for hit in ask(memory, Query("put a hot thing7 in cabinet", k=5))]
-        return [len(memory), hits, memory.get("episode-7").task.goal, [e.episode_id for e in memory.entries()]]
+        return [
+            len(memory),
+            hits,
+            memory.get("episode-7").task.goal,
+            [e.episode_id for e in memory.entries()],
+        ]
 
     with open_memory(folder, mode) as memory:
         said = in_child(lambda: answers(memory))
@@ -189,7 +197,8 @@ class WaitingEmbedder(HashedEmbedder):
 
 @pytest.mark.parametrize("held", ["embedder", "state"])
 def test_a_child_that_is_forked_while_a_thread_is_inside_is_refused(folder: Path, held: str) -> None:
-    """A lock that a thread held when the process forked is held for ever in the child, where there is no such thread."""
+    """A lock that a thread held when the process forked is held for ever in the child, where there
+    is no such thread."""
     inside, leave, embedder = threading.Event(), threading.Event(), WaitingEmbedder()
 
     def wait() -> bool:

@@ -38,7 +38,8 @@ def victim(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A memory that has every kind of file, and a torn record at the end of its log. Tests copy it."""
+    """A memory that has every kind of file, and a torn record at the end of its log. Tests copy
+    it."""
     folder = tmp_path_factory.mktemp("template") / "experience"
     with small_graphs():
         build(folder, range(60), publish=True)
@@ -76,7 +77,10 @@ def work(folder: Path) -> None:
         for step in steps:
             with suppress(*refused):
                 step()
-    with suppress(*refused), ExperienceMemory.open(folder, "w", embedder=EMBEDDER, keys=("goal", "first")):
+    with (
+        suppress(*refused),
+        ExperienceMemory.open(folder, "w", embedder=EMBEDDER, keys=("goal", "first")),
+    ):
         pass
     with suppress(*refused):
         rebuild(folder, embedder=EMBEDDER, reembed=True)
@@ -95,10 +99,14 @@ def judge(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("what", "content"),
-    [*itertools.product(FILES, ["own", "foreign"]), *itertools.product(["lock", "segment"], ["empty", "none"])],
+    [
+        *itertools.product(FILES, ["own", "foreign"]),
+        *itertools.product(["lock", "segment"], ["empty", "none"]),
+    ],
 )
 def test_files_that_are_links_are_not_written_through(made: Path, victim: Path, what: str, content: str) -> None:
-    """Whatever the file elsewhere holds: the memory's own bytes, something else, nothing; or it does not exist."""
+    """Whatever the file elsewhere holds: the memory's own bytes, something else, nothing; or it
+    does not exist."""
     (path,) = made.glob(FILES[what])
     outside = victim / "file"
     if content == "own":
