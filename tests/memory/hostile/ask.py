@@ -33,7 +33,7 @@ if hasattr(package, "Holdout"):
 
     def ask(memory: ExperienceMemory, query: Query, at: int | None = None, hide: Hide = NOTHING) -> list[Hit]:
         """Search."""
-        holdout = package.Holdout(hide.tasks, hide.splits, hide.hidden_splits, hide.near)
+        holdout = package.Holdout(**vars(hide))
         return list(memory.search(query, holdout=holdout, at=at))
 
     def is_hidden(hide: Hide, task: TaskRecord) -> bool:

@@ -308,7 +308,8 @@ class _Run:
             self.reader = None
 
     def _publish(self, draw: random.Random) -> None:
-        assert self.memory.publish_index() in (0, len(self.model.entries))
+        rows = self.memory.publish_index()
+        assert rows in (0, len(self.model.alive), len(self.model.entries))
 
     def _verify(self, draw: random.Random) -> None:
         assert self.memory.verify() == ()

@@ -53,7 +53,6 @@ NO_VECTORS: dict[str, Made] = {
     "a ragged list": lambda rows: [[1.0] * (1 + i % 2 + (len(rows) == 1)) for i in range(len(rows))],
     "a list of None": lambda rows: [None] * len(rows),
     "a generator": lambda rows: (row for row in rows),
-    "texts in an array": lambda rows: rows.astype("U"),
     "objects in an array": lambda rows: np.full(rows.shape, None),
     "complex numbers": lambda rows: rows.astype(np.complex64) * 1j,
     "one row too many": lambda rows: np.concatenate([rows, rows[:1]]),

@@ -18,8 +18,8 @@ from tests.memory.hostile.embedders import DISTRIBUTIONS, MadeEmbedder, clustere
 from tests.memory.hostile.oracle import Answers, compare_all
 
 FRESH, DELETED = 0.97, 0.99
-"""Least recall of ten hits: of a memory from which nothing was deleted, and of one from which any
-share was."""
+"""Least recall of ten hits: of all answers of a memory from which nothing was deleted, and of the
+approximate answers of one from which any share was."""
 KINDS = 20
 VERBS = (
     "put heat cool clean slice examine move fetch open close paint fold wash carry break mend pour dry stack weigh"
