@@ -1,0 +1,154 @@
+"""A memory as a plain list: what has to be there, and what a search has to find, at every log
+position."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory import Embedder, Episode, Query
+from memory.keys import key_texts
+from tests.memory.hostile.ask import Hide, is_hidden
+
+
+@dataclass(eq=False)
+class Entry:
+    """One episode."""
+
+    episode: Episode
+    sequence: int
+    """Of its record."""
+    vectors: dict[str, NDArray[np.float64]]
+    """By key; one row for each text."""
+    deleted: int | None = None
+    """Sequence number of its deletion."""
+    ratings: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """Of the episode."""
+        return self.episode.id
+
+    def is_there(self, at: int) -> bool:
+        """Whether it is seen at a log position."""
+        return self.sequence < at and (self.deleted is None or self.deleted >= at)
+
+    def now(self) -> Episode:
+        """The episode with what was said since."""
+        return replace(self.episode, ratings={**self.episode.ratings, **self.ratings})
+
+    def similarity(self, vector: NDArray[np.float64], keys: Sequence[str]) -> float:
+        """Of the closest of its texts."""
+        return max(float((self.vectors[key] @ vector).max()) for key in keys)
+
+
+class Model:
+    """What a memory has to hold, written down a second time.
+
+    Args:
+        embedder: of the memory.
+        keys: of the memory.
+    """
+
+    def __init__(self, embedder: Embedder, keys: Sequence[str]) -> None:
+        self.embedder, self.keys = embedder, tuple(keys)
+        self.entries: list[Entry] = []
+        """In the order of the log; those that were compacted away are not here."""
+        self.position = 0
+
+    @property
+    def alive(self) -> list[Entry]:
+        """Those that were not deleted."""
+        return [entry for entry in self.entries if entry.deleted is None]
+
+    def visible(self, at: int | None = None) -> list[Entry]:
+        """Those that are there at a log position."""
+        position = self.position if at is None else at
+        return [entry for entry in self.entries if entry.is_there(position)]
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of an id, deleted or not."""
+        return next((entry for entry in self.entries if entry.id == name), None)
+
+    def add(self, episodes: Sequence[Episode]) -> None:
+        """Add some."""
+        for episode in episodes:
+            vectors = {key: self._encode(key_texts(key, episode)) for key in self.keys}
+            self.entries.append(Entry(episode, self.position, vectors))
+            self.position += 1
+
+    def delete(self, entry: Entry) -> None:
+        """Delete one."""
+        entry.deleted = self.position
+        self.position += 1
+
+    def compact(self) -> int:
+        """Forget what was deleted; how many these are."""
+        before = len(self.entries)
+        self.entries = self.alive
+        return before - len(self.entries)
+
+    def victims(self, capacity: int | None, before: float | None, keep_per_type: int) -> list[Entry]:
+        """Who has to go: those that began before a time, then the oldest until no more than the
+        capacity are left."""
+        gone: list[Entry] = []
+        left = Counter(entry.episode.task.type for entry in self.alive if entry.episode.success)
+
+        def go(entry: Entry) -> None:
+            kind, success = entry.episode.task.type, entry.episode.success
+            if not (success and left[kind] <= keep_per_type):
+                gone.append(entry)
+                left[kind] -= success
+
+        for entry in self.alive:
+            if before is not None and entry.episode.started < before:
+                go(entry)
+        for entry in [entry for entry in self.alive if entry not in gone] if capacity is not None else []:
+            if len(self.alive) - len(gone) > (capacity or 0):
+                go(entry)
+        return gone
+
+    def scores(self, query: Query, hide: Hide, at: int | None = None) -> dict[str, float]:
+        """Similarity of all that a search might show, by id."""
+        vector = self._encode([query.text])[0]
+        return {
+            entry.id: score
+            for entry in self.visible(at)
+            if self._is_wanted(query, entry) and not is_hidden(hide, entry.episode.task)
+            for score in [entry.similarity(vector, query.keys)]
+            if query.min_score is None or score >= query.min_score
+        }
+
+    def _is_wanted(self, query: Query, entry: Entry) -> bool:
+        task, actor = entry.episode.task, entry.episode.actor
+        has = {"suite": task.suite, "type": task.type, "split": task.split}
+        has |= {"policy": actor.policy, "adapter": actor.adapter}
+        if query.successes_only and not entry.episode.success:
+            return False
+        return entry.id not in query.exclude and all(has[name] in values for name, values in query.only.items())
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.asarray(self.embedder.encode(texts), dtype=np.float64)
+
+
+def greedy(
+    scores: dict[str, float],
+    vectors: dict[str, NDArray[np.float64]],
+    diversity: float,
+    names: Sequence[str],
+) -> Iterator[tuple[float, float]]:
+    """For a list that was chosen one after the other: the score of each in its turn, and the best
+    that was left then."""
+    redundancy = dict.fromkeys(scores, -np.inf)
+    left = set(scores)
+    for turn, name in enumerate(names):
+        worth = {
+            other: (1 - diversity) * scores[other] - (diversity * redundancy[other] if turn else 0.0) for other in left
+        }
+        yield worth[name], max(worth.values())
+        left.discard(name)
+        for other in left:
+            redundancy[other] = max(redundancy[other], float(vectors[other] @ vectors[name]))
