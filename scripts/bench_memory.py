@@ -24,7 +24,7 @@ from typing import Any
 
 import hnswlib
 import numpy as np
-from numpy.typing import NDArray
+from bench_vectors import Given, Vectors, clustered
 
 from memory import Episode, ExperienceMemory, Purpose, Query, Viewer
 from memory.index import EF, EF_CONSTRUCTION, SEED, M
@@ -33,33 +33,6 @@ from memory.log import Kind, Log
 DIMENSION, K, BATCH, QUERIES = 384, 10, 64, 300
 TYPES = 20  # a filter on one of them keeps 5 %
 VIEWER = Viewer("viewer", "test", "", "viewer", Purpose.EVALUATE)
-Vectors = NDArray[np.float32]
-
-
-def clustered(count: int, seed: int) -> Vectors:
-    """Unit vectors in clusters of about fifty, as goals of the same kind are, shape (count, 384).
-
-    The centres are the same for all seeds.
-    """
-    centres = np.random.default_rng(0).standard_normal((2000, DIMENSION), dtype=np.float32)
-    generator = np.random.default_rng(seed)
-    points = centres[generator.integers(0, len(centres), count)]
-    points += 0.6 * generator.standard_normal((count, DIMENSION), dtype=np.float32)
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return points
-
-
-class Given:
-    """Knows the vectors beforehand: embedding is not what is measured. A text is the number of a vector."""
-
-    identity, dimension = "given", DIMENSION
-
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Rows by number."""
-        return np.ascontiguousarray(self._vectors[[int(text) for text in texts]])
 
 
 def played(count: int) -> list[Episode]:
@@ -314,7 +287,7 @@ def main() -> None:
     count = 20_000 if args.quick else args.entries
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         folder = Path(scratch)
-        vectors = clustered(count + QUERIES, seed=1)
+        vectors = clustered(count + QUERIES, DIMENSION, seed=1)
         real = played(60)
         place = (args.built or folder) / "memory"
         if args.only_build:
