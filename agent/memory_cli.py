@@ -77,8 +77,11 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
     export = command("export", _export, "all episodes as JSON lines, with ratings and notes")
     export.add_argument("file", help="a new file; - for standard output")
-    imports = command("import", _import, "add the episodes of an export; the memory is made if it is not there")
-    imports.add_argument("file", help="a file that export wrote; - for standard input")
+    imports = command("import", _import, "add the episodes of a file; a new memory is made if need be")
+    imports.add_argument("file", help="an export, conversations or logs, .gz too; - for standard input")
+    imports.add_argument("--format", help="episodes, messages, alfworld-logs (default: recognised)")
+    imports.add_argument("--suite", help="suite of what is imported (default: the file's)")
+    imports.add_argument("--split", help="its split (default: the file's, or train)")
 
 
 def _stats(args: argparse.Namespace) -> None:
@@ -298,8 +301,9 @@ def _export(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from memory import ExperienceMemory
-    from memory.transfer import import_lines
+    from memory.imports import Labels, import_file
 
+    labels = Labels(args.suite, args.split)
     piped = args.file == "-"
     name = "standard input" if piped else args.file
     with (
@@ -307,11 +311,23 @@ def _import(args: argparse.Namespace) -> int:
         _watched("importing") as announce,
         ExperienceMemory.open(args.memory, "create") as memory,
     ):
-        done = import_lines(memory, source, name, lambda lines: announce("importing", lines, 0))
+        report = import_file(
+            memory,
+            source,
+            name,
+            format=args.format,
+            labels=labels,
+            announce=lambda line: announce("importing", line, 0),
+        )
+    done = report.imported
     print(
         f"{done.added} episodes added to {args.memory}; {done.there} were there already"
         + (f"; {done.deleted} had been deleted there and stay so" if done.deleted else "")
     )
+    recognised = "" if args.format else ", as its first line says"
+    print(f"{name} was read as {report.format}{recognised}")
+    for line in report.summary():
+        print(f"  {line}")
     for problem in done.problems:
         print(problem, file=sys.stderr)
     if done.bad > len(done.problems):

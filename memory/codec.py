@@ -327,6 +327,8 @@ def _step_map(step: Step) -> dict[str, object]:
         fields["tokens"] = [int(token) for token in step.tokens]
     if step.retrieved:
         fields["retrieved"] = [[hit.episode, float(hit.score)] for hit in step.retrieved]
+    if step.reasoning:
+        fields["reasoning"] = step.reasoning
     return fields
 
 
@@ -425,6 +427,7 @@ def _step(fields: Fields) -> Step:
         invalid=fields.get("invalid", boolean, False),
         tokens=fields.get("tokens", integers, ()),
         retrieved=fields.get("retrieved", _retrieved, ()),
+        reasoning=fields.text("reasoning", ""),
     )
 
 

@@ -72,6 +72,8 @@ class Step:
     """The action as sampled (never re-tokenised); empty when no language model acted."""
     retrieved: tuple[Retrieved, ...] = ()
     """What was retrieved for this step; static retrieval notes it at the first step only."""
+    reasoning: str = ""
+    """What was thought before the action, where that was recorded; never part of the action."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,30 +122,34 @@ def import_lines(
         OSError: the disk is full, for example; what was added so far is there.
     """
     memory.add_many([])  # says so if nothing can be added, before any line is blamed
-    lines = _lines(file)
+    lines = lines_of(file)
     _, first = next(lines, (1, b""))
     _check_header(first, name)
-    importing = _Import(memory, name)
+    importer = Importer(memory, name)
     for number, line in lines:
-        importing.take(number, line)
+        try:
+            parsed = _parse(line)
+        except ValueError as error:
+            importer.refuse(number, str(error))
+        else:
+            if line is not None and parsed is not None:
+                importer.take(number, *parsed, len(line))
         if announce is not None:
             announce(number)
-    importing.flush()
-    return Imported(
-        importing.added,
-        importing.there,
-        importing.deleted,
-        importing.bad,
-        tuple(sorted(importing.problems, key=_by_line)),
-    )
+    return importer.finish()
 
 
 def _by_line(problem: Problem) -> int:
     return problem.line
 
 
-class _Import:
-    """An import under way."""
+class Importer:
+    """An import under way: episodes from the lines of a file go into a memory, in batches.
+
+    Args:
+        memory: open for writing.
+        name: of the file, for messages.
+    """
 
     def __init__(self, memory: ExperienceMemory, name: str) -> None:
         self.added = self.there = self.deleted = self.bad = 0
@@ -154,21 +158,15 @@ class _Import:
         self._waiting: dict[str, tuple[int, Episode, list[str]]] = {}
         self._bytes = 0
 
-    def take(self, number: int, line: bytes | None) -> None:
-        """Take in a line; None stands for one that is too long."""
-        if line is None:
-            self._refuse(number, f"longer than {MAX_LINE} bytes, the most that a line may have")
-            return
-        if not line.strip():
-            return
-        try:
-            parsed = _parse(line)
-        except ValueError as error:
-            self._refuse(number, str(error))
-            return
-        if parsed is None:
-            return
-        episode, notes = parsed
+    def take(self, number: int, episode: Episode, notes: list[str], size: int) -> None:
+        """Add the episode of a line, unless it is there; what is said about it is added either way.
+
+        Args:
+            number: of the line.
+            episode: with the ratings that were given to it.
+            notes: remarks about it.
+            size: of the line in bytes, about.
+        """
         if episode.id in self._waiting:
             self.flush()
         if episode.id in self._memory:
@@ -177,9 +175,21 @@ class _Import:
             self.deleted += 1
         else:
             self._waiting[episode.id] = number, episode, notes
-            self._bytes += len(line)
+            self._bytes += size
             if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
                 self.flush()
+
+    def refuse(self, number: int, detail: str) -> None:
+        """Note that a line is not imported, and why."""
+        self.bad += 1
+        if len(self.problems) < LISTED:
+            self.problems.append(Problem(self._name, number, detail))
+
+    def finish(self) -> Imported:
+        """Add what still waits; what became of all lines."""
+        self.flush()
+        problems = tuple(sorted(self.problems, key=_by_line))
+        return Imported(self.added, self.there, self.deleted, self.bad, problems)
 
     def flush(self) -> None:
         """Add the episodes that wait, and then what is said about them."""
@@ -203,7 +213,7 @@ class _Import:
         try:
             self._memory.add(episode)
         except (ValueError, TypeError) as error:
-            self._refuse(number, str(error))
+            self.refuse(number, str(error))
             return False
         return True
 
@@ -212,14 +222,14 @@ class _Import:
         try:
             here = self._memory.get(episode.id)
         except ValueError:
-            self._refuse(
+            self.refuse(
                 number,
                 f"episode {episode.id!r} is there, but damaged: delete it (relive memory delete), compact the memory "
                 "(relive memory compact) and import the file again",
             )
             return
         if plain(replace(here, ratings={})) != plain(replace(episode, ratings={})):
-            self._refuse(
+            self.refuse(
                 number, f"another episode {episode.id!r} is there already: give this one an id of its own to have both"
             )
             return
@@ -238,11 +248,6 @@ class _Import:
         for text in notes:
             self._memory.annotate(episode_id, text)
 
-    def _refuse(self, number: int, detail: str) -> None:
-        self.bad += 1
-        if len(self.problems) < LISTED:
-            self.problems.append(Problem(self._name, number, detail))
-
 
 def _was_deleted(memory: ExperienceMemory, episode_id: str) -> bool:
     try:
@@ -258,7 +263,7 @@ def _line(values: Mapping[str, object]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     """Number and bytes of each line; None for one that is too long, which is passed over without being held."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
@@ -273,7 +278,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 
 def _check_header(line: bytes | None, name: str) -> None:
     try:
-        header = _json(line or b"")
+        header = json_of(line or b"")
     except ValueError:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -295,9 +300,15 @@ def _check_version(values: Mapping[str, object]) -> None:
         )
 
 
-def _parse(line: bytes) -> tuple[Episode, list[str]] | None:
-    """Episode and notes in a line; None for the first line of another export (files may be put one behind the other)."""
-    values = _json(line)
+def _parse(line: bytes | None) -> tuple[Episode, list[str]] | None:
+    """Episode and notes in a line.
+
+    None for a blank one and for the first line of another export: files may be put one behind the
+    other.
+    """
+    if line is not None and not line.strip():
+        return None
+    values = json_of(line)
     if not isinstance(values, dict):
         raise ValueError(f"not an episode: {described(values)} instead of an object")
     _check_version(values)
@@ -309,7 +320,10 @@ def _parse(line: bytes) -> tuple[Episode, list[str]] | None:
         raise ValueError(f"not an episode: {error}") from None
 
 
-def _json(line: bytes) -> object:
+def json_of(line: bytes | None) -> object:
+    """What a line from :func:`lines_of` holds; raises `ValueError` if it is no JSON."""
+    if line is None:
+        raise ValueError(f"longer than {MAX_LINE} bytes, the most that a line may have")
     try:
         return json.loads(line.decode("utf-8"))
     except RecursionError:

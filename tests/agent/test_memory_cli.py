@@ -243,7 +243,9 @@ def test_export_and_import(memory: Path, tmp_path: Path, capfd: pytest.CaptureFi
     ran = Ran(capfd, "export", first, "--memory", memory)
     assert (ran.status, ran.out, ran.error) == (0, "", f"8 episodes exported to {first}\n")
     copy = tmp_path / "copy"
-    assert Ran(capfd, "import", first, "--memory", copy).out == f"8 episodes added to {copy}; 0 were there already\n"
+    assert Ran(capfd, "import", first, "--memory", copy).out == (
+        f"8 episodes added to {copy}; 0 were there already\n{first} was read as episodes, as its first line says\n"
+    )
     assert "0 episodes added" in Ran(capfd, "import", first, "--memory", copy).out
     Ran(capfd, "export", second, "--memory", copy)
     assert first.read_bytes() == second.read_bytes()
@@ -294,12 +296,35 @@ def test_import_reports_bad_lines_and_keeps_the_others(
     assert ran.error.splitlines()[2].startswith("2 lines were not imported: mend them and import the file again")
 
 
+def test_import_of_conversations(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The format is recognised and said, or named; labels are those that are given."""
+    turns = [{"role": "user", "content": "a goal"}, {"role": "assistant", "content": "act"}]
+    file, copy = tmp_path / "x.jsonl", tmp_path / "copy"
+    file.write_text(json.dumps({"messages": turns, "success": True}) + "\n{}\n")
+    labelled = ("--suite", "desk", "--split", "valid", "--memory", copy)
+    ran = Ran(capfd, "import", file, *labelled)
+    assert ran.status == 1
+    assert ran.out.splitlines() == [
+        f"1 episodes added to {copy}; 0 were there already",
+        f"{file} was read as messages, as its first line says",
+        "  1 episodes read: 1 successes, 0 failures",
+        "  1 of suite desk, split valid",
+    ]
+    assert ran.error.startswith(f"{file}, line 2: messages should be a list and is null\n")
+    ran = Ran(capfd, "import", file, "--format", "messages", *labelled)
+    assert ran.out.splitlines()[:2] == [
+        f"0 episodes added to {copy}; 1 were there already",
+        f"{file} was read as messages",
+    ]
+    assert "unknown format 'csv'" in Ran(capfd, "import", file, "--format", "csv", *labelled).complaint
+
+
 def test_import_mistakes(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No file, another file, a writer at work."""
     (tmp_path / "x.txt").write_text("hello\n")
     assert "No such file" in Ran(capfd, "import", tmp_path / "none", "--memory", tmp_path / "n").complaint
     assert not (tmp_path / "n").exists()
-    assert "x.txt is no export of episodes" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
+    assert "cannot tell what" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
     with ExperienceMemory.open(memory, "w"):
         assert "is being written by" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
 

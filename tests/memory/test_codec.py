@@ -21,7 +21,7 @@ tasks = st.builds(TaskRecord, text, text, text, text, text, st.integers(-(2**63)
 steps = st.builds(
     Step, text, text, number, st.booleans(),
     st.lists(st.integers(0, 2**32), max_size=5).map(tuple),
-    st.lists(st.builds(Retrieved, text, number), max_size=3).map(tuple),
+    st.lists(st.builds(Retrieved, text, number), max_size=3).map(tuple), text,
 )  # fmt: skip
 outcomes = st.builds(Outcome, st.booleans(), number, st.sampled_from(StopReason), text)
 setting = st.one_of(text, st.integers(-(2**63), 2**63), number, st.booleans())
@@ -105,6 +105,19 @@ def test_heads_that_hold_less_are_read() -> None:
     assert (head.actions, head.shown) == (codec.digest("take mug 1\nsing"), ("e0",))
     with pytest.raises(CodecError):
         codec.decode_head(GOLDEN[:-1])
+
+
+def test_reasoning_is_written_only_where_there_is_some() -> None:
+    """An episode without it keeps the bytes it always had; old bytes are read as steps without reasoning."""
+    thought, silent = GOLDEN_EPISODE.steps
+    episode = replace(GOLDEN_EPISODE, steps=(replace(thought, reasoning="A mug!"), silent))
+    written = codec.encode_episode(episode)
+    first = bytes.fromhex("9285")  # two steps, of which the first holds one field more
+    last = b"\xa9reasoning\xa6A mug!"
+    at, end = WRITTEN.index(bytes.fromhex("9284ab6f6273")), WRITTEN.rindex(b"\x84\xabobservation")
+    assert written == WRITTEN[:at] + first + WRITTEN[at + 2 : end] + last + WRITTEN[end:]
+    assert codec.decode_episode(written) == episode
+    assert [step.reasoning for step in codec.decode_episode(GOLDEN).steps] == ["", ""]
 
 
 def test_digests_are_the_same_everywhere() -> None:

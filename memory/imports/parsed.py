@@ -1,0 +1,78 @@
+"""What the readers of foreign formats share: what they make of an object, and how it is named."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from memory.episode import Episode
+from memory.plain import plain
+
+DEFAULT_SPLIT = "train"
+"""Split of what is imported without one: agents may be shown it, or why import it."""
+POLICY = "imported"
+"""Kind of policy that acted (:attr:`memory.episode.Actor.policy`): the files do not name it."""
+
+_GOAL = re.compile(r"Your task is to:(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What all episodes of an import are to be called, whatever their file says.
+
+    Raises:
+        ValueError: a label is blank.
+    """
+
+    suite: str | None = None
+    """None: what the line says, or the format's own default."""
+    split: str | None = None
+    """None: what the line says, or :data:`DEFAULT_SPLIT`."""
+
+    def __post_init__(self) -> None:
+        for name in ("suite", "split"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise ValueError(
+                    f"the {name} to label imported episodes with is blank: name one, or give none"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """An episode that was made of an object, and what happened to the rest of the object."""
+
+    episode: Episode
+    success_known: bool
+    """Whether the object says how the episode ended. If not, it is stored as a failure."""
+    notes: tuple[str, ...] = ()
+    """What is kept beside the episode, as remarks about it."""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """How many of what was told apart, by what it is and where it went."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(what, why) of each part that was not taken."""
+
+
+def goal_line(text: str) -> str:
+    """The goal in the last line "Your task is to: …" without its full stop; empty if there is none.
+
+    The last one, since prompts often begin with examples that have such a line, too.
+    """
+    found = _GOAL.findall(text)
+    return str(found[-1]).strip().removesuffix(".").rstrip() if found else ""
+
+
+def identity_of(*parts: str) -> str:
+    """Hash of what defines a task; the same on every machine."""
+    return hashlib.blake2b(
+        "\n".join(parts).encode(errors="surrogatepass"), digest_size=16
+    ).hexdigest()
+
+
+def with_content_id(prefix: str, episode: Episode) -> Episode:
+    """The episode with an id that follows from its content: importing it again adds nothing."""
+    text = json.dumps(plain(replace(episode, id="")), sort_keys=True)
+    return replace(
+        episode, id=f"{prefix}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
+    )
