@@ -131,7 +131,8 @@ def _search(args: argparse.Namespace) -> None:
                 f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}\n"
                 f"       similarity {why.similarity:.3f} (by {why.key}), usefulness {why.usefulness:+.3f}, "
                 f"length −{why.length:.3f}, redundancy {why.redundancy:.3f}\n"
-                f"       rank {why.considered}; {why.filtered} closer ones filtered; {'all entries compared' if why.exact else 'candidates from the index'}"
+                f"       rank {why.considered}; {why.filtered} closer ones filtered; "
+                f"{'all entries compared' if why.exact else 'candidates from the index'}"
             )
 
 

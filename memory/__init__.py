@@ -13,9 +13,9 @@ from pathlib import Path as _Path
 
 from memory.embed import Embedder, HashedEmbedder
 from memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
-from memory.log import Damage
 from memory.holdout import Holdout, Purpose
 from memory.index import IndexSettings
+from memory.log import Damage
 from memory.query import EntryMeta, Hit, Query, Why
 from memory.stats import MemoryStats
 from memory.store import ExperienceMemory

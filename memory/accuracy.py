@@ -39,9 +39,7 @@ class Sample(NamedTuple):
     """How many are right for each."""
 
 
-def needed_ef(
-    graph: Graph, column: VectorColumn, rows: int, settings: IndexSettings, lock: Lock | None = None
-) -> int:
+def needed_ef(graph: Graph, column: VectorColumn, rows: int, settings: IndexSettings, lock: Lock | None = None) -> int:
     """The smallest ``ef`` with which a sample of searches finds `settings.recall` of the right ten; 0 if none does.
 
     Args:
@@ -58,9 +56,7 @@ def needed_ef(
     return 0
 
 
-def recall(
-    graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None = None
-) -> float:
+def recall(graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None = None) -> float:
     """Share of the right neighbours that the graph finds: of the rows themselves or of changed ones, whichever is less.
 
     Arguments as of :func:`needed_ef`.
@@ -112,4 +108,3 @@ def _exact(column: VectorColumn, rows: int, queries: Vectors, lock: Lock | None)
         if len(best) > NEIGHBOURS:
             best = np.partition(best, len(best) - NEIGHBOURS, axis=0)[-NEIGHBOURS:]
     return best, nearest
-

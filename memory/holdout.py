@@ -66,9 +66,7 @@ class Holdout:
         if not all(map(normal_text, self.tasks)):
             raise ValueError("a task identity of a holdout is blank: nothing could be told apart by it")
         if self.near is not None and not (
-            isinstance(self.near, tuple)
-            and len(self.near) == 2
-            and all(isinstance(text, str) for text in self.near)
+            isinstance(self.near, tuple) and len(self.near) == 2 and all(isinstance(text, str) for text in self.near)
         ):
             raise TypeError(f"near of a holdout must be a pair of texts, room and goal, not {self.near!r}")
 

@@ -253,9 +253,7 @@ class SnapshotFolder:
                 continue
         return None
 
-    def publish(
-        self, graph: Graph, column: VectorColumn, position: int, ef: int, lock: Lock | None = None
-    ) -> int:
+    def publish(self, graph: Graph, column: VectorColumn, position: int, ef: int, lock: Lock | None = None) -> int:
         """Make the graph, which covers the leading rows of the column, the published one; returns how many they are.
 
         Args:

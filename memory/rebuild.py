@@ -70,7 +70,14 @@ def rebuild(
         for name in ("catalog", "index", "vectors"):
             (folder / name).mkdir(exist_ok=True)
         announce("reading the log", 0, 0)
-        state = State(folder, memory=known.memory, embedder=counted, keys=known.keys, writable=True, index=index or IndexSettings())
+        state = State(
+            folder,
+            memory=known.memory,
+            embedder=counted,
+            keys=known.keys,
+            writable=True,
+            index=index or IndexSettings(),
+        )
         try:
             state.load()
             for key, space in state.spaces.items():

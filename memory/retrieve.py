@@ -13,7 +13,7 @@ from memory.catalog import Catalog, Filter
 from memory.embed import Vectors
 from memory.holdout import Holdout
 from memory.query import EntryMeta, Hit, Query, Why
-from memory.rank import LEAST_POOL, choose, pool_of
+from memory.rank import choose, pool_of
 from memory.rows import Numbers
 from memory.space import WIDEST, Found, KeySpace
 
@@ -21,7 +21,10 @@ SAME_LIST = 50
 """Where a graph proposes candidates, the hits of every k up to this are cut from one list, so that they are prefixes of each
 other: a wider search of a graph may find what a narrower one missed."""
 LEAST_WIDE = 100
-"""Candidates that are taken at least."""
+"""Candidates that are taken at least where all are compared anyway."""
+FEW = 0.25
+"""Share of the rows from which on graphs are used: so few that match are compared, whatever else there is (taking rows from
+here and there costs more than reading one after the other)."""
 LOOKED_AT = 16
 """Entries that are looked at for each that is drawn, before all of them are."""
 
@@ -93,9 +96,11 @@ def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) 
     wanted = Filter.of(query.successes_only, query.only, query.exclude_reasons)
     mask, matching = library.catalog.matching(wanted.within(holdout.splits), stop)
     alive = matching * library.catalog.alive / len(library.catalog)
-    wide = max(LEAST_WIDE, math.ceil(1.5 * needed * stop / max(1.0, alive)))
+    wide = math.ceil(1.5 * needed * stop / max(1.0, alive))
+    wide = wide if approximate else max(LEAST_WIDE, wide)
     # Comparing all that match costs less than a graph that mostly proposes others, or that is asked for too many.
-    everything = approximate and (wide > WIDEST or alive <= 8 * wide)
+    few = FEW * min(library.spaces[key].exact_limit for key in query.keys)
+    everything = approximate and (wide > WIDEST or alive <= few)
     for width in [stop] if everything else [min(wide, stop), min(8 * wide, stop), stop]:
         among = None
         if width == stop and approximate:
@@ -131,7 +136,10 @@ def draw(
         unless nearly none of them qualifies.
     """
     _require_keys(query, library)
-    stop, wanted = library.catalog.count_before(library.position), Filter.of(query.successes_only, query.only, query.exclude_reasons)
+    stop, wanted = (
+        library.catalog.count_before(library.position),
+        Filter.of(query.successes_only, query.only, query.exclude_reasons),
+    )
 
     def qualifying(ordinals: Numbers) -> Numbers:
         shown, kept = _masks(query, wanted, holdout, library, ordinals)
@@ -220,9 +228,7 @@ def _qualify(
     return found, enough
 
 
-def _hits(
-    query: Query, library: Library, qualified: list[_Qualified], candidates: _Candidates
-) -> list[Hit] | None:
+def _hits(query: Query, library: Library, qualified: list[_Qualified], candidates: _Candidates) -> list[Hit] | None:
     """Hits from those that qualify, best first: by similarity, or by all that the query weighs. None if one is damaged."""
     if not qualified:
         return []

@@ -143,7 +143,9 @@ class RowFile:
 
     def _of_earlier_format(self, header: bytes) -> bool:
         """Whether this is the header of the same file as an earlier version wrote it: made again, but not damaged."""
-        if len(header) < HEADER_BYTES or _CRC.unpack_from(header, _HEADER.size)[0] != zlib.crc32(header[: _HEADER.size]):
+        if len(header) < HEADER_BYTES or _CRC.unpack_from(header, _HEADER.size)[0] != zlib.crc32(
+            header[: _HEADER.size]
+        ):
             return False
         (magic, number, _, *of), (our_magic, ours, _, *our) = map(_HEADER.unpack_from, (header, self._header))
         return bool((magic, of) == (our_magic, our) and number < ours)

@@ -94,6 +94,11 @@ class KeySpace:
         self._measured = 0  # rows that the graph held when that was found out
         self._position = -1  # log position of the snapshot that was loaded or published
 
+    @property
+    def exact_limit(self) -> int:
+        """Rows up to which all are compared."""
+        return self._settings.exact_limit
+
     def load_graph(self, lock: Lock | None = None) -> None:
         """Take the published graph if there is a newer one than the one at hand; a writer does so once.
 
@@ -121,7 +126,11 @@ class KeySpace:
     def grow(self, rows: int, small: bool = False) -> bool:
         """Add up to `rows` rows to the graph; whether there are more. `small`: even where all can be compared as well."""
         total = len(self.column)
-        if not self._writable or not total or (self.graph is None and total <= self._settings.exact_limit and not small):
+        if (
+            not self._writable
+            or not total
+            or (self.graph is None and total <= self._settings.exact_limit and not small)
+        ):
             return False
         if self.graph is None:
             self.graph, self.covered = Graph(self.dimension, self._settings, max(1024, total * 3 // 2)), 0
@@ -267,4 +276,3 @@ def _rows_of(labels: Numbers, sequences: Numbers) -> Numbers:
     if len(low) and (high - low == 1).all():
         return low
     return np.concatenate([np.arange(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)] or [low])
-

@@ -17,9 +17,9 @@ from memory.codec import digest
 from memory.embed import Embedder, Vectors
 from memory.episode import Episode
 from memory.evict import Candidate
-from memory.ingest import CREDIT, gap_row, rows_of
 from memory.holdout import task_digest
 from memory.index import IndexSettings
+from memory.ingest import CREDIT, gap_row, rows_of
 from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.query import EntryMeta

@@ -529,5 +529,7 @@ def _checked(query: Query, holdout: Holdout | None) -> Holdout:
     if not isinstance(query, Query):
         raise TypeError(f"search needs a Query, not {query!r}: use Query({str(query)!r})")
     if holdout is not None and not isinstance(holdout, Holdout):
-        raise TypeError(f"holdout must be a Holdout, not {holdout!r}: use Holdout.strict(task, purpose), or Holdout(...)")
+        raise TypeError(
+            f"holdout must be a Holdout, not {holdout!r}: use Holdout.strict(task, purpose), or Holdout(...)"
+        )
     return holdout or Holdout()

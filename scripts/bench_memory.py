@@ -26,13 +26,14 @@ import hnswlib
 import numpy as np
 from bench_vectors import Given, Vectors, clustered
 
-from memory import Episode, ExperienceMemory, Purpose, Query, Viewer
-from memory.index import EF, EF_CONSTRUCTION, SEED, M
+from memory import Episode, ExperienceMemory, Holdout, IndexSettings, Query
+from memory.index import SEED
 from memory.log import Kind, Log
 
 DIMENSION, K, BATCH, QUERIES = 384, 10, 64, 300
 TYPES = 20  # a filter on one of them keeps 5 %
-VIEWER = Viewer("viewer", "test", "", "viewer", Purpose.EVALUATE)
+HOLDOUT = Holdout(frozenset({"asked"}), frozenset({"train"}), frozenset({"test"}))
+INDEX = IndexSettings()
 
 
 def played(count: int) -> list[Episode]:
@@ -72,7 +73,7 @@ def build(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -
     Both make the same graph: same vectors, order, parameters and seed. The raw one is saved beside the memory.
     """
     raw = hnswlib.Index(space="ip", dim=DIMENSION)
-    raw.init_index(max_elements=count, ef_construction=EF_CONSTRUCTION, M=M, random_seed=SEED)
+    raw.init_index(max_elements=count, ef_construction=INDEX.ef_construction, M=INDEX.m, random_seed=SEED)
     raw.set_num_threads(1)
     ours = theirs = 0.0
     with ExperienceMemory.open(folder, "create", embedder=Given(vectors)) as memory:
@@ -119,11 +120,11 @@ def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
     raw = hnswlib.Index(space="ip", dim=DIMENSION)
     raw.load_index(str(folder.with_suffix(".raw")))
     raw.set_num_threads(1)
-    raw.set_ef(EF)
+    raw.set_ef(INDEX.ef)
     with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
 
         def search(turn: int, kept: dict[str, set[str]]) -> set[str]:
-            hits = memory.search(Query(str(count + turn), k=K, only=kept), VIEWER)
+            hits = memory.search(Query(str(count + turn), k=K, only=kept), HOLDOUT)
             return {hit.episode_id for hit in hits}
 
         few = {"type": {"type-3"}}
@@ -166,7 +167,7 @@ def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[st
         with subprocess.Popen([*command, str(count)]) as writer:
             while writer.poll() is None:
                 began = time.perf_counter()
-                memory.search(Query(str(count + len(times) % QUERIES), k=K), VIEWER)
+                memory.search(Query(str(count + len(times) % QUERIES), k=K), HOLDOUT)
                 times.append(time.perf_counter() - began)
         over.set()
         following.join()
@@ -218,18 +219,18 @@ def child(what: str, folder: Path, vectors: Path) -> None:
     if what == "raw":
         raw = hnswlib.Index(space="ip", dim=DIMENSION)
         raw.load_index(str(folder.with_suffix(".raw")))
-        raw.set_ef(EF)
+        raw.set_ef(INDEX.ef)
         labels, _ = raw.knn_query(query[None, :], k=K, num_threads=1)
         answer = sorted(map(int, labels[0]))
         print(json.dumps({"seconds": time.perf_counter() - began, "answer": answer}))
         return
     memory = ExperienceMemory.open(folder, embedder=Given(given))
-    hits = memory.search(Query(str(len(given) - 1), k=K, only={"type": {"type-3"}}), VIEWER)
+    hits = memory.search(Query(str(len(given) - 1), k=K, only={"type": {"type-3"}}), HOLDOUT)
     seconds = time.perf_counter() - began
     if what == "resident":
         for turn in range(1000):
             text = str(len(given) - 1 - turn % QUERIES)
-            memory.search(Query(text, k=K, only={"type": {f"type-{turn % TYPES}"}}), VIEWER)
+            memory.search(Query(text, k=K, only={"type": {f"type-{turn % TYPES}"}}), HOLDOUT)
     grown = _resident() - before
     print(json.dumps({"seconds": seconds, "grown": grown, "answer": sorted(hit.episode_id for hit in hits)}))
 

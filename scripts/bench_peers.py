@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memory import Actor, Episode, ExperienceMemory, Outcome, Purpose, Query, Step, StopReason, TaskRecord, Viewer
+from memory import Actor, Episode, ExperienceMemory, Holdout, Outcome, Query, Step, StopReason, TaskRecord
 
 DIMENSION, BATCH, K, QUERIES = 384, 64, 10, 200
 OPENINGS = 3  # new processes per round and engine
@@ -116,8 +116,8 @@ class _Relive(Engine):
         self._known["asked"] = vector
         kind = kept.get("task_type")
         only = {} if kind is None else {"type": [str(kind)]}
-        query = Query("asked", k=k, successes_only=bool(kept["success"]), only=only)  # the firewall keeps the split
-        hits = self.store.search(query, Viewer("viewer", "test", "", "asked", Purpose.ACT))
+        query = Query("asked", k=k, successes_only=bool(kept["success"]), only=only)
+        hits = self.store.search(query, Holdout(splits=frozenset({"train"})))
         return [hit.episode_id for hit in hits]
 
 

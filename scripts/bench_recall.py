@@ -30,11 +30,10 @@ from bench_peers import TIE, recall
 from bench_vectors import DISTRIBUTIONS, Given, Vectors
 from numpy.typing import NDArray
 
-from memory import Actor, Episode, ExperienceMemory, Hit, Outcome, Purpose, Query, StopReason, TaskRecord, Viewer
+from memory import Actor, Episode, ExperienceMemory, Hit, Outcome, Query, StopReason, TaskRecord
 
 K, BATCH, SEED = 10, 512, 1
 LONGEST_TAIL = 500  # a writer publishes a graph for 2,000 new rows; two tails stay below that
-VIEWER = Viewer("viewer", "test", "", "viewer", Purpose.EVALUATE)
 TASK = TaskRecord("bench", "", "any", "train", "", 0, "1", "")
 EPISODE = Episode("", TASK, (), "Done.", Outcome(True, 1.0, StopReason.SOLVED), Actor("expert"))
 Row = dict[str, Any]
@@ -70,7 +69,7 @@ class Job:
 
 def search(memory: ExperienceMemory, text: str) -> list[Hit]:
     """The best ten, nothing held back."""
-    return memory.search(Query(text, k=K), VIEWER)
+    return memory.search(Query(text, k=K))
 
 
 def build(folder: Path, job: Job) -> None:

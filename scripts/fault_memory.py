@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, without an installation
 
 from tests.memory import test_faults as faults
-from tests.memory.faults import check, ids_of, make, open_memory, small_graphs
+from tests.memory.faults import check, ids_of, make, open_memory
 from tests.memory.test_kill import Kills, judge_kills, kill_writers
 from tests.memory.test_stress import judge_stress, stress
 
@@ -212,7 +212,7 @@ def main() -> None:
         "commit": _commit(),
     }
     failed = []
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder, small_graphs():
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for name in options.only:
             started = time.perf_counter()
             place = Path(folder) / name

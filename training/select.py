@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory import ExperienceMemory
-from memory.holdout import TRAIN
 from memory.episode import Episode
+from memory.holdout import TRAIN
 
 
 @dataclass(frozen=True, slots=True)

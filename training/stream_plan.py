@@ -12,8 +12,8 @@ from agent.recall import RecallSettings
 from agent.runner import RunSettings
 from envs import Suite, Task, get_suite
 from envs.base import types_of
-from memory.holdout import TRAIN
 from memory.evict import POLICIES
+from memory.holdout import TRAIN
 from training.examples import ContextRates
 from training.lora import LoraSettings
 

@@ -34,9 +34,7 @@ class Labels:
         for name in ("suite", "split"):
             value = getattr(self, name)
             if value is not None and not value.strip():
-                raise ValueError(
-                    f"the {name} to label imported episodes with is blank: name one, or give none"
-                )
+                raise ValueError(f"the {name} to label imported episodes with is blank: name one, or give none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +63,10 @@ def goal_line(text: str) -> str:
 
 def identity_of(*parts: str) -> str:
     """Hash of what defines a task; the same on every machine."""
-    return hashlib.blake2b(
-        "\n".join(parts).encode(errors="surrogatepass"), digest_size=16
-    ).hexdigest()
+    return hashlib.blake2b("\n".join(parts).encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def with_content_id(prefix: str, episode: Episode) -> Episode:
     """The episode with an id that follows from its content: importing it again adds nothing."""
     text = json.dumps(plain(replace(episode, id="")), sort_keys=True)
-    return replace(
-        episode, id=f"{prefix}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
-    )
+    return replace(episode, id=f"{prefix}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}")

@@ -12,6 +12,7 @@ from memory import (
     Actor,
     Episode,
     ExperienceMemory,
+    Holdout,
     Outcome,
     Purpose,
     Query,
@@ -19,12 +20,18 @@ from memory import (
     Step,
     StopReason,
     TaskRecord,
-    Viewer,
 )  # fmt: skip
 
-VIEWER = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
-"""Who may see all that the tests remember."""
 Make = Callable[..., Episode]
+
+
+def strict(identity: str, split: str, room: str, goal: str, purpose: Purpose) -> Holdout:
+    """What is held out from whoever plays a task."""
+    return Holdout.strict(TaskRecord("household", identity, "", split, room, 0, "1", goal), purpose)
+
+
+HOLDOUT = strict("my game", "test", "my room", "my goal", Purpose.EVALUATE)
+"""Of somebody who may see all that the tests remember."""
 
 
 def make_episode(
@@ -70,23 +77,14 @@ def shown(run: Episode, *ids: str) -> Episode:
 
 
 def found(memory: ExperienceMemory, text: str, at: int | None = None, **options: Any) -> list[str]:
-    """Ids of what a viewer is shown."""
-    return [hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), VIEWER, at)]
+    """Ids of what is found."""
+    return [hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), HOLDOUT, at)]
 
 
 @pytest.fixture
 def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """No power is cut in these tests, so nothing has to reach the disk, which is slow."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def graphs_from_few_rows() -> Iterator[None]:
-    """Graphs are in use from few rows on."""
-    from tests.memory.faults import small_graphs
-
-    with small_graphs():
-        yield
 
 
 @pytest.fixture

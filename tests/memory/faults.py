@@ -10,8 +10,7 @@ import os
 import random
 import shutil
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,13 @@ from memory import (
     Episode,
     ExperienceMemory,
     HashedEmbedder,
+    IndexSettings,
     Outcome,
-    Purpose,
     Query,
     Retrieved,
     Step,
     StopReason,
     TaskRecord,
-    Viewer,
-    space,
 )
 from memory.codec import digest
 from memory.segments import FRAME_BYTES, HEADER_BYTES, MARK
@@ -43,7 +40,8 @@ CACHES = ("catalog", "vectors", "index")
 """Folders that may be deleted at any time."""
 EMBEDDER = HashedEmbedder(32)
 """Small, so that files are, too: every byte of them is damaged in turn."""
-VIEWER = Viewer("nobody's game", "test", "nowhere", "rest", Purpose.EVALUATE)
+SMALL = IndexSettings(exact_limit=40, publish_rows=40)
+"""Graphs and snapshots come into use from few rows on."""
 _VERBS = "put heat cool clean slice examine move fetch".split()
 _KINDS = "hot cold small large red green wooden metal empty full".split()
 _THINGS = "mug plate apple knife book lamp towel bottle pan potato key".split()
@@ -76,8 +74,8 @@ def make(number: int) -> Episode:
 
 
 def open_memory(folder: Path, mode: str = "r") -> ExperienceMemory:
-    """Open a memory of these tests."""
-    return ExperienceMemory.open(folder, mode, embedder=EMBEDDER)
+    """Open a memory of these tests, with graphs from few rows on."""
+    return ExperienceMemory.open(folder, mode, embedder=EMBEDDER, index=SMALL)
 
 
 def build(folder: Path, numbers: Iterable[int], *, publish: bool = False) -> None:
@@ -159,7 +157,7 @@ class Agreement:
     def compare(self, memory: ExperienceMemory, oracle: Oracle, text: str, k: int) -> bool:
         """Search at the current position and judge the answer; False if the memory moved on meanwhile."""
         position = memory.position
-        hits = memory.search(Query(text, k=k), VIEWER, at=position)
+        hits = memory.search(Query(text, k=k), at=position)
         right = oracle.best(memory, text, position)
         if memory.position != position:
             return False  # compacted meanwhile and read anew: the two answers are about different things
@@ -373,14 +371,3 @@ class FailingDisk:
     def reached(self) -> bool:
         """Whether anything failed."""
         return bool(self.failed) or self._short
-
-
-@contextmanager
-def small_graphs(rows: int = 40) -> Iterator[None]:
-    """Graphs and snapshots come into use from so few rows on."""
-    before = space.EXACT_LIMIT, space.LEAST_TAIL
-    space.EXACT_LIMIT = space.LEAST_TAIL = rows
-    try:
-        yield
-    finally:
-        space.EXACT_LIMIT, space.LEAST_TAIL = before

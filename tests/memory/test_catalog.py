@@ -11,7 +11,6 @@ import pytest
 from memory import Episode, Retrieved, codec
 from memory.catalog import (
     GAP,
-    IN_TRAIN,
     LONG,
     NEVER,
     NOBODY,
@@ -23,6 +22,7 @@ from memory.catalog import (
     Filter,
 )
 from memory.codec import digest
+from memory.episode import StopReason
 from memory.ingest import CREDIT, gap_row, rows_of
 from memory.log import Damage, Kind, Place, Record
 from memory.rows import HEADER_BYTES, Rows
@@ -75,7 +75,7 @@ def test_a_row_is_what_it_was(episode: Make) -> None:
     place = Place(9, 4, 1000, 321, 77, 2)
     ((row,), _) = rows_of([Record(place, Kind.EPISODE, codec.encode_episode(made))], lambda _: None)
     data = bytes(row.tobytes())
-    assert data[8:40] == struct.pack("<QQIIIHBB", 9, 4, 1000, 321, 77, 2, 1, IN_TRAIN)[:32]
+    assert data[8:40] == struct.pack("<QQIIIHBB", 9, 4, 1000, 321, 77, 2, 1, 0)[:32]
     assert data[40:48] == struct.pack("<Q", digest("episode-3"))
     assert data[144:] == b"episode-3".ljust(48, b"\0")
     assert (row["task"], row["type"], row["policy"]) == (digest("game-3"), digest("heat"), digest("expert"))
@@ -284,12 +284,14 @@ def test_filters(tmp_path: Path, episode: Make) -> None:
         Filter.of(True, {"type": {"cool"}, "suite": ["household"]}): lambda e: e.success and e.task.type == "cool",
         Filter.of(False, {"policy": ["nobody"]}): lambda e: False,
         Filter.of(False, {"type": []}): lambda e: False,
+        Filter.of(True, {}).within(frozenset({"train"})): lambda e: e.success and e.task.split == "train",
+        Filter.of(False, {}, [StopReason.STEP_LIMIT]): lambda e: e.success,
     }
     for stop in (25, 40):
         taken(opened, *[said(made[n], n) for n in range(len(opened), stop)])
         for wanted, check in filters.items():
             mask, count = opened.matching(wanted, stop)
-            expected = [check(one) and one.task.split == "train" for one in made[:stop]]
+            expected = [check(one) for one in made[:stop]]
             assert mask.tolist() == expected
             assert count == sum(expected)
             assert opened.matching(wanted, 10)[0].tolist() == expected[:10]

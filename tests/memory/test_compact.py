@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from memory import ExperienceMemory, Query
+from memory import ExperienceMemory, IndexSettings, Query
 from memory import compact as compact_module
-from memory import space as space_module
 from memory.log import Kind, Log
 from memory.rows import RowFile
 from memory.segments import segments
 from memory.space import KeySpace
-from tests.memory.conftest import VIEWER, Make, goal, shown
+from tests.memory.conftest import HOLDOUT, Make, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -34,7 +33,7 @@ def check(memory: ExperienceMemory, numbers: list[int]) -> None:
     assert [found.id for found in memory.iterate()] == ids(memory)
     assert len(memory) == len(numbers)
     for number in numbers:
-        hits = memory.search(Query(goal(number), k=1), VIEWER)
+        hits = memory.search(Query(goal(number), k=1), HOLDOUT)
         assert [hit.episode_id for hit in hits] == [f"episode-{number}"]
         assert hits[0].score == pytest.approx(1, abs=1e-4)
         assert memory.get(f"episode-{number}").task.goal == goal(number)
@@ -154,7 +153,7 @@ def test_an_empty_memory_and_one_of_which_nothing_is_left(folder: Path, episode:
             memory.delete(f"episode-{number}")
         assert memory.compact().episodes == 4
         check(memory, [])
-        assert memory.search(Query(goal(1)), VIEWER) == []
+        assert memory.search(Query(goal(1)), HOLDOUT) == []
         assert memory.position == 8
         memory.add(episode(5, goal(5)))
         check(memory, [5])
@@ -184,10 +183,10 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
         assert memory.verify() == ()
 
 
-def test_the_graph_stays(folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_graph_stays(folder: Path, episode: Make) -> None:
     """It is not built anew for a few that are gone, in this process or the next."""
-    monkeypatch.setattr(space_module, "EXACT_LIMIT", 20)
-    with ExperienceMemory.open(folder, "create") as memory:
+    index = IndexSettings(exact_limit=20)
+    with ExperienceMemory.open(folder, "create", index=index) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(100)])
         memory.publish_index()
         for number in (0, 7, 99):
@@ -196,12 +195,12 @@ def test_the_graph_stays(folder: Path, episode: Make, monkeypatch: pytest.Monkey
         left = [number for number in range(100) if number not in (0, 7, 99)]
         assert memory.stats().index_entries == 97
         check(memory, left)
-        assert not memory.search(Query(goal(3), k=1), VIEWER)[0].why.exact
+        assert not memory.search(Query(goal(3), k=1), HOLDOUT)[0].why.exact
     for mode in ("r", "w"):
-        with ExperienceMemory.open(folder, mode) as memory:
+        with ExperienceMemory.open(folder, mode, index=index) as memory:
             assert (memory.stats().index_entries, memory.stats().damage) == (97, ())
             check(memory, left)
-    with ExperienceMemory.open(folder, "w") as memory:
+    with ExperienceMemory.open(folder, "w", index=index) as memory:
         for number in range(20, 60):
             memory.delete(f"episode-{number}")
         memory.compact()
@@ -316,8 +315,8 @@ def test_only_writers_compact(memory: ExperienceMemory, folder: Path) -> None:
 
 
 ASK: dict[str, Callable[[ExperienceMemory], object]] = {
-    "search": lambda m: [hit.episode_id for hit in m.search(Query(goal(7), k=1), VIEWER)],
-    "where": lambda m: [hit.episode_id for hit in m.search(Query(goal(7), k=1, where=lambda e: e.success), VIEWER)],
+    "search": lambda m: [hit.episode_id for hit in m.search(Query(goal(7), k=1), HOLDOUT)],
+    "where": lambda m: [hit.episode_id for hit in m.search(Query(goal(7), k=1, where=lambda e: e.success), HOLDOUT)],
     "get": lambda m: m.get("episode-7").task.goal,
     "meta": lambda m: m.meta("episode-7").task.goal,
     "notes": lambda m: m.notes("episode-3"),
@@ -377,13 +376,12 @@ def test_a_reader_in_another_process_follows(memory: ExperienceMemory, folder: P
 import sys
 from memory import *
 memory = ExperienceMemory.open(sys.argv[1])
-viewer = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
 print("open", flush=True)
 for line in sys.stdin:
     number, refresh = line.split()
     if refresh == "yes":
         memory.refresh()
-    hits = memory.search(Query(f"make{number} the thing{number}", k=1), viewer)
+    hits = memory.search(Query(f"make{number} the thing{number}", k=1))
     found = memory.get(hits[0].episode_id) if hits and hits[0].score > 0.999 else None
     print(len(memory), found.id if found else "-", flush=True)
 """

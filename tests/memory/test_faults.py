@@ -33,7 +33,7 @@ from tests.memory.faults import (
     told,
 )
 
-pytestmark = pytest.mark.usefixtures("no_sync", "graphs_from_few_rows")
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 SMALL = range(8)
 """Episodes of the memory whose log is damaged byte by byte; the third is deleted, the second rated."""

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory import Episode, ExperienceMemory, HashedEmbedder, Hit, Query
-from memory import space as space_module
+from memory import Episode, ExperienceMemory, HashedEmbedder, Hit, IndexSettings, Query
 from memory.catalog import FIELDS
 from memory.keys import key_texts, query_text
-from tests.memory.conftest import VIEWER, Make, found, goal
+from tests.memory.conftest import HOLDOUT, Make, found, goal
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -37,7 +36,7 @@ def test_found_by_more_than_the_goal(folder: Path, episode: Make) -> None:
         memory.add(episode(2, "look at the clock", steps=0))
 
         def best(text: str, *keys: str) -> Hit:
-            return memory.search(Query(text, k=1, keys=keys), VIEWER)[0]
+            return memory.search(Query(text, k=1, keys=keys), HOLDOUT)[0]
 
         assert best("water the plant", "goal").why.key == "goal"
         hit = best("You stand in a garden, at night.", "goal", "first")
@@ -93,7 +92,7 @@ class Oracle:
         self.vectors = {key: [embed(key_texts(key, one)) for one in made] for key in ("goal", "first")}
 
     def wanted(self, query: Query, number: int, at: int) -> bool:
-        """Whether an episode may be shown to the test's viewer, and is wanted."""
+        """Whether an episode may be shown, and is wanted."""
         one = self.made[number]
         task = one.task
         fields = {
@@ -119,13 +118,9 @@ class Oracle:
 
 
 @pytest.mark.parametrize("approximate", [False, True])
-def test_filters_at_any_selectivity_against_the_oracle(
-    folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch, approximate: bool
-) -> None:
+def test_filters_at_any_selectivity_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> None:
     """`only` that keeps nearly all, a half, a handful or nobody; with deletions, old positions, several keys, and a graph."""
-    if approximate:
-        monkeypatch.setattr(space_module, "EXACT_LIMIT", 60)
-        monkeypatch.setattr(space_module, "LEAST_TAIL", 40)
+    index = IndexSettings(exact_limit=60, publish_rows=40) if approximate else IndexSettings()
     draw = random.Random(4)
     made = []
     for number in range(300):
@@ -137,7 +132,7 @@ def test_filters_at_any_selectivity_against_the_oracle(
         one = replace(one, actor=replace(one.actor, policy=draw.choice(["a", "b"]), adapter=f"v{number // 100}"))
         seen = f"You see {draw.choice(['a mug', 'two pens', 'it'])} near{number % 90} the box."
         made.append(replace(one, steps=(replace(one.steps[0], observation=seen), *one.steps[1:])))
-    with ExperienceMemory.open(folder, "create", keys=["goal", "first"]) as memory:
+    with ExperienceMemory.open(folder, "create", keys=["goal", "first"], index=index) as memory:
         memory.add_many(made[:150])
         memory.add_many(made[150:])
         if approximate:
@@ -164,7 +159,7 @@ def test_filters_at_any_selectivity_against_the_oracle(
                 where=draw.choice([None, None, lambda entry: entry.task.seed % 7 == 0]),
             )
             at = draw.choice([memory.position, memory.position, 330, 300, 120, 40])
-            hits = memory.search(query, VIEWER, at)
+            hits = memory.search(query, HOLDOUT, at)
             assert [hit.score for hit in hits] == pytest.approx(oracle.scores(query, at), abs=2e-5)
             assert len({hit.episode_id for hit in hits}) == len(hits)
             assert all(oracle.wanted(query, hit.position, at) for hit in hits)
@@ -183,7 +178,7 @@ def test_the_closest_by_any_key_although_many_closer_ones_are_refused(folder: Pa
         query = Query(
             "put a hot mug in cabinet", k=1, keys=("goal", "first"), where=lambda entry: entry.task.seed >= 60
         )
-        (hit,) = memory.search(query, VIEWER)
+        (hit,) = memory.search(query, HOLDOUT)
         assert (hit.episode_id, hit.why.key) == ("episode-90", "first")
         closer = replace(query, min_score=0.5, k=9)
-        assert [hit.episode_id for hit in memory.search(closer, VIEWER)] == ["episode-90"]
+        assert [hit.episode_id for hit in memory.search(closer, HOLDOUT)] == ["episode-90"]

@@ -11,11 +11,11 @@ import pytest
 
 from memory import index as index_module
 from memory.embed import Vectors
-from memory.index import Graph, SnapshotFolder, write_parts
+from memory.index import Graph, IndexSettings, SnapshotFolder, write_parts
 from memory.rows import BLOCK, Numbers
 from memory.vectors import VectorColumn
 
-DIMENSION = 16
+DIMENSION, EF = 16, 200
 
 
 def clustered(count: int, seed: int = 0) -> Vectors:
@@ -48,34 +48,42 @@ def column(folder: Path, vectors: Vectors, numbers: Numbers | None = None) -> Ve
 
 def graph_of(vectors: Vectors, start: int = 0) -> Graph:
     """A graph of ``vectors``."""
-    graph = Graph(DIMENSION)
+    graph = Graph(DIMENSION, IndexSettings())
     graph.add(vectors, labels_of(start + np.arange(len(vectors))))
     return graph
 
 
 def snapshots(folder: Path, *, identity: str = "test", key: str = "goal") -> SnapshotFolder:
     """The snapshots in ``folder``."""
-    return SnapshotFolder(folder, memory=bytes(16), identity=identity, key=key, dimension=DIMENSION)
+    return SnapshotFolder(
+        folder, memory=bytes(16), identity=identity, key=key, dimension=DIMENSION, settings=IndexSettings()
+    )
+
+
+def found_by(graph: Graph, query: Vectors, count: int) -> Numbers | None:
+    """Labels that a search finds."""
+    answer = graph.search(query, count, EF)
+    return None if answer is None else answer[0]
 
 
 def test_a_graph_finds_labels() -> None:
     """Ascending, about the closest; all of them if as many are asked for; and it grows beyond the room it was made with."""
     vectors = clustered(500)
-    graph = Graph(DIMENSION, room=10)
+    graph = Graph(DIMENSION, IndexSettings(), room=10)
     for low in range(0, 500, 50):
         graph.add(vectors[low : low + 50], labels_of(np.arange(low, low + 50)))
     assert (graph.nodes, graph.last) == (500, 499 * 2 << 8)
     found = right = 0
     for query in clustered(50, seed=1):
-        labels = graph.search(query, 10)
+        labels = found_by(graph, query, 10)
         assert labels is not None
         assert labels.tolist() == sorted(labels.tolist())
         closest = labels_of(np.argsort(-(vectors @ query), kind="stable")[:10])
         found, right = found + 10, right + len(set(labels.tolist()) & set(closest.tolist()))
     assert right >= 0.95 * found
-    assert graph.search(vectors[0], 1) == [0]
+    assert found_by(graph, vectors[0], 1) == [0]
     small = graph_of(vectors[:7])
-    everything = small.search(vectors[3], 99)
+    everything = found_by(small, vectors[3], 99)
     assert everything is not None
     assert everything.tolist() == labels_of(np.arange(7)).tolist()
 
@@ -85,7 +93,7 @@ def test_graphs_are_deterministic(tmp_path: Path) -> None:
     vectors = clustered(400)
     first = graph_of(vectors)
     size, checksum = write_parts(tmp_path / "a", first.parts())
-    second = Graph(DIMENSION, room=5000)
+    second = Graph(DIMENSION, IndexSettings(), room=5000)
     second.add(vectors[:100], labels_of(np.arange(100)))
     second.add(vectors[100:], labels_of(np.arange(100, 400)))
     assert write_parts(tmp_path / "b", second.parts()) == (size, checksum)
@@ -94,7 +102,7 @@ def test_graphs_are_deterministic(tmp_path: Path) -> None:
     size, checksum = write_parts(tmp_path / "c", loaded.parts())
     loaded = Graph.load(tmp_path / "c", nodes=400, last=first.last, size=size, sums=checksum)
     for query in clustered(20, seed=1):
-        ours, theirs = first.search(query, 5), loaded.search(query, 5)
+        ours, theirs = found_by(first, query, 5), found_by(loaded, query, 5)
         assert ours is not None
         assert theirs is not None
         assert ours.tolist() == theirs.tolist()
@@ -109,7 +117,7 @@ def test_a_loaded_graph_grows(tmp_path: Path) -> None:
     loaded.add(vectors[150:], labels_of(np.arange(150, 300)))
     assert (loaded.nodes, loaded.last) == (300, 299 * 2 << 8)
     for number in (0, 149, 150, 299):
-        labels = loaded.search(vectors[number], 1)
+        labels = found_by(loaded, vectors[number], 1)
         assert labels is not None
         assert labels.tolist() == [2 * number << 8]
 
@@ -140,20 +148,21 @@ def test_snapshot_comes_back_the_same(tmp_path: Path) -> None:
     whole = column(tmp_path, vectors)
     folder, other = snapshots(tmp_path), snapshots(tmp_path, key="window")
     assert folder.load(whole) is None
-    other.publish(graph_of(vectors[:50]), whole, 40)
-    folder.publish(graph_of(vectors[:200]), whole, 500)
-    folder.publish(graph_of(vectors), whole, 700)
+    other.publish(graph_of(vectors[:50]), whole, 40, EF)
+    folder.publish(graph_of(vectors[:200]), whole, 500, EF)
+    folder.publish(graph_of(vectors), whole, 700, EF)
     found = snapshots(tmp_path).load(whole)
     assert found is not None
-    graph, rows, position = found
-    assert (graph.nodes, graph.last, rows, position) == (300, 299 * 2 << 8, 300, 700)
+    graph, known = found
+    assert (graph.nodes, graph.last) == (300, 299 * 2 << 8)
+    assert (known.rows, known.position, known.ef) == (300, 700, EF)
     assert folder.load(whole, newer_than=700) is None
     assert folder.load(whole, newer_than=699) is not None
     assert folder.load(column(tmp_path, vectors[:299])) is None  # a reader that is behind
     assert not folder.damage
     kept = other.load(whole)
     assert kept is not None
-    assert kept[1:] == (50, 40)
+    assert (kept[1].rows, kept[1].position) == (50, 40)
     assert len(list(tmp_path.glob("*.hnsw*"))) == 2
 
 
@@ -161,7 +170,7 @@ def test_damaged_old_or_foreign_snapshots_are_not_used(tmp_path: Path) -> None:
     """Each is named, none is loaded."""
     vectors = clustered(100)
     whole = column(tmp_path, vectors)
-    snapshots(tmp_path).publish(graph_of(vectors), whole, 200)
+    snapshots(tmp_path).publish(graph_of(vectors), whole, 200, EF)
     manifest, graph = next(tmp_path.glob("*.json")), next(tmp_path.glob("*.hnsw"))
     good_manifest, good_graph = manifest.read_bytes(), graph.read_bytes()
 
@@ -213,7 +222,7 @@ def test_snapshot_of_other_records_is_not_used(tmp_path: Path) -> None:
     """A record of the log was damaged since, so rows no longer mean the same."""
     vectors = clustered(301)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:300]), column(tmp_path, vectors[:300]), 600)
+    folder.publish(graph_of(vectors[:300]), column(tmp_path, vectors[:300]), 600, EF)
     numbers = np.delete(np.arange(301), 7)
     assert folder.load(column(tmp_path, vectors[numbers], numbers)) is None
     assert "not those in the log" in str(folder.damage[0])
@@ -223,21 +232,19 @@ def test_after_rows_were_dropped(tmp_path: Path) -> None:
     """The graph stays, and its manifest says which of the rows that are left it covers."""
     vectors = clustered(300)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:200]), column(tmp_path, vectors), 600)
+    folder.publish(graph_of(vectors[:200]), column(tmp_path, vectors), 600, EF)
     numbers = np.delete(np.arange(300), [3, 150, 250])
     left = column(tmp_path, vectors[numbers], numbers)
     folder.renumber(left, 620)
     found = snapshots(tmp_path).load(left)
     assert found is not None
-    assert (found[0].nodes, *found[1:]) == (200, 198, 620)
+    assert (found[0].nodes, found[1].rows, found[1].position) == (200, 198, 620)
     assert not folder.damage
     none = column(tmp_path, vectors[:0])
     folder.renumber(none, 630)
     assert snapshots(tmp_path, key="first").read() is None
     snapshots(tmp_path, key="first").renumber(none, 630)  # nothing was published, so nothing changes
-    found = snapshots(tmp_path).load(none)
-    assert found is not None
-    assert found[1] == 0
+    assert snapshots(tmp_path).load(none) is None  # nothing of it is left
 
 
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +252,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:200]), whole, 400)
+    folder.publish(graph_of(vectors[:200]), whole, 400, EF)
 
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -254,10 +261,10 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, name, fail if name == "fsync" else lambda *paths: fail(0))
             with pytest.raises(OSError, match="No space"):
-                folder.publish(graph_of(vectors), whole, 600)
+                folder.publish(graph_of(vectors), whole, 600, EF)
         found = folder.load(whole)
         assert found is not None
-        assert found[1:] == (200, 400)
+        assert (found[1].rows, found[1].position) == (200, 400)
         assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -266,7 +273,7 @@ def test_snapshot_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     writer = snapshots(tmp_path)
-    writer.publish(graph_of(vectors[:200]), whole, 400)
+    writer.publish(graph_of(vectors[:200]), whole, 400, EF)
     folder = snapshots(tmp_path)
     real = folder.read
     calls: list[object] = []
@@ -275,13 +282,13 @@ def test_snapshot_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
         found = real()
         if not calls:
             calls.append(found)
-            writer.publish(graph_of(vectors), whole, 600)
+            writer.publish(graph_of(vectors), whole, 600, EF)
         return found
 
     monkeypatch.setattr(folder, "read", read)
     found = folder.load(whole)
     assert found is not None
-    assert found[1:] == (300, 600)
+    assert (found[1].rows, found[1].position) == (300, 600)
     assert not folder.damage
 
 
@@ -295,7 +302,7 @@ def test_of_another_version_of_hnswlib(tmp_path: Path, monkeypatch: pytest.Monke
 
     vectors = clustered(100)
     whole = column(tmp_path, vectors)
-    snapshots(tmp_path).publish(graph_of(vectors), whole, 200)
+    snapshots(tmp_path).publish(graph_of(vectors), whole, 200, EF)
     monkeypatch.setattr(hnswlib, "Index", Newer)
     folder = snapshots(tmp_path)
     assert folder.load(whole) is None

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from memory import space
 from tests.memory.faults import ROOT, Agreement, Oracle, agreement, check, delete_caches, ids_of, make, open_memory
 
 
@@ -50,7 +49,6 @@ def write_until_killed(folder: Path, seed: int, first: int) -> None:
     """Do everything that a writer can do, in random order, for ever."""
     tell("P", os.getpid(), None)
     draw = random.Random(seed)
-    space.EXACT_LIMIT = space.LEAST_TAIL = 40
     memory = open_memory(folder, "create")
     alive = [entry.episode_id for entry in memory.entries()]
     number, operations = first, itertools.count(1)

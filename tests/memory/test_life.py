@@ -12,7 +12,7 @@ import pytest
 from memory import ExperienceMemory, Query
 from memory.evict import POLICIES
 from memory.usefulness import PRIOR
-from tests.memory.conftest import VIEWER, Make, found, goal, shown
+from tests.memory.conftest import HOLDOUT, Make, found, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -67,16 +67,16 @@ def test_who_looks_back_sees_the_same_whatever_happens_later(folder: Path, episo
             memory.delete(f"episode-{number}")
         at = memory.position
         queries = [Query(goal(number), k=draw.choice([1, 5, 30])) for number in range(0, 40, 3)]
-        before = [memory.search(query, VIEWER, at) for query in queries]
+        before = [memory.search(query, HOLDOUT, at) for query in queries]
         memory.add_many([episode(number, goal(number % 40), identity=f"again {number}") for number in range(40, 80)])
         for number in range(0, 40, 2):
             if number != 4:
                 memory.delete(f"episode-{number}")
-        assert [memory.search(query, VIEWER, at) for query in queries] == before
+        assert [memory.search(query, HOLDOUT, at) for query in queries] == before
         memory.publish_index()
-        assert [memory.search(query, VIEWER, at) for query in queries] == before
+        assert [memory.search(query, HOLDOUT, at) for query in queries] == before
     with ExperienceMemory.open(folder) as memory:
-        assert [memory.search(query, VIEWER, at) for query in queries] == before
+        assert [memory.search(query, HOLDOUT, at) for query in queries] == before
 
 
 def test_ratings_and_notes_of_all_sorts(folder: Path, episode: Make) -> None:
@@ -171,17 +171,17 @@ def test_ranked_by_what_helped(folder: Path, episode: Make) -> None:
         for number in range(20):
             run = episode(50 + number, "other words", success=number % 2 == 0, identity="t")
             memory.credit(shown(run, "episode-1" if number % 2 == 0 else "episode-0"))
-        plain = memory.search(Query(goals[0]), VIEWER)
+        plain = memory.search(Query(goals[0]), HOLDOUT)
         assert [hit.episode_id for hit in plain] == ["episode-0", "episode-1"]
-        assert plain == memory.search(Query(goals[0], usefulness=0), VIEWER)
-        hits = memory.search(Query(goals[0], usefulness=0.5, k=3), VIEWER)
+        assert plain == memory.search(Query(goals[0], usefulness=0), HOLDOUT)
+        hits = memory.search(Query(goals[0], usefulness=0.5, k=3), HOLDOUT)
         assert [hit.episode_id for hit in hits] == ["episode-1", "episode-0", "episode-2"]
         for hit in hits:
             worth = 0.5 * memory.usefulness(hit.episode_id).value
             assert hit.why.usefulness == pytest.approx(worth)
             assert hit.score == pytest.approx(hit.why.similarity + worth)
         assert (hits[0].why.considered, hits[1].why.considered) == (2, 1)
-        against = memory.search(Query(goals[0], usefulness=-0.5), VIEWER)
+        against = memory.search(Query(goals[0], usefulness=-0.5), HOLDOUT)
         assert [hit.episode_id for hit in against] == ["episode-0", "episode-1"]
 
 
@@ -191,8 +191,8 @@ def test_not_the_same_thing_twice(folder: Path, episode: Make) -> None:
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add_many([episode(number, near) for number in range(3)])
         memory.add_many([episode(3, other), episode(4, "water the plant")])
-        assert [hit.score for hit in memory.search(Query(near, k=3), VIEWER)] == pytest.approx([1.0] * 3, abs=1e-5)
-        first, second = memory.search(Query(near, diversity=0.6), VIEWER)
+        assert [hit.score for hit in memory.search(Query(near, k=3), HOLDOUT)] == pytest.approx([1.0] * 3, abs=1e-5)
+        first, second = memory.search(Query(near, diversity=0.6), HOLDOUT)
         assert first.episode_id == found(memory, near, k=1)[0]
         assert second.episode_id in ("episode-3", "episode-4")
         assert (first.why.redundancy, second.why.redundancy < 0.9) == (0, True)
@@ -210,7 +210,7 @@ def test_direct_ones_first(folder: Path, episode: Make) -> None:
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add_many([episode(number, near, steps=steps) for number, steps in enumerate((32, 8, 16, 0))])
         memory.add(episode(4, "water the plant", steps=1))
-        hits = memory.search(Query(near, k=5, brevity=0.05), VIEWER)
+        hits = memory.search(Query(near, k=5, brevity=0.05), HOLDOUT)
         assert [hit.episode_id for hit in hits] == [f"episode-{number}" for number in (3, 1, 2, 0, 4)]
         assert [hit.why.length for hit in hits] == pytest.approx([0, 0.15, 0.2, 0.25, 0])
         assert [hit.score for hit in hits] == pytest.approx([hit.why.similarity - hit.why.length for hit in hits])

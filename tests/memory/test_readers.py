@@ -14,7 +14,6 @@ from memory.segments import FRAME_BYTES
 from memory.state import State
 from tests.memory.faults import (
     EMBEDDER,
-    VIEWER,
     FailingDisk,
     Query,
     agreement,
@@ -32,7 +31,7 @@ from tests.memory.faults import (
     spoil,
 )
 
-pytestmark = pytest.mark.usefixtures("no_sync", "graphs_from_few_rows")
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 @pytest.mark.parametrize("publish", [True, False])
@@ -77,7 +76,7 @@ def test_reader_that_has_not_read_the_records_yet_meets_a_compaction(tmp_path: P
             writer.delete(gone)
             writer.compact()
             if ask == "search":
-                reader.search(Query(goal_of(number), k=10), VIEWER)
+                reader.search(Query(goal_of(number), k=10))
             elif ask == "get":
                 assert reader.get(f"episode-{number}").id == f"episode-{number}"
             elif ask == "iterate":

@@ -1,5 +1,6 @@
 """Finding by one key: a graph and the rows after it, against comparing everything."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 
 from memory import space as space_module
 from memory.embed import Vectors
+from memory.index import IndexSettings
 from memory.rows import Numbers
 from memory.space import DECIMALS, KeySpace
-from memory.vectors import WINDOW_BITS
+from memory.vectors import WINDOW_BITS, VectorColumn
 
 DIMENSION = 16
+SMALL = IndexSettings(exact_limit=10)
 
 
 def clustered(count: int, seed: int = 0) -> Vectors:
@@ -25,7 +28,15 @@ def clustered(count: int, seed: int = 0) -> Vectors:
 class Made:
     """A space in a folder, with episodes at every third log position and so many texts each."""
 
-    def __init__(self, folder: Path, vectors: Vectors, per_episode: int = 1, *, writable: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        vectors: Vectors,
+        per_episode: int = 1,
+        *,
+        writable: bool = True,
+        settings: IndexSettings = SMALL,
+    ) -> None:
         for name in ("vectors", "index"):
             (folder / name).mkdir(exist_ok=True)
         self.vectors = vectors
@@ -37,6 +48,7 @@ class Made:
             memory=bytes(16),
             embed=lambda numbers: vectors[numbers],
             writable=writable,
+            settings=settings,
         )
         count = len(vectors) // per_episode
         self.sequences = 3 * np.arange(count)
@@ -75,13 +87,15 @@ def test_exact_search_against_the_oracle(tmp_path: Path, per_episode: int) -> No
     for query in clustered(3, seed=1):
         for stop in (0, 1, total // 2, total):
             for count in (1, 5, total, 2 * total):
-                ordinals, scores, exact = made.space.candidates(query, count, made.sequences[:stop])
+                ordinals, scores, exact = made.space.candidates(query, count, made.sequences[:stop])[:3]
                 expected = made.oracle(query, count, made.sequences[:stop])
                 assert exact
                 assert ordinals.tolist() == expected[0]
                 assert scores == pytest.approx(expected[1], abs=2e-5)
         for among in ([], [0], [total - 1], list(range(0, total, 3)), list(range(total))):
-            ordinals, scores, exact = made.space.candidates(query, 7, made.sequences, np.array(among, dtype=np.int64))
+            ordinals, scores, exact = made.space.candidates(query, 7, made.sequences, np.array(among, dtype=np.int64))[
+                :3
+            ]
             expected = made.oracle(query, total, made.sequences)
             assert ordinals.tolist() == among
             assert scores == pytest.approx([expected[1][ordinal] for ordinal in among], abs=2e-5)
@@ -91,7 +105,7 @@ def test_exact_search_against_the_oracle(tmp_path: Path, per_episode: int) -> No
 def test_everything_equal_to_the_last_one_is_a_candidate(tmp_path: Path) -> None:
     """Which of them is shown is not for the index to say."""
     made = Made(tmp_path, np.repeat(clustered(4), 10, axis=0))
-    ordinals, scores, _ = made.space.candidates(made.vectors[0], 3, made.sequences)
+    ordinals, scores, _ = made.space.candidates(made.vectors[0], 3, made.sequences)[:3]
     assert ordinals.tolist() == list(range(10))
     assert len(set(scores.tolist())) == 1
 
@@ -102,10 +116,11 @@ def test_a_graph_and_the_rows_after_it(tmp_path: Path, per_episode: int) -> None
     made = Made(tmp_path, clustered(1200), per_episode)
     assert made.space.grow(800, small=True)
     assert made.space.covered == 800
+    made.space.measure(nullcontext())
     queries = [*clustered(20, seed=1), *made.vectors[-10:]]
     wanted = right = 0
     for query in queries:
-        ordinals, scores, exact = made.space.candidates(query, 10, made.sequences)
+        ordinals, scores, exact = made.space.candidates(query, 10, made.sequences)[:3]
         assert not exact
         expected = dict(zip(*made.oracle(query, 10, made.sequences), strict=True))
         everything = dict(zip(*made.oracle(query, 9999, made.sequences), strict=True))
@@ -123,19 +138,18 @@ def test_seen_from_the_past_or_for_many_it_is_exact(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(space_module, "WIDEST", 50)
     made = Made(tmp_path, clustered(300))
     assert not made.space.grow(9999, small=True)
+    made.space.measure(nullcontext())
     query = clustered(1, seed=1)[0]
     assert not made.space.candidates(query, 10, made.sequences)[2]
     for count, stop in ((10, 299), (50, 300), (300, 300)):
-        ordinals, _, exact = made.space.candidates(query, count, made.sequences[:stop])
+        ordinals, _, exact = made.space.candidates(query, count, made.sequences[:stop])[:3]
         assert exact
         assert ordinals.tolist() == made.oracle(query, count, made.sequences[:stop])[0]
 
 
-def test_growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growing(tmp_path: Path) -> None:
     """Never for small memories unless asked for, then a few rows at a time; a reader never."""
-    monkeypatch.setattr(space_module, "EXACT_LIMIT", 100)
-    monkeypatch.setattr(space_module, "LEAST_TAIL", 50)
-    made = Made(tmp_path, clustered(100))
+    made = Made(tmp_path, clustered(100), settings=IndexSettings(exact_limit=100, publish_rows=50))
     assert not made.space.grow(10)
     assert made.space.graph is None
     made.add(clustered(20, seed=2))
@@ -200,11 +214,18 @@ def test_dropping_rows(tmp_path: Path) -> None:
     sequences = made.sequences[kept]
     made.vectors, made.labels = made.vectors[kept], made.labels[kept]
     assert (made.space.covered, made.space.published) == (247, 247)
-    assert not made.space.outlived
+    assert not made.space.stale
     loaded = Made.__new__(Made)
     loaded.__dict__.update(made.__dict__)
     loaded.space = KeySpace(
-        tmp_path, key="goal", identity="test", dimension=DIMENSION, memory=bytes(16), embed=lambda n: n, writable=True
+        tmp_path,
+        key="goal",
+        identity="test",
+        dimension=DIMENSION,
+        memory=bytes(16),
+        embed=lambda n: n,
+        writable=True,
+        settings=SMALL,
     )
     loaded.space.column.open(made.labels, np.zeros(len(made.labels), dtype=np.uint32))
     loaded.space.load_graph()
@@ -212,14 +233,14 @@ def test_dropping_rows(tmp_path: Path) -> None:
     wanted = right = 0
     for space in (made.space, loaded.space):
         for query in clustered(30, seed=1):
-            ordinals, scores, exact = space.candidates(query, 10, sequences)
+            ordinals, scores, exact = space.candidates(query, 10, sequences)[:3]
             assert not exact
             expected = made.oracle(query, 10, sequences)[0]
             wanted, right = wanted + 10, right + len(set(ordinals.tolist()) & set(expected))
             assert scores == pytest.approx(made.vectors[ordinals] @ query, abs=2e-5)
     assert right >= 0.9 * wanted
     made.space.drop(np.arange(len(made.labels)) >= 40, 1300)
-    assert made.space.outlived
+    assert made.space.stale
     assert made.space.candidates(made.vectors[41], 1, sequences[40:])[0].tolist() == [1]
 
 
@@ -229,7 +250,7 @@ def test_everything_in_the_graph_is_gone(tmp_path: Path) -> None:
     made.space.grow(200, small=True)
     made.space.drop(np.arange(300) >= 200, 900)
     assert made.space.covered == 0
-    ordinals, _, _ = made.space.candidates(made.vectors[250], 1, made.sequences[200:])
+    ordinals, _, _ = made.space.candidates(made.vectors[250], 1, made.sequences[200:])[:3]
     assert ordinals.tolist() == [50]
     made.space.drop(np.zeros(100, dtype=np.bool_), 901)
     assert made.space.candidates(made.vectors[250], 1, made.sequences[:0])[0].tolist() == []
@@ -243,8 +264,8 @@ def test_labels_are_found_whatever_was_recorded_between(numbers: list[int]) -> N
     there = np.array(list(numbers)) << WINDOW_BITS
     asked = np.sort(np.concatenate([there[::2], np.array([0, 1, 2, 7, 299, 900]) << WINDOW_BITS]))
     expected = [there.tolist().index(label) for label in asked.tolist() if label in there]
-    assert space_module._places(there, asked).tolist() == expected
-    assert space_module._places(there, there[1::2]).tolist() == list(range(1, len(there), 2))
+    assert labelled(there, asked).tolist() == expected
+    assert labelled(there, there[1::2]).tolist() == list(range(1, len(there), 2))
 
 
 def test_the_first_text_stands_for_an_episode(tmp_path: Path) -> None:
@@ -258,10 +279,25 @@ def test_recall_on_five_thousand(tmp_path: Path) -> None:
     """At least 0.95 of the ten closest, with a tail that is not in the graph."""
     made = Made(tmp_path, clustered(5_000))
     made.space.grow(4_500, small=True)
+    made.space.measure(nullcontext())
     found = 0
     for query in clustered(100, seed=1):
-        ordinals, scores, exact = made.space.candidates(query, 10, made.sequences)
+        ordinals, scores, exact = made.space.candidates(query, 10, made.sequences)[:3]
         assert not exact
         best = ordinals[np.argsort(-scores, kind="stable")[:10]]
         found += len(set(best.tolist()) & set(np.argsort(-(made.vectors @ query), kind="stable")[:10].tolist()))
     assert found >= 950
+
+
+def labelled(labels: Numbers, asked: Numbers) -> Numbers:
+    """Rows that have one of these labels, in a column that holds others."""
+    column = VectorColumn(
+        Path("unused"),
+        identity="test",
+        dimension=2,
+        memory=bytes(16),
+        embed=lambda rows: np.zeros((len(rows), 2)),
+        writable=False,
+    )
+    column.open(labels, np.zeros(len(labels), dtype=np.uint32))
+    return column.places(asked, len(labels))

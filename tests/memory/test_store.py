@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory import Episode, ExperienceMemory, HashedEmbedder, Purpose, Query, Viewer
-from memory import space as space_module
+from memory import Episode, ExperienceMemory, HashedEmbedder, IndexSettings, Query
 from memory.catalog import Catalog
 from memory.embed import Vectors
 from memory.vectors import VectorColumn
+from tests.memory.conftest import HOLDOUT
 
 ROOT = Path(__file__).parents[2]
-VIEWER = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
 Make = Callable[..., Episode]
 
 
@@ -51,7 +50,7 @@ def test_what_is_added_comes_back(folder: Path, episode: Make) -> None:
         assert memory.get("episode-3") == episodes[3]
         assert memory.meta("episode-3").task == episodes[3].task
         assert [entry.episode_id for entry in memory.entries(at=2)] == ["episode-0", "episode-1"]
-        assert memory.search(Query("put a hot thing4 in cabinet", k=1), VIEWER)[0].episode_id == "episode-4"
+        assert memory.search(Query("put a hot thing4 in cabinet", k=1), HOLDOUT)[0].episode_id == "episode-4"
         with pytest.raises(KeyError, match="no episode 'episode-9'"):
             memory.get("episode-9")
 
@@ -120,7 +119,7 @@ def test_refusals_say_what_to_do(folder: Path, episode: Make) -> None:
     with pytest.raises(ValueError, match="was closed"):
         memory.add(episode(2))
     with pytest.raises(ValueError, match="was closed"):
-        memory.search(Query("x"), VIEWER)
+        memory.search(Query("x"), HOLDOUT)
     ExperienceMemory.open(folder, "w").close()
     assert len(reader) == 1
     reader.close()
@@ -135,7 +134,7 @@ def test_another_embedder_is_refused_unless_asked_for(folder: Path, episode: Mak
             ExperienceMemory.open(folder, mode, embedder=HashedEmbedder(64))
     with ExperienceMemory.open(folder, embedder=HashedEmbedder(64), reembed=True) as memory:
         assert memory.stats().embedded == 3
-        assert memory.search(Query("put a hot thing2 in cabinet", k=1), VIEWER)[0].episode_id == "episode-2"
+        assert memory.search(Query("put a hot thing2 in cabinet", k=1), HOLDOUT)[0].episode_id == "episode-2"
     ExperienceMemory.open(folder).close()
     ExperienceMemory.open(folder, "w", embedder=HashedEmbedder(64), reembed=True).close()
     with ExperienceMemory.open(folder, embedder=HashedEmbedder(64)) as memory:
@@ -159,11 +158,10 @@ def test_nothing_is_embedded_twice(folder: Path, episode: Make) -> None:
     assert embedder.count == 20
 
 
-def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> None:
     """Published once it pays, used by readers, and made again by the next writer when it is damaged."""
-    monkeypatch.setattr(space_module, "EXACT_LIMIT", 30)
-    monkeypatch.setattr(space_module, "LEAST_TAIL", 30)
-    with ExperienceMemory.open(folder, "create") as memory:
+    index = IndexSettings(exact_limit=30, publish_rows=30)
+    with ExperienceMemory.open(folder, "create", index=index) as memory:
         memory.add_many([episode(number) for number in range(30)])
         assert memory.stats().index_entries == 0
         memory.add(episode(30))
@@ -171,24 +169,23 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make, monke
         memory.add_many([episode(number) for number in range(31, 60)])
         with memory._writer.alone():
             pass  # what is published beside the additions is there now
-        with ExperienceMemory.open(folder) as reader:
+        with ExperienceMemory.open(folder, index=index) as reader:
             assert 31 < reader.stats().index_entries <= 60
             memory.add_many([episode(number) for number in range(60, 80)])
             memory.publish_index()
             reader.refresh()
             assert reader.stats().index_entries == 80 == memory.stats().index_entries
-            hit = reader.search(Query("put a hot thing77 in cabinet", k=1), VIEWER)[0]
+            hit = reader.search(Query("put a hot thing77 in cabinet", k=1), HOLDOUT)[0]
             assert hit.episode_id == "episode-77"
-            assert not hit.why.exact
             # Seen from the past the graph knows too much: exact, whenever it was built.
-            assert reader.search(Query("put a hot thing7 in cabinet", k=1), VIEWER, at=40)[0].why.exact
+            assert reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT, at=40)[0].why.exact
     (graph,) = (folder / "index").glob("*.hnsw")
     graph.write_bytes(graph.read_bytes()[:100])
     with ExperienceMemory.open(folder) as reader:
         stats = reader.stats()
         assert stats.index_entries == 0
         assert "damaged index" in str(stats.damage[0])
-        assert reader.search(Query("put a hot thing7 in cabinet", k=1), VIEWER)[0].episode_id == "episode-7"
+        assert reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT)[0].episode_id == "episode-7"
     with ExperienceMemory.open(folder, "w") as memory:
         memory.publish_index()
     with ExperienceMemory.open(folder) as reader:
@@ -216,7 +213,7 @@ def test_damage_costs_one_episode_and_is_named(folder: Path, episode: Make) -> N
             assert any("log/0000000000000000.log, byte" in str(damage) for damage in stats.damage)
             assert all(memory.get(entry.episode_id).id == entry.episode_id for entry in memory.entries())
             for entry in memory.entries():
-                hit = memory.search(Query(entry.task.goal, k=1), VIEWER)[0]
+                hit = memory.search(Query(entry.task.goal, k=1), HOLDOUT)[0]
                 assert hit.episode_id == entry.episode_id
                 assert hit.score == pytest.approx(1.0)
 
@@ -256,7 +253,7 @@ def test_full_disk(store: ExperienceMemory, episode: Make, monkeypatch: pytest.M
     assert len(store) == 1
     assert "episode-2" not in store
     assert store.position == 1
-    assert store.search(Query("x", k=9), VIEWER)[0].episode_id == "episode-1"
+    assert store.search(Query("x", k=9), HOLDOUT)[0].episode_id == "episode-1"
     monkeypatch.setattr(os, "fsync", real)
     assert store.add(episode(2)) == 2
     assert store.get("episode-2") == episode(2)
@@ -300,7 +297,8 @@ def test_interrupted_in_the_middle(
     store.add(episode(5))
     for number in range(6):
         assert (
-            store.search(Query(f"put a hot thing{number} in cabinet", k=1), VIEWER)[0].episode_id == f"episode-{number}"
+            store.search(Query(f"put a hot thing{number} in cabinet", k=1), HOLDOUT)[0].episode_id
+            == f"episode-{number}"
         )
     assert store.position == 6
     assert not store.stats().damage
@@ -337,12 +335,11 @@ def test_reader_in_another_process_follows(folder: Path, episode: Make) -> None:
 import sys
 from memory import *
 memory = ExperienceMemory.open(sys.argv[1])
-viewer = Viewer("my game", "test", "my room", "my goal", Purpose.EVALUATE)
 print("open", flush=True)
 for line in sys.stdin:
     before = len(memory)
     position = memory.refresh()
-    hits = memory.search(Query(line.strip(), k=1), viewer)
+    hits = memory.search(Query(line.strip(), k=1))
     print(before, position, hits[0].episode_id if hits else "-", memory.stats().embedded, flush=True)
 """
     with (
@@ -373,7 +370,7 @@ def test_threads_take_turns(store: ExperienceMemory, episode: Make) -> None:
         try:
             for number in range(15):
                 store.add(episode(100 * thread + number))
-                assert store.search(Query(f"put a hot thing{number} in cabinet"), VIEWER)
+                assert store.search(Query(f"put a hot thing{number} in cabinet"), HOLDOUT)
         except BaseException as error:
             errors.append(error)
 

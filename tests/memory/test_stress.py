@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from memory import Query, space
-from tests.memory.faults import EMBEDDER, ROOT, VIEWER, Agreement, Oracle, agreement, check, goal_of, make, open_memory
+from memory import Query
+from tests.memory.faults import EMBEDDER, ROOT, Agreement, Oracle, agreement, check, goal_of, make, open_memory
 
 LIMIT = 60
 """Rows from which on graphs and snapshots are in use."""
@@ -62,7 +62,6 @@ class Stress:
 
 def write_along(folder: str, seed: int, seconds: float) -> None:
     """Body of the writer's process: add (two threads), search (two threads), and now and then everything else."""
-    space.EXACT_LIMIT = space.LEAST_TAIL = LIMIT
     draw, end, result = random.Random(seed), time.monotonic() + seconds, Stress()
     memory = open_memory(Path(folder), "create")
     alive = [entry.episode_id for entry in memory.entries()]
@@ -93,7 +92,7 @@ def write_along(folder: str, seed: int, seconds: float) -> None:
     def search(own: random.Random) -> None:
         text = goal_of(own.randrange(1000))
         (vector,) = EMBEDDER.encode([text])
-        for hit in memory.search(Query(text, k=5), VIEWER):
+        for hit in memory.search(Query(text, k=5)):
             (goal,) = EMBEDDER.encode([goal_of(int(hit.episode_id.split("-")[1]))])
             result.wrong_threaded += abs(float(goal @ vector) - hit.score) > 2e-5
         result.threaded += 1
@@ -133,7 +132,6 @@ def write_along(folder: str, seed: int, seconds: float) -> None:
 
 def read_along(folder: str, seed: int, seconds: float) -> None:
     """Body of a reader's process: refresh, search, compare."""
-    space.EXACT_LIMIT = LIMIT
     draw, result, oracle = random.Random(seed), Stress(), Oracle()
     while not (Path(folder) / "memory.json").exists():
         time.sleep(0.01)

@@ -139,16 +139,18 @@ def greedy(
     vectors: dict[str, NDArray[np.float64]],
     diversity: float,
     names: Sequence[str],
+    begins: dict[str, int],
 ) -> Iterator[tuple[float, float]]:
     """For a list that was chosen one after the other: the score of each in its turn, and the best
-    that was left then."""
+    that was left then. `begins`: the turn from which some of them are looked at, where not from the first."""
     redundancy = dict.fromkeys(scores, -np.inf)
     left = set(scores)
     for turn, name in enumerate(names):
         worth = {
             other: (1 - diversity) * scores[other] - (diversity * redundancy[other] if turn else 0.0) for other in left
         }
-        yield worth[name], max(worth.values())
+        there = [value for other, value in worth.items() if begins.get(other, 0) <= turn]
+        yield worth[name], max(there)
         left.discard(name)
         for other in left:
             redundancy[other] = max(redundancy[other], float(vectors[other] @ vectors[name]))

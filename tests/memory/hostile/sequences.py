@@ -30,8 +30,8 @@ from memory import (
     TaskRecord,
 )
 from memory.evict import POLICIES
-from memory.retrieve import LEAST_POOL
-from tests.memory.faults import delete_caches, small_graphs
+from memory.rank import LEAST_POOL, POOL
+from tests.memory.faults import SMALL, delete_caches
 from tests.memory.hostile.ask import Hide, ask
 from tests.memory.hostile.contents import same
 from tests.memory.hostile.embedders import DISTRIBUTIONS, MadeEmbedder, clustered_goal
@@ -75,15 +75,14 @@ def play(sequence: Plan) -> Answers:
     """
     folder = Path(tempfile.mkdtemp(prefix="hostile"))
     try:
-        with small_graphs(GRAPHS_FROM):
-            run = _Run(sequence.seed, folder / "experience")
-            try:
-                for name, number in sequence.steps:
-                    run.step(name, random.Random(number))
-                run.step("reopen", random.Random(0))
-            finally:
-                run.close()
-            return run.answers
+        run = _Run(sequence.seed, folder / "experience")
+        try:
+            for name, number in sequence.steps:
+                run.step(name, random.Random(number))
+            run.step("reopen", random.Random(0))
+        finally:
+            run.close()
+        return run.answers
     finally:
         shutil.rmtree(folder)
 
@@ -134,7 +133,7 @@ class _Run:
         self.answers = Answers()
         self.count = 0
         """Episodes that were made so far: they are numbered."""
-        self.memory = ExperienceMemory.open(folder, "create", embedder=self.embedder, keys=self.keys)
+        self.memory = ExperienceMemory.open(folder, "create", embedder=self.embedder, keys=self.keys, index=SMALL)
         self.reader: ExperienceMemory | None = None
 
     def close(self) -> None:
@@ -279,10 +278,10 @@ class _Run:
     def _reopen(self, draw: random.Random) -> None:
         self.memory.close()
         if draw.random() < 0.5:
-            with ExperienceMemory.open(self.folder, embedder=self.embedder) as memory:
+            with ExperienceMemory.open(self.folder, embedder=self.embedder, index=SMALL) as memory:
                 self._check(memory, draw)
                 self._judge(memory, draw)
-        self.memory = ExperienceMemory.open(self.folder, "w", embedder=self.embedder)
+        self.memory = ExperienceMemory.open(self.folder, "w", embedder=self.embedder, index=SMALL)
         assert not self.memory.stats().damage
         self._check(self.memory, draw, looks=40)
         self._judge(self.memory, draw)
@@ -296,7 +295,7 @@ class _Run:
     def _follow(self, draw: random.Random) -> None:
         """A reader beside the writer looks for what is new."""
         if self.reader is None:
-            self.reader = ExperienceMemory.open(self.folder, embedder=self.embedder)
+            self.reader = ExperienceMemory.open(self.folder, embedder=self.embedder, index=SMALL)
         else:
             # Of what it knows: not an error, whatever the writer did meanwhile.
             ask(self.reader, self._query(draw))
@@ -339,7 +338,7 @@ class _Run:
         with pytest.raises(ValueError, match="already"):
             self.memory.add_many([twice, replace(twice, started=2.0)])
         with pytest.raises(BlockingIOError):
-            ExperienceMemory.open(self.folder, "w", embedder=self.embedder)
+            ExperienceMemory.open(self.folder, "w", embedder=self.embedder, index=SMALL)
         if self.reader is not None:
             with pytest.raises(ValueError, match="reading"):
                 self.reader.add(twice)
@@ -390,7 +389,10 @@ class _Run:
             everything = len(right) <= LEAST_POOL and exact and not query.usefulness and not query.brevity
             among = worth if everything else {hit.episode_id: worth[hit.episode_id] for hit in hits}
             vectors = {entry.id: entry.vectors["goal"][0] for entry in self.model.entries if entry.id in among}
-            turns = greedy(among, vectors, query.diversity, [hit.episode_id for hit in hits])
+            # Each place is taken from the closest eight times as many, and 32 at least.
+            ranks = {h.episode_id: h.why.considered - h.why.firewalled - h.why.filtered for h in hits}
+            begins = {name: 0 if rank <= LEAST_POOL else -(-rank // POOL) - 1 for name, rank in ranks.items()}
+            turns = greedy(among, vectors, query.diversity, [hit.episode_id for hit in hits], begins)
             for hit, (score, best) in zip(hits, turns, strict=True):
                 assert hit.score == pytest.approx(score, abs=NEAR), (query, given)
                 assert score >= best - NEAR, (query, given)

@@ -12,7 +12,7 @@ from memory import ExperienceMemory
 from memory.rebuild import rebuild
 from memory.segments import MARK
 from tests.memory.conftest import make_episode
-from tests.memory.faults import EMBEDDER, build, make, open_memory, segment_of, small_graphs
+from tests.memory.faults import EMBEDDER, build, make, open_memory, segment_of
 from tests.memory.hostile.contents import folder_bytes
 
 FILES = {
@@ -41,8 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory that has every kind of file, and a torn record at the end of its log. Tests copy
     it."""
     folder = tmp_path_factory.mktemp("template") / "experience"
-    with small_graphs():
-        build(folder, range(60), publish=True)
+    build(folder, range(60), publish=True)
     with segment_of(folder).open("ab") as file:
         file.write(MARK + b"torn")
     return folder
@@ -63,7 +62,7 @@ def state_of(folder: Path) -> dict[str, object]:
 def work(folder: Path) -> None:
     """Everything that writes, as far as it is not refused."""
     refused = (OSError, ValueError, KeyError)
-    with small_graphs(), suppress(*refused), open_memory(folder, "w") as memory:
+    with suppress(*refused), open_memory(folder, "w") as memory:
         steps: list[Callable[[], object]] = [
             lambda: memory.add(make(100)),
             lambda: memory.rate("episode-1", "worth", 1.0),

@@ -3,16 +3,16 @@
 import random
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memory import Embedder, ExperienceMemory, HashedEmbedder, Query
+from memory import Embedder, ExperienceMemory, HashedEmbedder, IndexSettings, Query
 from tests.memory.conftest import make_episode
-from tests.memory.faults import small_graphs
+from tests.memory.faults import SMALL
 from tests.memory.hostile.ask import ask
 from tests.memory.hostile.embedders import DISTRIBUTIONS, MadeEmbedder, clustered_goal
 from tests.memory.hostile.oracle import Answers, compare_all
@@ -38,10 +38,11 @@ class Scene:
     goals: dict[str, str] = field(default_factory=dict)
     """Of the episodes that are there, by id."""
     count: int = 0
+    index: IndexSettings | None = None
 
     def open(self, mode: str) -> ExperienceMemory:
         """Open the memory."""
-        return ExperienceMemory.open(self.folder, mode, embedder=self.embedder)
+        return ExperienceMemory.open(self.folder, mode, embedder=self.embedder, index=self.index)
 
     def add(self, memory: ExperienceMemory, goals: Sequence[str]) -> None:
         """Add an episode for each goal."""
@@ -157,8 +158,8 @@ def test_of_a_memory_that_lost_most_of_its_content_the_living_are_found(worn: Sc
 def test_of_deleted_verbs_what_is_closest_among_the_living_is_found(tmp_path: Path) -> None:
     """Row 1b with the default embedder, in small: 19 of 20 verbs deleted, compacted, a tail, the
     deleted verbs asked."""
-    scene = Scene(tmp_path / "experience", HashedEmbedder())
-    with small_graphs(rows=40), scene.open("create") as memory:
+    scene = Scene(tmp_path / "experience", HashedEmbedder(), index=SMALL)
+    with scene.open("create") as memory:
         scene.add(memory, sentences(2400, seed=0))
         memory.publish_index()
         scene.keep_latest(memory, 2400 // len(VERBS))
@@ -206,8 +207,8 @@ def test_lists_are_prefixes_in_small_memories(
     tmp_path: Path, distribution: str, graphs: bool, weights: dict[str, Any]
 ) -> None:
     """Row 3 with ties, and with what is ranked by more than similarity."""
-    scene = Scene(tmp_path / "experience", MadeEmbedder(distribution, 8))
-    with small_graphs(40) if graphs else nullcontext(), scene.open("create") as memory:
+    scene = Scene(tmp_path / "experience", MadeEmbedder(distribution, 8), index=SMALL if graphs else None)
+    with scene.open("create") as memory:
         scene.add(memory, goals_by_kind(600 if graphs else 120))
         judge_prefixes(memory, questions(3), weights)
 
@@ -218,8 +219,8 @@ def test_lists_are_prefixes_in_small_memories(
 )
 def test_recall_holds_for_vectors_of_any_kind(tmp_path: Path, dimension: int, distribution: str) -> None:
     """Row 2 in small: a sample of the matrix below."""
-    scene = Scene(tmp_path / "experience", MadeEmbedder(distribution, dimension))
-    with small_graphs(rows=40), scene.open("create") as memory:
+    scene = Scene(tmp_path / "experience", MadeEmbedder(distribution, dimension), index=SMALL)
+    with scene.open("create") as memory:
         # Of vectors that are the same many times, so many that they fill what a search looks at.
         scene.add(memory, goals_by_kind(2400 if distribution == "identical" else 1200))
         memory.publish_index()
@@ -248,8 +249,8 @@ def test_recall_holds_for_every_dimension_and_distribution(tmp_path: Path, dimen
 
 def test_graphs_are_used_by_these_tests(tmp_path: Path) -> None:
     """What is tested above is not only exact search."""
-    scene = Scene(tmp_path / "experience", MadeEmbedder("uniform", 16))
-    with small_graphs(rows=40), scene.open("create") as memory:
+    scene = Scene(tmp_path / "experience", MadeEmbedder("uniform", 16), index=SMALL)
+    with scene.open("create") as memory:
         scene.add(memory, goals_by_kind(600))
         answers = scene.judge([memory], questions(20), FRESH)
         assert answers.approximate
