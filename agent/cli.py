@@ -246,6 +246,7 @@ def _run(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
+    from agent.audit import audit_all
     from agent.evaluate import table
     from agent.report import console, results_table
     from agent.rundir import RunDirectory, measure, recorded
@@ -281,10 +282,20 @@ def _evaluate(args: argparse.Namespace) -> None:
     rows = table(
         episodes, suite.groups, (lambda i: memory.meta(i, recall.position).task.type) if memory and recall else {}
     )
+    audit = audit_all(episodes, memory, recall)
     directory.write(
-        "metrics.json", {"rows": [{**asdict(row), "success": row.success} for row in rows], "clock": runner.clock}
+        "metrics.json",
+        {
+            "rows": [{**asdict(row), "success": row.success} for row in rows],
+            "clock": runner.clock,
+            "audit": audit.plain,
+        },
     )
     console().print(results_table(rows, f"{args.split} split, episodes in {args.out / 'episodes'}"))
+    if memory:
+        console().print(str(audit))
+    if audit.leaks:
+        raise ValueError("the memory showed what an evaluation must not see; the results are worth nothing")
 
 
 def _learn(args: argparse.Namespace) -> None:

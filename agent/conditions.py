@@ -36,6 +36,10 @@ class OtherTypes:
         self.position = matching.position
         self.dynamic = matching.dynamic
 
+    def held_back(self, task: TaskRecord) -> int:
+        """As of what would have been recalled."""
+        return self.matching.held_back(task)
+
     def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
         """The closest of other types, of at most equal token length."""
         m = self.matching

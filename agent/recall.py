@@ -62,8 +62,6 @@ class Recalled:
     """Closest first."""
     retrieved: tuple[Retrieved, ...] = ()
     """The episodes shown, in the same order."""
-    held_back: int = 0
-    """Episodes as close as those found that the holdout policy kept back."""
 
 
 History = Sequence[tuple[str, str]]
@@ -85,6 +83,10 @@ class Recaller(Protocol):
 
     def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
         """What is recalled for a task after some steps; always the same for the same arguments."""
+        ...
+
+    def held_back(self, task: TaskRecord) -> int:
+        """How many episodes that would be recalled at the start are held out from whoever plays the task."""
         ...
 
 
@@ -127,8 +129,16 @@ class Recall:
         scores = {hit.episode_id: hit.score for hit in hits}
         found = [demonstration(self.spec, self.memory.get(hit.episode_id, self.position)) for hit in hits]
         shown = fit(found, self.settings.budget, self.count)
-        retrieved = tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
-        return Recalled(shown, retrieved, max((hit.why.firewalled for hit in hits), default=0))
+        return Recalled(shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown))
+
+    def held_back(self, task: TaskRecord) -> int:
+        """How many of the episodes that would be found at the start, if nothing was held out, the policy keeps back."""
+        query = self.query(query_text(task.goal, ()))
+        shown, everything = (
+            {hit.episode_id for hit in self.memory.search(query, holdout, at=self.position)}
+            for holdout in (self.holdout(task), None)
+        )
+        return len(everything - shown)
 
     def query(self, text: str, exclude: frozenset[str] = frozenset()) -> Query:
         """What is asked with a text; `exclude` names episodes that must not be shown."""

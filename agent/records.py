@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.audit import audit_of
 from agent.recall import Recaller
 from memory import ExperienceMemory
 from memory.durable import replace_file
@@ -53,6 +54,7 @@ def record(
         "weights_sha256": episode.actor.weights,
         "invalid": sum(s.invalid for s in episode.steps),
         "memory_tokens": sum(count(demo.text) for demo in shown),
+        "audit": audit_of(episode, store, recall).plain,
     }
 
 

@@ -211,7 +211,9 @@ class Living:
             runner = self._runner(index, memory, number, state.read, Purpose.EVALUATE)
             place = {**asdict(self.life), "stage": number, "learnt": state.name, "evaluated": name}
             played = measure(self.directory, self._file(f"evaluated/{number}-{name}"), runner, tasks)
-            write(file, [record(episode, place, memory if self.arm.memory else None) for episode in played])
+            write(
+                file, [record(episode, place, memory if self.arm.memory else None, runner.recall) for episode in played]
+            )
 
 
 def records_file(path: Path, life: Life, stage: int, evaluated: str) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.audit import summed
 from agent.records import Record, write
 from agent.rundir import write_json
 from training.continual import MEASURES, measures
@@ -265,7 +266,9 @@ def round_summaries(records: Sequence[Record], draws: int = DRAWS) -> tuple[list
 def recomputed(records: Sequence[Record], draws: int = DRAWS) -> Row:
     """Everything of a published result that follows from the records."""
     rows, tests = (summaries if is_square(records) else round_summaries)(records, draws)
-    return {"rows": rows_of(records), "measures": rows, "tests": tests, "curves": curves(records, draws)}
+    found = {"rows": rows_of(records), "measures": rows, "tests": tests, "curves": curves(records, draws)}
+    audit = summed(records)
+    return found if audit is None else {**found, "audit": audit}
 
 
 def states_of(stream: "Stream") -> list[Row]:
@@ -302,6 +305,7 @@ def disagreements(published: Row, records: Sequence[Record], shipped: str) -> li
     for part, mine in recomputed(records).items():
         if published.get(part) != mine:
             found.append(f"{part}: {len(mine)} recomputed do not equal the {len(published.get(part, []))} published")
+    found += [f"audit: {task} was shown and must not be" for task in published.get("audit", {}).get("leaks", ())]
     if published.get("costs") != costs(published.get("states", ())):
         found.append("costs: they do not follow from the states published")
     return found

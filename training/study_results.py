@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.audit import summed
 from agent.evaluate import wilson
 from agent.records import Record, right_type_share, write
 from agent.report import pyplot
@@ -156,15 +157,17 @@ def by_wording(records: Sequence[Record], conditions: Sequence[str]) -> list[Row
     return found
 
 
-def recomputed(records: Sequence[Record]) -> dict[str, list[Row]]:
+def recomputed(records: Sequence[Record]) -> dict[str, Any]:
     """All of a published study that follows from its records."""
     treated = [c for c in dict.fromkeys(r["condition"] for r in records) if "/matching" in c]
-    return {
+    found: dict[str, Any] = {
         "rows": rows_of(records),
         "summaries": summaries(records),
         "wordings": by_wording(records, treated),
         "tests": compared(records),
     }
+    audit = summed(records)
+    return found if audit is None else {**found, "audit": audit}
 
 
 def publish(folder: Path, study: "Study", records: Sequence[Record], curves: Sequence[Row] = ()) -> None:
@@ -212,7 +215,11 @@ def disagreements(summary: Row, records: Sequence[Record], weights: str, adapter
     if summary["weights_sha256"] != weights:
         found.append(f"the study is of weights {summary['weights_sha256'][:12]}, shipped are {weights[:12]}")
     for name, now in recomputed(records).items():
-        then = summary[name]
+        then = summary.get(name, [])
+        if name == "audit":
+            found += [f"audit: {now} recomputed, {then} committed"] if now != then else []
+            found += [f"audit: {task} was shown and must not be" for task in now["leaks"]]
+            continue
         found += [f"{name}: {a} recomputed, {b} committed" for a, b in zip(now, then, strict=False) if a != b]
         if len(now) != len(then):
             found.append(f"{len(now)} {name} recomputed, {len(then)} committed")

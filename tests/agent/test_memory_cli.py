@@ -11,7 +11,6 @@ import pytest
 
 from agent.cli import main
 from memory import Actor, Episode, ExperienceMemory, HashedEmbedder, Outcome, Retrieved, Step, StopReason, TaskRecord
-from memory import space as space_module
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -188,9 +187,8 @@ def test_verify(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert files == {path: path.read_bytes() for path in memory.rglob("*") if path.is_file()}
 
 
-def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Catalog and index are made again from the log, vectors where asked for; what it does not own stays."""
-    monkeypatch.setattr(space_module, "EXACT_LIMIT", 4)
     for folder in ("catalog", "vectors", "index"):
         (memory / folder / "leftover.tmp").write_text("x")
     (rows,) = (memory / "catalog").glob("*.rows")
@@ -198,7 +196,7 @@ def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str], monkeypatch: p
     (column,) = (memory / "vectors").glob("*.vec")
     ran = Ran(capfd, "rebuild", "--memory", memory)
     assert (ran.status, ran.error) == (0, "")
-    assert "catalog of 8 episodes made from the log, 0 texts embedded, 8 rows in the index" in ran.out
+    assert "catalog of 8 episodes made from the log, 0 texts embedded, no rows in the index" in ran.out
     assert list(memory.rglob("leftover.tmp")) == []
     assert Ran(capfd, "verify", "--memory", memory).status == 0
     other = memory / "vectors" / "another-embedder.vec"
@@ -208,7 +206,7 @@ def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str], monkeypatch: p
     assert "8 texts embedded" in ran.out
     assert other.read_text() == "kept"
     with ExperienceMemory.open(memory) as opened:
-        assert (opened.stats().damage, opened.stats().index_entries) == ((), 8)
+        assert (opened.stats().damage, opened.stats().index_entries) == ((), 0)
         assert [episode.id for episode in opened.iterate()] == [f"run-{n:03d}" for n in range(8)]
 
 
