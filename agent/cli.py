@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.memory_cli import add_memory_commands
-from agent.terminal import complain, say, standard_streams, visible
+from agent.terminal import complain, flush_output, say, standard_streams, visible
 
 if TYPE_CHECKING:
     from agent.assemble import Assembled
@@ -38,7 +38,7 @@ def guarded(name: str, act: Callable[[], int | None]) -> int:
     with standard_streams():
         try:
             status = act() or 0
-            sys.stdout.flush()  # while a full disk can still be told
+            flush_output()  # while a full disk can still be told
             return status
         except KeyboardInterrupt:
             complain("\nstopped; what is recorded is kept: the same command goes on where this one stopped", lines=True)

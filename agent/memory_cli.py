@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.terminal import byte_writer, complain, say, visible
+from agent.terminal import byte_writer, complain, say
 
 if TYPE_CHECKING:
     from memory import Damage, ExperienceMemory
@@ -107,7 +107,6 @@ def _stats(args: argparse.Namespace) -> None:
 
 
 def _search(args: argparse.Namespace) -> None:
-    from agent.report import console
     from memory import ExperienceMemory, Purpose, Query, Viewer
 
     # A viewer from outside: no task of its own, and nothing held out is shown to it.
@@ -126,11 +125,16 @@ def _search(args: argparse.Namespace) -> None:
         for hit in memory.search(query, viewer):
             entry, why = memory.meta(hit.episode_id), hit.why
             verdict = "success" if entry.success else "failure"
-            console().print(
-                f"{hit.score:.3f}  {visible(hit.episode_id)}  {verdict}, {entry.steps} steps, "
-                f"{visible(entry.policy)}: {visible(entry.task.goal)}\n"
-                f"       similarity {why.similarity:.3f} (by {why.key}), usefulness {why.usefulness:+.3f}, "
-                f"length −{why.length:.3f}, redundancy {why.redundancy:.3f}\n"
+            say(
+                f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, "
+                f"{entry.policy}: {entry.task.goal}"
+            )
+            say(
+                f"       similarity {why.similarity:.3f} (by {why.key}), "
+                f"usefulness {why.usefulness:+.3f}, length −{why.length:.3f}, "
+                f"redundancy {why.redundancy:.3f}"
+            )
+            say(
                 f"       rank {why.considered}; {why.firewalled} closer ones kept back by the firewall, "
                 f"{why.filtered} filtered; {'all entries compared' if why.exact else 'candidates from the index'}"
             )

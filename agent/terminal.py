@@ -5,8 +5,8 @@ commands: it clears the screen, renames its window, moves back over what it has 
 order of letters round. Everything that is printed goes through `say` and `complain`, or through the
 console of :mod:`agent.report`; they show such characters as escapes.
 
-Standard output may be closed from the start, or nobody may read it any more (``relive … | head``);
-`standard_streams` makes both a quiet end.
+Nobody may read standard output any more (``relive … | head``), which is a quiet end. Or it is closed
+from the start: the command does its work, and then says in one line that its output is lost.
 """
 
 import io
@@ -16,6 +16,8 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
+
+_CLOSED = "standard output is closed"
 
 _JOINERS = "\u200c\u200d"
 """They show nothing and command nothing, and Persian and many emoji need them."""
@@ -58,16 +60,38 @@ def byte_writer() -> Callable[[bytes], object]:
     Raises:
         OSError: it is closed, and what was asked for would be lost.
     """
-    if getattr(sys.stdout, "name", "") == os.devnull:  # as `standard_streams` leaves it
-        raise OSError("standard output is closed: give the name of a file")
+    if isinstance(sys.stdout, _Closed):
+        raise OSError(f"{_CLOSED}: give the name of a file")
     if not sys.stdout.isatty():
         return sys.stdout.buffer.write
     return lambda data: sys.stdout.write(visible(data.decode(errors="replace"), lines=True))
 
 
+def flush_output() -> None:
+    """Write out what standard output holds.
+
+    Raises:
+        OSError: it cannot be written; or it was closed, and something was printed.
+    """
+    sys.stdout.flush()
+    if isinstance(sys.stdout, _Closed) and sys.stdout.lost:
+        raise OSError(f"{_CLOSED}, what was printed is lost: send it to a file, or to {os.devnull}")
+
+
+class _Closed(io.TextIOWrapper):
+    """A standard stream that is closed: it takes what is written, and knows whether there was any."""
+
+    lost = False
+
+    def write(self, text: str, /) -> int:
+        """Swallow a text."""
+        self.lost = self.lost or bool(text)
+        return super().write(text)
+
+
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """For a command as a whole: streams that are closed swallow what is written, and all ends quietly."""
+    """For a command as a whole: streams that are closed can be used, and all ends quietly."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             _replace(number, name)
@@ -98,5 +122,5 @@ def _replace(number: int, name: str) -> None:
     except OSError:
         # Or the next file to be opened gets its number, and with it all that anyone prints.
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    mode = "r" if name == "stdin" else "w"
-    setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    null = open(os.devnull, "rb" if name == "stdin" else "wb")  # noqa: SIM115
+    setattr(sys, name, _Closed(null, encoding="utf-8"))

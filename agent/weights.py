@@ -1,10 +1,11 @@
 """Model and adapter files: where they are, what they hash to, and whether they fit together."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.settings import json_of
 
 if TYPE_CHECKING:
     import torch
