@@ -125,10 +125,7 @@ def _search(args: argparse.Namespace) -> None:
         for hit in memory.search(query, viewer):
             entry, why = memory.meta(hit.episode_id), hit.why
             verdict = "success" if entry.success else "failure"
-            say(
-                f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, "
-                f"{entry.policy}: {entry.task.goal}"
-            )
+            say(f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}")
             say(
                 f"       similarity {why.similarity:.3f} (by {why.key}), "
                 f"usefulness {why.usefulness:+.3f}, length −{why.length:.3f}, "
