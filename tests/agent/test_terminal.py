@@ -15,8 +15,8 @@ from agent.terminal import visible
 from memory import Actor, Episode, ExperienceMemory, Outcome, Retrieved, Step, StopReason, TaskRecord
 
 ROOT = Path(__file__).resolve().parents[2]
-HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eabc\u2066 over\rnext\x08 [bold red]x[/] :smile: \u2028"
-SHOWN = r"\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eabc\u2066 over\rnext\x08 [bold red]x[/] :smile: \u2028"
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eabc\u2066 over\rnext\x08 [bold red]x :smile: \u2028"
+SHOWN = r"\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eabc\u2066 over\rnext\x08 [bold red]x :smile: \u2028"
 FORGED = "\nrelive memory: all is well"
 ESCAPED = r"\nrelive memory: all is well"
 
@@ -39,7 +39,7 @@ def hostile(number: int) -> Episode:
 @pytest.fixture
 def memory(tmp_path: Path) -> Path:
     """A memory of hostile episodes in a folder with a hostile name."""
-    folder = tmp_path / (HOSTILE + FORGED).replace("/", "")
+    folder = tmp_path / (HOSTILE + FORGED)
     with ExperienceMemory.open(folder, "create") as opened:
         opened.add_many([hostile(number) for number in range(3)])
         opened.annotate(hostile(1).id, HOSTILE + FORGED)
@@ -126,14 +126,14 @@ def test_a_memorys_texts_command_no_terminal(memory: Path, tmp_path: Path, env: 
     for argv, times in (
         (["stats"], 3),  # the folder, and counts by type and by policy
         (["search", "put a mug"], 9),  # three times id, policy and goal
-        (["show", "1"], 14),
+        (["show", "1"], 13),
     ):
         for to in (None, tmp_path / "out"):
             ran = relive("memory", *argv, "--memory", memory, env=env, to=to)
             assert (ran.status, ran.error) == (0, "")
             assert raw(ran.out) == []
-            assert ran.out.count(SHOWN) >= times
-            assert "x[/] :smile:" in ran.out
+            assert ran.out.count(SHOWN) == times
+            assert "x :smile:" in ran.out
     lines = relive("memory", "search", "put a mug", "--memory", memory, env=env).out.splitlines()
     assert len(lines) == 9  # no text makes a line of its own
 
@@ -143,7 +143,7 @@ def test_changes_to_a_memory_show_ids_as_text(memory: Path) -> None:
         ["rate", "1", HOSTILE, "1"],
         ["annotate", "1", HOSTILE],
         ["delete", "1"],
-        ["evict", "--capacity", "1"],
+        ["evict", "--capacity", "1", "--keep-per-type", "1"],
     ):
         ran = relive("memory", *argv, "--memory", memory)
         assert (ran.status, ran.error) == (0, "")
@@ -166,7 +166,7 @@ def test_mistakes_show_what_they_name_as_text(memory: Path, tmp_path: Path) -> N
         assert raw(ran.error) == []
         assert r"\x1b[2J\x1b]0;owned\x07" in ran.error
         assert len(ran.error.splitlines()) == 1
-    ran = relive("memory", "stats", HOSTILE)
+    ran = relive("memory", "stats", HOSTILE, "--memory", memory)
     assert ran.status == 2
     assert raw(ran.error) == []
     assert SHOWN in ran.error
@@ -209,7 +209,7 @@ def test_progress_and_tables_show_texts_as_text() -> None:
         "    live.announce('phase', text)\n"
         "    live.announce('tasks', 3)\n"
         "    live.announce('job', text)\n"
-        "rows = [Row(text, 8, 4, 0.2, 0.8, 9.5, 0.25, None)]\n"
+        "rows = [Row(text, 8, 4, 0.2, 0.8, 9.5, 0.25, None, 0)]\n"
         "console().print(results_table(rows, text))\n"
         "console().print(text)\n"
     )
@@ -217,7 +217,7 @@ def test_progress_and_tables_show_texts_as_text() -> None:
     for command in ("\x1b[2J", "\x1b]0;", "\x07", "\x9b", "\u202e", "\u2066", "\x08", "over\rnext"):
         assert command not in shown
     assert shown.count(r"\x1b[2J\x1b]0;owned\x07") >= 5  # phase, job, title, cell, text
-    assert shown.count("[bold red]x[/] :smile:") >= 5
+    assert shown.count("[bold red]x :smile:") >= 5
 
 
 def test_a_world_commands_no_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
