@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,22 @@ def test_every_command_has_help() -> None:
         assert command in text
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line; without an installed package it says where to look."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"relive {metadata.version('relive')}\n"
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "pyproject.toml" in line
 
 
 def test_an_intruding_package_is_named(tmp_path: Path) -> None:
@@ -167,6 +184,15 @@ def test_mistakes_get_one_line_that_says_what_to_do(tmp_path: Path, capsys: pyte
     assert "no model folder" in complaint(capsys, "run", "--suite", "toy", "--model", "./nowhere", "--memory", memory)
     assert "Did you mean 'recall.k'" in complaint(capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3")
     assert "begin with 'zzz'" in _on_memory(tmp_path, capsys)
+
+
+def test_a_settings_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "s.toml"
+    file.write_bytes(b'policy.model = "caf\xe9"')
+    argv = ("learn", "--out", str(tmp_path / "run"), "--config", str(file))
+    expected = f"relive learn: settings file {file} is not UTF-8 text (byte 19)"
+    assert complaint(capsys, *argv) == expected
+    assert not (tmp_path / "run").exists()
 
 
 def _on_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
