@@ -4,7 +4,8 @@ A writer brings it up to date with what it appends, a reader with what it finds 
 lets one thread in at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from memory.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
 from memory.codec import digest
 from memory.embed import Embedder, Vectors
 from memory.episode import Episode
+from memory.encode import unit_vectors
 from memory.evict import Candidate
+from memory.fields import CodecError
 from memory.ingest import CREDIT, gap_row, rows_of
 from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.retrieve import EntryMeta, Library
-from memory.rows import Numbers
+from memory.rows import Numbers, Rows
 from memory.segments import segments
 from memory.space import KeySpace
 from memory.usefulness import Run, UsefulnessTable
@@ -44,7 +47,7 @@ class State:
 
     def __init__(self, folder: Path, *, memory: bytes, embedder: Embedder, keys: Sequence[str], writable: bool) -> None:
         self.folder, self.memory, self.embedder, self.writable = folder, memory, embedder, writable
-        self.keys = tuple(keys)
+        self.keys, self.dimension = tuple(keys), embedder.dimension
         self.damage: list[Damage] = []
         self.settled = False
         """Whether what is known agrees with the log; not before it was read, nor while or after a change that was interrupted."""
@@ -117,34 +120,32 @@ class State:
 
     def _take_all(self) -> None:
         waiting: list[Record] = []
-        noted = len(self.log.damage)
+        noted = len(self.log.lost)
         for record in self.log.refresh():
             waiting.append(record)
             if len(waiting) == _BATCH:
-                self.take(waiting)
+                self.take_rows(*rows_of(waiting, self.sequence_of))
                 waiting = []
-        self.take(waiting)
-        for damage in self.log.damage[noted:]:
-            # A torn tail was cut off and is gone; what is damaged stays, and later openings are to know.
-            if "torn" not in damage.detail:
-                self.catalog.append(gap_row(damage))
+        self.take_rows(*rows_of(waiting, self.sequence_of))
+        for damage in self.log.lost[noted:]:
+            self.catalog.append(gap_row(damage))  # later openings are to know
         self.position = self.log.position
 
-    def take(self, records: Sequence[Record], heads: Sequence[codec.Head] | None = None) -> Numbers:
-        """Take in records that are durable; ordinals of the episodes among them. `heads`: of those, where they are known."""
+    def take_rows(self, rows: Rows, damage: Sequence[Damage], vectors: Mapping[str, Vectors] | None = None) -> None:
+        """Take in what :func:`memory.ingest.rows_of` made of records that are durable.
+
+        Args:
+            rows: of the catalog.
+            damage: which of the records mean nothing to this program.
+            vectors: by key, of the episodes among them; a writer has them at hand.
+        """
         known = len(self.catalog)
-        rows, damage = rows_of(records, self.sequence_of, heads)
         self.damage += [d for d in damage if d not in self.damage]
         if len(rows):
             self.catalog.append(rows)
             self.position = max(self.position, int(rows["sequence"][-1]) + 1)
-        return np.arange(known, len(self.catalog))
-
-    def add_vectors(self, known: int, vectors: dict[str, Vectors]) -> None:
-        """The vectors of the episodes that were taken in last, from ordinal `known` on, by key."""
-        for key, space in self.spaces.items():
-            labels, checksums = self._labels(key, known)
-            space.column.append(labels, checksums, vectors[key])
+        for key in vectors or ():
+            self.spaces[key].column.append(*self._labels(key, known), vectors[key])
 
     def _space(self, key: str) -> KeySpace:
         def embed(numbers: Numbers) -> Vectors:
@@ -155,7 +156,7 @@ class State:
             self.folder,
             key=key,
             identity=self.embedder.identity,
-            dimension=self.embedder.dimension,
+            dimension=self.dimension,
             memory=self.memory,
             embed=embed,
             writable=self.writable,
@@ -184,20 +185,17 @@ class State:
         return (np.repeat(sequences, counts) << WINDOW_BITS) + within, np.repeat(checksums, counts)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts; raises `ValueError` for an embedder that does not do what it says."""
-        vectors = self.embedder.encode(texts)
-        if vectors.shape != (len(texts), self.embedder.dimension) or not np.isfinite(vectors).all():
-            raise ValueError(
-                f"the embedder {self.embedder.identity} made {vectors.shape} of {len(texts)} texts, or numbers that "
-                f"are not finite; it must make unit rows of {self.embedder.dimension}"
-            )
-        return vectors
+        """Vectors of texts; raises `TypeError` or `ValueError` for an embedder that does not do what it says."""
+        return unit_vectors(self.embedder, texts, self.dimension)
 
     def find(self, episode_id: str) -> int | None:
         """Ordinal of an episode, deleted or not; None if there is none of that id."""
         for ordinal in self.catalog.ordinals_with(digest(episode_id)):
-            if self.id_of(ordinal) == episode_id:
-                return ordinal
+            try:
+                if self.id_of(ordinal) == episode_id:
+                    return ordinal
+            except ValueError:
+                return ordinal  # its id is too long for the catalog, and its record is damaged: 64 bits of hash must do
         return None
 
     def sequence_of(self, episode_id: str) -> int | None:
@@ -221,17 +219,25 @@ class State:
             ValueError: it was damaged since it was written; it is left out of searches from now on.
         """
         place = self.catalog.place(ordinal)
-        try:
+        with self._naming(ordinal, place):
             return self.log.read(place)
+
+    @contextmanager
+    def _naming(self, ordinal: int, place: Place) -> Iterator[None]:
+        """While the record of an episode is read: it is broken if that fails."""
+        try:
+            yield
         except ValueError as error:
             if ordinal not in self._broken:
                 self._broken.add(ordinal)
-                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
+                detail = f"record {place.sequence}: {error}" if isinstance(error, CodecError) else str(error)
+                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, detail))
             raise
 
     def head(self, ordinal: int) -> codec.Head:
-        """What an episode is about."""
-        return codec.decode_head(self.payload(ordinal))
+        """What an episode is about; raises as :meth:`payload`, also if its record is intact and means nothing to this program."""
+        with self._naming(ordinal, self.catalog.place(ordinal)):
+            return codec.decode_head(self.payload(ordinal))
 
     def meta(self, ordinal: int) -> EntryMeta:
         """What is known of an episode; read once."""
@@ -251,8 +257,9 @@ class State:
         return self._metas[ordinal]
 
     def read(self, ordinal: int) -> Episode:
-        """A whole episode, with the ratings given since."""
-        episode = codec.decode_episode(self.payload(ordinal))
+        """A whole episode, with the ratings given since; raises as :meth:`head`."""
+        with self._naming(ordinal, self.catalog.place(ordinal)):
+            episode = codec.decode_episode(self.payload(ordinal))
         given = self.ratings(ordinal)
         return replace(episode, ratings={**episode.ratings, **given}) if given else episode
 
@@ -304,9 +311,9 @@ class State:
         """Read every record and every row of the caches, and compare their checksums; what is found is noted."""
         for ordinal in range(len(self.catalog)):
             try:
-                codec.decode_episode(self.payload(ordinal))
+                self.read(ordinal)
             except ValueError:
-                continue  # noted by payload()
+                continue  # noted
         for part in self.catalog.file.parts(0, len(self.catalog.file)):
             # Everything else that is a record, also what is of a later version or a second one of its id.
             for row in part[(part["kind"] != GAP) & ((part["kind"] != Kind.EPISODE) | (part["flags"] & SECOND > 0))]:
@@ -352,10 +359,10 @@ class State:
         ]
 
     def is_readable(self, ordinal: int) -> bool:
-        """Whether the record of an episode is intact; looked at once, and again when it is read."""
+        """Whether the record of an episode can be read; looked at once, and again when it is read in full."""
         if ordinal not in self._readable:
             try:
-                self.payload(ordinal)
+                self.head(ordinal)
             except ValueError:
                 return False
             self._readable.add(ordinal)

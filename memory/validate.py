@@ -1,0 +1,196 @@
+"""What may be stored: data classes that hold what their fields declare, checked before anything is written.
+
+What is the same value in another type is taken and stored as the declared one: a list for a tuple, any mapping for a dict, numpy's
+numbers and truth values, an integer for a float that holds it exactly, a text of a subclass of ``str``, the text of a name for the
+name. Everything else is refused, with the place of what does not fit: 1.5 is no token, a truth value no number, None no text.
+Numbers that are not finite are floats like others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from enum import StrEnum
+from functools import cache
+from operator import attrgetter
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from memory.fields import Read, Unfit, inside
+
+T = TypeVar("T")
+
+LEAST, MOST = -(2**63), 2**64 - 1
+"""The integers that can be stored."""
+
+
+def validated(kind: type[T], value: object, name: str) -> T:
+    """The value with exactly the types that its class declares; the very same object if it has them.
+
+    Args:
+        kind: a data class whose fields are data classes, ``tuple[X, ...]``, ``Mapping[str, X]``, a ``StrEnum``, ``str``, ``int``,
+            ``float``, ``bool``, or a union of the last four.
+        value: may be anything.
+        name: what it is called in messages.
+
+    Raises:
+        TypeError: it holds something of another type; the message names the place.
+        ValueError: it holds something of the right type that cannot be stored.
+    """
+    try:
+        return cast(T, _check(kind)(value))
+    except Unfit as error:
+        where = error.path.lstrip(".") or "it"
+        raise error.kind(f"{name} cannot be stored: {where} {error}") from None
+
+
+def _described(value: object) -> str:
+    """The type of a value, and the value where it is short."""
+    text = f" {value!r}" if isinstance(value, str | int | float | bool | bytes | np.generic) else ""
+    return type(value).__name__ + (text if len(text) <= 60 else f"{text[:60]}…")
+
+
+def _unfit(wanted: str, value: object, kind: type[Exception] = TypeError) -> Unfit:
+    return Unfit(f"should be {wanted} and is {_described(value)}", kind)
+
+
+@cache
+def _check(kind: Any) -> Read:
+    origin = get_origin(kind)
+    if is_dataclass(kind):
+        return _object_check(cast(type, kind))
+    if origin is tuple:
+        return _tuple_check(get_args(kind)[0])
+    if origin in (Union, UnionType):
+        return _setting
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _map_check(get_args(kind)[1])
+    if issubclass(kind, StrEnum):
+        return _name_check(kind)
+    return {str: _text, int: _integer, float: _number, bool: _truth}[kind]
+
+
+def _exact(kind: Any) -> object:
+    """The type whose values are all right; None where they have to be looked at."""
+    return kind if kind in (str, float, bool) or (isinstance(kind, type) and issubclass(kind, StrEnum)) else None
+
+
+def _object_check(kind: type) -> Read:
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    parts = [(name, _exact(hints[name]), _check(hints[name])) for name in names]
+    values = attrgetter(*names)
+
+    def check(value: Any) -> Any:
+        if type(value) is not kind:
+            raise _unfit(f"a {kind.__name__}", value)
+        changed: dict[str, object] = {}
+        for item, (name, exact, part) in zip(values(value), parts, strict=True):
+            if type(item) is not exact:
+                taken = inside(part, item, f".{name}")
+                if taken is not item:
+                    changed[name] = taken
+        return replace(value, **changed) if changed else value
+
+    return check
+
+
+def _tuple_check(kind: Any) -> Read:
+    part = _check(kind)
+
+    def check(value: object) -> Any:
+        if type(value) is tuple and not value:
+            return value
+        if not isinstance(value, tuple | list):
+            raise _unfit("a tuple", value)
+        if kind is int and type(value) is tuple and set(map(type, value)) == {int}:
+            if LEAST <= min(value) and max(value) <= MOST:
+                return value
+        taken = tuple([inside(part, item, f"[{i}]") for i, item in enumerate(value)])
+        same = type(value) is tuple and all(one is other for one, other in zip(taken, value, strict=True))
+        return value if same else taken
+
+    return check
+
+
+def _map_check(kind: Any) -> Read:
+    part = _check(kind)
+
+    def check(value: object) -> Any:
+        if not isinstance(value, Mapping):
+            raise _unfit("a mapping", value)
+        taken = {}
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise Unfit(f"should have texts for names and has {_described(name)}", TypeError)
+            taken[_text(name)] = inside(part, item, f"[{name!r}]")
+        if len(taken) != len(value):
+            raise Unfit("should have each name once", ValueError)
+        same = type(value) is dict and all(
+            type(name) is str and taken[name] is item for name, item in value.items()
+        )
+        return value if same else taken
+
+    return check
+
+
+def _name_check(kind: type[StrEnum]) -> Read:
+    names = {str(name): name for name in kind}
+
+    def check(value: object) -> Any:
+        if not isinstance(value, str) or value not in names:
+            raise _unfit(f"one of {', '.join(names)}", value, ValueError if isinstance(value, str) else TypeError)
+        return names[value]
+
+    return check
+
+
+def _text(value: object) -> str:
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise _unfit("text", value)
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise _unfit("true or false", value)
+    return value if type(value) is bool else bool(value)
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        number = value if type(value) is int else int.__index__(value) if isinstance(value, int) else int(value)
+        if LEAST <= number <= MOST:
+            return number
+        raise _unfit("an integer of 64 bits", value, ValueError)
+    raise _unfit("an integer", value)
+
+
+def _number(value: object) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, float | np.floating):
+        number = float.__float__(value) if isinstance(value, float) else float(value)
+        if number == value or value != value:  # noqa: PLR0124 (a number that is none)
+            return number
+        raise _unfit("a number that 64 bits hold exactly", value, ValueError)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        whole = _integer(value)
+        if int(float(whole)) == whole:
+            return float(whole)
+        raise _unfit("a number that 64 bits hold exactly", value, ValueError)
+    raise _unfit("a number", value)
+
+
+def _setting(value: object) -> str | int | float | bool:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bool | np.bool_):
+        return _truth(value)
+    if isinstance(value, int | np.integer):
+        return _integer(value)
+    if isinstance(value, float | np.floating):
+        return _number(value)
+    raise _unfit("text, a number, true or false", value)
