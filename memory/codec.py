@@ -330,6 +330,8 @@ def decode_deletion(payload: bytes) -> Deletion:
 def encode_credit(credit: Credit) -> bytes:
     """The credit as bytes."""
     credit = validated(Credit, credit, "a credit")
+    if len(credit.shown) > MAX_ITEMS:
+        raise ValueError(f"a credit cannot be stored: {len(credit.shown)} items in a list; the limit is {MAX_ITEMS}")
     fields: dict[str, object] = {"v": VERSION, "shown": list(credit.shown), "task": credit.task, "type": credit.type}
     fields["policy"] = credit.policy
     return _pack({**fields, "success": credit.success, "time": credit.time}, "a credit")

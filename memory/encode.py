@@ -24,9 +24,13 @@ def check_embedder(embedder: Embedder) -> None:
             f"the identity of the embedder {kind} is {identity!r}: return a text that names all its vectors depend on"
         )
     if not identity.strip() or any("\ud800" <= letter <= "\udfff" for letter in identity):
-        raise ValueError(f"the identity of the embedder {kind} is {identity!r}: return a name that can be written to a file")
+        raise ValueError(
+            f"the identity of the embedder {kind} is {identity!r}: return a name that can be written to a file"
+        )
     if not isinstance(dimension, int) or isinstance(dimension, bool):
-        raise TypeError(f"the dimension of the embedder {identity} is {dimension!r}: return an integer, the length of its vectors")
+        raise TypeError(
+            f"the dimension of the embedder {identity} is {dimension!r}: return an integer, the length of its vectors"
+        )
     if not 1 <= dimension <= 2**20:
         raise ValueError(f"the dimension of the embedder {identity} is {dimension}: it must be between 1 and {2**20}")
 
@@ -50,7 +54,9 @@ def unit_vectors(embedder: Embedder, texts: Sequence[str], dimension: int) -> Ve
         raise ValueError(f"{name} made an array of shape {made.shape} of {len(texts)} texts: return {wanted}")
     exact = np.array(made, dtype=np.float64)
     if not np.isfinite(exact).all():
-        raise ValueError(f"{name} made numbers that are not finite (nan or inf): return {wanted}, each row of unit length")
+        raise ValueError(
+            f"{name} made numbers that are not finite (nan or inf): return {wanted}, each row of unit length"
+        )
     with np.errstate(over="ignore", under="ignore"):
         off = np.abs(_lengths(exact) - 1) > NEAR
         if not off.any():

@@ -16,8 +16,8 @@ from memory import codec
 from memory.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
 from memory.codec import digest
 from memory.embed import Embedder, Vectors
-from memory.episode import Episode
 from memory.encode import unit_vectors
+from memory.episode import Episode
 from memory.evict import Candidate
 from memory.fields import CodecError
 from memory.ingest import CREDIT, gap_row, rows_of
@@ -30,6 +30,8 @@ from memory.space import KeySpace
 from memory.usefulness import Run, UsefulnessTable
 from memory.vectors import WINDOW_BITS
 
+CACHES = ("catalog", "vectors", "index")
+"""Folders of a memory that are made from its log."""
 _ATTEMPTS = 5  # readings of a log that a writer compacts meanwhile
 _BATCH = 1024  # records that are taken in together
 
@@ -144,8 +146,8 @@ class State:
         if len(rows):
             self.catalog.append(rows)
             self.position = max(self.position, int(rows["sequence"][-1]) + 1)
-        for key in vectors or ():
-            self.spaces[key].column.append(*self._labels(key, known), vectors[key])
+        for key, made in (vectors or {}).items():
+            self.spaces[key].column.append(*self._labels(key, known), made)
 
     def _space(self, key: str) -> KeySpace:
         def embed(numbers: Numbers) -> Vectors:
@@ -190,6 +192,8 @@ class State:
 
     def find(self, episode_id: str) -> int | None:
         """Ordinal of an episode, deleted or not; None if there is none of that id."""
+        if not isinstance(episode_id, str):
+            return None
         for ordinal in self.catalog.ordinals_with(digest(episode_id)):
             try:
                 if self.id_of(ordinal) == episode_id:

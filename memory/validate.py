@@ -38,7 +38,7 @@ def validated(kind: type[T], value: object, name: str) -> T:
         ValueError: it holds something of the right type that cannot be stored.
     """
     try:
-        return cast(T, _check(kind)(value))
+        return cast(T, _check(cast(Any, kind))(value))
     except Unfit as error:
         where = error.path.lstrip(".") or "it"
         raise error.kind(f"{name} cannot be stored: {where} {error}") from None
@@ -58,7 +58,7 @@ def _unfit(wanted: str, value: object, kind: type[Exception] = TypeError) -> Unf
 def _check(kind: Any) -> Read:
     origin = get_origin(kind)
     if is_dataclass(kind):
-        return _object_check(cast(type, kind))
+        return _object_check(kind)
     if origin is tuple:
         return _tuple_check(get_args(kind)[0])
     if origin in (Union, UnionType):
@@ -75,15 +75,16 @@ def _exact(kind: Any) -> object:
     return kind if kind in (str, float, bool) or (isinstance(kind, type) and issubclass(kind, StrEnum)) else None
 
 
-def _object_check(kind: type) -> Read:
+def _object_check(kind: Any) -> Read:
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]
     parts = [(name, _exact(hints[name]), _check(hints[name])) for name in names]
     values = attrgetter(*names)
+    wanted = f"an {kind.__name__}" if kind.__name__[0] in "AEIOU" else f"a {kind.__name__}"
 
     def check(value: Any) -> Any:
         if type(value) is not kind:
-            raise _unfit(f"a {kind.__name__}", value)
+            raise _unfit(wanted, value)
         changed: dict[str, object] = {}
         for item, (name, exact, part) in zip(values(value), parts, strict=True):
             if type(item) is not exact:
@@ -104,7 +105,7 @@ def _tuple_check(kind: Any) -> Read:
         if not isinstance(value, tuple | list):
             raise _unfit("a tuple", value)
         if kind is int and type(value) is tuple and set(map(type, value)) == {int}:
-            if LEAST <= min(value) and max(value) <= MOST:
+            if min(value) >= LEAST and max(value) <= MOST:
                 return value
         taken = tuple([inside(part, item, f"[{i}]") for i, item in enumerate(value)])
         same = type(value) is tuple and all(one is other for one, other in zip(taken, value, strict=True))
@@ -126,9 +127,7 @@ def _map_check(kind: Any) -> Read:
             taken[_text(name)] = inside(part, item, f"[{name!r}]")
         if len(taken) != len(value):
             raise Unfit("should have each name once", ValueError)
-        same = type(value) is dict and all(
-            type(name) is str and taken[name] is item for name, item in value.items()
-        )
+        same = type(value) is dict and all(type(name) is str and taken[name] is item for name, item in value.items())
         return value if same else taken
 
     return check
@@ -173,7 +172,7 @@ def _number(value: object) -> float:
         return value
     if isinstance(value, float | np.floating):
         number = float.__float__(value) if isinstance(value, float) else float(value)
-        if number == value or value != value:  # noqa: PLR0124 (a number that is none)
+        if number == value or value != value:  # or it is nan
             return number
         raise _unfit("a number that 64 bits hold exactly", value, ValueError)
     if isinstance(value, int | np.integer) and not isinstance(value, bool):

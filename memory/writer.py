@@ -78,8 +78,8 @@ class Writer:
     def compact(self) -> Compaction:
         """Leave out what was deleted (:mod:`memory.compact`)."""
         with self.alone(), self._mutex:
-            self._state.settle()
             self._require()
+            self._state.settle()
             self._state.settled = False
             try:
                 return compact(self._state)
@@ -90,8 +90,8 @@ class Writer:
         """Put all rows into the graphs and publish them; number of rows in that of the goals."""
         with self.alone():
             with self._mutex:
-                self._state.settle()
                 self._require()
+                self._state.settle()
                 spaces = list(self._state.spaces.values())
             for space in spaces:
                 if space.outlived:
@@ -106,8 +106,8 @@ class Writer:
         results: list[int | Exception] = []
         brought: set[str] = set()
         with self._mutex:
-            self._state.settle()
             self._require()
+            self._state.settle()
             for work in works:
                 before = set(brought)
                 try:
