@@ -10,7 +10,6 @@ does not know and fills in what is missing where the data class has a default. A
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,6 +61,8 @@ class Head:
     """64-bit hash of all actions; two episodes of one task with the same one are duplicates."""
     shown: tuple[str, ...]
     """Ids of the episodes that were in its context, each once."""
+    memory_position: int
+    """Log position of the memory that was read; -1 when none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ def head_of(episode: Episode) -> Head:
         started=episode.started,
         actions=actions_digest(episode),
         shown=shown_in(episode),
+        memory_position=episode.memory_position,
     )
 
 
@@ -150,20 +152,11 @@ def valid_episode(episode: object) -> Episode:
 
     Raises:
         TypeError: a field holds something that cannot be stored; the message names it.
-        ValueError: a number does not fit, a reason is none, or a rating is not a number.
+        ValueError: a number does not fit, or a reason is none.
     """
     known = getattr(episode, "id", None)
     name = f"episode {known!r}" if isinstance(known, str) else "the episode"
-    checked = validated(Episode, episode, name)
-    for rated, value in checked.ratings.items():
-        _check_rated(value, f"{name} cannot be stored: ratings[{rated!r}]")
-    return checked
-
-
-def _check_rated(value: float, name: str) -> None:
-    """Ratings are compared: one that is no number would be neither better nor worse than any other."""
-    if math.isnan(value):
-        raise ValueError(f"{name} should be a number and is nan")
+    return validated(Episode, episode, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +257,7 @@ def decode_episode(payload: bytes) -> Episode:
         final_observation=fields.text("final"),
         outcome=head.outcome,
         actor=head.actor,
-        memory_position=fields.get("memory_position", integer, -1),
+        memory_position=head.memory_position,
         started=fields.get("started", number, 0.0),
         timings=fields.get("timings", numbers, {}),
         ratings=fields.get("ratings", numbers, {}),
@@ -289,7 +282,6 @@ def decode_head(payload: bytes) -> Head:
 def encode_rating(rating: Rating) -> bytes:
     """The rating as bytes; as all that follow, raises `TypeError` or `ValueError` for what cannot be stored."""
     rating = validated(Rating, rating, "a rating")
-    _check_rated(rating.value, "a rating cannot be stored: value")
     fields = {"v": VERSION, "episode": rating.episode, "name": rating.name}
     return _pack({**fields, "value": rating.value, "time": rating.time}, "a rating")
 
@@ -464,6 +456,7 @@ def _head(fields: Fields) -> Head:
         started=fields.get("started", number, 0.0),
         actions=fields.get("actions", integer, -1),
         shown=fields.get("shown", texts, ()),
+        memory_position=fields.get("memory_position", integer, -1),
     )
 
 

@@ -25,7 +25,7 @@ from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.retrieve import EntryMeta, Library
 from memory.rows import Numbers, Rows
-from memory.segments import segments
+from memory.segments import segments, superseded
 from memory.space import KeySpace
 from memory.usefulness import Run, UsefulnessTable
 from memory.vectors import WINDOW_BITS
@@ -88,11 +88,12 @@ class State:
             self.log = self._open_log()
             self._begin()
             try:
-                self._read_log(self.catalog.load())
+                unfinished = self._read_log(self.catalog.load())
                 for key in self.keys:
                     self.spaces[key] = self._space(key)
                     self.spaces[key].column.open(*self._labels(key, 0))
                     self.spaces[key].load_graph()
+                self._excuse(unfinished)
                 break
             except (TakenBackError, FileNotFoundError):
                 # Compacted meanwhile; also while what the columns lack was read from the log.
@@ -111,14 +112,34 @@ class State:
                 space.column.follow(*self._labels(key, known))
         self.settled = True
 
-    def _read_log(self, last: Place | None) -> None:
-        """Continue behind the last record that the catalog knows, or from the start if the log has another one there."""
-        generations = segments(self.folder / "log")
-        if last is not None and not (self.catalog.fits(generations) and self.log.start_after(last)):
-            self.catalog.file.note(0, 0, "does not fit the log; it is made again")
+    def _excuse(self, unfinished: bool) -> None:
+        """Finish a compaction that was interrupted: caches that do not fit are what it left behind, and no damage."""
+        unfinished = unfinished or bool(superseded(self.log.folder))
+        if not unfinished:
+            return
+        for found in [d for space in self.spaces.values() for d in (space.column.file.damage, space.snapshots.damage)]:
+            found[:] = [damage for damage in found if damage.offset or damage.length]  # of rows, not of the whole file
+        if self.writable:
+            try:
+                self.log.finish_compaction()
+            except OSError as error:
+                detail = f"what a compaction left out cannot be removed ({error.strerror}); it is tried again"
+                self.damage.append(Damage("log", 0, 0, detail))
+
+    def _read_log(self, last: Place | None) -> bool:
+        """Continue behind the last record that the catalog knows, or from the start if the log has another one there.
+
+        Returns whether it has because the log was compacted, and not to the end.
+        """
+        unfinished = False
+        if last is not None and not (self.catalog.fits(segments(self.log.folder)) and self.log.start_after(last)):
+            unfinished = bool(superseded(self.log.folder))
+            if not unfinished:
+                self.catalog.file.note(0, 0, "does not fit the log; it is made again")
             self.catalog.forget()
         self.damage += [d for d in self.catalog.gaps() if d not in self.damage]
         self._take_all()
+        return unfinished
 
     def _take_all(self) -> None:
         waiting: list[Record] = []

@@ -223,7 +223,7 @@ class ExperienceMemory:
         Raises:
             KeyError: no such episode.
             TypeError: the name is no text, or the value no number.
-            ValueError: the value is nan, or something cannot be stored.
+            ValueError: something cannot be stored.
         """
         rating = codec.Rating(episode_id, name, value, time.time())
         return self._say(episode_id, Kind.RATING, codec.encode_rating(rating))

@@ -104,14 +104,18 @@ def _tuple_check(kind: Any) -> Read:
             return value
         if not isinstance(value, tuple | list):
             raise _unfit("a tuple", value)
-        if kind is int and type(value) is tuple and set(map(type, value)) == {int}:
-            if min(value) >= LEAST and max(value) <= MOST:
-                return value
+        if kind is int and type(value) is tuple and _fit(value):
+            return value
         taken = tuple([inside(part, item, f"[{i}]") for i, item in enumerate(value)])
         same = type(value) is tuple and all(one is other for one, other in zip(taken, value, strict=True))
         return value if same else taken
 
     return check
+
+
+def _fit(numbers: tuple[Any, ...]) -> bool:
+    """Whether these are plain integers that can be stored: the tokens of an action, looked at all at once."""
+    return set(map(type, numbers)) == {int} and min(numbers) >= LEAST and max(numbers) <= MOST
 
 
 def _map_check(kind: Any) -> Read:
