@@ -4,6 +4,7 @@ of unit length."""
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memory.embed import Embedder, Vectors
 
@@ -41,14 +42,14 @@ def unit_vectors(embedder: Embedder, texts: Sequence[str], dimension: int) -> Ve
     Vectors of another length are normalised, in 64 bits.
 
     Raises:
-        TypeError: it made something else than an array of floats.
+        TypeError: it made something else than an array of numbers.
         ValueError: the array has another shape, or holds a vector that has no direction.
     """
     made: object = embedder.encode(texts)
     name, wanted = f"the embedder {embedder.identity}", f"float32 of shape ({len(texts)}, {dimension})"
     if not isinstance(made, np.ndarray):
         raise TypeError(f"{name} made {_kind(made)} of {len(texts)} texts: return a numpy array, {wanted}")
-    if not np.issubdtype(made.dtype, np.floating):
+    if made.dtype.kind not in "fiu":
         raise TypeError(f"{name} made an array of {made.dtype} of {len(texts)} texts: return {wanted}")
     if made.shape != (len(texts), dimension):
         raise ValueError(f"{name} made an array of shape {made.shape} of {len(texts)} texts: return {wanted}")
@@ -71,7 +72,7 @@ def unit_vectors(embedder: Embedder, texts: Sequence[str], dimension: int) -> Ve
         return exact.astype(np.float32)
 
 
-def _lengths(rows: "np.typing.NDArray[np.float64]") -> "np.typing.NDArray[np.float64]":
+def _lengths(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)))
 
 

@@ -497,6 +497,8 @@ class ExperienceMemory:
         position = self._state.position
         if at is None:
             return position
+        if not isinstance(at, int | np.integer):
+            raise TypeError(f"a log position is a whole number, not {at!r}: use one that memory.position gave")
         if not 0 <= at <= position:
             raise ValueError(
                 f"log position {at} is not known here (this is at {position}); refresh() to follow the writer"

@@ -46,7 +46,9 @@ def validated(kind: type[T], value: object, name: str) -> T:
 
 def _described(value: object) -> str:
     """The type of a value, and the value where it is short."""
-    text = f" {value!r}" if isinstance(value, str | int | float | bool | bytes | np.generic) else ""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"{type(value).__name__} of {value.bit_length()} bits"
+    text = f" {value!r}" if isinstance(value, str | int | float | bytes | np.generic) else ""
     return type(value).__name__ + (text if len(text) <= 60 else f"{text[:60]}…")
 
 
