@@ -2,6 +2,7 @@
 of unit length."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +46,22 @@ def unit_vectors(embedder: Embedder, texts: Sequence[str], dimension: int) -> Ve
         TypeError: it made something else than an array of numbers.
         ValueError: the array has another shape, or holds a vector that has no direction.
     """
-    made: object = embedder.encode(texts)
-    name, wanted = f"the embedder {embedder.identity}", f"float32 of shape ({len(texts)}, {dimension})"
+    made: Any = embedder.encode(texts)
+    right = isinstance(made, np.ndarray) and made.dtype == np.float32 and made.shape == (len(texts), dimension)
+    # The usual case, quickly. What is not finite is not near anything.
+    if right and (np.abs(np.einsum("ij,ij->i", made, made) - 1) <= NEAR).all():
+        return np.array(made)
+    return _normalised(made, f"the embedder {embedder.identity}", len(texts), dimension)
+
+
+def _normalised(made: object, name: str, count: int, dimension: int) -> Vectors:
+    wanted = f"float32 of shape ({count}, {dimension})"
     if not isinstance(made, np.ndarray):
-        raise TypeError(f"{name} made {_kind(made)} of {len(texts)} texts: return a numpy array, {wanted}")
+        raise TypeError(f"{name} made {_kind(made)} of {count} texts: return a numpy array, {wanted}")
     if made.dtype.kind not in "fiu":
-        raise TypeError(f"{name} made an array of {made.dtype} of {len(texts)} texts: return {wanted}")
-    if made.shape != (len(texts), dimension):
-        raise ValueError(f"{name} made an array of shape {made.shape} of {len(texts)} texts: return {wanted}")
+        raise TypeError(f"{name} made an array of {made.dtype} of {count} texts: return {wanted}")
+    if made.shape != (count, dimension):
+        raise ValueError(f"{name} made an array of shape {made.shape} of {count} texts: return {wanted}")
     exact = np.array(made, dtype=np.float64)
     if not np.isfinite(exact).all():
         raise ValueError(
@@ -60,12 +69,11 @@ def unit_vectors(embedder: Embedder, texts: Sequence[str], dimension: int) -> Ve
         )
     with np.errstate(over="ignore", under="ignore"):
         off = np.abs(_lengths(exact) - 1) > NEAR
-        if not off.any():
-            return np.array(made, dtype=np.float32)
         largest = np.abs(exact[off]).max(axis=1)
         if not largest.all():
             raise ValueError(
-                f"{name} made a vector of zeros of a text, which has no direction: give such texts any vector of unit length"
+                f"{name} made a vector of zeros of a text, which has no direction: give such texts any vector of unit "
+                "length"
             )
         scaled = exact[off] / largest[:, None]  # so that no square is too large or too small
         exact[off] = scaled / _lengths(scaled)[:, None]

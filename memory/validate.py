@@ -6,10 +6,11 @@ name. Everything else is refused, with the place of what does not fit: 1.5 is no
 Numbers that are not finite are floats like others.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
+from itertools import chain
 from operator import attrgetter
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -37,6 +38,8 @@ def validated(kind: type[T], value: object, name: str) -> T:
         TypeError: it holds something of another type; the message names the place.
         ValueError: it holds something of the right type that cannot be stored.
     """
+    if type(value) is kind and _are_plain(cast(Any, kind))((value,)):
+        return value
     try:
         return cast(T, _check(cast(Any, kind))(value))
     except Unfit as error:
@@ -56,6 +59,66 @@ def _unfit(wanted: str, value: object, kind: type[Exception] = TypeError) -> Unf
     return Unfit(f"should be {wanted} and is {_described(value)}", kind)
 
 
+Plain = Callable[[Sequence[Any]], bool]
+"""Whether values that have the right type can be stored as they are. It looks at many at once: this runs for each step."""
+
+
+@cache
+def _are_plain(kind: Any) -> Plain:
+    origin = get_origin(kind)
+    if is_dataclass(kind):
+        return _are_plain_objects(kind)
+    if origin is tuple:
+        return _are_plain_items(get_args(kind)[0], chain.from_iterable)
+    if origin in (Union, UnionType):
+        return lambda column: _fit([value for value in column if type(value) is int])
+    if isinstance(origin, type):
+        held = _are_plain_items(get_args(kind)[1], lambda column: chain.from_iterable(map(dict.values, column)))
+        return lambda column: _types(chain.from_iterable(column)) <= {str} and held(column)
+    return _fit if kind is int else lambda column: True
+
+
+def _are_plain_objects(kind: Any) -> Plain:
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    values, types = attrgetter(*names), tuple(_held_as(hints[name]) for name in names)
+    parts = [(i, _are_plain(hints[name])) for i, name in enumerate(names) if hints[name] not in (str, float, bool)]
+
+    def are_plain(column: Sequence[Any]) -> bool:
+        rows = list(map(values, column))
+        for row in rows:
+            if tuple(map(type, row)) != types:
+                return False
+        return all(part([row[i] for row in rows]) for i, part in parts)
+
+    return are_plain
+
+
+def _are_plain_items(kind: Any, items_of: Callable[[Sequence[Any]], Iterable[Any]]) -> Plain:
+    union = get_origin(kind) in (Union, UnionType)
+    types, part = set(get_args(kind)) if union else {_held_as(kind)}, _are_plain(kind)
+
+    def are_plain(column: Sequence[Any]) -> bool:
+        items = list(items_of(column))
+        return not items or (_types(items) <= types and part(items))
+
+    return are_plain
+
+
+def _held_as(kind: Any) -> type:
+    """The type of a value that is stored as it is."""
+    origin = get_origin(kind)
+    return kind if origin is None else tuple if origin is tuple else dict
+
+
+def _types(column: Iterable[object]) -> set[type]:
+    return set(map(type, column))
+
+
+def _fit(integers: Sequence[int]) -> bool:
+    return not integers or (min(integers) >= LEAST and max(integers) <= MOST)
+
+
 @cache
 def _check(kind: Any) -> Read:
     origin = get_origin(kind)
@@ -72,28 +135,16 @@ def _check(kind: Any) -> Read:
     return {str: _text, int: _integer, float: _number, bool: _truth}[kind]
 
 
-def _exact(kind: Any) -> object:
-    """The type whose values are all right; None where they have to be looked at."""
-    return kind if kind in (str, float, bool) or (isinstance(kind, type) and issubclass(kind, StrEnum)) else None
-
-
 def _object_check(kind: Any) -> Read:
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]
-    parts = [(name, _exact(hints[name]), _check(hints[name])) for name in names]
-    values = attrgetter(*names)
+    parts = [(name, _check(hints[name])) for name in names]
     wanted = f"an {kind.__name__}" if kind.__name__[0] in "AEIOU" else f"a {kind.__name__}"
 
     def check(value: Any) -> Any:
         if type(value) is not kind:
             raise _unfit(wanted, value)
-        changed: dict[str, object] = {}
-        for item, (name, exact, part) in zip(values(value), parts, strict=True):
-            if type(item) is not exact:
-                taken = inside(part, item, f".{name}")
-                if taken is not item:
-                    changed[name] = taken
-        return replace(value, **changed) if changed else value
+        return kind(**{name: inside(part, getattr(value, name), f".{name}") for name, part in parts})
 
     return check
 
@@ -102,22 +153,11 @@ def _tuple_check(kind: Any) -> Read:
     part = _check(kind)
 
     def check(value: object) -> Any:
-        if type(value) is tuple and not value:
-            return value
         if not isinstance(value, tuple | list):
             raise _unfit("a tuple", value)
-        if kind is int and type(value) is tuple and _fit(value):
-            return value
-        taken = tuple([inside(part, item, f"[{i}]") for i, item in enumerate(value)])
-        same = type(value) is tuple and all(one is other for one, other in zip(taken, value, strict=True))
-        return value if same else taken
+        return tuple([inside(part, item, f"[{i}]") for i, item in enumerate(value)])
 
     return check
-
-
-def _fit(numbers: tuple[Any, ...]) -> bool:
-    """Whether these are plain integers that can be stored: the tokens of an action, looked at all at once."""
-    return set(map(type, numbers)) == {int} and min(numbers) >= LEAST and max(numbers) <= MOST
 
 
 def _map_check(kind: Any) -> Read:
@@ -133,8 +173,7 @@ def _map_check(kind: Any) -> Read:
             taken[_text(name)] = inside(part, item, f"[{name!r}]")
         if len(taken) != len(value):
             raise Unfit("should have each name once", ValueError)
-        same = type(value) is dict and all(type(name) is str and taken[name] is item for name, item in value.items())
-        return value if same else taken
+        return taken
 
     return check
 
