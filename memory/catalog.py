@@ -17,6 +17,7 @@ from memory.codec import digest
 from memory.episode import StopReason
 from memory.log import Damage, Kind, Place
 from memory.rows import Numbers, RowFile, Rows
+from memory.segments import LIMIT
 
 MAGIC = b"RELIVECT"
 FORMAT = 2
@@ -132,6 +133,7 @@ class Catalog:
         """Take in the file as far as its rows are sound; the place of the last record in it."""
         count = self.file.load()
         sound = self.file.sound(0, count)
+        sound &= np.concatenate([part["sequence"] < LIMIT for part in self.file.parts(0, count)] or [sound])
         good = count if sound.all() else int(np.argmin(sound))
         if good < count:
             lost = f"rows from {good} on do not agree with their checksums; they are made again from the log"

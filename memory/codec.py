@@ -1,5 +1,7 @@
 """Episodes and what is said about them, to bytes and back. The only door to msgpack.
 
+Whatever is encoded is validated first (:mod:`memory.validate`), so that what was written can be read again.
+
 An episode is two msgpack objects one after the other: the *head* (a map with everything but the steps) and the *steps*
 (an array of maps). Whoever only needs to know what an episode is about reads the head and stops.
 
@@ -31,6 +33,7 @@ from memory.fields import (
     texts,
     wrong,
 )
+from memory.validate import validated
 
 VERSION = 1
 """Format version written by this code."""
@@ -58,6 +61,8 @@ class Head:
     """64-bit hash of all actions; two episodes of one task with the same one are duplicates."""
     shown: tuple[str, ...]
     """Ids of the episodes that were in its context, each once."""
+    memory_position: int
+    """Log position of the memory that was read; -1 when none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,32 +133,62 @@ def shown_in(episode: Episode) -> tuple[str, ...]:
 
 
 def head_of(episode: Episode) -> Head:
-    """What :func:`decode_head` would find in the encoded episode."""
+    """What :func:`decode_head` would find in the encoded episode, which is valid."""
     return Head(
         id=episode.id,
         task=episode.task,
         outcome=episode.outcome,
         actor=episode.actor,
         step_count=len(episode.steps),
-        started=float(episode.started),
+        started=episode.started,
         actions=actions_digest(episode),
         shown=shown_in(episode),
+        memory_position=episode.memory_position,
     )
 
 
-def encode_episode(episode: Episode, known: Head | None = None) -> bytes:
-    """The episode as bytes.
-
-    Args:
-        episode: what is encoded.
-        known: its head, :func:`head_of` it, where that was made already.
+def valid_episode(episode: object) -> Episode:
+    """The episode with exactly the types that its fields declare.
 
     Raises:
         TypeError: a field holds something that cannot be stored; the message names it.
-        ValueError: the episode is larger than :data:`MAX_BYTES`, a list or map in it longer than :data:`MAX_ITEMS` (nobody could
-            read it again), or an integer does not fit into 64 bits.
+        ValueError: a number does not fit, or a reason is none.
     """
-    task, outcome, actor, known = episode.task, episode.outcome, episode.actor, known or head_of(episode)
+    known = getattr(episode, "id", None)
+    name = f"episode {known!r}" if isinstance(known, str) else "the episode"
+    return validated(Episode, episode, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An episode that can be stored."""
+
+    episode: Episode
+    """Exactly as it will be read again."""
+    head: Head
+    payload: bytes
+
+
+def encode_episode(episode: Episode) -> bytes:
+    """The episode as bytes; raises as :func:`prepare`."""
+    return prepare(episode).payload
+
+
+def prepare(episode: object) -> Prepared:
+    """What is stored of an episode.
+
+    Raises:
+        TypeError: a field holds something that cannot be stored; the message names it.
+        ValueError: the same, or the episode is larger than :data:`MAX_BYTES`, or a list or map in it longer than :data:`MAX_ITEMS`
+            (nobody could read it again).
+    """
+    checked = valid_episode(episode)
+    head = head_of(checked)
+    return Prepared(checked, head, _encode(checked, head))
+
+
+def _encode(episode: Episode, known: Head) -> bytes:
+    task, outcome, actor = episode.task, episode.outcome, episode.actor
     head = {
         "v": VERSION,
         "id": episode.id,
@@ -163,13 +198,13 @@ def encode_episode(episode: Episode, known: Head | None = None) -> bytes:
             "type": task.type,
             "split": task.split,
             "room": task.room,
-            "seed": int(task.seed),
+            "seed": task.seed,
             "version": task.version,
             "goal": task.goal,
         },
         "outcome": {
-            "success": bool(outcome.success),
-            "score": float(outcome.score),
+            "success": outcome.success,
+            "score": outcome.score,
             "reason": str(outcome.reason),
             "detail": outcome.detail,
         },
@@ -179,16 +214,16 @@ def encode_episode(episode: Episode, known: Head | None = None) -> bytes:
             "weights": actor.weights,
             "adapter": actor.adapter,
             "prompt": actor.prompt,
-            "settings": dict(actor.settings),
+            "settings": actor.settings,
         },
         "steps": len(episode.steps),
         "final": episode.final_observation,
-        "memory_position": int(episode.memory_position),
-        "started": float(episode.started),
+        "memory_position": episode.memory_position,
+        "started": episode.started,
         "actions": known.actions,
         "shown": list(known.shown),
-        "timings": {name: float(seconds) for name, seconds in episode.timings.items()},
-        "ratings": {name: float(value) for name, value in episode.ratings.items()},
+        "timings": episode.timings,
+        "ratings": episode.ratings,
     }
     lists = [episode.steps, known.shown, actor.settings, episode.timings, episode.ratings]
     lists += [step.tokens for step in episode.steps if step.tokens]
@@ -222,7 +257,7 @@ def decode_episode(payload: bytes) -> Episode:
         final_observation=fields.text("final"),
         outcome=head.outcome,
         actor=head.actor,
-        memory_position=fields.get("memory_position", integer, -1),
+        memory_position=head.memory_position,
         started=fields.get("started", number, 0.0),
         timings=fields.get("timings", numbers, {}),
         ratings=fields.get("ratings", numbers, {}),
@@ -245,9 +280,10 @@ def decode_head(payload: bytes) -> Head:
 
 
 def encode_rating(rating: Rating) -> bytes:
-    """The rating as bytes."""
+    """The rating as bytes; as all that follow, raises `TypeError` or `ValueError` for what cannot be stored."""
+    rating = validated(Rating, rating, "a rating")
     fields = {"v": VERSION, "episode": rating.episode, "name": rating.name}
-    return _pack({**fields, "value": float(rating.value), "time": float(rating.time)}, "a rating")
+    return _pack({**fields, "value": rating.value, "time": rating.time}, "a rating")
 
 
 def decode_rating(payload: bytes) -> Rating:
@@ -260,7 +296,8 @@ def decode_rating(payload: bytes) -> Rating:
 
 def encode_note(note: Note) -> bytes:
     """The note as bytes."""
-    return _pack({"v": VERSION, "episode": note.episode, "text": note.text, "time": float(note.time)}, "a note")
+    note = validated(Note, note, "a note")
+    return _pack({"v": VERSION, "episode": note.episode, "text": note.text, "time": note.time}, "a note")
 
 
 def decode_note(payload: bytes) -> Note:
@@ -271,7 +308,8 @@ def decode_note(payload: bytes) -> Note:
 
 def encode_deletion(deletion: Deletion) -> bytes:
     """The deletion as bytes."""
-    fields = {"v": VERSION, "episode": deletion.episode, "reason": deletion.reason, "time": float(deletion.time)}
+    deletion = validated(Deletion, deletion, "a deletion")
+    fields = {"v": VERSION, "episode": deletion.episode, "reason": deletion.reason, "time": deletion.time}
     return _pack(fields, "a deletion")
 
 
@@ -283,9 +321,12 @@ def decode_deletion(payload: bytes) -> Deletion:
 
 def encode_credit(credit: Credit) -> bytes:
     """The credit as bytes."""
+    credit = validated(Credit, credit, "a credit")
+    if len(credit.shown) > MAX_ITEMS:
+        raise ValueError(f"a credit cannot be stored: {len(credit.shown)} items in a list; the limit is {MAX_ITEMS}")
     fields: dict[str, object] = {"v": VERSION, "shown": list(credit.shown), "task": credit.task, "type": credit.type}
     fields["policy"] = credit.policy
-    return _pack({**fields, "success": bool(credit.success), "time": float(credit.time)}, "a credit")
+    return _pack({**fields, "success": credit.success, "time": credit.time}, "a credit")
 
 
 def decode_credit(payload: bytes) -> Credit:
@@ -307,10 +348,8 @@ def _pack(head: Mapping[str, object], what: str, *more: object) -> bytes:
         packed = b"".join(
             bytes(msgpack.packb(part, use_bin_type=True, unicode_errors="surrogatepass")) for part in (head, *more)
         )
-    except (OverflowError, ValueError) as error:
+    except ValueError as error:  # a text of gigabytes
         raise ValueError(f"{what} cannot be stored: {error}") from error
-    except TypeError as error:
-        raise TypeError(f"{what} cannot be stored: {error}; use plain strings, numbers and booleans") from error
     if len(packed) > MAX_BYTES:
         raise ValueError(f"{what} takes {len(packed)} bytes; the limit is {MAX_BYTES}")
     return packed
@@ -320,13 +359,13 @@ def _step_map(step: Step) -> dict[str, object]:
     """Only what differs from the defaults: most steps are two strings."""
     fields: dict[str, object] = {"observation": step.observation, "action": step.action}
     if step.reward:
-        fields["reward"] = float(step.reward)
+        fields["reward"] = step.reward
     if step.invalid:
         fields["invalid"] = True
     if step.tokens:
-        fields["tokens"] = [int(token) for token in step.tokens]
+        fields["tokens"] = step.tokens
     if step.retrieved:
-        fields["retrieved"] = [[hit.episode, float(hit.score)] for hit in step.retrieved]
+        fields["retrieved"] = [[hit.episode, hit.score] for hit in step.retrieved]
     if step.reasoning:
         fields["reasoning"] = step.reasoning
     return fields
@@ -382,6 +421,9 @@ def _head(fields: Fields) -> Head:
     task = Fields(fields.get("task", anything), "a task")
     outcome = Fields(fields.get("outcome", anything), "an outcome")
     actor = Fields(fields.get("actor", anything), "an actor")
+    steps = fields.get("steps", count)
+    if steps > MAX_ITEMS:
+        raise CodecError(f"not an episode: {steps} steps announced; the limit is {MAX_ITEMS}")
     try:
         reason = StopReason(outcome.text("reason"))
     except ValueError as error:
@@ -412,10 +454,11 @@ def _head(fields: Fields) -> Head:
             prompt=actor.text("prompt", ""),
             settings=actor.get("settings", settings, {}),
         ),
-        step_count=fields.get("steps", count),
+        step_count=steps,
         started=fields.get("started", number, 0.0),
         actions=fields.get("actions", integer, -1),
         shown=fields.get("shown", texts, ()),
+        memory_position=fields.get("memory_position", integer, -1),
     )
 
 

@@ -2,8 +2,9 @@
 
 Segment by segment, oldest first, a new generation is written beside the old file, synced and named; then the columns lose their
 rows, the catalog is made again, and the old files go last. Killed in between, the next writer finds the newest generation of each
-segment and a catalog that does not fit, and reads the log. Sequence numbers stay, so log positions stay. An episode's record always
-lies before its deletion, so what is half done never brings anything back.
+segment and a catalog that does not fit, and reads the log. While it finds old files, too, that is no damage, and it deletes them
+once its caches fit. Sequence numbers stay, so log positions stay. An episode's record always lies before its deletion, so what is
+half done never brings anything back.
 """
 
 import zlib
@@ -14,9 +15,10 @@ import numpy as np
 from memory import codec
 from memory.catalog import GAP, LONG, NEVER, NOBODY, SECOND
 from memory.durable import replace_file
+from memory.fields import CodecError
 from memory.log import Damage, Kind
 from memory.rows import Rows
-from memory.segments import FRAME_BYTES, compacted_header, frame_of, segment_path, segments
+from memory.segments import FRAME_BYTES, MOST_GENERATIONS, compacted_header, frame_of, segment_path, segments
 from memory.state import State
 from memory.vectors import WINDOW_BITS
 
@@ -42,6 +44,7 @@ def compact(state: State) -> Compaction:
 
     Raises:
         OSError: it could not be written; nothing is lost.
+        ValueError: a segment was compacted as often as can be counted; nothing was done.
     """
     before, folder = state.log.size, state.folder / "log"
     state.log.begin_segment()
@@ -51,7 +54,11 @@ def compact(state: State) -> Compaction:
         return Compaction(0, 0, before, before)
     generations = segments(folder)
     firsts = list(generations)
-    old = []
+    if max(generations.values()) >= MOST_GENERATIONS:
+        raise ValueError(
+            f"a segment in {folder} was compacted {MOST_GENERATIONS} times, the most that its name can say: export the "
+            "memory and import it into a new one"
+        )
     for first, until in zip(firsts, [*firsts[1:], state.log.position], strict=True):
         here = rows[rows["segment"] == first]
         if not gone.intersection(here["sequence"].tolist()):
@@ -60,13 +67,11 @@ def compact(state: State) -> Compaction:
         for row in here:
             data += _kept(state, row, gone, dead)
         replace_file(segment_path(folder, first, generations[first] + 1), bytes(data))
-        old.append(segment_path(folder, first, generations[first]))
     for space in state.spaces.values():
         alive = ~np.isin(space.column.labels >> WINDOW_BITS, np.array(sorted(dead), dtype=np.int64))
         space.drop(alive, state.position)
     state.catalog.file.path.unlink(missing_ok=True)
-    for path in old:
-        path.unlink()
+    state.log.finish_compaction()
     return Compaction(len(dead), len(gone), before, state.log.size)
 
 
@@ -110,10 +115,14 @@ def _kept(state: State, row: np.void, gone: set[int], dead: set[int]) -> bytes:
         return b""
     if sequence not in dead:
         return record  # byte for byte, also if only a later version knows what it is
-    run = codec.decode_episode(record[FRAME_BYTES:])
-    if run.memory_position < 0 and not codec.shown_in(run):
+    try:
+        run = codec.decode_head(record[FRAME_BYTES:])
+    except CodecError:
+        return b""  # it was deleted, and nobody can tell what it was shown
+    if run.memory_position < 0 and not run.shown:
         return b""  # it had no memory to be shown anything of
-    shown = tuple(i for i in codec.shown_in(run) if (s := state.sequence_of(i)) is not None and s not in dead)
-    credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
+    shown = tuple(i for i in run.shown if (s := state.sequence_of(i)) is not None and s not in dead)
+    task, success = run.task, run.outcome.success
+    credit = codec.Credit(shown, task.identity, task.type, run.actor.policy, success, run.started)
     payload = codec.encode_credit(credit)
     return frame_of(int(Kind.USEFULNESS), sequence, payload, zlib.crc32(payload))

@@ -1,4 +1,4 @@
-"""Maps out of untrusted bytes, whose values are checked as they are taken out."""
+"""Values whose types are checked: maps out of untrusted bytes, and the error that says where in a value something is wrong."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -8,6 +8,27 @@ T = TypeVar("T")
 
 class CodecError(ValueError):
     """The bytes are no payload that this code can read; the message says why."""
+
+
+class Unfit(Exception):
+    """A value is not what it should be; `path` says where it is, and grows from the inside out."""
+
+    def __init__(self, detail: str, kind: type[Exception] = ValueError, path: str = "") -> None:
+        super().__init__(detail)
+        self.kind, self.path = kind, path  # what is raised for it in the end, and where it was found
+
+
+Read = Callable[[object], Any]
+"""Gives a value as what it should be; raises :class:`Unfit` if it is not."""
+
+
+def inside(read: Read, value: object, path: str) -> Any:
+    """A value that is part of another one, at `path` in it."""
+    try:
+        return read(value)
+    except Unfit as error:
+        error.path = path + error.path
+        raise
 
 
 _REQUIRED: Any = object()

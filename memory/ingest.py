@@ -69,7 +69,7 @@ def rows_of(
         except CodecError as error:
             # Intact on disk but not for this program: named, and no reason to refuse all the others.
             damage.append(_damage(record.place, str(error)))
-            made.append(_row(record.place, UNREADABLE, text=damage[-1].detail.encode()[:TEXT_BYTES]))
+            made.append(_row(record.place, UNREADABLE, text=_cut(damage[-1].detail)))
     return np.array(made, dtype=ROW), damage
 
 
@@ -77,7 +77,11 @@ def gap_row(damage: Damage) -> Rows:
     """A row that remembers damage to bytes that are no record, shape (1,)."""
     segment = int(damage.file.removeprefix("log/").split(".")[0])
     place = Place(0, segment, damage.offset, damage.length, 0)
-    return np.array([_row(place, GAP, text=damage.detail.encode()[:TEXT_BYTES])], dtype=ROW)
+    return np.array([_row(place, GAP, text=_cut(damage.detail))], dtype=ROW)
+
+
+def _cut(detail: str) -> bytes:
+    return detail.encode(errors="backslashreplace")[:TEXT_BYTES]
 
 
 def _text(text: str) -> tuple[bytes, int]:
@@ -150,6 +154,8 @@ def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
             )
             for about in ([target(shown) for shown in credit.shown] or [NOBODY])
         ]
+    if kind >= UNREADABLE:
+        raise CodecError(f"of kind {kind}, which no record has")
     return [_row(place, kind)]
 
 

@@ -14,23 +14,28 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from memory.durable import TEMPORARY, replace_file, write_all
+from memory.durable import open_file, remove_leftovers, replace_file, write_all
 from memory.segments import (
     COMPACTED,
     FORMAT,
     FRAME_BYTES,
     HEADER_BYTES,
+    JUMP,
+    LIMIT,
     LONGEST_HEADER,
     MAX_PAYLOAD,
+    MOST_BYTES,
+    can_follow,
     frame_head,
-    good_record,
     parse_frame,
     parse_header,
     plain_header,
     resume,
     segment_path,
     segments,
+    strays,
     superseded,
+    whole_record,
 )
 
 SEGMENT_BYTES = 64 * 2**20
@@ -107,7 +112,9 @@ class Log:
         """Sequence number of the next record: everything read or written so far lies before it."""
         self.unfinished = 0
         """Bytes at the end that a reader cannot make sense of yet: a write in progress, or a torn one."""
-        self._damage: list[Damage] = []
+        self.lost: list[Damage] = []
+        """What was found damaged inside segments, and lies there still."""
+        self._cut: list[Damage] = []  # torn tails
         self._memory = memory
         self._writable = writable
         self._segment_bytes = segment_bytes
@@ -123,13 +130,16 @@ class Log:
         self._readers: dict[tuple[int, int], int] = {}
         self._found: dict[int, int] = {}  # segments and their generations at the last refresh
         if writable:
-            for leftover in (*folder.glob("*" + TEMPORARY), *superseded(folder)):
-                leftover.unlink()
+            remove_leftovers(folder)
 
     @property
     def damage(self) -> tuple[Damage, ...]:
         """Everything found damaged so far."""
-        return tuple(self._damage)
+        none = [
+            Damage(f"{self.folder.name}/{path.name}", 0, 0, f"{wrong}; it is not read, and left alone")
+            for path, wrong in strays(self.folder)
+        ]
+        return (*self.lost, *self._cut, *none)
 
     @property
     def size(self) -> int:
@@ -145,6 +155,8 @@ class Log:
 
         To be called before the first :meth:`refresh`.
         """
+        if last.sequence >= LIMIT:
+            return False
         try:
             self.read(last)
         except (ValueError, OSError):
@@ -168,44 +180,63 @@ class Log:
             # The files that are open still hold what was read, but nothing else that was made from the log fits it any more.
             raise TakenBackError(f"{self.folder} was compacted; open it again")
         self._found = found
-        for segment, generation in found.items():
+        for (segment, generation), following in zip(found.items(), [*found, None][1:], strict=True):
             if segment < self._segment:
                 continue
             if segment != self._segment:
                 self._segment, self._generation, self._end = segment, generation, 0
             try:
-                yield from self._read_segment(segment, last=segment == max(found))
+                yield from self._read_segment(segment, following)
             except FileNotFoundError:
                 raise TakenBackError(f"{self._name(segment)} was compacted while it was read; open it again") from None
 
-    def append(self, records: Sequence[tuple[Kind, bytes]]) -> list[Place]:
-        """Write records and return when all of them are durable.
+    def plan(self, records: Sequence[tuple[Kind, bytes]]) -> list[Place]:
+        """Where :meth:`append` will put these records.
 
         Raises:
-            OSError: none of them was written; the log ends where it did before, and a later append may succeed.
-            ValueError: a payload is too long.
+            ValueError: they cannot be appended.
         """
         if not self._writable:
             raise ValueError(f"{self.folder} is open for reading; open the memory with mode='w' to add to it")
-        for _, payload in records:
-            if len(payload) > MAX_PAYLOAD:
-                raise ValueError(f"a record of {len(payload)} bytes; the limit is {MAX_PAYLOAD}")
-        if not records:
+        if self.position + len(records) > LIMIT:
+            raise ValueError(f"{self.folder} is full: there are no numbers for records after {self.position}")
+        segment, offset, generation = self._segment, self._end, self._generation
+        if segment < 0 or offset >= self._segment_bytes:
+            segment, offset, generation = self.position, HEADER_BYTES, 0
+        places = []
+        for sequence, (_, payload) in enumerate(records, start=self.position):
+            length = len(payload)
+            if length > MAX_PAYLOAD:
+                raise ValueError(f"a record of {length} bytes; the limit is {MAX_PAYLOAD}")
+            places.append(Place(sequence, segment, offset, length, zlib.crc32(payload), generation))
+            offset += FRAME_BYTES + length
+        if offset > MOST_BYTES:
+            raise ValueError(f"{len(records)} records of so many bytes cannot be added at once: add fewer at a time")
+        return places
+
+    def append(self, records: Sequence[tuple[Kind, bytes]], planned: Sequence[Place] | None = None) -> list[Place]:
+        """Write records and return when all of them are durable.
+
+        Args:
+            records: kinds and payloads.
+            planned: what :meth:`plan` said of them, if it was asked.
+
+        Raises:
+            OSError: none of them was written; the log ends where it did before, and a later append may succeed.
+            ValueError: as :meth:`plan`.
+        """
+        places = list(self.plan(records) if planned is None else planned)
+        if not places:
             return []
-        segment, end, sequence = self._segment, self._end, self.position
+        parts: list[bytes] = []
+        for place, (kind, payload) in zip(places, records, strict=True):
+            parts += [frame_head(kind, place.sequence, place.length, place.checksum), payload]
+        buffer = b"".join(parts)
+        before = self._segment
         try:
             self._repair()
-            if segment < 0 or end >= self._segment_bytes:
+            if places[0].segment != before:
                 self.begin_segment()
-                segment, end = self._segment, self._end
-            places, parts, offset, generation = [], [], end, self._generation
-            for kind, payload in records:
-                checksum, length = zlib.crc32(payload), len(payload)
-                places.append(Place(sequence, segment, offset, length, checksum, generation))
-                parts += [frame_head(kind, sequence, length, checksum), payload]
-                offset += FRAME_BYTES + length
-                sequence += 1
-            buffer = b"".join(parts)
             self._dirty = True
             write_all(self._writer, buffer)
             os.fsync(self._writer)
@@ -214,12 +245,12 @@ class Log:
                 self._repair()
             raise OSError(
                 error.errno,
-                f"cannot write to {self._path(max(segment, 0))}: {os.strerror(error.errno or 0)}; nothing was added "
-                "and nothing is lost: make room (or repair the disk) and add again",
+                f"cannot write to {self._path(max(before, 0))}: {error.strerror}; nothing was added and nothing is lost: "
+                "make room (or repair the disk) and add again",
             ) from error
         self._dirty = False
-        self._end = end + len(buffer)
-        self.position = sequence
+        self._end = places[0].offset + len(buffer)
+        self.position = places[-1].sequence + 1
         self._last = places[-1]
         return places
 
@@ -243,6 +274,15 @@ class Log:
             )
         return data
 
+    def finish_compaction(self) -> None:
+        """Remove what later generations replace, once everything that was made from the log fits those.
+
+        Raises:
+            OSError: something is left.
+        """
+        for path in superseded(self.folder):
+            path.unlink()
+
     def check_headers(self) -> None:
         """Look at the headers of all segments: whoever reads on behind the last known record passes the earlier ones by."""
         for segment, generation in segments(self.folder).items():
@@ -250,8 +290,8 @@ class Log:
             name = f"{self.folder.name}/{path.name}"
             with suppress(FileNotFoundError):  # compacted meanwhile
                 header = os.pread(self._reader(segment, generation), LONGEST_HEADER, 0)
-                if parse_header(header) is None and not any(d.file == name and d.offset == 0 for d in self._damage):
-                    self._damage.append(
+                if parse_header(header) is None and not any(d.file == name and d.offset == 0 for d in self.lost):
+                    self.lost.append(
                         Damage(
                             name,
                             0,
@@ -277,7 +317,7 @@ class Log:
     def _reader(self, segment: int, generation: int) -> int:
         key = segment, generation
         if key not in self._readers:
-            self._readers[key] = os.open(segment_path(self.folder, *key), os.O_RDONLY | os.O_CLOEXEC)
+            self._readers[key] = open_file(segment_path(self.folder, *key), os.O_RDONLY)
         return self._readers[key]
 
     def _check_last(self) -> None:
@@ -289,16 +329,22 @@ class Log:
         except (ValueError, FileNotFoundError):
             raise TakenBackError(f"the last record read from {self.folder} was taken back; open it again") from None
 
-    def _read_segment(self, segment: int, *, last: bool) -> Iterator[Record]:
+    def _read_segment(self, segment: int, following: int | None) -> Iterator[Record]:
+        """The rest of a segment; `following` is the first number of the next one, None if this is the last."""
         data = _read_from(self._reader(segment, self._generation), self._end)
         base = self._end
         if segment != self._checked:
             self._end, self._checked = self._check_header(segment, data), segment
         while self._end - base < len(data):
             start = self._end - base
-            frame = good_record(data, start, self.position)
+            frame = whole_record(data, start)
             if frame is not None:
                 stop = start + FRAME_BYTES + frame.length
+                if self._is_misplaced(frame.sequence, data, stop, following):
+                    detail = f"numbered {frame.sequence}, which cannot be where {self.position} is expected; skipped"
+                    self._note(segment, self._end, stop - start, f"a record {detail}")
+                    self._end = base + stop
+                    continue
                 if frame.sequence > self.position and not self._sparse:
                     lost = f"records {self.position} to {frame.sequence - 1} are missing"
                     self._note(segment, self._end, 0, lost)
@@ -307,17 +353,35 @@ class Log:
                 yield Record(place, frame.kind, data[start + FRAME_BYTES : stop])
                 continue
             further = resume(data, start, self.position)
-            if further == len(data) and last:
+            if further == len(data) and following is None:
                 self._leave_tail(segment, len(data) - start)
                 return
-            following = parse_frame(data, further)
-            gap = following.sequence if following else self.position
+            after, gap = parse_frame(data, further), self.position
+            if after and not self._is_misplaced(after.sequence, data, further + FRAME_BYTES + after.length, following):
+                gap = after.sequence
             lost = f" (records {self.position} to {gap - 1} are lost)" if gap > self.position else ""
             self._note(segment, self._end, further - start, f"damaged, skipped{lost}")
-            self.position = max(self.position, gap)
+            self.position = gap
             self._end = base + further
         self.unfinished = 0
+        if self._until > (self.position + JUMP if following is None else following):
+            self._note(segment, 0, 0, f"the header says that record {self._until} comes next, which cannot be")
+            self._until = 0
         self.position = max(self.position, self._until)
+
+    def _is_misplaced(self, sequence: int, data: bytes, stop: int, following: int | None) -> bool:
+        """Whether a record that is intact has a number that it cannot have, so that it is the one that is wrong.
+
+        One that jumps ahead is believed, since records may be lost, unless what comes right behind it goes on where it jumped from:
+        believed, it would cost all those. `stop` is where it ends, `following` as in :meth:`_read_segment`.
+        """
+        if not can_follow(sequence, self.position):
+            return True
+        if sequence == self.position:
+            return False
+        behind = parse_frame(data, stop)
+        after = behind.sequence if behind is not None else following if stop == len(data) else None
+        return after is not None and self.position <= after <= sequence
 
     def _check_header(self, segment: int, header: bytes) -> int:
         """Offset at which the records of ``segment`` begin."""
@@ -354,7 +418,7 @@ class Log:
         return size, first
 
     def _note(self, segment: int, offset: int, length: int, detail: str) -> None:
-        self._damage.append(Damage(self._name(segment), offset, length, detail))
+        self.lost.append(Damage(self._name(segment), offset, length, detail))
 
     def _leave_tail(self, segment: int, length: int) -> None:
         """Nothing readable follows: a writer cuts it, a reader waits for the rest."""
@@ -363,14 +427,15 @@ class Log:
             self._open_writer(segment)
             os.ftruncate(self._writer, self._end)
             os.fsync(self._writer)
-            self._note(segment, self._end, length, "a torn record at the end of the log, cut off")
+            torn = "a torn record at the end of the log, cut off"
+            self._cut.append(Damage(self._name(segment), self._end, length, torn))
             self.unfinished = 0
 
     def _open_writer(self, segment: int) -> None:
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
-        self._writer = os.open(self._path(segment), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._writer = open_file(self._path(segment), os.O_WRONLY | os.O_APPEND)
 
     def begin_segment(self) -> None:
         """Begin a new segment at the current position; what came before it is complete from now on.

@@ -6,13 +6,13 @@ The fields, types and defaults of the class say everything; a field that is adde
 import json
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-Read = Callable[[object], Any]
+from memory.fields import Read, Unfit, inside
 
 
 def plain(value: Any) -> Any:
@@ -46,7 +46,7 @@ def read_as(kind: Any, value: object, name: str = "") -> Any:
     """
     try:
         return _reader(kind)(value)
-    except _Wrong as error:
+    except Unfit as error:
         raise ValueError(f"{(name + error.path).lstrip('.') or 'it'} {error}") from None
 
 
@@ -68,24 +68,8 @@ def _default(field: "Field[Any]") -> object:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-class _Wrong(Exception):
-    """A value is not what it should be; `path` says where it is, and grows from the inside out."""
-
-    def __init__(self, detail: str, path: str = "") -> None:
-        super().__init__(detail)
-        self.path = path
-
-
-def _wrong(wanted: str, value: object) -> _Wrong:
-    return _Wrong(f"should be {wanted} and is {described(value)}")
-
-
-def _inside(read: Read, value: object, path: str) -> Any:
-    try:
-        return read(value)
-    except _Wrong as error:
-        error.path = path + error.path
-        raise
+def _wrong(wanted: str, value: object) -> Unfit:
+    return Unfit(f"should be {wanted} and is {described(value)}")
 
 
 @cache
@@ -114,9 +98,9 @@ def _object_reader(kind: Any) -> Read:
         made = {}
         for name, part, required in parts:
             if name in value:
-                made[name] = _inside(part, value[name], f".{name}")
+                made[name] = inside(part, value[name], f".{name}")
             elif required:
-                raise _Wrong("is missing", f".{name}")
+                raise Unfit("is missing", path=f".{name}")
         return kind(**made)
 
     return read
@@ -126,7 +110,7 @@ def _list_reader(item: Read) -> Read:
     def read(value: object) -> Any:
         if not isinstance(value, list):
             raise _wrong("a list", value)
-        return tuple(_inside(item, one, f"[{i}]") for i, one in enumerate(value))
+        return tuple(inside(item, one, f"[{i}]") for i, one in enumerate(value))
 
     return read
 
@@ -135,7 +119,7 @@ def _map_reader(item: Read) -> Read:
     def read(value: object) -> Any:
         if not isinstance(value, dict):
             raise _wrong("an object", value)
-        return {name: _inside(item, one, f"[{described(name)}]") for name, one in value.items()}
+        return {name: inside(item, one, f"[{described(name)}]") for name, one in value.items()}
 
     return read
 

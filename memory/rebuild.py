@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory.description import DESCRIPTION, identify, is_memory
+from memory.durable import refuse_links
 from memory.embed import Embedder, HashedEmbedder, Vectors
+from memory.encode import check_embedder
 from memory.index import IndexSettings
 from memory.lock import WriterLock
 from memory.log import Damage
-from memory.state import State
+from memory.state import CACHES, State
 from memory.vectors import column_name
 
 _STEP = 1024  # rows that go into a graph between two reports
@@ -56,10 +58,13 @@ def rebuild(
         ValueError: another embedder, or a format that this program does not read; nothing was thrown away.
     """
     folder, announce = Path(path), announce or _nobody
+    embedder = HashedEmbedder() if embedder is None else embedder
+    check_embedder(embedder)
     if not is_memory(folder):
         raise FileNotFoundError(f"there is no memory in {folder} (no {DESCRIPTION}): check the path")
+    refuse_links(folder, ("log", *CACHES))
     with WriterLock(folder / "lock"):
-        counted = _Counted(embedder or HashedEmbedder(), announce)
+        counted = _Counted(embedder, announce)
         known = identify(folder, counted, (), writable=True, reembed=False)
         unwanted = ["catalog/*", "index/*", "vectors/*.tmp"]
         if reembed:
@@ -67,7 +72,7 @@ def rebuild(
         for pattern in unwanted:
             for file in folder.glob(pattern):
                 file.unlink()
-        for name in ("catalog", "index", "vectors"):
+        for name in CACHES:
             (folder / name).mkdir(exist_ok=True)
         announce("reading the log", 0, 0)
         state = State(

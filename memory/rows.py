@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.durable import TEMPORARY, replace_file, write_all
+from memory.durable import TEMPORARY, create_file, open_file, open_to_read, replace_file, write_all
 from memory.log import Damage
 
 Rows = NDArray[np.void]
@@ -122,7 +122,7 @@ class RowFile:
         self._mapped, self._used, self._on_disk, self.inode = np.empty(0, dtype=self.dtype), 0, 0, -1
         try:
             # Size, header and rows of one and the same file: a writer may put another into its place at any moment.
-            with self.path.open("rb") as file:
+            with open_to_read(self.path) as file:
                 status, header = os.fstat(file.fileno()), file.read(HEADER_BYTES)
                 count = max(0, status.st_size - HEADER_BYTES) // self.dtype.itemsize
                 if header == self._header and count:
@@ -210,7 +210,7 @@ class RowFile:
                 # To a new file: readers may have the old one mapped.
                 replace_file(self.path, self._header + b"".join(part.tobytes() for part in self.parts(0, len(self))))
             else:
-                descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+                descriptor = open_file(self.path, os.O_WRONLY)
                 try:
                     # Half a row that a dead writer left is overwritten; nothing is ever cut off, so mapped rows stay.
                     os.lseek(descriptor, HEADER_BYTES + self._on_disk * self.dtype.itemsize, os.SEEK_SET)
@@ -230,7 +230,7 @@ class RowFile:
         """
         temporary = self.path.with_name(self.path.name + TEMPORARY)
         try:
-            with temporary.open("wb") as file:
+            with create_file(temporary) as file:
                 file.write(self._header)
                 for part in parts:
                     file.write(part.tobytes())
@@ -252,7 +252,7 @@ class RowFile:
         self._mapped[number] = row[0]  # mapped copy-on-write: changed here, not in the file
         if self.writable:
             try:
-                descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+                descriptor = open_file(self.path, os.O_WRONLY)
                 try:
                     os.pwrite(descriptor, row.tobytes(), HEADER_BYTES + number * self.dtype.itemsize)
                 finally:

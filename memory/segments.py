@@ -1,9 +1,15 @@
 """Segments of the log on disk: their names, their headers, and the frames of records. See ``docs/file-format.md``."""
 
+import os
+import re
+import stat
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from memory.durable import open_to_read
 
 MAGIC = b"RELIVELG"
 FORMAT, COMPACTED = 1, 2
@@ -12,6 +18,14 @@ MARK = b"\xc1RL\xc1"
 """Starts each record. 0xC1 occurs in no UTF-8 text and as no msgpack type, so it is rare inside payloads."""
 MAX_PAYLOAD = 64 * 2**20
 """Longest payload; a frame that claims more is damaged."""
+LIMIT = 2**53
+"""Sequence numbers are below this; a record or a file with a higher one is damaged."""
+JUMP = 2**32
+"""Sequence numbers never grow by more than this from one record, or one segment, to the next: so much cannot have been lost."""
+MOST_BYTES = 2**32 - 1
+"""Longest segment; offsets are stored in 32 bits."""
+MOST_GENERATIONS = 2**16 - 1
+"""How often a segment can be compacted."""
 
 _HEADER = struct.Struct("<8sIIQ16s")  # magic, format, reserved, first sequence number, memory id; then crc32 of these
 _UNTIL = struct.Struct("<8sIIQ16sQ")  # of a compacted segment: the same, and the number after its last original record
@@ -21,6 +35,7 @@ HEADER_BYTES = _HEADER.size + _CRC.size
 FRAME_BYTES = _FRAME.size + _CRC.size
 LONGEST_HEADER = _UNTIL.size + _CRC.size
 _SUFFIX = ".log"
+_NAME = re.compile(r"([0-9]{16,})(?:\.([0-9]{4,}))?\.log")
 
 
 def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
@@ -28,31 +43,59 @@ def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
     return folder / (f"{segment:016d}" + (f".{generation:04d}" if generation else "") + _SUFFIX)
 
 
-def _all_files(folder: Path) -> list[tuple[int, int]]:
-    """(first sequence number, generation) of every segment file in `folder`, ascending."""
-    found = []
-    for path in folder.glob("*" + _SUFFIX):
-        first, _, generation = path.stem.partition(".")
-        if first.isdigit() and (generation.isdigit() or not generation):
-            found.append((int(first), int(generation or 0)))
-    return sorted(found)
+def _all_files(folder: Path) -> Iterator[tuple[Path, int, int, str]]:
+    """Every file that ends like a segment, ascending: its first sequence number and generation, and why it is none, if so."""
+    before = 0
+    for path in sorted(folder.glob("*" + _SUFFIX)):
+        name = _NAME.fullmatch(path.name)
+        first, generation = (int(name[1]), int(name[2] or 0)) if name else (0, 0)
+        if not name or segment_path(folder, first, generation) != path:
+            yield path, 0, 0, "not the name of a segment"
+        elif first >= LIMIT or first - before > JUMP:
+            yield path, first, generation, f"a segment cannot begin with record {first}"
+        elif generation > MOST_GENERATIONS:
+            yield path, first, generation, f"a segment cannot have been compacted {generation} times"
+        else:
+            try:
+                status = path.stat()
+            except OSError as error:
+                if os.path.lexists(path):  # it may have been compacted away meanwhile
+                    yield path, first, generation, f"cannot be read ({error.strerror})"
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                yield path, first, generation, "no regular file"
+            elif status.st_size > MOST_BYTES:
+                yield path, first, generation, f"longer than a segment can be ({status.st_size} bytes)"
+            else:
+                before = first
+                yield path, first, generation, ""
 
 
 def segments(folder: Path) -> dict[int, int]:
     """The segments in `folder`, ascending by first sequence number, and the latest generation of each."""
-    return dict(_all_files(folder))
+    found: dict[int, int] = {}
+    for _, first, generation, wrong in _all_files(folder):
+        if not wrong:
+            found[first] = max(generation, found.get(first, 0))
+    return found
+
+
+def strays(folder: Path) -> list[tuple[Path, str]]:
+    """Files that look like segments and are none, and why."""
+    return [(path, wrong) for path, _, _, wrong in _all_files(folder) if wrong]
 
 
 def superseded(folder: Path) -> list[Path]:
     """Files of generations that a later one replaces: a compaction was killed before it could delete them."""
     latest = segments(folder)
-    return [segment_path(folder, s, g) for s, g in _all_files(folder) if g != latest[s]]
+    return [path for path, first, number, wrong in _all_files(folder) if not wrong and number != latest[first]]
 
 
 def memory_id(folder: Path) -> bytes | None:
     """Id of the memory that the segments in ``folder`` belong to, from the first intact header; None without one."""
     for segment, generation in segments(folder).items():
-        fields = parse_header(segment_path(folder, segment, generation).open("rb").read(LONGEST_HEADER))
+        with open_to_read(segment_path(folder, segment, generation)) as file:
+            fields = parse_header(file.read(LONGEST_HEADER))
         if fields is not None:
             return fields[2]
     return None
@@ -112,15 +155,20 @@ def parse_frame(data: bytes, offset: int) -> Frame | None:
     return Frame(kind, length, sequence, checksum) if length <= MAX_PAYLOAD else None
 
 
-def good_record(data: bytes, offset: int, position: int) -> Frame | None:
-    """The frame at ``offset`` if the whole record is intact and comes after what was read before."""
+def whole_record(data: bytes, offset: int) -> Frame | None:
+    """The frame at ``offset`` if the whole record is intact."""
     frame = parse_frame(data, offset)
-    if frame is None or frame.sequence < position:
+    if frame is None:
         return None
     stop = offset + FRAME_BYTES + frame.length
     if stop > len(data) or zlib.crc32(memoryview(data)[offset + FRAME_BYTES : stop]) != frame.checksum:
         return None
     return frame
+
+
+def can_follow(sequence: int, position: int) -> bool:
+    """Whether a record may have this number where `position` is the next one."""
+    return position <= sequence <= position + JUMP and sequence < LIMIT
 
 
 def resume(data: bytes, offset: int, position: int) -> int:
@@ -133,7 +181,8 @@ def resume(data: bytes, offset: int, position: int) -> int:
             return boundary
     start = offset + 1
     while (start := data.find(MARK, start)) >= 0:
-        if good_record(data, start, position) is not None:
+        frame = whole_record(data, start)
+        if frame is not None and can_follow(frame.sequence, position):
             return start
         start += 1
     return len(data)

@@ -4,7 +4,8 @@ A writer brings it up to date with what it appends, a reader with what it finds 
 lets one thread in at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from memory import codec
 from memory.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
 from memory.codec import digest
 from memory.embed import Embedder, Vectors
+from memory.encode import unit_vectors
 from memory.episode import Episode
 from memory.evict import Candidate
+from memory.fields import CodecError
 from memory.holdout import task_digest
 from memory.index import IndexSettings
 from memory.ingest import CREDIT, gap_row, rows_of
@@ -24,12 +27,14 @@ from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.query import EntryMeta
 from memory.retrieve import Library
-from memory.rows import Numbers
-from memory.segments import segments
+from memory.rows import Numbers, Rows
+from memory.segments import segments, superseded
 from memory.space import KeySpace
 from memory.usefulness import Run, UsefulnessTable
 from memory.vectors import WINDOW_BITS
 
+CACHES = ("catalog", "vectors", "index")
+"""Folders of a memory that are made from its log."""
 _ATTEMPTS = 5  # readings of a log that a writer compacts meanwhile
 _BATCH = 1024  # records that are taken in together
 
@@ -56,7 +61,7 @@ class State:
         index: IndexSettings,
     ) -> None:
         self.folder, self.memory, self.embedder, self.writable = folder, memory, embedder, writable
-        self.keys, self.index = tuple(keys), index
+        self.keys, self.dimension, self.index = tuple(keys), embedder.dimension, index
         self.damage: list[Damage] = []
         self.settled = False
         """Whether what is known agrees with the log; not before it was read, nor while or after a change that was interrupted."""
@@ -95,11 +100,12 @@ class State:
             self.log = self._open_log()
             self._begin()
             try:
-                self._read_log(self.catalog.load())
+                unfinished = self._read_log(self.catalog.load())
                 for key in self.keys:
                     self.spaces[key] = self._space(key)
                     self.spaces[key].column.open(*self._labels(key, 0))
                     self.spaces[key].load_graph()
+                self._excuse(unfinished)
                 break
             except (TakenBackError, FileNotFoundError):
                 # Compacted meanwhile; also while what the columns lack was read from the log.
@@ -118,45 +124,63 @@ class State:
                 space.column.follow(*self._labels(key, known))
         self.settled = True
 
-    def _read_log(self, last: Place | None) -> None:
-        """Continue behind the last record that the catalog knows, or from the start if the log has another one there."""
-        generations = segments(self.folder / "log")
-        if last is not None and not (self.catalog.fits(generations) and self.log.start_after(last)):
-            self.catalog.file.note(0, 0, "does not fit the log; it is made again")
+    def _excuse(self, unfinished: bool) -> None:
+        """Finish a compaction that was interrupted: caches that do not fit are what it left behind, and no damage."""
+        unfinished = unfinished or bool(superseded(self.log.folder))
+        if not unfinished:
+            return
+        for found in [d for space in self.spaces.values() for d in (space.column.file.damage, space.snapshots.damage)]:
+            found[:] = [damage for damage in found if damage.offset or damage.length]  # of rows, not of the whole file
+        if self.writable:
+            try:
+                self.log.finish_compaction()
+            except OSError as error:
+                detail = f"what a compaction left out cannot be removed ({error.strerror}); it is tried again"
+                self.damage.append(Damage("log", 0, 0, detail))
+
+    def _read_log(self, last: Place | None) -> bool:
+        """Continue behind the last record that the catalog knows, or from the start if the log has another one there.
+
+        Returns whether it has because the log was compacted, and not to the end.
+        """
+        unfinished = False
+        if last is not None and not (self.catalog.fits(segments(self.log.folder)) and self.log.start_after(last)):
+            unfinished = bool(superseded(self.log.folder))
+            if not unfinished:
+                self.catalog.file.note(0, 0, "does not fit the log; it is made again")
             self.catalog.forget()
         self.damage += [d for d in self.catalog.gaps() if d not in self.damage]
         self._take_all()
+        return unfinished
 
     def _take_all(self) -> None:
         waiting: list[Record] = []
-        noted = len(self.log.damage)
+        noted = len(self.log.lost)
         for record in self.log.refresh():
             waiting.append(record)
             if len(waiting) == _BATCH:
-                self.take(waiting)
+                self.take_rows(*rows_of(waiting, self.sequence_of))
                 waiting = []
-        self.take(waiting)
-        for damage in self.log.damage[noted:]:
-            # A torn tail was cut off and is gone; what is damaged stays, and later openings are to know.
-            if "torn" not in damage.detail:
-                self.catalog.append(gap_row(damage))
+        self.take_rows(*rows_of(waiting, self.sequence_of))
+        for damage in self.log.lost[noted:]:
+            self.catalog.append(gap_row(damage))  # later openings are to know
         self.position = self.log.position
 
-    def take(self, records: Sequence[Record], heads: Sequence[codec.Head] | None = None) -> Numbers:
-        """Take in records that are durable; ordinals of the episodes among them. `heads`: of those, where they are known."""
+    def take_rows(self, rows: Rows, damage: Sequence[Damage], vectors: Mapping[str, Vectors] | None = None) -> None:
+        """Take in what :func:`memory.ingest.rows_of` made of records that are durable.
+
+        Args:
+            rows: of the catalog.
+            damage: which of the records mean nothing to this program.
+            vectors: by key, of the episodes among them; a writer has them at hand.
+        """
         known = len(self.catalog)
-        rows, damage = rows_of(records, self.sequence_of, heads)
         self.damage += [d for d in damage if d not in self.damage]
         if len(rows):
             self.catalog.append(rows)
             self.position = max(self.position, int(rows["sequence"][-1]) + 1)
-        return np.arange(known, len(self.catalog))
-
-    def add_vectors(self, known: int, vectors: dict[str, Vectors]) -> None:
-        """The vectors of the episodes that were taken in last, from ordinal `known` on, by key."""
-        for key, space in self.spaces.items():
-            labels, checksums = self._labels(key, known)
-            space.column.append(labels, checksums, vectors[key])
+        for key, made in (vectors or {}).items():
+            self.spaces[key].column.append(*self._labels(key, known), made)
 
     def _space(self, key: str) -> KeySpace:
         def embed(numbers: Numbers) -> Vectors:
@@ -167,7 +191,7 @@ class State:
             self.folder,
             key=key,
             identity=self.embedder.identity,
-            dimension=self.embedder.dimension,
+            dimension=self.dimension,
             memory=self.memory,
             embed=embed,
             writable=self.writable,
@@ -197,20 +221,19 @@ class State:
         return (np.repeat(sequences, counts) << WINDOW_BITS) + within, np.repeat(checksums, counts)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts; raises `ValueError` for an embedder that does not do what it says."""
-        vectors = self.embedder.encode(texts)
-        if vectors.shape != (len(texts), self.embedder.dimension) or not np.isfinite(vectors).all():
-            raise ValueError(
-                f"the embedder {self.embedder.identity} made {vectors.shape} of {len(texts)} texts, or numbers that "
-                f"are not finite; it must make unit rows of {self.embedder.dimension}"
-            )
-        return vectors
+        """Vectors of texts; raises `TypeError` or `ValueError` for an embedder that does not do what it says."""
+        return unit_vectors(self.embedder, texts, self.dimension)
 
     def find(self, episode_id: str) -> int | None:
         """Ordinal of an episode, deleted or not; None if there is none of that id."""
+        if not isinstance(episode_id, str):
+            return None
         for ordinal in self.catalog.ordinals_with(digest(episode_id)):
-            if self.id_of(ordinal) == episode_id:
-                return ordinal
+            try:
+                if self.id_of(ordinal) == episode_id:
+                    return ordinal
+            except ValueError:
+                return ordinal  # its id is too long for the catalog, and its record is damaged: 64 bits of hash must do
         return None
 
     def sequence_of(self, episode_id: str) -> int | None:
@@ -234,17 +257,25 @@ class State:
             ValueError: it was damaged since it was written; it is left out of searches from now on.
         """
         place = self.catalog.place(ordinal)
-        try:
+        with self._naming(ordinal, place):
             return self.log.read(place)
+
+    @contextmanager
+    def _naming(self, ordinal: int, place: Place) -> Iterator[None]:
+        """While the record of an episode is read: it is broken if that fails."""
+        try:
+            yield
         except ValueError as error:
             if ordinal not in self._broken:
                 self._broken.add(ordinal)
-                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
+                detail = f"record {place.sequence}: {error}" if isinstance(error, CodecError) else str(error)
+                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, detail))
             raise
 
     def head(self, ordinal: int) -> codec.Head:
-        """What an episode is about."""
-        return codec.decode_head(self.payload(ordinal))
+        """What an episode is about; raises as :meth:`payload`, also if its record is intact and means nothing to this program."""
+        with self._naming(ordinal, self.catalog.place(ordinal)):
+            return codec.decode_head(self.payload(ordinal))
 
     def meta(self, ordinal: int) -> EntryMeta:
         """What is known of an episode; read once."""
@@ -264,8 +295,9 @@ class State:
         return self._metas[ordinal]
 
     def read(self, ordinal: int) -> Episode:
-        """A whole episode, with the ratings given since."""
-        episode = codec.decode_episode(self.payload(ordinal))
+        """A whole episode, with the ratings given since; raises as :meth:`head`."""
+        with self._naming(ordinal, self.catalog.place(ordinal)):
+            episode = codec.decode_episode(self.payload(ordinal))
         given = self.ratings(ordinal)
         return replace(episode, ratings={**episode.ratings, **given}) if given else episode
 
@@ -317,9 +349,9 @@ class State:
         """Read every record and every row of the caches, and compare their checksums; what is found is noted."""
         for ordinal in range(len(self.catalog)):
             try:
-                codec.decode_episode(self.payload(ordinal))
+                self.read(ordinal)
             except ValueError:
-                continue  # noted by payload()
+                continue  # noted
         for part in self.catalog.file.parts(0, len(self.catalog.file)):
             # Everything else that is a record, also what is of a later version or a second one of its id.
             for row in part[(part["kind"] != GAP) & ((part["kind"] != Kind.EPISODE) | (part["flags"] & SECOND > 0))]:
@@ -364,10 +396,10 @@ class State:
         ]
 
     def is_readable(self, ordinal: int) -> bool:
-        """Whether the record of an episode is intact; looked at once, and again when it is read."""
+        """Whether the record of an episode can be read; looked at once, and again when it is read in full."""
         if ordinal not in self._readable:
             try:
-                self.payload(ordinal)
+                self.head(ordinal)
             except ValueError:
                 return False
             self._readable.add(ordinal)

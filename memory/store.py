@@ -11,14 +11,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
 from memory import codec
 from memory.compact import Compaction
 from memory.description import DESCRIPTION, identify, is_memory
-from memory.durable import TEMPORARY
+from memory.durable import refuse_links, remove_leftovers
 from memory.embed import Embedder, HashedEmbedder, Vectors
+from memory.encode import check_embedder
 from memory.episode import Episode
 from memory.evict import victims
 from memory.holdout import Holdout
@@ -28,12 +30,14 @@ from memory.lock import WriterLock
 from memory.log import Damage, Kind, TakenBackError
 from memory.query import EntryMeta, Hit, Query
 from memory.retrieve import draw, retrieve
-from memory.state import State
+from memory.state import CACHES, State
 from memory.stats import MemoryStats, count
 from memory.usefulness import Usefulness
 from memory.writer import Work, Writer, check_complete
 
 T = TypeVar("T")
+
+_open: "WeakSet[ExperienceMemory]" = WeakSet()  # in this process
 
 
 class ExperienceMemory:
@@ -61,12 +65,13 @@ class ExperienceMemory:
         self._embedding = threading.Lock()  # the embedder
         self._closed = False
         if writable:
-            for folder in ("catalog", "vectors", "index"):
+            for folder in CACHES:
                 (path / folder).mkdir(exist_ok=True)
-                for leftover in (path / folder).glob("*" + TEMPORARY):
-                    leftover.unlink()
+                remove_leftovers(path / folder)
         self._state = State(path, memory=memory, embedder=embedder, keys=keys, writable=writable, index=index)
         self._writer = Writer(self._state, self._mutex, self._require_writable)
+        self._process = os.getpid()
+        _open.add(self)
 
     @classmethod
     def open(
@@ -94,6 +99,8 @@ class ExperienceMemory:
         Raises:
             FileNotFoundError: there is no memory, and ``mode`` is not ``create``.
             BlockingIOError: someone else is writing it.
+            OSError: it cannot be written, or a file or folder in it that is written to is a symbolic link.
+            TypeError: the embedder does not say what it is.
             ValueError: another embedder, a format that this program does not read, an unknown mode or key.
         """
         if mode not in ("r", "w", "create"):
@@ -104,12 +111,14 @@ class ExperienceMemory:
         if unknown:
             raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
         folder = Path(path)
-        embedder = embedder or HashedEmbedder()
+        embedder = HashedEmbedder() if embedder is None else embedder
+        check_embedder(embedder)
         if mode != "create" and not is_memory(folder):
             hint = "create it with mode='create'" if not folder.exists() else "check the path"
             raise FileNotFoundError(f"there is no memory in {folder} (no {DESCRIPTION}): {hint}")
         lock = None
         if mode != "r":
+            refuse_links(folder, ("log", *CACHES))
             (folder / "log").mkdir(parents=True, exist_ok=True)
             lock = WriterLock(folder / "lock")
         store = None
@@ -170,7 +179,9 @@ class ExperienceMemory:
 
         Raises:
             OSError: it could not be written (disk full, for example) and was not added; the memory is unharmed.
-            ValueError: the memory is open for reading, the id is taken, or the task lacks identity or split.
+            TypeError: a field holds something of another type than it should, or the embedder made no array; the message names it.
+            ValueError: the memory is open for reading, the id is taken, the task lacks identity or split, or something in it
+                cannot be stored.
         """
         return self.add_many([episode], deduplicate=deduplicate)
 
@@ -181,12 +192,17 @@ class ExperienceMemory:
         """
         with self._mutex:
             self._require_writable()
-            if deduplicate:
+        ready = [codec.prepare(episode) for episode in episodes]
+        for one in ready:
+            check_complete(one.episode)
+        episodes = [one.episode for one in ready]
+        if deduplicate:
+            with self._mutex:
                 episodes = self._state.without_duplicates(episodes)
+            kept = set(map(id, episodes))
+            ready = [one for one in ready if id(one.episode) in kept]
         if not episodes:
             return self.position
-        for episode in episodes:
-            check_complete(episode)
 
         def check(brought: set[str]) -> None:
             for episode in episodes:
@@ -194,14 +210,13 @@ class ExperienceMemory:
                     raise ValueError(f"there is already an episode {episode.id!r} in {self.path}; ids are given once")
                 brought.add(episode.id)
 
-        heads = [codec.head_of(episode) for episode in episodes]
-        records = [(Kind.EPISODE, codec.encode_episode(e, head)) for e, head in zip(episodes, heads, strict=True)]
+        records = [(Kind.EPISODE, one.payload) for one in ready]
         # Before the log is written: an embedder that fails must not leave half of an entry.
         vectors = {
             key: [self._encode(key_texts(key, episode)) for episode in episodes] for key in self.keys if key != "goal"
         }
         goals = self._encode([episode.task.goal for episode in episodes])
-        return self._writer.append(Work(records, check, {**vectors, "goal": [goals]}, heads))
+        return self._writer.append(Work(records, check, {**vectors, "goal": [goals]}, [one.head for one in ready]))
 
     def duplicate_of(self, episode: Episode) -> str | None:
         """Id of an episode of the same task with the same actions that is there already; None if there is none."""
@@ -214,8 +229,10 @@ class ExperienceMemory:
 
         Raises:
             KeyError: no such episode.
+            TypeError: the name is no text, or the value no number.
+            ValueError: something cannot be stored.
         """
-        rating = codec.Rating(episode_id, name, float(value), time.time())
+        rating = codec.Rating(episode_id, name, value, time.time())
         return self._say(episode_id, Kind.RATING, codec.encode_rating(rating))
 
     def annotate(self, episode_id: str, text: str) -> int:
@@ -223,6 +240,8 @@ class ExperienceMemory:
 
         Raises:
             KeyError: no such episode.
+            TypeError: it is no text.
+            ValueError: it cannot be stored.
         """
         return self._say(episode_id, Kind.NOTE, codec.encode_note(codec.Note(episode_id, text, time.time())))
 
@@ -233,6 +252,8 @@ class ExperienceMemory:
 
         Raises:
             KeyError: no such episode.
+            TypeError: the reason is no text.
+            ValueError: it cannot be stored.
         """
         deletion = codec.Deletion(episode_id, reason, time.time())
         return self._say(episode_id, Kind.DELETE, codec.encode_deletion(deletion))
@@ -240,10 +261,12 @@ class ExperienceMemory:
     def credit(self, run: Episode) -> int:
         """Learn from how a run ended that is not stored here (an evaluation): it counts for the usefulness of what it showed.
 
-        Runs that are added count by themselves. Durable; returns the log position.
+        Runs that are added count by themselves. Durable; returns the log position. Raises as :meth:`add` for a run that could not
+        be added.
         """
         with self._mutex:
             self._require_writable()
+        run = codec.valid_episode(run)
         shown = codec.shown_in(run)
         credit = codec.Credit(shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started)
         return self._writer.append(Work([(Kind.USEFULNESS, codec.encode_credit(credit))], lambda _: None))
@@ -460,6 +483,14 @@ class ExperienceMemory:
     ) -> None:
         self.close()
 
+    def _renew_locks(self) -> None:
+        if self._mutex.acquire(blocking=False):
+            self._mutex.release()
+        else:  # a thread that was left behind was in the middle of something
+            self._mutex, self._state.settled = threading.RLock(), False
+        self._embedding = threading.Lock()
+        self._writer = Writer(self._state, self._mutex, self._require_writable)
+
     def _say(self, episode_id: str, kind: Kind, payload: bytes) -> int:
         """Append a record about an episode."""
         with self._mutex:
@@ -478,6 +509,12 @@ class ExperienceMemory:
     def _require_open(self) -> None:
         if self._closed:
             raise ValueError(f"the memory in {self.path} was closed; open it again")
+        if self._writable and os.getpid() != self._process:
+            # It learns nothing of what its original adds, and whatever it wrote would lie on top of that.
+            raise RuntimeError(
+                f"the memory in {self.path} was opened to write by process {self._process}, of which this one is a fork: "
+                "open it again here, with mode='r' while the other one has it"
+            )
         if not self._writer.busy:
             self._state.settle()
 
@@ -498,6 +535,8 @@ class ExperienceMemory:
         position = self._state.position
         if at is None:
             return position
+        if not isinstance(at, int | np.integer):
+            raise TypeError(f"a log position is a whole number, not {at!r}: use one that memory.position gave")
         if not 0 <= at <= position:
             raise ValueError(
                 f"log position {at} is not known here (this is at {position}); refresh() to follow the writer"
@@ -533,3 +572,12 @@ def _checked(query: Query, holdout: Holdout | None) -> Holdout:
             f"holdout must be a Holdout, not {holdout!r}: use Holdout.strict(task, purpose), or Holdout(...)"
         )
     return holdout or Holdout()
+
+
+def _renew_locks() -> None:
+    """In a fork, where threads that hold locks do not exist: nobody else would give them back."""
+    for memory in list(_open):
+        memory._renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

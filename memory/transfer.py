@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from memory.durable import TEMPORARY, publish_file
+from memory.codec import valid_episode
+from memory.durable import TEMPORARY, create_file, publish_file
 from memory.episode import Episode
 from memory.plain import described, plain, read_as
 from memory.store import ExperienceMemory
@@ -91,7 +92,7 @@ def export_file(
     temporary = target.with_name(target.name + TEMPORARY)
     count = -1  # the first line is no episode
     try:
-        with temporary.open("wb") as file:
+        with create_file(temporary) as file:
             for line in export_lines(memory):
                 file.write(line)
                 count += 1
@@ -315,9 +316,10 @@ def _parse(line: bytes | None) -> tuple[Episode, list[str]] | None:
     if values.get("format") == FORMAT:
         return None
     try:
-        return read_as(Episode, values), list(read_as(tuple[str, ...], values.get("notes", []), "notes"))
+        episode, notes = read_as(Episode, values), read_as(tuple[str, ...], values.get("notes", []), "notes")
     except ValueError as error:
         raise ValueError(f"not an episode: {error}") from None
+    return valid_episode(episode), list(notes)
 
 
 def json_of(line: bytes | None) -> object:

@@ -16,6 +16,7 @@ from memory.commit import GroupCommit
 from memory.compact import Compaction, compact
 from memory.embed import Vectors
 from memory.episode import Episode
+from memory.ingest import rows_of
 from memory.log import Damage, Kind, Record
 from memory.space import SPREAD, KeySpace
 from memory.state import State
@@ -30,7 +31,7 @@ class Work:
 
     records: list[tuple[Kind, bytes]]
     check: Callable[[set[str]], None]
-    """Raises `KeyError` or `ValueError` if they must not be appended; told the ids of the episodes that those before them in
+    """Raises if they must not be appended, `KeyError` or `ValueError` as a rule; told the ids of the episodes that those before them in
     the group bring, and adds its own."""
     vectors: Mapping[str, Sequence[Vectors]] = field(default_factory=dict)
     """By key, of the episodes among the records."""
@@ -77,8 +78,8 @@ class Writer:
     def compact(self) -> Compaction:
         """Leave out what was deleted (:mod:`memory.compact`)."""
         with self.alone(), self._mutex:
-            self._state.settle()
             self._require()
+            self._state.settle()
             self._state.settled = False
             try:
                 return compact(self._state)
@@ -89,8 +90,8 @@ class Writer:
         """Put all rows into the graphs and publish them; number of rows in that of the goals."""
         with self.alone():
             with self._mutex:
-                self._state.settle()
                 self._require()
+                self._state.settle()
                 spaces = list(self._state.spaces.values())
             for space in spaces:
                 if space.stale:
@@ -105,41 +106,63 @@ class Writer:
         results: list[int | Exception] = []
         brought: set[str] = set()
         with self._mutex:
-            self._state.settle()
             self._require()
+            self._state.settle()
             for work in works:
                 before = set(brought)
                 try:
                     work.check(brought)
                     results.append(0)
-                except (KeyError, ValueError) as error:
+                except Exception as error:  # of this one: the others do not suffer for it
                     brought = before
                     results.append(error)
-        good = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
-        records = [record for i in good for record in works[i].records]
-        # Not under the mutex: searches go on while the disk works.
-        self._state.settled = False
-        try:
-            places = self._state.log.append(records)
-        except (OSError, ValueError):
-            self._state.settled = True  # nothing was added
-            raise
-        with self._mutex:
-            known = len(self._state.catalog)
+            good = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
+            if not good:
+                return results
+            # All that can fail is done before anything is written: who is refused finds nothing changed.
+            records = [record for i in good for record in works[i].records]
+            heads = [head for i in good for head in works[i].heads]
+            places = self._state.log.plan(records)
             taken = [Record(place, kind, payload) for place, (kind, payload) in zip(places, records, strict=True)]
-            new = len(self._state.take(taken, [head for i in good for head in works[i].heads]))
-            if new:
-                parts = {key: [v for i in good for v in works[i].vectors.get(key, ())] for key in self._state.keys}
-                self._state.add_vectors(known, {key: np.concatenate(some) for key, some in parts.items()})
-            self._state.settled = True
+            rows, damage = rows_of(taken, self._state.sequence_of, heads)
+            parts = {key: [v for i in good for v in works[i].vectors.get(key, ())] for key in self._state.keys}
+            vectors = {key: np.concatenate(some) for key, some in parts.items() if some}
         stop = 0
         for i in good:
             stop += len(works[i].records)
             results[i] = places[stop - 1].sequence + 1
-        if new:
-            for space in self._state.spaces.values():
-                self._grow(space, 2 * new + EAGER)
+        # Not under the mutex: searches go on while the disk works.
+        self._state.settled = False
+        try:
+            self._state.log.append(records, places)
+        except OSError:
+            self._state.settled = True  # nothing was added
+            raise
+        with self._mutex:
+            try:
+                self._state.take_rows(rows, damage, vectors)
+                self._state.settled = True
+            except Exception as error:
+                # What is durable must not be called refused. It is read again from the log before anything else is asked.
+                self._note("catalog", f"could not be brought up to date ({error!r}); read again")
+        if heads and self._state.settled:
+            self._grow_all(2 * len(heads) + EAGER)
         return results
+
+    def _grow_all(self, rows: int) -> None:
+        """Let the graphs grow. They are caches: what goes wrong with one is noted, and no reason to refuse what is durable."""
+        try:
+            for space in self._state.spaces.values():
+                self._grow(space, rows)
+        except Exception as error:
+            with self._mutex:
+                self._note("index", f"cannot be brought up to date ({error!r}); searches go on without it")
+                for space in self._state.spaces.values():
+                    space.drop_graph()
+
+    def _note(self, file: str, detail: str) -> None:
+        damage = Damage(file, 0, 0, detail)
+        self._state.damage += [damage] if damage not in self._state.damage else []
 
     def _grown(self, space: KeySpace, rows: int, small: bool = False) -> bool:
         with self._mutex:
@@ -165,14 +188,12 @@ class Writer:
             space.publish(position, self._mutex)
         except OSError as error:
             # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
-            detail = f"the index cannot be written ({error}); searches go on without it"
-            damage = Damage("index", 0, 0, detail)
             with self._mutex:
-                self._state.damage += [damage] if damage not in self._state.damage else []
+                self._note("index", f"the index cannot be written ({error}); searches go on without it")
 
 
 def check_complete(episode: Episode) -> None:
-    """Raises `ValueError` for an episode that could not be told apart, or kept from anybody."""
+    """Raises `ValueError` for a valid episode that could not be told apart, or kept from anybody."""
     if not episode.id:
         raise ValueError("an episode without an id cannot be added; give it one that is unique in this memory")
     for name in ("identity", "split"):
