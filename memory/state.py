@@ -296,10 +296,13 @@ class State:
 
     def read(self, ordinal: int) -> Episode:
         """A whole episode, with the ratings given since; raises as :meth:`head`."""
-        with self._naming(ordinal, self.catalog.place(ordinal)):
-            episode = codec.decode_episode(self.payload(ordinal))
+        episode = self._decoded(ordinal)
         given = self.ratings(ordinal)
         return replace(episode, ratings={**episode.ratings, **given}) if given else episode
+
+    def _decoded(self, ordinal: int) -> Episode:
+        with self._naming(ordinal, self.catalog.place(ordinal)):
+            return codec.decode_episode(self.payload(ordinal))
 
     def ratings(self, ordinal: int) -> dict[str, float]:
         """Ratings of an episode, the last of each name."""
@@ -396,10 +399,10 @@ class State:
         ]
 
     def is_readable(self, ordinal: int) -> bool:
-        """Whether the record of an episode can be read; looked at once, and again when it is read in full."""
+        """Whether the record of an episode can be read, all of it; looked at once, and again when it is read."""
         if ordinal not in self._readable:
             try:
-                self.head(ordinal)
+                self._decoded(ordinal)
             except ValueError:
                 return False
             self._readable.add(ordinal)

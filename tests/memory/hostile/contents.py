@@ -209,7 +209,8 @@ _FIELDS = {
     "outcome.success": "bool", "outcome.score": "float", "outcome.detail": "text",
     "actor.policy": "text", "actor.model": "text", "actor.weights": "text", "actor.adapter": "text",
     "actor.prompt": "text",
-    "steps.observation": "text", "steps.action": "text", "steps.reward": "float",
+    "steps.observation": "text", "steps.action": "text", "steps.reasoning": "text",
+    "steps.reward": "float",
     "steps.invalid": "bool",
     "steps.retrieved.episode": "text", "steps.retrieved.score": "float",
 }  # fmt: skip
