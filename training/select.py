@@ -33,7 +33,7 @@ def select(memory: ExperienceMemory, settings: SelectSettings, position: int | N
             by_task.setdefault(entry.task.identity, []).append((entry.steps, entry.position, entry.episode_id))
     # By task, not in the order of the log: that depends on which of several episodes ended first.
     kept = [shortest for _, found in sorted(by_task.items()) for shortest in sorted(found)[: settings.per_task]]
-    return [memory.get(episode) for _, _, episode in kept]
+    return [memory.get(episode, at=position) for _, _, episode in kept]
 
 
 def tasks_of(episodes: Sequence[Episode]) -> list[str]:

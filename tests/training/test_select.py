@@ -1,0 +1,68 @@
+"""What is learnt from is what the memory held at a position, whatever happened to it since."""
+
+from pathlib import Path
+
+import pytest
+
+from memory import Actor, Episode, ExperienceMemory, Outcome, Step, StopReason, TaskRecord
+from training.select import SelectSettings, select
+
+
+def success(name: str, steps: int = 1, task: str = "") -> Episode:
+    """A success of the agent's own."""
+    task = task or name
+    about = TaskRecord("toy", task, "fetch", "train", "farm", 1, "1", f"put the {task} in barn")
+    outcome = Outcome(True, 1.0, StopReason.SOLVED)
+    return Episode(name, about, (Step("A barn.", "look"),) * steps, "Done.", outcome, Actor("local"))
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> ExperienceMemory:
+    """Three tasks; one has a short and a long success."""
+    made = ExperienceMemory.open(tmp_path / "m", "create")
+    made.add_many([success("cup"), success("key", 2), success("key-long", 3, "key"), success("lamp")])
+    return made
+
+
+def ids(episodes: list[Episode]) -> list[str]:
+    return [episode.id for episode in episodes]
+
+
+def test_a_later_deletion_changes_nothing(memory: ExperienceMemory) -> None:
+    """The whole episodes are read as of the position, as they are listed."""
+    position = memory.position
+    before = select(memory, SelectSettings(), position)
+    assert ids(before) == ["cup", "key", "lamp"]
+    memory.delete("key", "wrong")
+    memory.delete("lamp", "wrong")
+    assert select(memory, SelectSettings(), position) == before
+    assert ids(select(memory, SelectSettings())) == ["cup", "key-long"]
+    assert ids(select(memory, SelectSettings(), memory.position)) == ["cup", "key-long"]
+
+
+def test_a_reader_sees_the_same(memory: ExperienceMemory) -> None:
+    position = memory.position
+    memory.delete("key", "wrong")
+    with ExperienceMemory.open(memory.path) as reader:
+        assert ids(select(reader, SelectSettings(), position)) == ["cup", "key", "lamp"]
+
+
+def test_a_later_episode_changes_nothing(memory: ExperienceMemory) -> None:
+    """Not even a better one at the same task."""
+    position = memory.position
+    memory.add(success("key-short", 1, "key"))
+    assert ids(select(memory, SelectSettings(), position)) == ["cup", "key", "lamp"]
+    assert ids(select(memory, SelectSettings())) == ["cup", "key-short", "lamp"]
+
+
+def test_what_compaction_took_away_is_neither_listed_nor_read(memory: ExperienceMemory) -> None:
+    position = memory.position
+    memory.delete("lamp", "wrong")
+    memory.compact()
+    assert ids(select(memory, SelectSettings(), position)) == ["cup", "key"]
+
+
+def test_several_of_a_task_are_the_shortest(memory: ExperienceMemory) -> None:
+    memory.add(success("key-short", 1, "key"))
+    chosen = select(memory, SelectSettings(per_task=2))
+    assert ids(chosen) == ["cup", "key-short", "key", "lamp"]
