@@ -5,14 +5,15 @@ inside the functions that need it.
 """
 
 import argparse
-import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.memory_cli import add_memory_commands
+from agent.terminal import complain, flush_output, say, standard_streams, visible
 
 if TYPE_CHECKING:
     from agent.assemble import Assembled
@@ -27,37 +28,62 @@ _EXPECTED = (ValueError, LookupError, OSError, ImportError, NotImplementedError,
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 1 where something was found wrong, 2 after an error that the user can mend,
     130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # half a character that a model sampled is no reason to stop
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return guarded(f"relive {args.command}", lambda: args.act(args))
+    with standard_streams():
+        args = build_parser().parse_args(argv)
+        return guarded(f"relive {args.command}", lambda: args.act(args))
 
 
 def guarded(name: str, act: Callable[[], int | None]) -> int:
     """Runs something for a person: an expected error becomes one line that begins with `name`. Returns the exit status."""
-    try:
-        return act() or 0
-    except KeyboardInterrupt:
-        print("\nstopped; what is recorded is kept: the same command goes on where this one stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has had enough: `relive … | head`
-    except _EXPECTED as error:
-        if os.environ.get("RELIVE_DEBUG"):  # the whole traceback, for whoever looks for a bug
-            raise
-        text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-        print(f"{name}: {text}", file=sys.stderr)
-        return 2
-    return 0
+    with standard_streams():
+        try:
+            status = act() or 0
+            flush_output()  # while a full disk can still be told
+            return status
+        except KeyboardInterrupt:
+            complain("\nstopped; what is recorded is kept: the same command goes on where this one stopped", lines=True)
+            return 130
+        except BrokenPipeError:
+            return 0  # the reader has had enough: `relive … | head`
+        except Exception as error:
+            # The whole traceback is for whoever looks for a bug.
+            if not isinstance(error, _EXPECTED) or os.environ.get("RELIVE_DEBUG"):
+                complain(traceback.format_exc(), lines=True)
+                return 1
+            first = error.args[0] if isinstance(error, KeyError) and error.args else error
+            complain(f"{name}: {' '.join(str(first).split())}")
+            return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints show arguments, file names above all, as text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong with the arguments, and ends."""
+        super().error(visible(message))
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            say(f"relive {version('relive')}")
+        except PackageNotFoundError:
+            say("relive, run from its source and not installed: its pyproject.toml has the version")
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="relive",
         description="An agent that acts in text worlds, remembers what it lived through, and learns from it.",
         epilog="Start with: relive envs play household   (be the policy yourself)   or   make demo",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     run = commands.add_parser("run", help="play tasks and add every episode to a memory")
@@ -288,7 +314,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _learn(args: argparse.Namespace) -> None:
-    from agent.report import LiveProgress, console
+    from agent.report import LiveProgress
     from agent.settings import load
     from training.learn import Learner, LearnSettings
 
@@ -297,20 +323,20 @@ def _learn(args: argparse.Namespace) -> None:
         learner = Learner(args.out, settings, args.memory, live.announce)
         rounds = learner.run()
     for r in rounds:
-        console().print(r.line)
+        say(r.line)
     in_force = learner.adapter
-    console().print(f"in force: {learner.adapter_folder(in_force) if in_force else 'the bare model'}")
+    say(f"in force: {learner.adapter_folder(in_force) if in_force else 'the bare model'}")
 
 
 def _train(args: argparse.Namespace) -> None:
-    from agent.report import LiveProgress, console
+    from agent.report import LiveProgress
     from agent.settings import load
     from training.learn import LearnSettings, train_from_memory
 
     settings = load(LearnSettings, args.config, args.set)
     with LiveProgress() as live:
         manifest = train_from_memory(settings, args.memory, args.out, live.announce)
-    console().print(
+    say(
         f"{args.out}: {manifest['examples']} examples, loss {manifest['loss_first']} → {manifest['loss_last']}, "
         f"{manifest['seconds']} s"
     )
@@ -330,7 +356,7 @@ def _study(args: argparse.Namespace) -> None:
     console().print(markdown(records))
     if args.publish:
         publish(args.publish, study, records, rows)
-        console().print(f"written to {args.publish}")
+        say(f"written to {args.publish}")
 
 
 def _stream(args: argparse.Namespace) -> None:
@@ -348,30 +374,28 @@ def _stream(args: argparse.Namespace) -> None:
     if args.publish:
         publish(args.publish, stream, records)
         picture(args.publish.with_suffix(".png"), records)
-        console().print(f"written to {args.publish}")
+        say(f"written to {args.publish}")
 
 
 def _envs_list(args: argparse.Namespace) -> None:
-    from agent.report import console
     from envs import get_suite, suite_names
 
     for name in suite_names():
         suite = get_suite(name)
-        console().print(f"{name} ({suite.version}), {suite.max_steps} steps at most")
+        say(f"{name} ({suite.version}), {suite.max_steps} steps at most")
         for group, types in suite.groups.items():
-            console().print(f"  {group}: {', '.join(types)}")
+            say(f"  {group}: {', '.join(types)}")
 
 
 def _envs_play(args: argparse.Namespace) -> None:
-    from agent.report import console
     from envs import get_suite
 
-    suite, out = get_suite(args.suite), console()
+    suite = get_suite(args.suite)
     task = suite.tasks(args.split, 1, [args.type or suite.types[0]], args.number)[0]
     env = suite.make()
     seen, _ = env.reset(options={"task": task})
-    out.print("'help!' lists what is possible now (policies never see it), 'quit!' ends\n")
-    out.print(seen)
+    say("'help!' lists what is possible now (policies never see it), 'quit!' ends\n", lines=True)
+    say(seen, lines=True)
     left = suite.max_steps
     while left:
         try:
@@ -381,27 +405,26 @@ def _envs_play(args: argparse.Namespace) -> None:
         if action == "quit!":
             break
         if action == "help!":
-            out.print(", ".join(env.admissible()))
+            say(", ".join(env.admissible()))
             continue
         seen, _, terminated, truncated, info = env.step(action)
         left -= 1
-        out.print(seen)
+        say(seen, lines=True)
         if info["won"]:
-            out.print("Solved.")
+            say("Solved.")
         if terminated or truncated:
             break
     if not left:
-        out.print(f"Over: the limit is {suite.max_steps} steps.")
+        say(f"Over: the limit is {suite.max_steps} steps.")
     env.close()
 
 
 def _envs_check(args: argparse.Namespace) -> None:
-    from agent.report import console
     from envs import check_env, get_suite
 
     findings = check_env(get_suite(args.suite))
     for finding in findings:
-        console().print(str(finding))
+        say(str(finding))
     if any(not finding.ok for finding in findings):
         raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.terminal import byte_writer, complain, say
+
 if TYPE_CHECKING:
     from memory import Damage, ExperienceMemory
 
@@ -82,32 +84,29 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
 
 def _stats(args: argparse.Namespace) -> None:
-    from agent.report import console
     from memory import ExperienceMemory
 
     with ExperienceMemory.open(args.memory) as memory:
         stats = memory.stats()
-    out = console()
-    out.print(f"{stats.path}: {stats.entries} episodes, {stats.successes} successes, position {stats.position}")
+    say(f"{stats.path}: {stats.entries} episodes, {stats.successes} successes, position {stats.position}")
     for name, counts in (("type", stats.by_type), ("split", stats.by_split), ("policy", stats.by_policy)):
-        out.print(f"  by {name}: " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
-    out.print(
+        say(f"  by {name}: " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
+    say(
         f"  {stats.ratings} ratings, {stats.notes} notes; {stats.total_bytes / 1e6:.1f} MB on disk, "
         f"{stats.log_bytes / 1e6:.1f} MB of it the log"
     )
-    out.print(f"  {stats.deleted} deleted{', whose bytes compact takes away' if stats.deleted else ''}")
+    say(f"  {stats.deleted} deleted{', whose bytes compact takes away' if stats.deleted else ''}")
     if stats.other_records:
-        out.print(f"  {stats.other_records} records of kinds that this program does not know")
-    out.print(f"  shown to later runs {stats.credits} times{'; most useful:' if stats.most_useful else ''}")
+        say(f"  {stats.other_records} records of kinds that this program does not know")
+    say(f"  shown to later runs {stats.credits} times{'; most useful:' if stats.most_useful else ''}")
     for episode_id, value in stats.most_useful.items():
-        out.print(f"    {value:+.3f}  {episode_id}")
-    out.print(f"  embedder {stats.embedder}; found by {', '.join(stats.keys)}")
-    out.print(f"  {stats.index_entries} goals in the index, the others are compared one by one")
+        say(f"    {value:+.3f}  {episode_id}")
+    say(f"  embedder {stats.embedder}; found by {', '.join(stats.keys)}")
+    say(f"  {stats.index_entries} goals in the index, the others are compared one by one")
     _print_damage(stats.damage)
 
 
 def _search(args: argparse.Namespace) -> None:
-    from agent.report import console
     from memory import ExperienceMemory, Purpose, Query, Viewer
 
     # A viewer from outside: no task of its own, and nothing held out is shown to it.
@@ -126,10 +125,13 @@ def _search(args: argparse.Namespace) -> None:
         for hit in memory.search(query, viewer):
             entry, why = memory.meta(hit.episode_id), hit.why
             verdict = "success" if entry.success else "failure"
-            console().print(
-                f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}\n"
-                f"       similarity {why.similarity:.3f} (by {why.key}), usefulness {why.usefulness:+.3f}, "
-                f"length −{why.length:.3f}, redundancy {why.redundancy:.3f}\n"
+            say(f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, {entry.policy}: {entry.task.goal}")
+            say(
+                f"       similarity {why.similarity:.3f} (by {why.key}), "
+                f"usefulness {why.usefulness:+.3f}, length −{why.length:.3f}, "
+                f"redundancy {why.redundancy:.3f}"
+            )
+            say(
                 f"       rank {why.considered}; {why.firewalled} closer ones kept back by the firewall, "
                 f"{why.filtered} filtered; {'all entries compared' if why.exact else 'candidates from the index'}"
             )
@@ -147,26 +149,27 @@ def _only(wanted: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _show(args: argparse.Namespace) -> None:
-    from agent.report import console
     from memory import ExperienceMemory
 
     with ExperienceMemory.open(args.memory) as memory:
         episode = memory.get(_the_one(memory, args.episode))
         notes = memory.notes(episode.id)
-    out = console()
-    out.print(f"{episode.id}: {episode.task.goal} ({episode.task.type}, {episode.task.split}, {episode.task.room})")
+    task = episode.task
+    say(f"{episode.id}: {task.goal} ({task.type}, {task.split}, {task.room})")
     actor = " ".join(filter(None, (episode.actor.policy, episode.actor.model, episode.actor.adapter)))
-    out.print(f"{actor}: {episode.outcome.reason} after {len(episode.steps)} steps {episode.outcome.detail}")
+    outcome = episode.outcome
+    say(f"{actor}: {outcome.reason} after {len(episode.steps)} steps {outcome.detail}")
     for name, value in episode.ratings.items():
-        out.print(f"rated {name} {value:g}")
+        say(f"rated {name} {value:g}")
     for note in notes:
-        out.print(f"note: {note}")
-    out.print()
+        say(f"note: {note}")
+    say()
     for step in episode.steps:
         for hit in step.retrieved:
-            out.print(f"(retrieved {hit.episode}, {hit.score:.3f})")
-        out.print(f"{step.observation}\n\n> {step.action}{'   (refused)' if step.invalid else ''}")
-    out.print(episode.final_observation)
+            say(f"(retrieved {hit.episode}, {hit.score:.3f})")
+        say(f"{step.observation}\n", lines=True)
+        say(f"> {step.action}{'   (refused)' if step.invalid else ''}")
+    say(episode.final_observation, lines=True)
 
 
 def _the_one(memory: "ExperienceMemory", beginning: str) -> str:
@@ -192,7 +195,7 @@ def _rate(args: argparse.Namespace) -> None:
     with ExperienceMemory.open(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
         memory.rate(episode_id, args.name, args.value)
-    print(f"{episode_id}: {args.name} {args.value:g}")
+    say(f"{episode_id}: {args.name} {args.value:g}")
 
 
 def _annotate(args: argparse.Namespace) -> None:
@@ -201,7 +204,7 @@ def _annotate(args: argparse.Namespace) -> None:
     with ExperienceMemory.open(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
         memory.annotate(episode_id, args.text)
-        print(f"{episode_id}: {len(memory.notes(episode_id))} notes")
+        say(f"{episode_id}: {len(memory.notes(episode_id))} notes")
 
 
 def _delete(args: argparse.Namespace) -> None:
@@ -211,7 +214,7 @@ def _delete(args: argparse.Namespace) -> None:
         # Each is looked for before any is deleted: a typing error deletes nothing.
         for episode_id in dict.fromkeys([_the_one(memory, beginning) for beginning in args.episodes]):
             memory.delete(episode_id, args.reason)
-            print(f"{episode_id} deleted")
+            say(f"{episode_id} deleted")
 
 
 def _evict(args: argparse.Namespace) -> None:
@@ -222,7 +225,7 @@ def _evict(args: argparse.Namespace) -> None:
         gone = memory.evict(capacity=args.capacity, before=before, by=args.by, keep_per_type=args.keep_per_type)
         left = len(memory)
     _print_some([f"{episode_id} deleted" for episode_id in gone])
-    print(f"{len(gone)} episodes deleted, {left} left; relive memory compact takes their bytes away")
+    say(f"{len(gone)} episodes deleted, {left} left; relive memory compact takes their bytes away")
 
 
 def _time(text: str) -> float:
@@ -244,7 +247,7 @@ def _compact(args: argparse.Namespace) -> None:
 
     with _watched("compacting"), ExperienceMemory.open(args.memory, "w") as memory:
         done = memory.compact()
-    print(
+    say(
         f"{done.episodes} episodes and {done.records - done.episodes} records about them taken away; "
         f"the log had {done.before / 1e6:.1f} MB and has {done.after / 1e6:.1f}"
     )
@@ -255,12 +258,10 @@ def _verify(args: argparse.Namespace) -> int:
 
     with _watched("reading everything"), ExperienceMemory.open(args.memory) as memory:
         damage, count, position = memory.verify(), len(memory), memory.position
-    print(f"{args.memory}: {count} episodes can be read, position {position}; {len(damage) or 'nothing'} damaged")
+    say(f"{args.memory}: {count} episodes can be read, position {position}; {len(damage) or 'nothing'} damaged")
     _print_damage(damage)
     if damage:
-        print(
-            "catalog, vectors, index: relive memory rebuild makes them again; log: only an earlier export still has it"
-        )
+        say("catalog, vectors, index: relive memory rebuild makes them again; log: only an earlier export still has it")
     return 1 if damage else 0
 
 
@@ -269,7 +270,7 @@ def _rebuild(args: argparse.Namespace) -> int:
 
     with _watched("rebuilding") as announce:
         made = rebuild(args.memory, reembed=args.reembed, announce=announce)
-    print(
+    say(
         f"{args.memory}: catalog of {made.episodes} episodes made from the log, {made.embedded} texts embedded, "
         f"{made.indexed or 'no'} rows in the index{'' if made.indexed else ' (so few are all compared)'}"
     )
@@ -283,19 +284,19 @@ def _export(args: argparse.Namespace) -> int:
 
     with ExperienceMemory.open(args.memory) as memory:
         if args.file == "-":
-            count = -1  # the first line is no episode
+            write, count = byte_writer(), -1  # the first line is no episode
             for line in export_lines(memory):
-                sys.stdout.buffer.write(line)
+                write(line)
                 count += 1
-            sys.stdout.buffer.flush()
+            sys.stdout.flush()
         else:
             total = len(memory)
             with _watched("exporting") as announce:
                 count = export_file(memory, args.file, lambda done: announce("exporting", done, total))
         lost = [damage for damage in memory.stats().damage if damage.file.startswith("log/")]
-    print(f"{count} episodes exported" + ("" if args.file == "-" else f" to {args.file}"), file=sys.stderr)
+    complain(f"{count} episodes exported" + ("" if args.file == "-" else f" to {args.file}"))
     for one in lost:
-        print(f"  not exported, damaged: {one}", file=sys.stderr)
+        complain(f"  not exported, damaged: {one}")
     return 1 if lost else 0
 
 
@@ -311,18 +312,17 @@ def _import(args: argparse.Namespace) -> int:
         ExperienceMemory.open(args.memory, "create") as memory,
     ):
         done = import_lines(memory, source, name, lambda lines: announce("importing", lines, 0))
-    print(
+    say(
         f"{done.added} episodes added to {args.memory}; {done.there} were there already"
         + (f"; {done.deleted} had been deleted there and stay so" if done.deleted else "")
     )
     for problem in done.problems:
-        print(problem, file=sys.stderr)
+        complain(str(problem))
     if done.bad > len(done.problems):
-        print(f"… and {done.bad - len(done.problems)} more", file=sys.stderr)
+        complain(f"… and {done.bad - len(done.problems)} more")
     if done.bad:
-        print(
-            f"{done.bad} lines were not imported: mend them and import the file again (what is there is passed over)",
-            file=sys.stderr,
+        complain(
+            f"{done.bad} lines were not imported: mend them and import the file again (what is there is passed over)"
         )
     return 1 if done.bad else 0
 
@@ -333,20 +333,21 @@ def _print_damage(damage: "Sequence[Damage]") -> None:
 
 def _print_some(lines: Sequence[str]) -> None:
     for line in lines[:_SHOWN]:
-        print(line)
+        say(line)
     if len(lines) > _SHOWN:
-        print(f"  … and {len(lines) - _SHOWN} more")
+        say(f"  … and {len(lines) - _SHOWN} more")
 
 
 @contextmanager
 def _watched(title: str) -> Iterator[Announce]:
     """A line on the terminal that says what is done and for how long; nothing where nobody looks."""
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from agent.report import console
+
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    shown = console(error=True)
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
         task = bar.add_task(title)
 
         def announce(what: str, done: int, total: int) -> None:

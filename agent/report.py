@@ -1,24 +1,51 @@
 """What a person sees: tables, a live progress line, and a picture of success over rounds."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from agent.evaluate import Row, wilson
+from agent.terminal import silence, visible
 from memory.episode import Episode
 
 
-def console() -> Console:
-    """Where tables go."""
+class _Console(Console):
+    """A console that shows as text what would command a terminal; its own colours it keeps."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """A text as it is measured and shown."""
+        return super().render_str(visible(text, lines=True), **style)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The pieces of whatever is shown; control codes are pieces of their own kind."""
+        for piece in super().render(renderable, options):
+            text = piece.text if piece.control else visible(piece.text, lines=True)
+            yield Segment(text, piece.style, piece.control)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: progress goes on unseen, what was asked for ends as any error does."""
+        if not self.stderr:
+            raise BrokenPipeError("nobody reads standard output any more")
+        self.quiet = True
+        silence(sys.stderr)
+
+
+def console(*, error: bool = False) -> Console:
+    """Where tables go, on standard output; or where progress is shown, on standard error."""
+    # Markup and emoji are off: actions and observations are other people's text, brackets and colons included.
+    if error:
+        return _Console(stderr=True, highlight=False, markup=False, emoji=False)
     # Not a terminal: wide enough for a table, whatever the width of the terminal that is not there.
-    # Markup is off: actions and observations are other people's text, and may hold brackets.
-    return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    width = None if sys.stdout.isatty() else 120
+    return _Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def percent(value: float | None) -> str:
@@ -28,7 +55,7 @@ def percent(value: float | None) -> str:
 
 def results_table(rows: Sequence[Row], title: str = "") -> Table:
     """Success per type with its interval, and what else says how it came about."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=visible(title) or None, title_justify="left")
     for name, justify in (
         ("task type", "left"), ("n", "right"), ("success %", "right"), ("95 %", "right"), ("steps", "right"),
         ("invalid %", "right"), ("right procedure %", "right"),
@@ -39,7 +66,7 @@ def results_table(rows: Sequence[Row], title: str = "") -> Table:
         lost = f" (+{row.errors} lost)" if row.errors else ""
         lost += f" ({row.policy_errors} raised)" if row.policy_errors else ""
         table.add_row(
-            row.name, f"{row.n}{lost}", percent(row.success), interval, f"{row.steps:.1f}", percent(row.invalid),
+            visible(row.name), f"{row.n}{lost}", percent(row.success), interval, f"{row.steps:.1f}", percent(row.invalid),
             percent(row.right_type),
         )  # fmt: skip
     return table
@@ -50,9 +77,9 @@ class LiveProgress:
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-            console=Console(stderr=True),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
+            console=console(error=True),
         )  # fmt: skip
         self._task: Any = None
         self._title, self._won, self._seen = "episodes", 0, 0
@@ -71,9 +98,9 @@ class LiveProgress:
     def announce(self, event: str, detail: Any) -> None:
         """Events: phase (text), job (text), tasks or demonstrations (count), episode, step (number, of, loss)."""
         if event == "phase":
-            self._title = str(detail)
+            self._title = visible(str(detail))
         elif event == "job":
-            self._bar.console.print(str(detail), markup=False, highlight=False)
+            self._bar.console.print(visible(str(detail)))
         elif event in ("tasks", "demonstrations"):
             if event == "demonstrations":
                 self._title = "expert demonstrations"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.runner import Runner
+from agent.settings import json_of
 from envs import Task
 from memory import ExperienceMemory
 from memory.durable import replace_file
@@ -70,7 +71,7 @@ def _plain(value: Any) -> Any:
 def recorded(path: Path, setting: str) -> Any | None:
     """A setting of the run in a folder; None when there is no run, or it has no such setting."""
     file = path / "run.json"
-    return json.loads(file.read_text())["settings"].get(setting) if file.exists() else None
+    return json_of(file, "run record")["settings"].get(setting) if file.exists() else None
 
 
 class RunDirectory:
@@ -91,7 +92,7 @@ class RunDirectory:
         described = json.loads(json.dumps(settings, default=_plain))
         file = path / "run.json"
         if file.exists():
-            before = json.loads(file.read_text())["settings"]
+            before = json_of(file, "run record")["settings"]
             there, now = _leaves(before), _leaves(described)
             changed = sorted(k for k in {*there, *now} if there.get(k, _ABSENT) != now.get(k, _ABSENT))
             if changed:
@@ -119,7 +120,7 @@ class RunDirectory:
     def read(self, name: str) -> Any | None:
         """Reads a JSON file of the run; None when it is not there yet."""
         file = self.path / name
-        return json.loads(file.read_text()) if file.exists() else None
+        return json_of(file, "file of the run") if file.exists() else None
 
 
 class Results:

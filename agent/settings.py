@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -22,16 +23,16 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
             where they are not TOML.
 
     Raises:
-        ValueError: unknown key, wrong type, or a value that the settings refuse.
-        FileNotFoundError: no such file.
+        ValueError: unknown key, wrong type, a value that the settings refuse, or a file that is no TOML.
+        OSError: there is no such file, or it cannot be read.
     """
     values: dict[str, Any] = {}
     if file:
         if not file.exists():
             raise FileNotFoundError(f"no settings file {file}: check the path given to --config")
         try:
-            values = tomllib.loads(file.read_text())
-        except tomllib.TOMLDecodeError as error:
+            values = tomllib.loads(text_of(file, "settings file"))
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ValueError(f"settings file {file} is not TOML: {error}") from error
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -39,7 +40,7 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
             raise ValueError(f"--set {override!r} has no '=': write --set key=value, for example --set recall.k=4")
         try:
             value = tomllib.loads(f"v = {text}")["v"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             value = text
         *path, last = key.strip().split(".")
         table = values
@@ -49,6 +50,27 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
                 raise ValueError(f"--set {override!r}: {part!r} is a value, not a group of settings")
         table[last] = value
     return build(kind, values)
+
+
+def text_of(file: Path, what: str) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: it is not UTF-8; names the file as what it is.
+        OSError: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")  # some editors put a mark in front
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} {file} is not UTF-8 text (byte {error.start})") from None
+
+
+def json_of(file: Path, what: str) -> Any:
+    """The JSON in a file; errors name it, as those of `text_of`."""
+    try:
+        return json.loads(text_of(file, what))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{what} {file} is damaged, or is no JSON: {error}") from error
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str = "", default: T | None = None) -> T:

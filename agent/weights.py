@@ -1,10 +1,11 @@
 """Model and adapter files: where they are, what they hash to, and whether they fit together."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.settings import json_of
 
 if TYPE_CHECKING:
     import torch
@@ -80,11 +81,12 @@ def check_adapter(folder: Path, model: "torch.nn.Module", model_name: str, base_
             raise FileNotFoundError(
                 f"no adapter in {folder}: {file.name} is missing; give a folder that PEFT has saved"
             )
-    config = json.loads(config_file.read_text())
+    config = json_of(config_file, "adapter's file")
     if config.get("peft_type") != "LORA":
         raise ValueError(f"adapter {folder} is of kind {config.get('peft_type')}: only LORA can be used")
     manifest = folder / "manifest.json"
-    made_for = json.loads(manifest.read_text()).get("base_sha256", base_sha256) if manifest.is_file() else base_sha256
+    made = json_of(manifest, "adapter's file") if manifest.is_file() else {}
+    made_for = made.get("base_sha256", base_sha256)
     if made_for != base_sha256:
         raise ValueError(
             f"adapter {folder} is for another model: it was trained on weights {made_for[:12]}, and {model_name} has "

@@ -27,6 +27,7 @@ from agent.records import REPLAYED, Record, read, record
 from agent.report import LiveProgress
 from agent.runner import Runner, RunSettings, play_all
 from agent.settings import build
+from agent.terminal import say
 from agent.weights import hash_weights
 from envs import get_suite
 from memory import ExperienceMemory
@@ -154,7 +155,7 @@ def main() -> int:
     for file in sorted(RESULTS.glob("stream-*.json")):
         stream = load(file.stem)
         check(file.stem, stream, stream_disagreements(*stream, hash_weights(BUNDLED)))
-    print("\n".join(found))
+    say("\n".join(found), lines=True)
     return 1 if found else 0
 
 

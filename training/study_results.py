@@ -5,7 +5,6 @@ one seed shares its adapters and its memory. Tests compare two conditions on the
 together are corrected by Holm's method.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from agent.evaluate import wilson
 from agent.records import Record, right_type_share, write
 from agent.report import pyplot
 from agent.rundir import write_json
+from agent.settings import json_of
 from agent.statistics import cluster_interval, holm, paired_difference
 from agent.weights import hash_weights, with_adapter
 from training.arms import HARD, SCRIPTED
@@ -182,7 +182,7 @@ def publish(folder: Path, study: "Study", records: Sequence[Record], curves: Seq
         for file in ("adapter_model.safetensors", "manifest.json"):
             shutil.copyfile(study.path / "adapters" / adapter / file, to / file)
         # peft notes where the base model lay on this machine.
-        config = json.loads((study.path / "adapters" / adapter / "adapter_config.json").read_text())
+        config = json_of(study.path / "adapters" / adapter / "adapter_config.json", "adapter's file")
         base = study.settings.control if "-control-" in adapter else study.settings.model
         write_json(to / "adapter_config.json", {**config, "base_model_name_or_path": base})
     control = folder / name / "control"

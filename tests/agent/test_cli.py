@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,22 @@ def test_every_command_has_help() -> None:
             main([command, "--help"])
 
 
+def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line; without an installed package it says where to look."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"relive {metadata.version('relive')}\n"
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "pyproject.toml" in line
+
+
 def test_an_intruding_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "memory.py").write_text("")
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
@@ -90,6 +107,17 @@ def test_run_then_look_into_the_memory(tmp_path: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert goal in shown
     assert "\n> " in shown
+
+
+def test_tables_name_folders_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The caption of a table, whose own lines and colours stay."""
+    folder, shown = tmp_path / "\x1b[2J\u202e", "\\x1b[2J\\u202e"
+    assert main(["run", *TOY, "--memory", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert shown in out.replace("\n", "")
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "│ all" in out
 
 
 def test_eval_writes_a_run_directory_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +197,15 @@ def test_mistakes_get_one_line_that_says_what_to_do(tmp_path: Path, capsys: pyte
     assert "begin with 'zzz'" in _on_memory(tmp_path, capsys)
 
 
+def test_a_settings_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "s.toml"
+    file.write_bytes(b'policy.model = "caf\xe9"')
+    argv = ("learn", "--out", str(tmp_path / "run"), "--config", str(file))
+    expected = f"relive learn: settings file {file} is not UTF-8 text (byte 19)"
+    assert complaint(capsys, *argv) == expected
+    assert not (tmp_path / "run").exists()
+
+
 def _on_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["run", *TOY, "--memory", str(tmp_path / "n")]) == 0
     capsys.readouterr()
@@ -214,7 +251,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
-    argv = relive("eval", "--suite", "toy", "--policy", "random", "--tasks", "400", "--out", str(tmp_path / "run"))
+    argv = relive("eval", "--suite", "toy", "--policy", "random", "--tasks", "1200", "--out", str(tmp_path / "run"))
     process = subprocess.Popen(
         argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
     )
@@ -231,8 +268,8 @@ def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
     assert "Traceback" not in error
     with ExperienceMemory.open(tmp_path / "run" / "episodes") as results:
         kept = len(results)
-    assert 0 < kept < 400
+    assert 0 < kept < 1200
     subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
     with ExperienceMemory.open(tmp_path / "run" / "episodes") as results:
-        assert len(results) == 400
-        assert len({e.task.identity for e in results.entries()}) == 400
+        assert len(results) == 1200
+        assert len({e.task.identity for e in results.entries()}) == 1200

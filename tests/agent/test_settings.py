@@ -1,9 +1,10 @@
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from agent.settings import load
+from agent.settings import json_of, load
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,45 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("= 3")
     with pytest.raises(ValueError, match="not TOML"):
         load(Outer, tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'title = "caf\xe9"', r"is not UTF-8 text \(byte 12\)"),
+        ("title = 'x'".encode("utf-16"), r"is not UTF-8 text \(byte 0\)"),
+        (b"\x00", "is not TOML"),
+        (b"a = " + b"[" * 100_000, "is not TOML"),
+    ],
+    ids=["latin-1", "utf-16", "nul", "deep"],
+)
+def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "s.toml"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"settings file {re.escape(str(file))} {says}"):
+        load(Outer, file)
+
+
+def test_an_empty_file_leaves_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("\n# nothing yet\n")
+    assert load(Outer, tmp_path / "s.toml") == Outer()
+
+
+def test_a_mark_of_the_byte_order_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("title = 'é'", encoding="utf-8-sig")
+    assert load(Outer, tmp_path / "s.toml") == Outer("é")
+
+
+def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        load(Outer, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"", b"{", b"[" * 100_000], ids=["bytes", "empty", "cut", "deep"])
+def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "run.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"run record {re.escape(str(file))} is "):
+        json_of(file, "run record")
+    file.write_text('{"é": 1}', encoding="utf-8")
+    assert json_of(file, "run record") == {"é": 1}
