@@ -23,18 +23,15 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
             where they are not TOML.
 
     Raises:
-        ValueError: unknown key, wrong type, a value that the settings refuse, or a file that is empty or no TOML.
+        ValueError: unknown key, wrong type, a value that the settings refuse, or a file that is no TOML.
         OSError: there is no such file, or it cannot be read.
     """
     values: dict[str, Any] = {}
     if file:
         if not file.exists():
             raise FileNotFoundError(f"no settings file {file}: check the path given to --config")
-        text = text_of(file, "settings file")
-        if not text.strip():
-            raise ValueError(f"settings file {file} is empty: fill it, or leave out --config to take the defaults")
         try:
-            values = tomllib.loads(text)
+            values = tomllib.loads(text_of(file, "settings file"))
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ValueError(f"settings file {file} is not TOML: {error}") from error
     for override in overrides:

@@ -109,6 +109,17 @@ def test_run_then_look_into_the_memory(tmp_path: Path, capsys: pytest.CaptureFix
     assert "\n> " in shown
 
 
+def test_tables_name_folders_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The caption of a table, whose own lines and colours stay."""
+    folder, shown = tmp_path / "\x1b[2J\u202e", "\\x1b[2J\\u202e"
+    assert main(["run", *TOY, "--memory", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert shown in out.replace("\n", "")
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "│ all" in out
+
+
 def test_eval_writes_a_run_directory_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["eval", *TOY, "--out", str(out)]) == 0
@@ -240,7 +251,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
-    argv = relive("eval", "--suite", "toy", "--policy", "random", "--tasks", "400", "--out", str(tmp_path / "run"))
+    argv = relive("eval", "--suite", "toy", "--policy", "random", "--tasks", "1200", "--out", str(tmp_path / "run"))
     process = subprocess.Popen(
         argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
     )
@@ -257,8 +268,8 @@ def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
     assert "Traceback" not in error
     with ExperienceMemory.open(tmp_path / "run" / "episodes") as results:
         kept = len(results)
-    assert 0 < kept < 400
+    assert 0 < kept < 1200
     subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
     with ExperienceMemory.open(tmp_path / "run" / "episodes") as results:
-        assert len(results) == 400
-        assert len({e.task.identity for e in results.entries()}) == 400
+        assert len(results) == 1200
+        assert len({e.task.identity for e in results.entries()}) == 1200

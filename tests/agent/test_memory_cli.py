@@ -234,6 +234,22 @@ def test_rebuild_throws_nothing_away_that_it_cannot_make(
     assert (tmp_path / "other" / "index" / "x.json").exists()
 
 
+def test_folders_and_files_are_named_as_text(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A folder may have any name, and a terminal is told none of it as a command."""
+    folder = memory.rename(tmp_path / "\x1b[2J\u202e")
+    shown = f"{tmp_path}/\\x1b[2J\\u202e"
+    out = Ran(capfd, "verify", "--memory", folder).out
+    assert out == f"{shown}: 8 episodes can be read, position 8; nothing damaged\n"
+    assert Ran(capfd, "rebuild", "--memory", folder).out.startswith(f"{shown}: catalog of 8")
+    file = tmp_path / "\x9bx.jsonl"
+    ran = Ran(capfd, "export", file, "--memory", folder)
+    assert ran.error == f"8 episodes exported to {tmp_path}/\\x9bx.jsonl\n"
+    out = Ran(capfd, "import", file, "--memory", folder).out
+    assert out == f"0 episodes added to {shown}; 8 were there already\n"
+    with ExperienceMemory.open(folder, "w"):
+        assert shown in Ran(capfd, "compact", "--memory", folder).complaint
+
+
 def test_export_and_import(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Out, in, out: the same bytes; again: nothing new; never over a file that is there."""
     Ran(capfd, "rate", "run-001", "human", 1, "--memory", memory)

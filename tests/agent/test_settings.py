@@ -57,18 +57,21 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     [
         (b'title = "caf\xe9"', r"is not UTF-8 text \(byte 12\)"),
         ("title = 'x'".encode("utf-16"), r"is not UTF-8 text \(byte 0\)"),
-        (b"", "is empty"),
-        (b" \n\n", "is empty"),
         (b"\x00", "is not TOML"),
         (b"a = " + b"[" * 100_000, "is not TOML"),
     ],
-    ids=["latin-1", "utf-16", "empty", "blank", "nul", "deep"],
+    ids=["latin-1", "utf-16", "nul", "deep"],
 )
 def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, content: bytes, says: str) -> None:
     file = tmp_path / "s.toml"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=f"settings file {re.escape(str(file))} {says}"):
         load(Outer, file)
+
+
+def test_an_empty_file_leaves_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("\n# nothing yet\n")
+    assert load(Outer, tmp_path / "s.toml") == Outer()
 
 
 def test_a_mark_of_the_byte_order_is_passed_over(tmp_path: Path) -> None:
