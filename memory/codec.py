@@ -358,7 +358,7 @@ def _pack(head: Mapping[str, object], what: str, *more: object) -> bytes:
 def _step_map(step: Step) -> dict[str, object]:
     """Only what differs from the defaults: most steps are two strings."""
     fields: dict[str, object] = {"observation": step.observation, "action": step.action}
-    if step.reward:
+    if step.reward or math.copysign(1, step.reward) < 0:  # -0.0 is another number than 0.0
         fields["reward"] = step.reward
     if step.invalid:
         fields["invalid"] = True

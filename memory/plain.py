@@ -22,7 +22,7 @@ def plain(value: Any) -> Any:
     """
     if is_dataclass(value):
         held = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: plain(item) for field, item in held if _required(field) or item != _default(field)}
+        return {field.name: plain(item) for field, item in held if _required(field) or not _is_default(field, item)}
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -66,6 +66,11 @@ def _required(field: "Field[Any]") -> bool:
 
 def _default(field: "Field[Any]") -> object:
     return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _is_default(field: "Field[Any]", item: object) -> bool:
+    default = _default(field)
+    return item == default and (item != 0 or str(item) == str(default))  # -0.0 equals 0.0
 
 
 def _wrong(wanted: str, value: object) -> Unfit:
