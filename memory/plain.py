@@ -22,7 +22,7 @@ def plain(value: Any) -> Any:
     """
     if is_dataclass(value):
         held = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: plain(item) for field, item in held if _required(field) or item != _default(field)}
+        return {field.name: plain(item) for field, item in held if _required(field) or not _is_default(item, field)}
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -70,6 +70,11 @@ def _default(field: "Field[Any]") -> object:
 
 def _wrong(wanted: str, value: object) -> Unfit:
     return Unfit(f"should be {wanted} and is {described(value)}")
+
+
+def _is_default(value: object, field: "Field[Any]") -> bool:
+    default = _default(field)
+    return value == default and not (value == 0 and str(value) != str(default))  # -0.0 is not 0.0
 
 
 @cache
