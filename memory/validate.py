@@ -6,7 +6,7 @@ name. Everything else is refused, with the place of what does not fit: 1.5 is no
 Numbers that are not finite are floats like others.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -79,19 +79,32 @@ def _are_plain(kind: Any) -> Plain:
 
 
 def _are_plain_objects(kind: Any) -> Plain:
-    hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]
-    values, types = attrgetter(*names), tuple(_held_as(hints[name]) for name in names)
-    parts = [(i, _are_plain(hints[name])) for i, name in enumerate(names) if hints[name] not in (str, float, bool)]
+    hints = dict(_all_fields(kind))
+    values, types = attrgetter(*hints), tuple(map(_held_as, hints.values()))
+    parts = [
+        (i, _are_plain(hint)) for i, hint in enumerate(hints.values()) if hint is int or get_origin(hint) is not None
+    ]
 
     def are_plain(column: Sequence[Any]) -> bool:
-        rows = list(map(values, column))
+        try:
+            rows = list(map(values, column))
+        except AttributeError:  # None for a task, which has no goal
+            return False
         for row in rows:
             if tuple(map(type, row)) != types:
                 return False
         return all(part([row[i] for row in rows]) for i, part in parts)
 
     return are_plain
+
+
+def _all_fields(kind: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and types of all fields of a data class, and of the data classes in it."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        yield before + field.name, hints[field.name]
+        if is_dataclass(hints[field.name]):
+            yield from _all_fields(hints[field.name], f"{before}{field.name}.")
 
 
 def _are_plain_items(kind: Any, items_of: Callable[[Sequence[Any]], Iterable[Any]]) -> Plain:
