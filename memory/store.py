@@ -507,9 +507,9 @@ class ExperienceMemory:
 
     def _visible(self, at: int | None) -> list[int]:
         """Ordinals of the episodes that are there at a position."""
-        until, catalog = self._until(at), self._state.catalog
-        ordinals = np.arange(catalog.count_before(until))
-        return [int(ordinal) for ordinal in ordinals[~catalog.deleted(ordinals, until)]]
+        until = self._until(at)
+        ordinals = np.arange(self._state.catalog.count_before(until))
+        return [int(ordinal) for ordinal in ordinals[~self._state.is_gone(ordinals, until)]]
 
     def _alive(self, episode_id: str, at: int | None = None) -> int | None:
         """Ordinal of an episode that is there at a position."""
