@@ -185,3 +185,14 @@ def test_a_segment_that_was_compacted_too_often(folder: Path, monkeypatch: pytes
             memory.compact()
         assert len(memory) == 3
     assert compact_module.MOST_GENERATIONS == 2**16 - 1
+
+
+@pytest.mark.parametrize("dimension", ["1e999", "-1", '"x"', "[" * 100_000 + "]" * 100_000])
+def test_descriptions(folder: Path, dimension: str) -> None:
+    """What memory.json says of numbers is not believed either."""
+    build(folder)
+    text = f'{{"format": 2, "id": "00", "embedder": "hashed-1-384", "dimension": {dimension}}}'
+    (folder / "memory.json").write_text(text)
+    with ExperienceMemory.open(folder, "w") as memory:
+        (damage,) = look(memory)
+        assert damage.file == "memory.json"

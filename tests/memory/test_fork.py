@@ -76,21 +76,24 @@ def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
 
     assert f"is being written by process {os.getpid()} on" in in_child(close_and_open)
     assert store.add(episode(2)) == 2
-    release, closed = os.pipe()
+    forked, ready = os.pipe()
+    wait, go = os.pipe()
 
     def wait_and_add() -> int:
-        os.close(closed)
-        os.read(release, 1)
+        os.write(ready, b".")
+        os.read(wait, 1)
         with ExperienceMemory.open(folder, "w") as memory:
             return memory.add(episode(3))
 
     said: list[Any] = []
     thread = threading.Thread(target=lambda: said.append(in_child(wait_and_add)))
     thread.start()
+    os.read(forked, 1)
     store.close()
-    os.close(closed)
+    os.write(go, b".")
     thread.join()
-    os.close(release)
+    for descriptor in (forked, ready, wait, go):
+        os.close(descriptor)
     assert said == [3]
 
 
