@@ -155,9 +155,12 @@ def valid_episode(episode: object) -> Episode:
         TypeError: a field holds something that cannot be stored; the message names it.
         ValueError: a number does not fit, or a reason is none.
     """
+    return validated(Episode, episode, _name(episode), quick=False)
+
+
+def _name(episode: object) -> str:
     known = getattr(episode, "id", None)
-    name = f"episode {known!r}" if isinstance(known, str) else "the episode"
-    return validated(Episode, episode, name)
+    return f"episode {known!r}" if isinstance(known, str) else "the episode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +186,13 @@ def prepare(episode: object) -> Prepared:
         ValueError: the same, or the episode is larger than :data:`MAX_BYTES`, or a list or map in it longer than :data:`MAX_ITEMS`
             (nobody could read it again).
     """
-    checked = valid_episode(episode)
+    checked = validated(Episode, episode, _name(episode))
     head = head_of(checked)
-    return Prepared(checked, head, _encode(checked, head))
+    try:
+        return Prepared(checked, head, _encode(checked, head))
+    except OverflowError:
+        valid_episode(episode)  # says which number does not fit
+        raise
 
 
 def _encode(episode: Episode, known: Head) -> bytes:

@@ -25,7 +25,7 @@ LEAST, MOST = -(2**63), 2**64 - 1
 """The integers that can be stored."""
 
 
-def validated(kind: type[T], value: object, name: str) -> T:
+def validated(kind: type[T], value: object, name: str, *, quick: bool = True) -> T:
     """The value with exactly the types that its class declares; the very same object if it has them.
 
     Args:
@@ -33,12 +33,13 @@ def validated(kind: type[T], value: object, name: str) -> T:
             ``float``, ``bool``, or a union of the last four.
         value: may be anything.
         name: what it is called in messages.
+        quick: leave it to msgpack whether integers that are of the right type fit into 64 bits.
 
     Raises:
         TypeError: it holds something of another type; the message names the place.
         ValueError: it holds something of the right type that cannot be stored.
     """
-    if type(value) is kind and _are_plain(cast(Any, kind))((value,)):
+    if quick and type(value) is kind and _are_plain(cast(Any, kind))((value,)):
         return value
     try:
         return cast(T, _check(cast(Any, kind))(value))
@@ -60,30 +61,24 @@ def _unfit(wanted: str, value: object, kind: type[Exception] = TypeError) -> Unf
 
 
 Plain = Callable[[Sequence[Any]], bool]
-"""Whether values that have the right type can be stored as they are. It looks at many at once: this runs for each step."""
+"""Whether values that have the right type hold nothing but that, too. It looks at many at once: this runs for each step."""
 
 
 @cache
 def _are_plain(kind: Any) -> Plain:
     origin = get_origin(kind)
-    if is_dataclass(kind):
+    if origin is None:
         return _are_plain_objects(kind)
     if origin is tuple:
         return _are_plain_items(get_args(kind)[0], chain.from_iterable)
-    if origin in (Union, UnionType):
-        return lambda column: _fit([value for value in column if type(value) is int])
-    if isinstance(origin, type):
-        held = _are_plain_items(get_args(kind)[1], lambda column: chain.from_iterable(map(dict.values, column)))
-        return lambda column: _types(chain.from_iterable(column)) <= {str} and held(column)
-    return _fit if kind is int else lambda column: True
+    held = _are_plain_items(get_args(kind)[1], lambda column: chain.from_iterable(map(dict.values, column)))
+    return lambda column: not any(column) or (set(map(type, chain.from_iterable(column))) <= {str} and held(column))
 
 
 def _are_plain_objects(kind: Any) -> Plain:
     hints = dict(_all_fields(kind))
     values, types = attrgetter(*hints), tuple(map(_held_as, hints.values()))
-    parts = [
-        (i, _are_plain(hint)) for i, hint in enumerate(hints.values()) if hint is int or get_origin(hint) is not None
-    ]
+    parts = [(i, _are_plain(hint)) for i, hint in enumerate(hints.values()) if get_origin(hint) is not None]
 
     def are_plain(column: Sequence[Any]) -> bool:
         try:
@@ -108,12 +103,14 @@ def _all_fields(kind: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _are_plain_items(kind: Any, items_of: Callable[[Sequence[Any]], Iterable[Any]]) -> Plain:
-    union = get_origin(kind) in (Union, UnionType)
-    types, part = set(get_args(kind)) if union else {_held_as(kind)}, _are_plain(kind)
+    types = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {_held_as(kind)}
+    part = _are_plain(cast(Any, kind)) if is_dataclass(kind) else None
 
     def are_plain(column: Sequence[Any]) -> bool:
+        if not any(column):
+            return True
         items = list(items_of(column))
-        return not items or (_types(items) <= types and part(items))
+        return set(map(type, items)) <= types and (part is None or part(items))
 
     return are_plain
 
@@ -122,14 +119,6 @@ def _held_as(kind: Any) -> type:
     """The type of a value that is stored as it is."""
     origin = get_origin(kind)
     return kind if origin is None else tuple if origin is tuple else dict
-
-
-def _types(column: Iterable[object]) -> set[type]:
-    return set(map(type, column))
-
-
-def _fit(integers: Sequence[int]) -> bool:
-    return not integers or (min(integers) >= LEAST and max(integers) <= MOST)
 
 
 @cache
