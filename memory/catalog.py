@@ -69,6 +69,7 @@ FIELDS = ("suite", "type", "split", "policy", "adapter")
 """What entries can be filtered by."""
 REASONS = tuple(StopReason)
 """What the number in the field `reason` means."""
+_EPISODE = int(Kind.EPISODE)  # numpy compares with a member of an enumeration five times as slowly
 _HOT = {"sequence": np.int64, "task": np.uint64, "near": np.uint64, "split": np.uint64, "flags": np.uint8}
 
 
@@ -195,18 +196,20 @@ class Catalog:
     def _take(self, rows: Rows, start: int) -> None:
         """Keep what is needed at hand of rows that begin at number `start`."""
         kinds, flags = rows["kind"], rows["flags"]
-        here = np.flatnonzero((kinds == Kind.EPISODE) & (flags & SECOND == 0))
+        episodes = kinds == _EPISODE
+        (here,) = (episodes & (flags & SECOND == 0)).nonzero()
         old, count = self._count, self._count + len(here)
         self._numbers = _grown(self._numbers, old, start + here)
         self._deleted = _grown(self._deleted, old, np.full(len(here), NEVER))
         for name in {*_HOT, *self._columns}:
-            empty = np.empty(0, dtype=_HOT.get(name, np.uint64))
-            self._columns[name] = _grown(self._columns.get(name, empty), old, rows[name][here])
+            if name not in self._columns:
+                self._columns[name] = np.empty(0, dtype=_HOT[name])
+            self._columns[name] = _grown(self._columns[name], old, rows[name][here])
         if self._order is not None:
             for ordinal, hashed in enumerate(rows["id"][here].tolist(), start=old):
                 self._recent.setdefault(hashed, []).append(ordinal)
         self._count, self.alive = count, self.alive + len(here)
-        for number in np.flatnonzero((kinds != Kind.EPISODE) & (kinds != GAP)).tolist():
+        for number in (~episodes & (kinds != GAP)).nonzero()[0].tolist():
             kind, target = int(kinds[number]), int(rows["target"][number])
             if kind == Kind.DELETE:
                 self._delete(target, int(rows["sequence"][number]))

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory.durable import replace_file, sync_folder
+from memory.durable import read_file, replace_file, sync_folder
 from memory.embed import Embedder
 from memory.keys import KEYS
 from memory.log import Damage
@@ -50,7 +50,7 @@ def identify(folder: Path, embedder: Embedder, keys: Collection[str], *, writabl
     path = folder / DESCRIPTION
     damage = []
     try:
-        text = path.read_bytes()
+        text = read_file(path)
     except FileNotFoundError:
         text = b""
     try:
@@ -61,7 +61,7 @@ def identify(folder: Path, embedder: Embedder, keys: Collection[str], *, writabl
         number, memory = int(description["format"]), bytes.fromhex(description["id"])
         known, dimension = str(description["embedder"]), int(description["dimension"])
         had = {str(key) for key in description.get("keys", ["goal"])}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         # Everything it says can be found out again, except which embedder and keys were meant.
         memory = memory_id(folder / "log") or uuid.uuid4().bytes
         number, known, dimension, had = 0, embedder.identity, embedder.dimension, {"goal"}

@@ -49,7 +49,7 @@ def unit_vectors(embedder: Embedder, texts: Sequence[str], dimension: int) -> Ve
     made: Any = embedder.encode(texts)
     right = isinstance(made, np.ndarray) and made.dtype == np.float32 and made.shape == (len(texts), dimension)
     # The usual case, quickly. What is not finite is not near anything.
-    if right and (np.abs(np.einsum("ij,ij->i", made, made) - 1) <= NEAR).all():
+    if right and all(abs(square - 1) <= NEAR for square in np.einsum("ij,ij->i", made, made).tolist()):
         return np.array(made)
     return _normalised(made, f"the embedder {embedder.identity}", len(texts), dimension)
 

@@ -55,7 +55,7 @@ def rows_of(
     for record in records:
         try:
             if record.kind == Kind.EPISODE:
-                head = next(known) if known is not None else codec.decode_head(record.payload)
+                head = next(known) if known is not None else codec.check_episode(record.payload)
                 # What was checked before it was written need not be looked up again.
                 taken = known is None and (head.id in new or sequence_of(head.id) is not None)
                 if taken:

@@ -22,7 +22,7 @@ def plain(value: Any) -> Any:
     """
     if is_dataclass(value):
         held = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: plain(item) for field, item in held if _required(field) or not _is_default(field, item)}
+        return {field.name: plain(item) for field, item in held if _required(field) or not _is_default(item, field)}
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -68,13 +68,13 @@ def _default(field: "Field[Any]") -> object:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _is_default(field: "Field[Any]", item: object) -> bool:
-    default = _default(field)
-    return item == default and (item != 0 or str(item) == str(default))  # -0.0 equals 0.0
-
-
 def _wrong(wanted: str, value: object) -> Unfit:
     return Unfit(f"should be {wanted} and is {described(value)}")
+
+
+def _is_default(value: object, field: "Field[Any]") -> bool:
+    default = _default(field)
+    return value == default and not (value == 0 and str(value) != str(default))  # -0.0 is not 0.0
 
 
 @cache

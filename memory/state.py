@@ -162,9 +162,19 @@ class State:
                 self.take_rows(*rows_of(waiting, self.sequence_of))
                 waiting = []
         self.take_rows(*rows_of(waiting, self.sequence_of))
-        for damage in self.log.lost[noted:]:
-            self.catalog.append(gap_row(damage))  # later openings are to know
+        self._remember(self.log.lost[noted:])
         self.position = self.log.position
+
+    def _remember(self, lost: Sequence[Damage]) -> None:
+        """Let later openings know of bytes that are no record; once, though what lies behind the last record is read each time."""
+        if not lost:
+            return
+        again = {_place_of(damage) for damage in lost}
+        known = {_place_of(damage) for damage in self.catalog.gaps()}
+        self.damage = [damage for damage in self.damage if _place_of(damage) not in again]  # said in full by the log
+        for damage in lost:
+            if _place_of(damage) not in known:
+                self.catalog.append(gap_row(damage))
 
     def take_rows(self, rows: Rows, damage: Sequence[Damage], vectors: Mapping[str, Vectors] | None = None) -> None:
         """Take in what :func:`memory.ingest.rows_of` made of records that are durable.
@@ -436,3 +446,8 @@ class State:
             detail = "not a complete record: being written right now, or torn (opening with mode='w' cuts it off)"
             found.append(Damage("log", self.log.size - self.log.unfinished, self.log.unfinished, detail))
         return tuple(dict.fromkeys(found))
+
+
+def _place_of(damage: Damage) -> tuple[str, int, int]:
+    """Where it is, whatever the generation of the file is."""
+    return damage.file.split(".")[0], damage.offset, damage.length

@@ -544,9 +544,9 @@ class ExperienceMemory:
         return at
 
     def _visible(self, at: int | None) -> list[int]:
-        """Ordinals of the episodes that are there at a position, but for those that are known as damaged."""
-        until, catalog = self._until(at), self._state.catalog
-        ordinals = np.arange(catalog.count_before(until))
+        """Ordinals of the episodes that are there at a position."""
+        until = self._until(at)
+        ordinals = np.arange(self._state.catalog.count_before(until))
         return [int(ordinal) for ordinal in ordinals[~self._state.is_gone(ordinals, until)]]
 
     def _alive(self, episode_id: str, at: int | None = None) -> int | None:

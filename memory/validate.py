@@ -6,7 +6,7 @@ name. Everything else is refused, with the place of what does not fit: 1.5 is no
 Numbers that are not finite are floats like others.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -25,7 +25,7 @@ LEAST, MOST = -(2**63), 2**64 - 1
 """The integers that can be stored."""
 
 
-def validated(kind: type[T], value: object, name: str) -> T:
+def validated(kind: type[T], value: object, name: str, *, quick: bool = True) -> T:
     """The value with exactly the types that its class declares; the very same object if it has them.
 
     Args:
@@ -33,12 +33,13 @@ def validated(kind: type[T], value: object, name: str) -> T:
             ``float``, ``bool``, or a union of the last four.
         value: may be anything.
         name: what it is called in messages.
+        quick: leave it to msgpack whether integers that are of the right type fit into 64 bits.
 
     Raises:
         TypeError: it holds something of another type; the message names the place.
         ValueError: it holds something of the right type that cannot be stored.
     """
-    if type(value) is kind and _are_plain(cast(Any, kind))((value,)):
+    if quick and type(value) is kind and _are_plain(cast(Any, kind))((value,)):
         return value
     try:
         return cast(T, _check(cast(Any, kind))(value))
@@ -60,32 +61,30 @@ def _unfit(wanted: str, value: object, kind: type[Exception] = TypeError) -> Unf
 
 
 Plain = Callable[[Sequence[Any]], bool]
-"""Whether values that have the right type can be stored as they are. It looks at many at once: this runs for each step."""
+"""Whether values that have the right type hold nothing but that, too. It looks at many at once: this runs for each step."""
 
 
 @cache
 def _are_plain(kind: Any) -> Plain:
     origin = get_origin(kind)
-    if is_dataclass(kind):
+    if origin is None:
         return _are_plain_objects(kind)
     if origin is tuple:
         return _are_plain_items(get_args(kind)[0], chain.from_iterable)
-    if origin in (Union, UnionType):
-        return lambda column: _fit([value for value in column if type(value) is int])
-    if isinstance(origin, type):
-        held = _are_plain_items(get_args(kind)[1], lambda column: chain.from_iterable(map(dict.values, column)))
-        return lambda column: _types(chain.from_iterable(column)) <= {str} and held(column)
-    return _fit if kind is int else lambda column: True
+    held = _are_plain_items(get_args(kind)[1], lambda column: chain.from_iterable(map(dict.values, column)))
+    return lambda column: not any(column) or (set(map(type, chain.from_iterable(column))) <= {str} and held(column))
 
 
 def _are_plain_objects(kind: Any) -> Plain:
-    hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]
-    values, types = attrgetter(*names), tuple(_held_as(hints[name]) for name in names)
-    parts = [(i, _are_plain(hints[name])) for i, name in enumerate(names) if hints[name] not in (str, float, bool)]
+    hints = dict(_all_fields(kind))
+    values, types = attrgetter(*hints), tuple(map(_held_as, hints.values()))
+    parts = [(i, _are_plain(hint)) for i, hint in enumerate(hints.values()) if get_origin(hint) is not None]
 
     def are_plain(column: Sequence[Any]) -> bool:
-        rows = list(map(values, column))
+        try:
+            rows = list(map(values, column))
+        except AttributeError:  # None for a task, which has no goal
+            return False
         for row in rows:
             if tuple(map(type, row)) != types:
                 return False
@@ -94,13 +93,24 @@ def _are_plain_objects(kind: Any) -> Plain:
     return are_plain
 
 
+def _all_fields(kind: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and types of all fields of a data class, and of the data classes in it."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        yield before + field.name, hints[field.name]
+        if is_dataclass(hints[field.name]):
+            yield from _all_fields(hints[field.name], f"{before}{field.name}.")
+
+
 def _are_plain_items(kind: Any, items_of: Callable[[Sequence[Any]], Iterable[Any]]) -> Plain:
-    union = get_origin(kind) in (Union, UnionType)
-    types, part = set(get_args(kind)) if union else {_held_as(kind)}, _are_plain(kind)
+    types = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {_held_as(kind)}
+    part = _are_plain(cast(Any, kind)) if is_dataclass(kind) else None
 
     def are_plain(column: Sequence[Any]) -> bool:
+        if not any(column):
+            return True
         items = list(items_of(column))
-        return not items or (_types(items) <= types and part(items))
+        return set(map(type, items)) <= types and (part is None or part(items))
 
     return are_plain
 
@@ -109,14 +119,6 @@ def _held_as(kind: Any) -> type:
     """The type of a value that is stored as it is."""
     origin = get_origin(kind)
     return kind if origin is None else tuple if origin is tuple else dict
-
-
-def _types(column: Iterable[object]) -> set[type]:
-    return set(map(type, column))
-
-
-def _fit(integers: Sequence[int]) -> bool:
-    return not integers or (min(integers) >= LEAST and max(integers) <= MOST)
 
 
 @cache

@@ -1,0 +1,243 @@
+"""What cannot be read back is refused before anything is written, with an error that names it."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memory import Episode, ExperienceMemory, HashedEmbedder, Query, Retrieved, Step
+from memory.embed import Vectors
+from memory.rebuild import rebuild
+from tests.memory.conftest import VIEWER, Make, make_episode, shown
+
+GOOD = make_episode(0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All bytes of a folder, or of a file."""
+    if folder.is_file():
+        return {folder.name: folder.read_bytes()}
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def in_step(**held: Any) -> Episode:
+    """An episode whose second step holds something else."""
+    return replace(GOOD, steps=(GOOD.steps[0], replace(GOOD.steps[1], **held)))
+
+
+def settings(held: Any) -> Episode:
+    """An episode with these settings."""
+    return replace(GOOD, actor=replace(GOOD.actor, settings=held))
+
+
+WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "no episode": (lambda: None, TypeError, "it should be an Episode and is NoneType"),
+    "setting": (lambda: settings({"a": None}), TypeError, r"actor\.settings\['a'\] should be text, a number"),
+    "name of a setting": (lambda: settings({1: 2}), TypeError, r"actor\.settings should have texts for names"),
+    "settings": (lambda: settings([1]), TypeError, r"actor\.settings should be a mapping and is list"),
+    "large setting": (lambda: settings({"a": 2**64}), ValueError, r"settings\['a'\] .* an integer of 64 bits"),
+    "observation": (lambda: in_step(observation=b"x"), TypeError, r"steps\[1\]\.observation should be text and is bytes"),
+    "token": (lambda: in_step(tokens=(1, 1.5)), TypeError, r"steps\[1\]\.tokens\[1\] .* integer and is float 1\.5"),
+    "truth as token": (lambda: in_step(tokens=(True,)), TypeError, r"tokens\[0\] should be an integer and is bool"),
+    "large token": (lambda: in_step(tokens=(2**64,)), ValueError, r"tokens\[0\] should be an integer of 64 bits"),
+    "tokens": (lambda: in_step(tokens="12"), TypeError, r"steps\[1\]\.tokens should be a tuple and is str"),
+    "score": (lambda: in_step(retrieved=(Retrieved("a", "b"),)), TypeError, r"retrieved\[0\]\.score should be a number"),  # type: ignore[arg-type]
+    "step": (lambda: replace(GOOD, steps=("a",)), TypeError, r"steps\[0\] should be a Step and is str"),
+    "room": (lambda: replace(GOOD, task=replace(GOOD.task, room=None)), TypeError, r"task\.room should be text and is None"),
+    "seed": (lambda: replace(GOOD, task=replace(GOOD.task, seed=2**64)), ValueError, r"task\.seed .* 64 bits"),
+    "task": (lambda: replace(GOOD, task=None), TypeError, "task should be a TaskRecord and is NoneType"),
+    "reason": (
+        lambda: replace(GOOD, outcome=replace(GOOD.outcome, reason="bored")), ValueError, r"outcome\.reason should be one of"
+    ),
+    "success": (lambda: replace(GOOD, outcome=replace(GOOD.outcome, success=1)), TypeError, r"outcome\.success .* true or"),
+    "rating": (lambda: replace(GOOD, ratings={"a": "b"}), TypeError, r"ratings\['a'\] should be a number and is str 'b'"),
+    "start": (lambda: replace(GOOD, started=None), TypeError, "started should be a number and is NoneType"),
+    "id": (lambda: replace(GOOD, id=5), TypeError, "id should be text and is int 5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_episodes_that_cannot_be_read_back(store: ExperienceMemory, folder: Path, episode: Make, what: str) -> None:
+    """Refused, alone or with others, and as a run that taught something; not a byte is changed."""
+    make, kind, message = WRONG[what]
+    store.add(episode(1))
+    before = contents(folder)
+    acts: list[Callable[[], object]] = [
+        lambda: store.add(make()),
+        lambda: store.add_many([episode(2), make(), episode(3)]),
+        lambda: store.add(make(), deduplicate=True),
+        lambda: store.credit(make()),
+    ]
+    for act in acts:
+        with pytest.raises(kind, match=message):
+            act()
+    assert contents(folder) == before
+    assert (len(store), store.position) == (1, 1)
+    assert store.add(episode(2)) == 2
+
+
+def test_the_same_value_in_another_type_is_stored_as_what_it_is(store: ExperienceMemory) -> None:
+    """Numbers of numpy, lists, an integer for a float, the text of a reason."""
+    odd = replace(
+        GOOD,
+        started=5,
+        steps=[Step("a", "b", np.float32(0.5), np.bool_(True), [np.int64(7), 8])],  # type: ignore[arg-type]
+        outcome=replace(GOOD.outcome, reason="solved"),  # type: ignore[arg-type]
+    )
+    store.add(odd)
+    assert store.get(GOOD.id) == replace(GOOD, started=5.0, steps=(Step("a", "b", 0.5, True, (7, 8)),))
+    assert store.verify() == ()
+
+
+def test_what_is_said_about_episodes(store: ExperienceMemory, folder: Path) -> None:
+    """Ratings, remarks and deletions that mean nothing are refused, and the episode stays."""
+    store.add(GOOD)
+    before = contents(folder)
+    acts: list[tuple[Callable[[], object], str]] = [
+        (lambda: store.delete(GOOD.id, None), "a deletion cannot be stored: reason should be text and is NoneType"),  # type: ignore[arg-type]
+        (lambda: store.annotate(GOOD.id, None), "a note cannot be stored: text should be text and is NoneType"),  # type: ignore[arg-type]
+        (lambda: store.rate(GOOD.id, None, 1.0), "a rating cannot be stored: name should be text"),  # type: ignore[arg-type]
+        (lambda: store.rate(GOOD.id, "a", None), "value should be a number and is NoneType"),  # type: ignore[arg-type]
+        (lambda: store.rate(GOOD.id, "a", "1"), "value should be a number and is str '1'"),  # type: ignore[arg-type]
+        (lambda: store.delete(None), "episode should be text and is NoneType"),  # type: ignore[arg-type]
+    ]
+    for act, message in acts:
+        with pytest.raises(TypeError, match=message):
+            act()
+    with pytest.raises(ValueError, match="value should be an integer of 64 bits and is int of 1329 bits"):
+        store.rate(GOOD.id, "a", 10**400)
+    assert contents(folder) == before
+    assert (GOOD.id in store, store.position, store.verify()) == (True, 1, ())
+
+
+class Odd(HashedEmbedder):
+    """An embedder that makes something else."""
+
+    def __init__(self, make: Callable[[Vectors], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """Whatever it makes of right vectors."""
+        return self.make(super().encode(texts))
+
+
+NONE: dict[str, tuple[Callable[[Vectors], Any], type[Exception], str]] = {
+    "nothing": (lambda rows: None, TypeError, r"hashed-1-384 made nothing \(None\) of 1 texts: return a numpy array"),
+    "list": (lambda rows: rows.tolist(), TypeError, "made a list of 1 texts"),
+    "text": (lambda rows: "vectors", TypeError, "made a str of 1 texts"),
+    "objects": (lambda rows: rows.astype(object), TypeError, "made an array of object"),
+    "flat": (lambda rows: rows[0], ValueError, r"made an array of shape \(384,\) .* float32 of shape \(1, 384\)"),
+    "zeros": (np.zeros_like, ValueError, "made a vector of zeros"),
+    "nan": (lambda rows: rows * np.float32("nan"), ValueError, "numbers that are not finite"),
+    "infinity": (lambda rows: np.full_like(rows, np.inf), ValueError, "numbers that are not finite"),
+}
+
+
+@pytest.mark.parametrize("what", NONE)
+def test_embedders_that_make_no_vectors(folder: Path, episode: Make, what: str) -> None:
+    """One clear error when adding and when searching; nothing is written."""
+    make, kind, message = NONE[what]
+    embedder = Odd(lambda rows: rows)
+    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+        memory.add(episode(1))
+        before, embedder.make = contents(folder), make
+        with pytest.raises(kind, match=message):
+            memory.add(episode(2))
+        with pytest.raises(kind, match=message):
+            memory.search(Query("anything"), VIEWER)
+        assert contents(folder) == before
+
+
+@pytest.mark.parametrize("factor", [3, 0.01, 1e30, 1e-30, np.float64(1e200), np.float64(1e-200)])
+def test_vectors_of_another_length_are_normalised(folder: Path, episode: Make, factor: float) -> None:
+    """A score is a cosine, whatever an embedder makes."""
+    embedder = Odd(lambda rows: rows * factor)
+    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+        memory.add_many([episode(number) for number in range(3)])
+        (hit,) = memory.search(Query(episode(2).task.goal, k=1), VIEWER)
+        assert (hit.episode_id, hit.score) == ("episode-2", pytest.approx(1.0, abs=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [("identity", None, TypeError), ("identity", " ", ValueError), ("identity", "\ud800", ValueError),
+     ("dimension", 2.5, TypeError), ("dimension", True, TypeError), ("dimension", 0, ValueError)],
+)  # fmt: skip
+def test_embedders_that_do_not_say_what_they_are(folder: Path, name: str, value: Any, kind: type[Exception]) -> None:
+    """Refused before a folder is made."""
+    embedder: Any = SimpleNamespace(**{"identity": "mine", "dimension": 4, name: value})
+    for act in (
+        lambda: ExperienceMemory.open(folder, "create", embedder=embedder),
+        lambda: rebuild(folder, embedder=embedder),
+    ):
+        with pytest.raises(kind, match=f"the {name} of the embedder (SimpleNamespace|mine) is"):
+            act()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("what", ["lock", "log", "catalog", "vectors", "index", "log/0000000000000000.log"])
+def test_links_are_not_written_through(folder: Path, tmp_path: Path, episode: Make, what: str) -> None:
+    """Writing is refused, what the link leads to stays as it was."""
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add(episode(1))
+    elsewhere = tmp_path / "elsewhere"
+    (folder / what).rename(elsewhere)
+    (folder / what).symlink_to(elsewhere)
+    before = contents(elsewhere)
+
+    def add() -> None:
+        with ExperienceMemory.open(folder, "w") as memory:
+            memory.add(episode(2))
+
+    with pytest.raises(OSError, match="a symbolic link, and nothing is written through one"):
+        add()
+    assert contents(elsewhere) == before
+    (folder / what).unlink()
+    elsewhere.rename(folder / what)
+    with ExperienceMemory.open(folder, "w") as memory:
+        assert memory.add(episode(2)) == 2
+
+
+def test_caches_and_leftovers_that_are_links_are_replaced(folder: Path, tmp_path: Path, episode: Make) -> None:
+    """They can be made again, beside what they lead to."""
+    elsewhere = tmp_path / "elsewhere"
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add(episode(1))
+    elsewhere.write_bytes(b"somebody else's")
+    for name in (
+        "catalog/catalog.rows",
+        "catalog/catalog.rows.tmp",
+        "memory.json.tmp",
+        "log/0000000000000000.0001.log.tmp",
+    ):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(elsewhere)
+    with ExperienceMemory.open(folder, "w") as memory:
+        memory.add(episode(2))
+        memory.delete("episode-1")
+        memory.compact()
+        assert len(memory) == 1
+    assert elsewhere.read_bytes() == b"somebody else's"
+
+
+def test_a_pipe_does_not_hang(folder: Path, episode: Make) -> None:
+    """Nothing waits for the other end of what is no file."""
+    with ExperienceMemory.open(folder, "create") as memory:
+        memory.add(episode(1))
+    (folder / "lock").unlink()
+    os.mkfifo(folder / "lock")
+    with pytest.raises(OSError, match="no regular file"):
+        ExperienceMemory.open(folder, "w")
+
+
+def test_a_run_teaches_only_what_can_be_stored(store: ExperienceMemory) -> None:
+    """The credit of a run that is right is kept."""
+    store.add(GOOD)
+    assert store.credit(shown(make_episode(1), GOOD.id)) == 2
+    assert store.usefulness(GOOD.id).shown == 1
