@@ -13,7 +13,7 @@ import pytest
 from memory import Episode, ExperienceMemory, HashedEmbedder, Query, Retrieved, Step
 from memory.embed import Vectors
 from memory.rebuild import rebuild
-from tests.memory.conftest import VIEWER, Make, make_episode, shown
+from tests.memory.conftest import HOLDOUT, Make, make_episode, shown
 
 GOOD = make_episode(0)
 
@@ -150,7 +150,7 @@ def test_embedders_that_make_no_vectors(folder: Path, episode: Make, what: str) 
         with pytest.raises(kind, match=message):
             memory.add(episode(2))
         with pytest.raises(kind, match=message):
-            memory.search(Query("anything"), VIEWER)
+            memory.search(Query("anything"), HOLDOUT)
         assert contents(folder) == before
 
 
@@ -160,7 +160,7 @@ def test_vectors_of_another_length_are_normalised(folder: Path, episode: Make, f
     embedder = Odd(lambda rows: rows * factor)
     with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
         memory.add_many([episode(number) for number in range(3)])
-        (hit,) = memory.search(Query(episode(2).task.goal, k=1), VIEWER)
+        (hit,) = memory.search(Query(episode(2).task.goal, k=1), HOLDOUT)
         assert (hit.episode_id, hit.score) == ("episode-2", pytest.approx(1.0, abs=1e-5))
 
 
