@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from memory import ExperienceMemory, Query
-from tests.memory.conftest import VIEWER, Make, make_episode
+from memory import ExperienceMemory
+from tests.memory.conftest import Make, found, make_episode
 
 
 def in_child(act: Callable[[], Any]) -> Any:
@@ -45,7 +45,7 @@ ACTS: dict[str, Callable[[ExperienceMemory], object]] = {
     "publish": lambda memory: memory.publish_index(),
     "refresh": lambda memory: memory.refresh(),
     "read": lambda memory: memory.get("episode-1"),
-    "search": lambda memory: memory.search(Query("anything"), VIEWER),
+    "search": lambda memory: found(memory, "anything"),
 }
 
 
@@ -106,7 +106,7 @@ def test_readers_go_on(folder: Path, episode: Make) -> None:
 
             def follow() -> list[str]:
                 reader.refresh()
-                return [hit.episode_id for hit in reader.search(Query(episode(3).task.goal, k=1), VIEWER)]
+                return found(reader, episode(3).task.goal, k=1)
 
             assert in_child(follow) == ["episode-3"]
             assert len(reader) == 3
@@ -129,7 +129,7 @@ def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock
         thread = threading.Thread(target=hold)
         thread.start()
         held.wait(20)
-        found = in_child(lambda: [hit.episode_id for hit in reader.search(Query("anything"), VIEWER)])
+        said = in_child(lambda: found(reader, "anything"))
         leave.set()
         thread.join()
-        assert found == ["episode-1"]
+        assert said == ["episode-1"]
