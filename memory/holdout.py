@@ -8,7 +8,6 @@ Alone, a memory shows everything: the best memory of a task is often one of that
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from memory.catalog import Catalog
 from memory.codec import digest
 from memory.episode import TaskRecord
-from memory.normal import normal_goal, normal_text
+from memory.ingest import near_digest, task_digest
+from memory.normal import normal_text
 from memory.rows import Numbers
 
 TRAIN = "train"
@@ -123,18 +123,6 @@ class Holdout:
         if self.near is not None and normal_text(self.near[0]):
             shown &= catalog.column("near")[ordinals] != np.uint64(near_digest(*self.near))
         return shown
-
-
-@lru_cache(maxsize=1024)  # an agent asks at every step, and every episode of a task is stored under it
-def task_digest(identity: str) -> int:
-    """64-bit hash of a task's identity in its normal form."""
-    return digest(normal_text(identity))
-
-
-@lru_cache(maxsize=1024)  # an agent asks at every step of an episode
-def near_digest(room: str, goal: str) -> int:
-    """64-bit hash of a room and a goal in their normal forms."""
-    return digest(f"{normal_text(room)}\n{normal_goal(goal)}")
 
 
 def _one_of(column: NDArray[np.uint64], texts: Collection[str]) -> NDArray[np.bool_]:

@@ -9,8 +9,8 @@ from memory import codec
 from memory.catalog import GAP, LONG, NOBODY, REASONS, ROW, SECOND, SUCCESS, UNREADABLE
 from memory.codec import digest
 from memory.fields import CodecError
-from memory.holdout import near_digest, task_digest
 from memory.log import Damage, Kind, Place, Record
+from memory.normal import normal_goal, normal_text
 from memory.rows import Rows
 
 CREDIT = Kind.USEFULNESS
@@ -22,6 +22,18 @@ _EMPTY: dict[str, int | float | bytes] = {
     for name in ROW.names or ()
 }
 _label = lru_cache(maxsize=1024)(digest)  # of texts that many episodes share
+
+
+@lru_cache(maxsize=1024)  # an agent asks at every step, and every episode of a task is stored under it
+def task_digest(identity: str) -> int:
+    """64-bit hash of a task's identity in its normal form."""
+    return digest(normal_text(identity))
+
+
+@lru_cache(maxsize=1024)  # an agent asks at every step of an episode
+def near_digest(room: str, goal: str) -> int:
+    """64-bit hash of a room and a goal in their normal forms."""
+    return digest(f"{normal_text(room)}\n{normal_goal(goal)}")
 
 
 def _row(place: Place, kind: int, **fields: int | float | bytes) -> _Row:

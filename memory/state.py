@@ -20,9 +20,8 @@ from memory.encode import unit_vectors
 from memory.episode import Episode
 from memory.evict import Candidate
 from memory.fields import CodecError
-from memory.holdout import task_digest
 from memory.index import IndexSettings
-from memory.ingest import CREDIT, gap_row, rows_of
+from memory.ingest import CREDIT, gap_row, rows_of, task_digest
 from memory.keys import key_count, key_texts
 from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
 from memory.query import EntryMeta
