@@ -67,14 +67,10 @@ rating, a note, a deletion or a credit is about. `value` is an episode's score o
 rating's name, where it fits."""
 FIELDS = ("suite", "type", "split", "policy", "adapter")
 """What entries can be filtered by."""
-<<<<<<< HEAD
 REASONS = tuple(StopReason)
 """What the number in the field `reason` means."""
 _EPISODE = int(Kind.EPISODE)  # numpy compares with a member of an enumeration five times as slowly
-=======
->>>>>>> h1
 _HOT = {"sequence": np.int64, "task": np.uint64, "near": np.uint64, "split": np.uint64, "flags": np.uint8}
-_EPISODE = int(Kind.EPISODE)  # numpy compares with a member of an enumeration five times as slowly
 
 
 @dataclass(frozen=True, slots=True)

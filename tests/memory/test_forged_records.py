@@ -13,11 +13,7 @@ from memory import ExperienceMemory, codec
 from memory import compact as compact_module
 from memory.log import Damage, Kind
 from memory.segments import MOST_GENERATIONS, frame_of, segment_path
-<<<<<<< HEAD:tests/memory/test_forged_records.py
-from tests.memory.conftest import HOLDOUT, Make, make_episode
-=======
 from tests.memory.conftest import Make, found, make_episode
->>>>>>> h1:tests/memory/test_forged.py
 
 FORGED = make_episode(100)
 LARGE = (2**31, 2**32, 2**40, 2**63 - 1, 2**63, 2**64 - 1, -1, -(2**63))
@@ -49,15 +45,9 @@ def build(folder: Path, *records: tuple[int, int, bytes], behind: bool = True) -
 def look(memory: ExperienceMemory, count: int = 4) -> tuple[Damage, ...]:
     """Make sure that exactly the right episodes are there; what is damaged."""
     ids = [f"episode-{number}" for number in range(count)]
-<<<<<<< HEAD:tests/memory/test_forged_records.py
-    hits = memory.search(Query(make_episode(1).task.goal, k=99), HOLDOUT)
-    assert hits[0].episode_id == "episode-1"
-    assert sorted(hit.episode_id for hit in hits) == ids
-=======
     hits = found(memory, make_episode(1).task.goal)
     assert hits[0] == "episode-1"
     assert sorted(hits) == ids
->>>>>>> h1:tests/memory/test_forged.py
     assert [entry.episode_id for entry in memory.entries()] == ids
     assert list(memory.iterate()) == [make_episode(number) for number in range(count)]
     assert len(memory) == count

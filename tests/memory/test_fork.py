@@ -10,13 +10,8 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
-from memory import ExperienceMemory, Query
-from tests.memory.conftest import HOLDOUT, Make, make_episode
-=======
 from memory import ExperienceMemory
 from tests.memory.conftest import Make, found, make_episode
->>>>>>> h1
 
 
 def in_child(act: Callable[[], Any]) -> Any:
@@ -50,11 +45,7 @@ ACTS: dict[str, Callable[[ExperienceMemory], object]] = {
     "publish": lambda memory: memory.publish_index(),
     "refresh": lambda memory: memory.refresh(),
     "read": lambda memory: memory.get("episode-1"),
-<<<<<<< HEAD
-    "search": lambda memory: memory.search(Query("anything"), HOLDOUT),
-=======
     "search": lambda memory: found(memory, "anything"),
->>>>>>> h1
 }
 
 
@@ -115,11 +106,7 @@ def test_readers_go_on(folder: Path, episode: Make) -> None:
 
             def follow() -> list[str]:
                 reader.refresh()
-<<<<<<< HEAD
-                return [hit.episode_id for hit in reader.search(Query(episode(3).task.goal, k=1), HOLDOUT)]
-=======
                 return found(reader, episode(3).task.goal, k=1)
->>>>>>> h1
 
             assert in_child(follow) == ["episode-3"]
             assert len(reader) == 3
@@ -142,11 +129,7 @@ def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock
         thread = threading.Thread(target=hold)
         thread.start()
         held.wait(20)
-<<<<<<< HEAD
-        found = in_child(lambda: [hit.episode_id for hit in reader.search(Query("anything"), HOLDOUT)])
-=======
         said = in_child(lambda: found(reader, "anything"))
->>>>>>> h1
         leave.set()
         thread.join()
         assert said == ["episode-1"]

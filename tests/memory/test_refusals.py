@@ -13,11 +13,7 @@ import pytest
 from memory import Episode, ExperienceMemory, HashedEmbedder, Retrieved, Step
 from memory.embed import Vectors
 from memory.rebuild import rebuild
-<<<<<<< HEAD
-from tests.memory.conftest import HOLDOUT, Make, make_episode, shown
-=======
 from tests.memory.conftest import Make, found, make_episode, shown
->>>>>>> h1
 
 GOOD = make_episode(0)
 
@@ -154,11 +150,7 @@ def test_embedders_that_make_no_vectors(folder: Path, episode: Make, what: str) 
         with pytest.raises(kind, match=message):
             memory.add(episode(2))
         with pytest.raises(kind, match=message):
-<<<<<<< HEAD
-            memory.search(Query("anything"), HOLDOUT)
-=======
             found(memory, "anything")
->>>>>>> h1
         assert contents(folder) == before
 
 
@@ -168,14 +160,9 @@ def test_vectors_of_another_length_are_normalised(folder: Path, episode: Make, f
     embedder = Odd(lambda rows: rows * factor)
     with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
         memory.add_many([episode(number) for number in range(3)])
-<<<<<<< HEAD
-        (hit,) = memory.search(Query(episode(2).task.goal, k=1), HOLDOUT)
-        assert (hit.episode_id, hit.score) == ("episode-2", pytest.approx(1.0, abs=1e-5))
-=======
         assert found(memory, episode(2).task.goal)[0] == "episode-2"
         rows = memory._state.spaces["goal"].column.take(np.arange(3))
         assert np.linalg.norm(rows, axis=1) == pytest.approx([1.0] * 3, abs=1e-6)
->>>>>>> h1
 
 
 @pytest.mark.parametrize(
