@@ -20,7 +20,8 @@ slow: $(READY)  ## the tests that take longer
 check: $(READY)  ## formatting, lint, types
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/mypy
+	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/relive  # the root, under its own name
+	MYPYPATH=$(VENV)/src $(BIN)/mypy
 
 # torch first and alone, in the version that is tested, instead of whatever the other packages would pull in.
 $(READY): pyproject.toml

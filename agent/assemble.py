@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.conversation import Policy
-from agent.policy import ExpertPolicy, RandomPolicy
-from agent.prompt import PROMPT_VERSION
-from envs import Suite
-from memory.episode import Actor
+from ..envs import Suite
+from ..memory.episode import Actor
+from .conversation import Policy
+from .policy import ExpertPolicy, RandomPolicy
+from .prompt import PROMPT_VERSION
 
 if TYPE_CHECKING:
-    from agent.local import LocalPolicy
+    from .llm.local import LocalPolicy
 
-BUNDLED = Path(__file__).parent / "base_model"
+BUNDLED = Path(__file__).parent / "llm" / "base_model"
 """The small model that comes with the package."""
 POLICIES = ("local", "expert", "random")
 
@@ -73,14 +73,18 @@ def assemble(
     noted = {"temperature": settings.temperature, "dtype": settings.dtype, **(record or {})}
     if settings.kind == "expert":
         return Assembled(
-            ExpertPolicy(suite), Actor("expert", prompt=PROMPT_VERSION, settings=dict(record or {})), words
+            ExpertPolicy(suite),
+            Actor("expert", prompt=PROMPT_VERSION, settings=dict(record or {})),
+            words,
         )
     if settings.kind == "random":
         policy = RandomPolicy([t.text for t in suite.templates])
-        return Assembled(policy, Actor("random", prompt=PROMPT_VERSION, settings=dict(record or {})), words)
+        return Assembled(
+            policy, Actor("random", prompt=PROMPT_VERSION, settings=dict(record or {})), words
+        )
     if settings.kind != "local":
         raise ValueError(f"unknown policy {settings.kind!r}: use one of {', '.join(POLICIES)}")
-    from agent.local import LocalPolicy  # takes seconds: torch and transformers
+    from .llm.local import LocalPolicy  # takes seconds: torch and transformers
 
     if settings.dtype not in ("float32", "bfloat16"):
         raise ValueError(f"unknown dtype {settings.dtype!r}: use float32 or bfloat16")
@@ -95,6 +99,10 @@ def assemble(
     return Assembled(local, actor_of(local, settings.model, noted), local.encoder.count, local)
 
 
-def actor_of(local: "LocalPolicy", model: str, settings: Mapping[str, str | int | float | bool]) -> Actor:
+def actor_of(
+    local: "LocalPolicy", model: str, settings: Mapping[str, str | int | float | bool]
+) -> Actor:
     """The record of a language-model policy as it is now."""
-    return Actor("local", model, local.weights_sha256, local.adapter or "", PROMPT_VERSION, dict(settings))
+    return Actor(
+        "local", model, local.weights_sha256, local.adapter or "", PROMPT_VERSION, dict(settings)
+    )

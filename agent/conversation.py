@@ -14,11 +14,13 @@ class Turn:
     role: Role
     text: str
     tokens: tuple[int, ...] = ()
-    """Assistant turns: the ids as sampled, end-of-turn excluded; they are used instead of encoding `text` again."""
+    """Assistant turns: the ids as sampled, end-of-turn excluded; they are used instead of encoding
+    `text` again."""
 
 
 Conversation = tuple[Turn, ...]
-"""System turn, then user and assistant turns in alternation. Conversations only ever grow at the end."""
+"""System turn, then user and assistant turns in alternation. Conversations only ever grow at the
+end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class Action:
 class Policy(Protocol):
     """Whatever can act: a language model, a script, a person."""
 
-    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None) -> list[Action]:
+    def act(
+        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
+    ) -> list[Action]:
         """One action per conversation, each of which ends with a user turn.
 
         Args:
-            conversations: any number of them, of any lengths, in any order from call to call; the result for one must
-                not depend on which others are beside it.
+            conversations: any number of them, of any lengths, in any order from call to call; the
+                result for one must not depend on which others are beside it.
             seeds: one per conversation, for sampling; a policy that is greedy ignores them.
 
         Raises:

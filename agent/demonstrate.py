@@ -1,10 +1,10 @@
 """Filling a memory with the expert's episodes, labelled by their actor."""
 
-from agent.assemble import PolicySettings, assemble
-from agent.rundir import Announce, silent
-from agent.runner import Runner, RunSettings
-from envs import Suite
-from memory import ExperienceMemory
+from ..envs import Suite
+from ..memory import ExperienceMemory
+from .assemble import PolicySettings, assemble
+from .rundir import Announce, silent
+from .runner import Runner, RunSettings
 
 
 def demonstrate(
@@ -15,20 +15,26 @@ def demonstrate(
     announce: Announce = silent,
     start: int = 0,
 ) -> None:
-    """Adds the expert's episodes at `count` train tasks, spread over all types; what is there is not played again.
+    """Adds the expert's episodes at `count` train tasks, spread over all types; what is there is
+    not played again.
 
     Args:
         memory: open for writing.
         suite: whose expert and tasks.
         count: demonstrations that the memory is to hold.
-        settings: how they are played; the step limit is always the suite's, within which the expert solves what is listed.
+        settings: how they are played; the step limit is always the suite's, within which the expert
+            solves what is listed.
         announce: told about progress.
         start: train tasks per type to skip, so that several memories share none.
     """
     plain = settings or RunSettings()
-    run = RunSettings(batch=plain.batch, workers=plain.workers, timeout=plain.timeout, seed=plain.seed)
+    run = RunSettings(
+        batch=plain.batch, workers=plain.workers, timeout=plain.timeout, seed=plain.seed
+    )
     have = {e.task.identity for e in memory.entries() if e.policy == "expert" and e.success}
-    missing = [task for task in suite.tasks("train", count, start=start) if task.identity not in have]
+    missing = [
+        task for task in suite.tasks("train", count, start=start) if task.identity not in have
+    ]
     announce("demonstrations", len(missing))
     expert = assemble(PolicySettings(kind="expert"), suite)
     for episode in Runner(suite, expert.policy, expert.actor, run).run(missing):

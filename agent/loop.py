@@ -1,8 +1,9 @@
 """One episode, from the first observation to the record of it.
 
-`live` is a generator: it yields what it needs (a reset, an action, a step) and is sent the answer, so that one screen of
-code serves one episode in a plain `for` loop as well as hundreds in an event-driven batch. A failed episode is data: errors of
-the environment and of the policy are thrown into the generator and end up in the outcome.
+`live` is a generator: it yields what it needs (a reset, an action, a step) and is sent the answer,
+so that one screen of code serves one episode in a plain `for` loop as well as hundreds in an
+event-driven batch. A failed episode is data: errors of the environment and of the policy are thrown
+into the generator and end up in the outcome.
 """
 
 import hashlib
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from agent.conversation import Action, Conversation
-from agent.prompt import PromptSpec, begin, extend
-from agent.recall import Recalled, Recaller
-from envs import EnvironmentFailure, Reply, Task
-from memory.episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+from ..envs import EnvironmentFailure, Reply, Task
+from ..memory.episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+from .conversation import Action, Conversation
+from .prompt import PromptSpec, begin, extend
+from .recall import Recalled, Recaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,16 @@ Living = Generator[Need, Any, Episode]
 
 def task_record(task: Task) -> TaskRecord:
     """The task as the memory keeps it."""
-    return TaskRecord(task.suite, task.identity, task.type, task.split, task.room, task.seed, task.version, task.goal)
+    return TaskRecord(
+        task.suite,
+        task.identity,
+        task.type,
+        task.split,
+        task.room,
+        task.seed,
+        task.version,
+        task.goal,
+    )
 
 
 def draw_seed(run_seed: int, identity: str, step: int) -> int:
@@ -82,7 +92,8 @@ def live(
         memory_position: log position that `recall` reads, for the record.
 
     Yields:
-        `NeedReset` once, then `NeedAction` and `NeedStep` in turn. `EnvironmentFailure` and `PolicyFailure` may be thrown in.
+        `NeedReset` once, then `NeedAction` and `NeedStep` in turn. `EnvironmentFailure` and
+        `PolicyFailure` may be thrown in.
     """
     record, began, started = task_record(task), time.time(), time.monotonic()
     spent = {"policy": 0.0, "environment": 0.0, "retrieval": 0.0}
@@ -110,10 +121,16 @@ def live(
         conversation = begin(spec, seen, recalled.demonstrations)
         for index in range(max_steps):
             if index and recall and recall.dynamic:
-                recalled = ask([(turn.text, after.text) for turn, after in pairwise(conversation[2:])][::2])
-                conversation = begin(spec, conversation[1].text, recalled.demonstrations) + conversation[2:]
+                recalled = ask(
+                    [(turn.text, after.text) for turn, after in pairwise(conversation[2:])][::2]
+                )
+                conversation = (
+                    begin(spec, conversation[1].text, recalled.demonstrations) + conversation[2:]
+                )
             now = time.monotonic()
-            action: Action = yield NeedAction(conversation, draw_seed(run_seed, task.identity, index))
+            action: Action = yield NeedAction(
+                conversation, draw_seed(run_seed, task.identity, index)
+            )
             lap("policy", now)
             reply = yield NeedStep(action.text)
             spent["environment"] += reply.seconds

@@ -1,8 +1,9 @@
 """The one prompt format: instructions, action templates, memory block, then the conversation.
 
-Agent and training both build their prompts here, so there is nothing to keep in step by hand. The format is versioned and
-frozen: a change of any byte is a new `PROMPT_VERSION`, because models are trained on it. Without demonstrations the prompt
-is, byte for byte, the prompt of an agent that has no memory.
+Agent and training both build their prompts here, so there is nothing to keep in step by hand. The
+format is versioned and frozen: a change of any byte is a new `PROMPT_VERSION`, because models are
+trained on it. Without demonstrations the prompt is, byte for byte, the prompt of an agent that has
+no memory.
 
 Layout of the system turn (Ferraz et al., arXiv:2603.18272, section "Use", with successes and failures labelled)::
 
@@ -16,16 +17,16 @@ Layout of the system turn (Ferraz et al., arXiv:2603.18272, section "Use", with 
     Observation: {what followed}
     ...
 
-The closest demonstration comes last, next to the task. Ranks are not shown, so a demonstration reads the same wherever it
-stands. Opening observations are left out of demonstrations (they list another room's furniture), and so are visits during
-which nothing was done: see `condense`.
+The closest demonstration comes last, next to the task. Ranks are not shown, so a demonstration
+reads the same wherever it stands. Opening observations are left out of demonstrations (they list
+another room's furniture), and so are visits during which nothing was done: see `condense`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from agent.conversation import Action, Conversation, Turn
-from memory.episode import Episode
+from ..memory.episode import Episode
+from .conversation import Action, Conversation, Turn
 
 PROMPT_VERSION = "1"
 
@@ -69,14 +70,18 @@ def prompt_spec(instructions: str, templates: Iterable[tuple[str, str]]) -> Prom
     def starts(kind: str) -> tuple[str, ...]:
         return tuple(text.split("{")[0].strip() for text, k in pairs if k == kind)
 
-    return PromptSpec(instructions, tuple(text for text, _ in pairs), starts("move"), starts("look"))
+    return PromptSpec(
+        instructions, tuple(text for text, _ in pairs), starts("move"), starts("look")
+    )
 
 
 def condense(spec: PromptSpec, steps: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Leaves out visits that led to nothing: a move and the looks after it, when another move follows.
+    """Leaves out visits that led to nothing: a move and the looks after it, when another move
+    follows.
 
-    Repeats of the same action with the same answer are shown once. What remains is verbatim. A recorded household
-    demonstration loses about two thirds of its tokens this way (``scripts/measure_prompt.py``).
+    Repeats of the same action with the same answer are shown once. What remains is verbatim. A
+    recorded household demonstration loses about two thirds of its tokens this way
+    (``scripts/measure_prompt.py``).
 
     Args:
         spec: says which actions move and which only look.
@@ -104,12 +109,18 @@ def _starts(action: str, prefixes: tuple[str, ...]) -> bool:
 
 def demonstration(spec: PromptSpec, episode: Episode) -> Demonstration:
     """What is shown of an episode."""
-    steps = [(step.action, seen) for step, seen in zip(episode.steps, episode.observations[1:], strict=True)]
+    steps = [
+        (step.action, seen)
+        for step, seen in zip(episode.steps, episode.observations[1:], strict=True)
+    ]
     return Demonstration(episode.task.goal, episode.success, condense(spec, steps), episode.id)
 
 
-def fit(demonstrations: Sequence[Demonstration], budget: int, count: Callable[[str], int]) -> tuple[Demonstration, ...]:
-    """The leading demonstrations that fit into `budget` tokens together; one that is too long is passed over.
+def fit(
+    demonstrations: Sequence[Demonstration], budget: int, count: Callable[[str], int]
+) -> tuple[Demonstration, ...]:
+    """The leading demonstrations that fit into `budget` tokens together; one that is too long is
+    passed over.
 
     Args:
         demonstrations: closest first.
@@ -134,7 +145,9 @@ def system_text(spec: PromptSpec, demonstrations: Sequence[Demonstration] = ()) 
     return text
 
 
-def begin(spec: PromptSpec, observation: str, demonstrations: Sequence[Demonstration] = ()) -> Conversation:
+def begin(
+    spec: PromptSpec, observation: str, demonstrations: Sequence[Demonstration] = ()
+) -> Conversation:
     """The conversation before the first action."""
     return (Turn("system", system_text(spec, demonstrations)), Turn("user", observation))
 

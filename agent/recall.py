@@ -1,18 +1,20 @@
-"""From a task to the demonstrations in its prompt: the same function for acting, evaluating and training.
+"""From a task to the demonstrations in its prompt: the same function for acting, evaluating and
+training.
 
-Two ways of asking, as in the paper (Ferraz et al., arXiv:2603.18272, section "Query"). *Static*: once, at the start, by the
-text of the goal. *Dynamic*: at every step, by the goal and what was done and seen last; the prompt changes whenever the
-answer does, so its encoding cannot be reused from there on. The task type is never part of the query and never a filter.
+Two ways of asking, as in the paper (Ferraz et al., arXiv:2603.18272, section "Query"). *Static*:
+once, at the start, by the text of the goal. *Dynamic*: at every step, by the goal and what was done
+and seen last; the prompt changes whenever the answer does, so its encoding cannot be reused from
+there on. The task type is never part of the query and never a filter.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.prompt import Demonstration, PromptSpec, demonstration, fit
-from memory import EntryMeta, ExperienceMemory, Holdout, Purpose, Query
-from memory.episode import Retrieved, StopReason, TaskRecord
-from memory.keys import query_text
+from ..memory import EntryMeta, ExperienceMemory, Holdout, Purpose, Query
+from ..memory.episode import Retrieved, StopReason, TaskRecord
+from ..memory.search.keys import query_text
+from .prompt import Demonstration, PromptSpec, demonstration, fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,34 +26,44 @@ class RecallSettings:
     budget: int = 1500
     """Tokens of the memory block at most; what does not fit is left out."""
     outcomes: str = "successes"
-    """``successes`` or ``all``. Failures are labelled when shown; early in learning they would crowd out everything else."""
+    """``successes`` or ``all``. Failures are labelled when shown; early in learning they would
+    crowd out everything else."""
     query: str = "static"
-    """``static``: ask once, by the goal. ``dynamic``: ask at every step, by the goal and the latest steps."""
+    """``static``: ask once, by the goal. ``dynamic``: ask at every step, by the goal and the latest
+    steps."""
     keys: tuple[str, ...] = ("goal",)
-    """Which texts of a stored episode are compared with the query: ``goal``, ``first`` (observation), ``window`` (of its steps, for
-    dynamic queries). The memory must have them: ``ExperienceMemory.open(..., keys=...)``."""
+    """Which texts of a stored episode are compared with the query: ``goal``, ``first``
+    (observation), ``window`` (of its steps, for dynamic queries). The memory must have them:
+    ``ExperienceMemory.open(..., keys=...)``."""
     diversity: float = 0.0
-    """In [0, 1): how much episodes that are unlike each other are preferred (maximal marginal relevance)."""
+    """In [0, 1): how much episodes that are unlike each other are preferred (maximal marginal
+    relevance)."""
     usefulness: float = 0.0
     """Weight of what showing an episode did for earlier runs."""
     brevity: float = 0.0
-    """What each doubling of an episode's length takes from its similarity. Of several successes that fit alike, the long ones hold what
-    was tried in vain; an agent that lives on experience of its own does well not to be shown them."""
+    """What each doubling of an episode's length takes from its similarity. Of several successes
+    that fit alike, the long ones hold what was tried in vain; an agent that lives on experience of
+    its own does well not to be shown them."""
     min_score: float | None = None
-    """Show nothing that is less similar than this; None shows the closest, however far. Demonstrations of something else mislead. In
-    the household an episode of the same procedure and wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
+    """Show nothing that is less similar than this; None shows the closest, however far.
+    Demonstrations of something else mislead. In the household an episode of the same procedure and
+    wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
     splits: tuple[str, ...] = ("train",)
     """Splits whose episodes may be shown; none of the task's own split where it is under evaluation
-    (:meth:`memory.Holdout.strict`)."""
+    (:meth:`relive.memory.Holdout.strict`)."""
 
     def __post_init__(self) -> None:
-        Query("", keys=self.keys, diversity=self.diversity, brevity=self.brevity)  # which says what is wrong with them
+        Query(
+            "", keys=self.keys, diversity=self.diversity, brevity=self.brevity
+        )  # which says what is wrong with them
         if self.query not in ("static", "dynamic"):
             raise ValueError(f"recall.query is {self.query!r}; use 'static' or 'dynamic'")
         if self.outcomes not in ("successes", "all"):
             raise ValueError(f"recall.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
         if self.k < 0 or self.budget < 0:
-            raise ValueError(f"recall.k ({self.k}) and recall.budget ({self.budget}) must not be negative")
+            raise ValueError(
+                f"recall.k ({self.k}) and recall.budget ({self.budget}) must not be negative"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,8 @@ class Recaller(Protocol):
         ...
 
     def held_back(self, task: TaskRecord) -> int:
-        """How many episodes that would be recalled at the start are held out from whoever plays the task."""
+        """How many episodes that would be recalled at the start are held out from whoever plays the
+        task."""
         ...
 
 
@@ -99,7 +112,8 @@ class Recall:
         count: number of tokens of a text, for the budget.
         settings: how many and how much.
         purpose: what for, which decides what is held out.
-        position: log position to read at; the memory's current one when None. Results do not depend on what is added later.
+        position: log position to read at; the memory's current one when None. Results do not depend
+            on what is added later.
         where: keeps only some entries; for experiments (a memory without the type under test).
     """
 
@@ -122,17 +136,25 @@ class Recall:
         """Whether to ask again at every step."""
         return self.settings.query == "dynamic"
 
-    def __call__(self, task: TaskRecord, history: History = (), exclude: frozenset[str] = frozenset()) -> Recalled:
-        """What is recalled for a task after some steps; `exclude` names episodes that must not be shown."""
+    def __call__(
+        self, task: TaskRecord, history: History = (), exclude: frozenset[str] = frozenset()
+    ) -> Recalled:
+        """What is recalled for a task after some steps; `exclude` names episodes that must not be
+        shown."""
         query = self.query(query_text(task.goal, history), exclude)
         hits = self.memory.search(query, self.holdout(task), at=self.position)
         scores = {hit.episode_id: hit.score for hit in hits}
-        found = [demonstration(self.spec, self.memory.get(hit.episode_id, self.position)) for hit in hits]
+        found = [
+            demonstration(self.spec, self.memory.get(hit.episode_id, self.position)) for hit in hits
+        ]
         shown = fit(found, self.settings.budget, self.count)
-        return Recalled(shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown))
+        return Recalled(
+            shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
+        )
 
     def held_back(self, task: TaskRecord) -> int:
-        """How many of the episodes that would be found at the start, if nothing was held out, the policy keeps back."""
+        """How many of the episodes that would be found at the start, if nothing was held out, the
+        policy keeps back."""
         query = self.query(query_text(task.goal, ()))
         shown, everything = (
             {hit.episode_id for hit in self.memory.search(query, holdout, at=self.position)}

@@ -1,4 +1,5 @@
-"""A run directory: resolved settings, versions, weights, episodes, metrics; enough to resume it and to make it again."""
+"""A run directory: resolved settings, versions, weights, episodes, metrics; enough to resume it and
+to make it again."""
 
 import importlib.metadata
 import json
@@ -10,23 +11,34 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.runner import Runner
-from agent.settings import json_of
-from envs import Task
-from memory import ExperienceMemory
-from memory.durable import replace_file
-from memory.episode import Episode, StopReason
+from ..envs import Task
+from ..memory import ExperienceMemory
+from ..memory.episode import Episode, StopReason
+from ..memory.storage.durable import replace_file
+from .runner import Runner
+from .settings import json_of
 
 Announce = Callable[[str, Any], None]
-"""Told what happens: (event, detail). Events: phase (text), demonstrations and tasks (how many), episode, step (number, of,
-loss), round, job (a line about work that another process has finished)."""
+"""Told what happens: (event, detail). Events: phase (text), demonstrations and tasks (how many),
+episode, step (number, of, loss), round, job (a line about work that another process has
+finished)."""
 
 
 def silent(event: str, detail: Any) -> None:
     """Announces to nobody."""
 
 
-_PACKAGES = ("relive", "torch", "transformers", "peft", "hnswlib", "gymnasium", "textworld", "msgpack", "alfworld")
+_PACKAGES = (
+    "relive",
+    "torch",
+    "transformers",
+    "peft",
+    "hnswlib",
+    "gymnasium",
+    "textworld",
+    "msgpack",
+    "alfworld",
+)
 
 
 def versions() -> dict[str, str]:
@@ -77,7 +89,8 @@ def recorded(path: Path, setting: str) -> Any | None:
 class RunDirectory:
     """A folder that belongs to one run.
 
-    Opened again with the same settings the run resumes; with others it is refused, so that no result is a mixture.
+    Opened again with the same settings the run resumes; with others it is refused, so that no
+    result is a mixture.
 
     Args:
         path: the folder; made when missing.
@@ -94,17 +107,28 @@ class RunDirectory:
         if file.exists():
             before = json_of(file, "run record")["settings"]
             there, now = _leaves(before), _leaves(described)
-            changed = sorted(k for k in {*there, *now} if there.get(k, _ABSENT) != now.get(k, _ABSENT))
+            changed = sorted(
+                k for k in {*there, *now} if there.get(k, _ABSENT) != now.get(k, _ABSENT)
+            )
             if changed:
-                lines = ", ".join(f"{k}: {there.get(k, _ABSENT)} there, {now.get(k, _ABSENT)} now" for k in changed)
+                lines = ", ".join(
+                    f"{k}: {there.get(k, _ABSENT)} there, {now.get(k, _ABSENT)} now"
+                    for k in changed
+                )
                 raise ValueError(
-                    f"{path} holds a run with other settings ({lines}): use another --out, or the same settings"
+                    f"{path} holds a run with other settings ({lines}): use another --out, or the "
+                    "same settings"
                 )
         else:
             if path.is_dir() and any(path.iterdir()):
                 raise ValueError(f"{path} is not empty and holds no run: use another --out")
             path.mkdir(parents=True, exist_ok=True)
-            record = {"settings": described, "versions": versions(), "command": sys.argv, "started": time.time()}
+            record = {
+                "settings": described,
+                "versions": versions(),
+                "command": sys.argv,
+                "started": time.time(),
+            }
             write_json(file, record)
 
     def results(self, name: str = "episodes") -> "Results":
@@ -146,15 +170,21 @@ class Results:
         return [task for task in tasks if task.identity not in done]
 
     def episodes(self, tasks: Sequence[Task]) -> list[Episode]:
-        """The stored episode of each task, the newest where there are several, in the order of the tasks."""
+        """The stored episode of each task, the newest where there are several, in the order of the
+        tasks."""
         newest = {e.task.identity: e.episode_id for e in self.store.entries()}
         return [self.store.get(newest[task.identity]) for task in tasks if task.identity in newest]
 
 
 def measure(
-    directory: RunDirectory, name: str, runner: Runner, tasks: Sequence[Task], announce: Announce = silent
+    directory: RunDirectory,
+    name: str,
+    runner: Runner,
+    tasks: Sequence[Task],
+    announce: Announce = silent,
 ) -> list[Episode]:
-    """Plays every task once into the run directory and returns the episodes; resumes where it stopped."""
+    """Plays every task once into the run directory and returns the episodes; resumes where it
+    stopped."""
     with directory.results(name) as results:
         todo = results.missing(tasks)
         announce("tasks", len(todo))

@@ -1,8 +1,9 @@
 """Many episodes at once, event-driven: whoever is ready acts.
 
-Episodes do not wait for each other. All conversations that are waiting when no environment has an answer go to the policy
-as one batch; environments work meanwhile. What an episode becomes does not depend on what ran beside it: random numbers come
-from the run's seed and the task, and retrieval reads the memory at a fixed position.
+Episodes do not wait for each other. All conversations that are waiting when no environment has an
+answer go to the policy as one batch; environments work meanwhile. What an episode becomes does not
+depend on what ran beside it: random numbers come from the run's seed and the task, and retrieval
+reads the memory at a fixed position.
 """
 
 import time
@@ -10,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.conversation import Action, Policy
-from agent.loop import Living, Need, NeedAction, NeedReset, PolicyFailure, live
-from agent.prompt import PromptSpec, prompt_spec
-from agent.recall import Recaller
-from envs import EnvironmentFailure, EnvPool, Suite, Task
-from memory.episode import Actor, Episode
+from ..envs import EnvironmentFailure, EnvPool, Suite, Task
+from ..memory.episode import Actor, Episode
+from .conversation import Action, Policy
+from .loop import Living, Need, NeedAction, NeedReset, PolicyFailure, live
+from .prompt import PromptSpec, prompt_spec
+from .recall import Recaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class RunSettings:
     batch: int = 16
     """Episodes at once."""
     workers: int = 0
-    """Environment processes; 0 plays in this process, which is fastest for environments that never crash or hang."""
+    """Environment processes; 0 plays in this process, which is fastest for environments that never
+    crash or hang."""
     timeout: float = 60.0
     """Seconds that one reset or step may take (with workers)."""
     seed: int = 0
@@ -35,14 +37,16 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.workers < 0 or self.max_steps < 0 or self.timeout <= 0:
             raise ValueError(
-                f"run settings need batch >= 1, workers >= 0, max_steps >= 0 and timeout > 0, got {self.batch}, "
+                "run settings need batch >= 1, workers >= 0, max_steps >= 0 and timeout > 0, got "
+                f"{self.batch}, "
                 f"{self.workers}, {self.max_steps} and {self.timeout}"
             )
 
 
 @dataclass(slots=True)
 class Clock:
-    """Where the time of a run went, in seconds of wall time; what is in neither part is the loop's own."""
+    """Where the time of a run went, in seconds of wall time; what is in neither part is the loop's
+    own."""
 
     total: float = 0.0
     policy: float = 0.0
@@ -145,10 +149,13 @@ class Runner:
     def _live(self, task: Task) -> Living:
         limit = self.settings.max_steps or self.suite.max_steps
         position = self.recall.position if self.recall else -1
-        return live(task, spec_of(self.suite), self.actor, self.recall, limit, self.settings.seed, position)
+        return live(
+            task, spec_of(self.suite), self.actor, self.recall, limit, self.settings.seed, position
+        )
 
     def _act(self, asked: Sequence[NeedAction]) -> Sequence[Action | PolicyFailure]:
-        """The policy's answers; where it raises, each conversation is tried alone, so that one costs only itself."""
+        """The policy's answers; where it raises, each conversation is tried alone, so that one
+        costs only itself."""
         try:
             return self.policy.act([n.conversation for n in asked], [n.seed for n in asked])
         except Exception as error:
@@ -162,8 +169,11 @@ def spec_of(suite: Suite) -> PromptSpec:
     return prompt_spec(suite.instructions, [(t.text, t.kind) for t in suite.templates])
 
 
-def play_all(runner: Runner, tasks: Sequence[Task], keep: Callable[[Episode], object] | None = None) -> list[Episode]:
-    """Runs all tasks, hands each episode to `keep` as it ends, and returns them in the order of the tasks."""
+def play_all(
+    runner: Runner, tasks: Sequence[Task], keep: Callable[[Episode], object] | None = None
+) -> list[Episode]:
+    """Runs all tasks, hands each episode to `keep` as it ends, and returns them in the order of the
+    tasks."""
     order = {task.identity: i for i, task in enumerate(tasks)}
     episodes = []
     for episode in runner.run(tasks):

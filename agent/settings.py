@@ -1,4 +1,5 @@
-"""Settings as frozen dataclasses: defaults, then a TOML file, then ``--set a.b=value``; unknown keys are errors."""
+"""Settings as frozen dataclasses: defaults, then a TOML file, then ``--set a.b=value``; unknown
+keys are errors."""
 
 import dataclasses
 import difflib
@@ -17,13 +18,15 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
     """Settings of a kind.
 
     Args:
-        kind: a dataclass all of whose fields have defaults; fields may be such dataclasses themselves.
+        kind: a dataclass all of whose fields have defaults; fields may be such dataclasses
+            themselves.
         file: TOML; a table per nested dataclass.
-        overrides: ``key=value`` with dots for nesting, for example ``lora.rank=16``. Values are read as TOML, and as text
-            where they are not TOML.
+        overrides: ``key=value`` with dots for nesting, for example ``lora.rank=16``. Values are
+            read as TOML, and as text where they are not TOML.
 
     Raises:
-        ValueError: unknown key, wrong type, a value that the settings refuse, or a file that is no TOML.
+        ValueError: unknown key, wrong type, a value that the settings refuse, or a file that is no
+            TOML.
         OSError: there is no such file, or it cannot be read.
     """
     values: dict[str, Any] = {}
@@ -37,7 +40,10 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise ValueError(f"--set {override!r} has no '=': write --set key=value, for example --set recall.k=4")
+            raise ValueError(
+                f"--set {override!r} has no '=': write --set key=value, for example --set "
+                "recall.k=4"
+            )
         try:
             value = tomllib.loads(f"v = {text}")["v"]
         except (tomllib.TOMLDecodeError, RecursionError):
@@ -47,7 +53,9 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
         for part in path:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
-                raise ValueError(f"--set {override!r}: {part!r} is a value, not a group of settings")
+                raise ValueError(
+                    f"--set {override!r}: {part!r} is a value, not a group of settings"
+                )
         table[last] = value
     return build(kind, values)
 
@@ -74,7 +82,8 @@ def json_of(file: Path, what: str) -> Any:
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
-    """A dataclass from plain values; see `load`. What is not given is as in `default`, where there is one."""
+    """A dataclass from plain values; see `load`. What is not given is as in `default`, where there
+    is one."""
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # T is a dataclass by contract
     ready = {}
@@ -83,9 +92,15 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "", default: T 
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
             hint = f" Did you mean {where + close[0]!r}?" if close else ""
-            raise ValueError(f"unknown setting {name!r}.{hint} Known here: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"unknown setting {name!r}.{hint} Known here: {', '.join(sorted(known))}"
+            )
         ready[key] = _value(hints[key], value, name, _default(kind, key))
-    return kind(**ready) if default is None else dataclasses.replace(typing.cast("Any", default), **ready)
+    return (
+        kind(**ready)
+        if default is None
+        else dataclasses.replace(typing.cast("Any", default), **ready)
+    )
 
 
 def _default(kind: Any, name: str) -> Any:
@@ -99,13 +114,17 @@ def _default(kind: Any, name: str) -> Any:
 def _value(hint: Any, value: Any, name: str, default: Any = None) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ValueError(f"setting {name!r} is a group: write [{name}] in the file or --set {name}.key=value")
+            raise ValueError(
+                f"setting {name!r} is a group: write [{name}] in the file or --set {name}.key=value"
+            )
         # A group's defaults are those of the settings that it is part of.
         return build(typing.cast("type[Any]", hint), value, f"{name}.", default)
     origin = typing.get_origin(hint)
     if origin is tuple:
         if isinstance(value, Mapping):
-            raise ValueError(f"setting {name!r} is a list of groups: write [[{name}]] in the file, once for each")
+            raise ValueError(
+                f"setting {name!r} is a list of groups: write [[{name}]] in the file, once for each"
+            )
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"setting {name!r} is a list: write {name}=['{value}']")
         item = typing.get_args(hint)[0]
@@ -115,6 +134,8 @@ def _value(hint: Any, value: Any, name: str, default: Any = None) -> Any:
         return _value(wanted[0], value, name)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+    if isinstance(hint, type) and (
+        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
+    ):
         raise ValueError(f"setting {name!r} must be {hint.__name__}, not {value!r}")
     return value

@@ -3,10 +3,10 @@
 Goals, observations, ids and file names come from elsewhere, and a terminal takes some characters as
 commands: it clears the screen, renames its window, moves back over what it has shown, or turns the
 order of letters round. Everything that is printed goes through `say` and `complain`, or through the
-console of :mod:`agent.report`; they show such characters as escapes.
+console of :mod:`relive.agent.evaluation.report`; they show such characters as escapes.
 
-Nobody may read standard output any more (``relive … | head``), which is a quiet end. Or it is closed
-from the start: the command does its work, and then says in one line that its output is lost.
+Nobody may read standard output any more (``relive … | head``), which is a quiet end. Or it is
+closed from the start: the command does its work, and then says in one line that its output is lost.
 """
 
 import io
@@ -34,11 +34,15 @@ def visible(text: str, *, lines: bool = False) -> str:
     if text.isprintable():
         return text
     kept = "\n\t" if lines else ""
-    return "".join(c if _is_seen(c) or c in kept else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if _is_seen(c) or c in kept else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _is_seen(character: str) -> bool:
-    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+    return (
+        character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+    )
 
 
 def say(text: str = "", *, lines: bool = False) -> None:
@@ -79,7 +83,8 @@ def flush_output() -> None:
 
 
 class _Closed(io.TextIOWrapper):
-    """A standard stream that is closed: it takes what is written, and knows whether there was any."""
+    """A standard stream that is closed: it takes what is written, and knows whether there was
+    any."""
 
     lost = False
 
@@ -108,7 +113,8 @@ def standard_streams() -> Iterator[None]:
 
 
 def silence(stream: TextIO) -> None:
-    """Let a stream swallow what it holds and all that follows: Python writes it out once more at its end."""
+    """Let a stream swallow what it holds and all that follows: Python writes it out once more at
+    its end."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

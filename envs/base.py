@@ -1,7 +1,8 @@
-"""What an environment is to the rest of the project: tasks, the text environment, and the suite that makes both.
+"""What an environment is to the rest of the project: tasks, the text environment, and the suite
+that makes both.
 
-A suite is a family of tasks that share an engine and a grammar. It lists its tasks, makes environments that play them,
-states its action templates and brings an expert where it has one.
+A suite is a family of tasks that share an engine and a grammar. It lists its tasks, makes
+environments that play them, states its action templates and brings an expert where it has one.
 """
 
 import string
@@ -43,33 +44,38 @@ class ActionTemplate:
     text: str
     """For example ``take {object} from {receptacle}``; braces mark what is filled in."""
     kind: str
-    """``move`` (changes where the agent is), ``look`` (serves to see: look, examine, open), or ``act`` (changes the world)."""
+    """``move`` (changes where the agent is), ``look`` (serves to see: look, examine, open), or
+    ``act`` (changes the world)."""
 
 
 class Expert(Protocol):
     """A scripted policy for one episode, deciding from the visible text alone."""
 
     def act(self, observation: str) -> str:
-        """The next action, given the newest observation. The first call gets the opening observation."""
+        """The next action, given the newest observation. The first call gets the opening
+        observation."""
         ...
 
 
 class TextEnv(gymnasium.Env[str, str]):
     """A text environment on the Gymnasium API.
 
-    `reset` takes the task in ``options={"task": task}``; without it, `seed` picks a task of the train split.
-    Both `reset` and `step` return an `info` with
+    `reset` takes the task in ``options={"task": task}``; without it, `seed` picks a task of the
+    train split. Both `reset` and `step` return an `info` with
 
     * ``task``: the `Task` being played,
     * ``won``: whether the goal is reached,
     * ``invalid``: whether the last action was not understood or refused (False after reset),
     * ``score``: progress in [0, 1]; 1 exactly when won.
 
-    Admissible commands are *not* in `info`: no policy sees them. `admissible()` is there for humans and for checks.
+    Admissible commands are *not* in `info`: no policy sees them. `admissible()` is there for humans
+    and for checks.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium declares it so)
-    observation_space: spaces.Space[str] = spaces.Text(100_000, min_length=0, charset=string.printable)
+    observation_space: spaces.Space[str] = spaces.Text(
+        100_000, min_length=0, charset=string.printable
+    )
     action_space: spaces.Space[str] = spaces.Text(1_000, min_length=0, charset=string.printable)
 
     def admissible(self) -> Sequence[str]:
@@ -86,8 +92,8 @@ class Suite(Protocol):
     types: tuple[str, ...]
     """Task types, in the order in which reports list them."""
     groups: Mapping[str, tuple[str, ...]]
-    """Named sets of types, for example ``easy`` and ``hard``. A group may name types outside `types`: those are listed only
-    when asked for by name (a sealed test set)."""
+    """Named sets of types, for example ``easy`` and ``hard``. A group may name types outside
+    `types`: those are listed only when asked for by name (a sealed test set)."""
     templates: tuple[ActionTemplate, ...]
     """The action forms listed once in the prompt."""
     instructions: str
@@ -95,8 +101,11 @@ class Suite(Protocol):
     max_steps: int
     """Default step limit of an episode."""
 
-    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
-        """`count` tasks of a split, spread evenly over `types` (the suite's own `types` when empty), the same for the same arguments.
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
+        """`count` tasks of a split, spread evenly over `types` (the suite's own `types` when
+        empty), the same for the same arguments.
 
         `start` skips that many tasks *per type*, so that disjoint lists can be cut from one split.
         """
@@ -112,5 +121,6 @@ class Suite(Protocol):
 
 
 def types_of(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:
-    """Task types from names of types and of groups (``easy``); unknown ones are left for `Suite.tasks` to complain about."""
+    """Task types from names of types and of groups (``easy``); unknown ones are left for
+    `Suite.tasks` to complain about."""
     return tuple(dict.fromkeys(t for name in names for t in suite.groups.get(name, (name,))))

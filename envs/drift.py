@@ -1,7 +1,8 @@
 """Distributions that drift: the same household with other names for its things.
 
-A suite by itself, so that everything that takes a suite takes it. Names are exchanged in every text that is shown and
-back in every action, so the engine never knows; nothing else changes. The new names are nobody's: no real layout has them.
+A suite by itself, so that everything that takes a suite takes it. Names are exchanged in every text
+that is shown and back in every action, so the engine never knows; nothing else changes. The new
+names are nobody's: no real layout has them.
 """
 
 import hashlib
@@ -10,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from envs.base import ActionTemplate, Expert, Info, Suite, Task, TextEnv
-from envs.registry import get_suite
+from .base import ActionTemplate, Expert, Info, Suite, Task, TextEnv
+from .registry import get_suite
 
 NAMES: Mapping[str, str] = {
-    "mug": "lantern", "cup": "marble", "plate": "mirror", "bowl": "compass", "apple": "lemon", "tomato": "onion",
-    "potato": "carrot", "egg": "coin", "bread": "scarf", "lettuce": "ribbon", "pan": "hammer", "pot": "teapot",
-    "fork": "whistle", "knife": "brush", "spoon": "glove", "book": "sponge",
+    "mug": "lantern", "cup": "marble", "plate": "mirror", "bowl": "compass", "apple": "lemon",
+    "tomato": "onion", "potato": "carrot", "egg": "coin", "bread": "scarf", "lettuce": "ribbon",
+    "pan": "hammer", "pot": "teapot", "fork": "whistle", "knife": "brush", "spoon": "glove",
+    "book": "sponge",
 }  # fmt: skip
 """The household's name of a thing -> the name it has in ``household-renamed``."""
 
@@ -31,14 +33,18 @@ class Renaming:
 
     def __init__(self, names: Mapping[str, str], inner: Suite) -> None:
         if len({*names, *names.values()}) < 2 * len(names):
-            raise ValueError("names cannot be exchanged: a new name is given twice, or is the old name of something")
+            raise ValueError(
+                "names cannot be exchanged: a new name is given twice, or is the old name of "
+                "something"
+            )
         self.suite, self.version = f"{inner.name}-renamed", inner.version
         told = hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest()
         self.renamed_version = f"{inner.version}+{told[:8]}"
         self._inner, self._key = inner.name, int(told[:16], 16)
         self._there, self._back = dict(names), {new: old for old, new in names.items()}
         self._old, self._new = (
-            re.compile(rf"\b({'|'.join(map(re.escape, some))})\b") for some in (self._there, self._back)
+            re.compile(rf"\b({'|'.join(map(re.escape, some))})\b")
+            for some in (self._there, self._back)
         )
 
     def there(self, text: str) -> str:
@@ -50,9 +56,12 @@ class Renaming:
         return self._new.sub(lambda found: self._back[found[0]], text)
 
     def task(self, task: Task) -> Task:
-        """A task of the suite as one of the renamed suite: another task, whose identity tells which it came from."""
+        """A task of the suite as one of the renamed suite: another task, whose identity tells which
+        it came from."""
         goal, identity = self.there(task.goal), self._other(task.identity)
-        return replace(task, suite=self.suite, identity=identity, version=self.renamed_version, goal=goal)
+        return replace(
+            task, suite=self.suite, identity=identity, version=self.renamed_version, goal=goal
+        )
 
     def original(self, task: Task) -> Task:
         """The task that a renamed one came from."""
@@ -74,19 +83,30 @@ class RenamedEnv(TextEnv):
     def __init__(self, inner: TextEnv, names: Renaming) -> None:
         self._inner, self._names = inner, names
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, Info]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, Info]:
         """As the environment's, with a task of the renamed suite."""
         task = (options or {}).get("task")
-        options = {**(options or {}), "task": self._names.original(task)} if task is not None else options
+        options = (
+            {**(options or {}), "task": self._names.original(task)} if task is not None else options
+        )
         observation, info = self._inner.reset(seed=seed, options=options)
         return self._names.there(observation), self._told(info)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
-        """As the environment's. An old name means nothing here, so an action that holds one is refused."""
+        """As the environment's. An old name means nothing here, so an action that holds one is
+        refused."""
         known = self._names.there(action) == action
         answer = self._inner.step(self._names.back(action) if known else "examine nothing")
         observation, reward, terminated, truncated, info = answer
-        return self._names.there(str(observation)), float(reward), terminated, truncated, self._told(info)
+        return (
+            self._names.there(str(observation)),
+            float(reward),
+            terminated,
+            truncated,
+            self._told(info),
+        )
 
     def admissible(self) -> Sequence[str]:
         """Commands that the engine would accept now, sorted, in the new names."""
@@ -113,7 +133,7 @@ class _RenamedExpert:
 
 
 class RenamedSuite:
-    """A suite whose things have other names. See `envs.base.Suite`.
+    """A suite whose things have other names. See `relive.envs.base.Suite`.
 
     Args:
         inner: the suite.
@@ -127,7 +147,9 @@ class RenamedSuite:
         self.templates: tuple[ActionTemplate, ...] = inner.templates
         self.instructions, self.max_steps = inner.instructions, inner.max_steps
 
-    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
         """Those of the suite, renamed; they are tasks of their own."""
         return [self._names.task(task) for task in self._inner.tasks(split, count, types, start)]
 

@@ -1,11 +1,13 @@
-"""Environment workers: one process each, so that a crash or a hang costs one episode and nothing else.
+"""Environment workers: one process each, so that a crash or a hang costs one episode and nothing
+else.
 
-The pool is built for an event-driven runner: `submit_reset` and `submit_step` return at once, `wait` returns whatever
-has finished. A worker that dies, hangs beyond the timeout or raises is replaced, and the episode that it played is
-answered with an `EnvironmentFailure`.
+The pool is built for an event-driven runner: `submit_reset` and `submit_step` return at once,
+`wait` returns whatever has finished. A worker that dies, hangs beyond the timeout or raises is
+replaced, and the episode that it played is answered with an `EnvironmentFailure`.
 
-Workers come from a fork server, a small process started before (and without) torch. They do not import the caller's
-main module, so a pool can be opened from a script without an ``if __name__ == "__main__"``, a notebook or a REPL.
+Workers come from a fork server, a small process started before (and without) torch. They do not
+import the caller's main module, so a pool can be opened from a script without an
+``if __name__ == "__main__"``, a notebook or a REPL.
 """
 
 import multiprocessing
@@ -24,8 +26,8 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType, TracebackType
 from typing import Any
 
-from envs.base import Info, Task, TextEnv
-from envs.registry import get_suite, load_suite, suite_target
+from .base import Info, Task, TextEnv
+from .registry import get_suite, load_suite, suite_target
 
 _CLOSING_SECONDS = 2.0
 
@@ -58,10 +60,15 @@ class EnvironmentFailure(RuntimeError):
         self.reason, self.worker, self.task = reason, worker, task
 
     def __str__(self) -> str:
-        playing = f"task {self.task.identity} ({self.task.suite}, {self.task.type})" if self.task else "no task"
+        playing = (
+            f"task {self.task.identity} ({self.task.suite}, {self.task.type})"
+            if self.task
+            else "no task"
+        )
         return (
             f"environment worker {self.worker} {self.reason}, playing {playing}; "
-            "the worker was replaced, record the episode as an environment error or reset the task to try again"
+            "the worker was replaced, record the episode as an environment error or reset the task "
+            "to try again"
         )
 
 
@@ -87,9 +94,10 @@ class EnvPool:
 
     Args:
         suite: name of a registered suite.
-        workers: number of processes. 0 plays in this process, without the protection and without its cost.
-        timeout: seconds that one reset or step may take. A worker's first reset gets `startup` seconds more. Cannot be
-            enforced with ``workers=0``.
+        workers: number of processes. 0 plays in this process, without the protection and without
+            its cost.
+        timeout: seconds that one reset or step may take. A worker's first reset gets `startup`
+            seconds more. Cannot be enforced with ``workers=0``.
         slots: number of environments with ``workers=0``.
         startup: seconds that a new process may take to import the suite.
 
@@ -99,11 +107,18 @@ class EnvPool:
     """
 
     def __init__(
-        self, suite: str, workers: int = 0, timeout: float = 60.0, *, slots: int = 1, startup: float = 60.0
+        self,
+        suite: str,
+        workers: int = 0,
+        timeout: float = 60.0,
+        *,
+        slots: int = 1,
+        startup: float = 60.0,
     ) -> None:
         if workers < 0 or timeout <= 0 or slots < 1:
             raise ValueError(
-                f"EnvPool needs workers >= 0, timeout > 0 and slots >= 1, got {workers}, {timeout} and {slots}"
+                f"EnvPool needs workers >= 0, timeout > 0 and slots >= 1, got {workers}, {timeout} "
+                f"and {slots}"
             )
         self._suite_name = suite
         self._target = suite_target(suite)
@@ -129,12 +144,16 @@ class EnvPool:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     def submit_reset(self, worker: int, task: Task) -> None:
-        """Ask a worker to start a task. Raises `RuntimeError` when it is busy or the pool is closed."""
+        """Ask a worker to start a task. Raises `RuntimeError` when it is busy or the pool is
+        closed."""
         self._check_idle(worker)
         state = self._workers[worker]
         if state.process is not None and not state.process.is_alive():
@@ -143,20 +162,23 @@ class EnvPool:
         self._submit(worker, ("reset", task))
 
     def submit_step(self, worker: int, action: str) -> None:
-        """Ask a worker to carry out an action. Raises `RuntimeError` when it is busy, has no task, or is closed."""
+        """Ask a worker to carry out an action. Raises `RuntimeError` when it is busy, has no task,
+        or is closed."""
         self._check_idle(worker)
         if self._workers[worker].task is None:
             raise RuntimeError(f"environment worker {worker} plays no task: submit_reset first")
         self._submit(worker, ("step", action))
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Reply | EnvironmentFailure]]:
-        """Block until at least one worker has answered, failed or run out of time; returns all that have.
+        """Block until at least one worker has answered, failed or run out of time; returns all that
+        have.
 
         Args:
             timeout: seconds to wait at most; None waits as long as the workers' own timeouts allow.
 
         Returns:
-            (worker, answer) pairs by worker; empty when nothing is in flight or `timeout` passed first.
+            (worker, answer) pairs by worker; empty when nothing is in flight or `timeout` passed
+            first.
         """
         busy = [i for i, worker in enumerate(self._workers) if worker.request is not None]
         if self._in_process:
@@ -174,7 +196,8 @@ class EnvPool:
         return []
 
     def reset(self, worker: int, task: Task) -> Reply:
-        """Start a task and wait for it, for callers with one worker at hand. Raises `EnvironmentFailure`."""
+        """Start a task and wait for it, for callers with one worker at hand. Raises
+        `EnvironmentFailure`."""
         self.submit_reset(worker, task)
         return self._answer_of(worker)
 
@@ -204,20 +227,27 @@ class EnvPool:
                 worker.env = None
             worker.request, worker.task = None, None
 
-    # --- requests and answers ---------------------------------------------------------------------------------------
+    # --- requests and answers
+    # ---------------------------------------------------------------------------------------
 
     def _check_idle(self, index: int) -> None:
         if self._closed:
             raise RuntimeError("the environment pool is closed: open a new EnvPool")
         if self._workers[index].request is not None:
-            raise RuntimeError(f"environment worker {index} is busy: collect its answer with wait() first")
+            raise RuntimeError(
+                f"environment worker {index} is busy: collect its answer with wait() first"
+            )
 
     def _submit(self, index: int, request: tuple[str, Any]) -> None:
         worker = self._workers[index]
         worker.request = request
         if worker.connection is not None:
-            worker.deadline = time.monotonic() + self._timeout + (self._startup if worker.fresh else 0.0)
-            with suppress(OSError):  # a worker that died while idle: wait() finds the connection closed
+            worker.deadline = (
+                time.monotonic() + self._timeout + (self._startup if worker.fresh else 0.0)
+            )
+            with suppress(
+                OSError
+            ):  # a worker that died while idle: wait() finds the connection closed
                 worker.connection.send(request)
 
     def _collect(self, busy: Sequence[int]) -> list[tuple[int, Reply | EnvironmentFailure]]:
@@ -250,7 +280,10 @@ class EnvPool:
         while True:
             for worker, answer in self.wait():
                 if worker != index:
-                    raise RuntimeError("EnvPool.reset and .step cannot be mixed with requests in flight: use wait()")
+                    raise RuntimeError(
+                        "EnvPool.reset and .step cannot be mixed with requests in flight: use "
+                        "wait()"
+                    )
                 if isinstance(answer, EnvironmentFailure):
                     raise answer
                 return answer
@@ -271,12 +304,16 @@ class EnvPool:
             worker.env, worker.task = None, None
             return failure
 
-    # --- processes --------------------------------------------------------------------------------------------------
+    # --- processes
+    # ----------------------------------------------------------------------------------------------
 
     def _start(self, worker: _Worker) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._target), name=f"relive-{self._suite_name}", daemon=True
+            target=_serve,
+            args=(theirs, self._target),
+            name=f"relive-{self._suite_name}",
+            daemon=True,
         )
         with _main_module_hidden():
             process.start()
@@ -312,13 +349,17 @@ class EnvPool:
 
 
 def _start_fork_server() -> None:
-    """Start the fork server, unless it runs, deaf to Ctrl-C: its workers are then deaf from their first moment on."""
+    """Start the fork server, unless it runs, deaf to Ctrl-C: its workers are then deaf from their
+    first moment on."""
     before = signal.getsignal(signal.SIGINT)
-    # Only the main thread may change handlers, and one that was not set from Python cannot be put back.
+    # Only the main thread may change handlers, and one that was not set from Python cannot be put
+    # back.
     if threading.current_thread() is not threading.main_thread() or before is None:
         before = None
     else:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is ignored stays so in a program that is started
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # what is ignored stays so in a program that is started
     try:
         with _main_module_hidden():
             forkserver.ensure_running()
@@ -331,7 +372,8 @@ def _start_fork_server() -> None:
 def _main_module_hidden() -> Iterator[None]:
     """Keep `multiprocessing` from importing the caller's main module into a worker.
 
-    Workers need none of it, and a main module may import torch or, without a guard, open this very pool again.
+    Workers need none of it, and a main module may import torch or, without a guard, open this very
+    pool again.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -348,7 +390,9 @@ def _play(env: TextEnv, request: tuple[str, Any]) -> Reply:
         observation, info = env.reset(options={"task": argument})
         return Reply(observation, 0.0, False, False, info, time.perf_counter() - started)
     observation, reward, terminated, truncated, info = env.step(argument)
-    return Reply(observation, float(reward), terminated, truncated, info, time.perf_counter() - started)
+    return Reply(
+        observation, float(reward), terminated, truncated, info, time.perf_counter() - started
+    )
 
 
 def _raised(request: tuple[str, Any], error: BaseException) -> str:
@@ -371,7 +415,9 @@ def _serve(connection: Connection, target: str) -> None:
             if env is None:
                 env = load_suite(target).make()
             answer: Any = _play(env, request)
-            pickle.dumps(answer)  # an answer that cannot be sent is this environment's error, not the pipe's
+            pickle.dumps(
+                answer
+            )  # an answer that cannot be sent is this environment's error, not the pipe's
         except Exception as error:
             answer = _raised(request, error)
         try:

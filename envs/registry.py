@@ -12,14 +12,14 @@ from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from typing import Any, cast
 
-from envs.base import Suite, TextEnv
+from .base import Suite, TextEnv
 
 ENTRY_POINT_GROUP = "relive.envs"
 
 _targets: dict[str, str] = {
-    "household": "envs.household.suite:HouseholdSuite",
-    "household-renamed": "envs.drift:household_renamed",
-    "toy": "envs.toy:ToySuite",
+    "household": "relive.envs.household.suite:HouseholdSuite",
+    "household-renamed": "relive.envs.drift:household_renamed",
+    "toy": "relive.envs.toy:ToySuite",
 }
 
 
@@ -28,8 +28,8 @@ def register(name: str, target: str) -> None:
 
     Args:
         name: what users call it.
-        target: ``module:attribute`` of a class or function without arguments that makes the suite. A string, because
-            workers in other processes import it too.
+        target: ``module:attribute`` of a class or function without arguments that makes the suite.
+            A string, because workers in other processes import it too.
 
     Raises:
         ValueError: `target` is not of that form.
@@ -37,7 +37,8 @@ def register(name: str, target: str) -> None:
     module, colon, attribute = target.partition(":")
     if not module or not colon or not attribute:
         raise ValueError(
-            f"suite {name!r}: {target!r} is not of the form 'module:attribute', e.g. 'garden.suite:Garden'"
+            f"suite {name!r}: {target!r} is not of the form 'module:attribute', e.g. "
+            "'garden.suite:Garden'"
         )
     _targets[name] = target
     load_suite.cache_clear()
@@ -82,7 +83,8 @@ def load_suite(target: str) -> Suite:
         maker = getattr(module, attribute)
     except AttributeError:
         raise ImportError(
-            f"{module.__name__} ({module.__file__}) has no {attribute!r}: correct the entry {target!r}"
+            f"{module.__name__} ({module.__file__}) has no {attribute!r}: correct the entry "
+            f"{target!r}"
         ) from None
     return cast(Suite, maker())
 
@@ -109,7 +111,8 @@ def register_gymnasium() -> None:
     for name in suite_names():
         identifier = f"relive/{name}-v0"
         if identifier not in gymnasium.registry:
-            # Observations are free text: Gymnasium's checker would compare them with the space on each step.
+            # Observations are free text: Gymnasium's checker would compare them with the space on
+            # each step.
             gymnasium.register(identifier, entry_point=_Maker(name), disable_env_checker=True)
 
 

@@ -1,8 +1,9 @@
-"""The smallest complete suite: fetch a thing in a tiny house. For tests, and as a pattern for your own environment.
+"""The smallest complete suite: fetch a thing in a tiny house. For tests, and as a pattern for your
+own environment.
 
-Everything that `relive` needs of an environment is here: tasks that can be made again from their seed, an environment
-on the Gymnasium API, action templates, and (optionally) an expert. Copy it, change it, register it, and run
-`envs.check_env` over it.
+Everything that `relive` needs of an environment is here: tasks that can be made again from their
+seed, an environment on the Gymnasium API, action templates, and (optionally) an expert. Copy it,
+change it, register it, and run `relive.envs.check_env` over it.
 """
 
 import hashlib
@@ -11,10 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs.base import SPLITS, ActionTemplate, Info, Task, TextEnv
+from .base import SPLITS, ActionTemplate, Info, Task, TextEnv
 
 _HOUSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "train": {"cottage": ("kitchen", "hall", "cellar", "garden"), "farm": ("barn", "stable", "kitchen", "yard")},
+    "train": {
+        "cottage": ("kitchen", "hall", "cellar", "garden"),
+        "farm": ("barn", "stable", "kitchen", "yard"),
+    },
     "valid": {"cabin": ("porch", "kitchen", "shed", "loft")},
     "test": {"villa": ("terrace", "library", "kitchen", "studio", "garage")},
 }
@@ -25,14 +29,21 @@ _SEEDS_PER_SPLIT = 1_000_000
 
 
 def _game(split: str, task_type: str, seed: int) -> tuple[str, dict[str, str], str, str, str]:
-    """House, where each thing is, the thing asked for, where it has to go, and the goal. All from the seed."""
+    """House, where each thing is, the thing asked for, where it has to go, and the goal. All from
+    the seed."""
     rng = random.Random(f"{_VERSION}/{split}/{task_type}/{seed}")
     house = rng.choice(sorted(_HOUSES[split]))
     places = _HOUSES[split][house]
     thing, destination = rng.choice(_THINGS), rng.choice(places)
     where = {name: rng.choice(places) for name in rng.sample(_THINGS, 4)}
     where[thing] = rng.choice([place for place in places if place != destination])
-    return house, where, thing, destination, f"put a {'clean ' if task_type == 'wash' else ''}{thing} in {destination}"
+    return (
+        house,
+        where,
+        thing,
+        destination,
+        f"put a {'clean ' if task_type == 'wash' else ''}{thing} in {destination}",
+    )
 
 
 def _task(split: str, task_type: str, index: int) -> Task:
@@ -48,20 +59,29 @@ class ToyEnv(TextEnv):
 
     _task: Task | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, Info]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, Info]:
         """Start ``options["task"]``, or a random task of the train split."""
         super().reset(seed=seed)
         task = (options or {}).get("task")
         if task is None:
-            task = _task("train", _TYPES[int(self.np_random.integers(2))], int(self.np_random.integers(1000)))
+            task = _task(
+                "train", _TYPES[int(self.np_random.integers(2))], int(self.np_random.integers(1000))
+            )
         if task.suite != "toy":
-            raise ValueError(f"task {task.identity} belongs to suite {task.suite!r}, not 'toy': play it there")
+            raise ValueError(
+                f"task {task.identity} belongs to suite {task.suite!r}, not 'toy': play it there"
+            )
         self._task = task
-        house, self._where, self._thing, self._destination, goal = _game(task.split, task.type, task.seed)
+        house, self._where, self._thing, self._destination, goal = _game(
+            task.split, task.type, task.seed
+        )
         self._places = _HOUSES[task.split][house]
         self._here, self._held, self._clean, self._won = "", "", False, False
-        return f"You are in a {house}. It has: {', '.join(self._places)}.\n\nYour task is to: {goal}.", self._info(
-            False
+        return (
+            f"You are in a {house}. It has: {', '.join(self._places)}.\n\nYour task is to: {goal}.",
+            self._info(False),
         )
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
@@ -71,7 +91,13 @@ class ToyEnv(TextEnv):
         answer = self._answer(action.strip()) if action.strip() in self.admissible() else ""
         at_goal = self._held == "" and self._where[self._thing] == self._destination
         self._won = at_goal and (self._clean or self._task.type != "wash")
-        return answer or "Nothing happens.", float(self._won), self._won, False, self._info(not answer)
+        return (
+            answer or "Nothing happens.",
+            float(self._won),
+            self._won,
+            False,
+            self._info(not answer),
+        )
 
     def admissible(self) -> Sequence[str]:
         """Commands that would be carried out now, sorted."""
@@ -80,7 +106,9 @@ class ToyEnv(TextEnv):
             commands += [f"put down {self._held}"] if self._here else []
             commands += [f"wash {self._held}"] if self._here == "kitchen" else []
         else:
-            commands += [f"take {thing}" for thing, place in self._where.items() if place == self._here]
+            commands += [
+                f"take {thing}" for thing, place in self._where.items() if place == self._here
+            ]
         return sorted(commands)
 
     def _answer(self, action: str) -> str:
@@ -113,17 +141,26 @@ class ToyExpert:
 
     def act(self, observation: str) -> str:
         """The next action, from the newest observation alone and what was read before."""
-        if opening := re.search(r"It has: (.*)\.\n\n.*: put a (clean )?(\w+) in (\w+)\.", observation):
+        if opening := re.search(
+            r"It has: (.*)\.\n\n.*: put a (clean )?(\w+) in (\w+)\.", observation
+        ):
             self._route, self._thing = opening.group(1).split(", "), opening.group(3)
             wash = ["go to kitchen", f"wash {self._thing}"] if opening.group(2) else []
-            self._plan = [f"take {self._thing}", *wash, f"go to {opening.group(4)}", f"put down {self._thing}"]
-        if self._plan[0].startswith("take") and not re.search(rf"see: .*\b{self._thing}\b", observation):
+            self._plan = [
+                f"take {self._thing}",
+                *wash,
+                f"go to {opening.group(4)}",
+                f"put down {self._thing}",
+            ]
+        if self._plan[0].startswith("take") and not re.search(
+            rf"see: .*\b{self._thing}\b", observation
+        ):
             return f"go to {self._route.pop(0)}"
         return self._plan.pop(0)
 
 
 class ToySuite:
-    """The suite `toy`. See `envs.base.Suite`."""
+    """The suite `toy`. See `relive.envs.base.Suite`."""
 
     name: str = "toy"
     version: str = _VERSION
@@ -136,13 +173,21 @@ class ToySuite:
         ActionTemplate("put down {object}", "act"),
         ActionTemplate("look", "look"),
     )
-    instructions: str = "You are in a small house and carry out a task, one short command at a time."
+    instructions: str = (
+        "You are in a small house and carry out a task, one short command at a time."
+    )
     max_steps: int = 15
 
-    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
-        """`count` tasks, taking the types in turn, no game twice. Raises `ValueError` on a split or type it lacks."""
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
+        """`count` tasks, taking the types in turn, no game twice. Raises `ValueError` on a split or
+        type it lacks."""
         if split not in SPLITS or not set(types) <= set(self.types) or count < 0 or start < 0:
-            raise ValueError(f"suite 'toy' has splits {SPLITS} and types {self.types}, not {split!r} {list(types)}")
+            raise ValueError(
+                f"suite 'toy' has splits {SPLITS} and types {self.types}, not {split!r} "
+                f"{list(types)}"
+            )
         chosen = tuple(dict.fromkeys(types)) or self.types
         found: dict[str, dict[str, Task]] = {task_type: {} for task_type in chosen}
         for task_type, tasks in found.items():

@@ -1,7 +1,7 @@
 """``memory.json``: what a memory's folder says about itself.
 
-It is written when a memory is made, and when its embedder changes. Losing it costs nothing but the name of the
-embedder: the id stands in every segment of the log.
+It is written when a memory is made, and when its embedder changes. Losing it costs nothing but the
+name of the embedder: the id stands in every segment of the log.
 """
 
 import json
@@ -11,11 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory.durable import read_file, replace_file, sync_folder
-from memory.embed import Embedder
-from memory.keys import KEYS
-from memory.log import Damage
-from memory.segments import memory_id, segments
+from .search.embed import Embedder
+from .search.keys import KEYS
+from .storage.durable import read_file, replace_file, sync_folder
+from .storage.log import Damage
+from .storage.segments import memory_id, segments
 
 FORMAT = 2
 """Format number of a memory's folder that is written."""
@@ -36,16 +36,20 @@ class Description:
     memory: bytes
     """Its id."""
     keys: tuple[str, ...]
-    """What its episodes can be found by, in the order of :data:`memory.keys.KEYS`."""
+    """What its episodes can be found by, in the order of :data:`relive.memory.search.keys.KEYS`."""
     damage: tuple[Damage, ...]
     """What was wrong with its file."""
 
 
-def identify(folder: Path, embedder: Embedder, keys: Collection[str], *, writable: bool, reembed: bool) -> Description:
-    """What the memory in a folder is; a writer makes what is missing, and adds `keys` to those that it has.
+def identify(
+    folder: Path, embedder: Embedder, keys: Collection[str], *, writable: bool, reembed: bool
+) -> Description:
+    """What the memory in a folder is; a writer makes what is missing, and adds `keys` to those that
+    it has.
 
     Raises:
-        ValueError: a format that this program does not read, or another embedder and not ``reembed``.
+        ValueError: a format that this program does not read, or another embedder and not
+            ``reembed``.
     """
     path = folder / DESCRIPTION
     damage = []
@@ -55,8 +59,12 @@ def identify(folder: Path, embedder: Embedder, keys: Collection[str], *, writabl
         text = b""
     try:
         description = json.loads(text)
-        if description.get("checksum", description.get("format") != FORMAT) not in (True, _checksum(description)):
-            # A wrong id, embedder or key looks as good as a right one, and would keep the memory from opening.
+        if description.get("checksum", description.get("format") != FORMAT) not in (
+            True,
+            _checksum(description),
+        ):
+            # A wrong id, embedder or key looks as good as a right one, and would keep the memory
+            # from opening.
             raise ValueError("its checksum does not hold")
         number, memory = int(description["format"]), bytes.fromhex(description["id"])
         known, dimension = str(description["embedder"]), int(description["dimension"])
@@ -70,12 +78,14 @@ def identify(folder: Path, embedder: Embedder, keys: Collection[str], *, writabl
             damage.append(Damage(DESCRIPTION, 0, len(text), detail))
     if number not in (0, *READ):
         raise ValueError(
-            f"{path}: format {number}; this program reads {' and '.join(map(str, READ))}: use the version that wrote it"
+            f"{path}: format {number}; this program reads {' and '.join(map(str, READ))}: use the "
+            "version that wrote it"
         )
     if (known, dimension) != (embedder.identity, embedder.dimension) and not reembed:
         raise ValueError(
             f"the memory in {folder} was embedded with {known} ({dimension} dimensions), not with "
-            f"{embedder.identity} ({embedder.dimension}): open it with its own embedder, or with reembed=True to "
+            f"{embedder.identity} ({embedder.dimension}): open it with its own embedder, or with "
+            "reembed=True to "
             "embed everything again"
         )
     wanted = tuple(key for key in KEYS if key in had or key in keys or key == "goal")

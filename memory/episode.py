@@ -1,7 +1,7 @@
 """The data the whole project speaks: steps, episodes and their outcomes.
 
-Everything here is frozen, holds plain fields only and knows nothing about environments or models, so that an episode
-written today can be read by a program that has neither.
+Everything here is frozen, holds plain fields only and knows nothing about environments or models,
+so that an episode written today can be read by a program that has neither.
 """
 
 from collections.abc import Mapping

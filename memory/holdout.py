@@ -1,8 +1,9 @@
 """Who may see what: a policy that a search is given, not a property of the store.
 
-Alone, a memory shows everything: the best memory of a task is often one of that very task. Whoever measures something passes a
-:class:`Holdout`, and :meth:`Holdout.strict` is the one that experiments use. Texts are compared in their normal form
-(:mod:`memory.normal`), so that spelling gets nothing past it.
+Alone, a memory shows everything: the best memory of a task is often one of that very task. Whoever
+measures something passes a :class:`Holdout`, and :meth:`Holdout.strict` is the one that experiments
+use. Texts are compared in their normal form (:mod:`relive.memory.normal`), so that spelling gets
+nothing past it.
 """
 
 from collections.abc import Collection
@@ -12,12 +13,12 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.catalog import Catalog
-from memory.codec import digest
-from memory.episode import TaskRecord
-from memory.ingest import near_digest, task_digest
-from memory.normal import normal_text
-from memory.rows import Numbers
+from .episode import TaskRecord
+from .normal import normal_text
+from .storage.catalog import Catalog
+from .storage.codec import digest
+from .storage.ingest import near_digest, task_digest
+from .storage.rows import Numbers
 
 TRAIN = "train"
 """The split whose episodes the strict policy shows unless it is told otherwise."""
@@ -50,8 +51,8 @@ class Holdout:
     hidden_splits: frozenset[str] = frozenset()
     """Episodes of these splits are not shown, whatever else."""
     near: tuple[str, str] | None = None
-    """Room and goal: an episode that has both is a near-duplicate and not shown. Where the room is blank (the suite has none)
-    nothing is: every task with a goal of the same words would be one."""
+    """Room and goal: an episode that has both is a near-duplicate and not shown. Where the room is
+    blank (the suite has none) nothing is: every task with a goal of the same words would be one."""
 
     def __post_init__(self) -> None:
         for name in ("tasks", "splits", "hidden_splits"):
@@ -64,17 +65,27 @@ class Holdout:
                 raise TypeError(f"{name} of a holdout must be texts, not {list(value)!r}")
             object.__setattr__(self, name, frozenset(value))
         if not all(map(normal_text, self.tasks)):
-            raise ValueError("a task identity of a holdout is blank: nothing could be told apart by it")
+            raise ValueError(
+                "a task identity of a holdout is blank: nothing could be told apart by it"
+            )
         if self.near is not None and not (
-            isinstance(self.near, tuple) and len(self.near) == 2 and all(isinstance(text, str) for text in self.near)
+            isinstance(self.near, tuple)
+            and len(self.near) == 2
+            and all(isinstance(text, str) for text in self.near)
         ):
-            raise TypeError(f"near of a holdout must be a pair of texts, room and goal, not {self.near!r}")
+            raise TypeError(
+                f"near of a holdout must be a pair of texts, room and goal, not {self.near!r}"
+            )
 
     @classmethod
-    def strict(cls, task: TaskRecord, purpose: Purpose, splits: Collection[str] = (TRAIN,)) -> "Holdout":
-        """What experiments hold out from whoever plays `task`: that task, its near-duplicates and every split but `splits`.
+    def strict(
+        cls, task: TaskRecord, purpose: Purpose, splits: Collection[str] = (TRAIN,)
+    ) -> "Holdout":
+        """What experiments hold out from whoever plays `task`: that task, its near-duplicates and
+        every split but `splits`.
 
-        It fails closed: a split that nobody named is held out, and a task that does not say what it is gets an error.
+        It fails closed: a split that nobody named is held out, and a task that does not say what it
+        is gets an error.
 
         Args:
             task: what is played.
@@ -82,18 +93,22 @@ class Holdout:
             splits: whose episodes may be shown at all.
 
         Raises:
-            ValueError: the task has no identity or split, the purpose is unknown, or the task is to be trained on and is not of
-                `splits`.
+            ValueError: the task has no identity or split, the purpose is unknown, or the task is to
+                be trained on and is not of `splits`.
         """
         for name in ("identity", "split"):
             value = getattr(task, name, None)
             if not isinstance(value, str) or not normal_text(value):
                 raise ValueError(
-                    f"the task has no {name}, so memory cannot tell what to keep from whoever plays it: pass the "
-                    f"{name} of the task that is being played (episode.task or the environment's task record)"
+                    f"the task has no {name}, so memory cannot tell what to keep from whoever "
+                    "plays it: pass the "
+                    f"{name} of the task that is being played (episode.task or the environment's "
+                    "task record)"
                 )
         if not isinstance(task.room, str) or not isinstance(task.goal, str):
-            raise ValueError("the task's room and goal must be text (an empty room if the suite has none)")
+            raise ValueError(
+                "the task's room and goal must be text (an empty room if the suite has none)"
+            )
         if not isinstance(purpose, Purpose):
             known = ", ".join(f"Purpose.{purpose.name}" for purpose in Purpose)
             raise ValueError(f"unknown purpose {purpose!r}: use one of {known}")
@@ -104,7 +119,9 @@ class Holdout:
             )
         hidden = frozenset({task.split}) if purpose is Purpose.EVALUATE else frozenset[str]()
         near = (task.room, task.goal)
-        return cls(frozenset({task.identity}), splits=frozenset(splits), hidden_splits=hidden, near=near)
+        return cls(
+            frozenset({task.identity}), splits=frozenset(splits), hidden_splits=hidden, near=near
+        )
 
     def visible(self, catalog: Catalog, ordinals: Numbers) -> NDArray[np.bool_]:
         """Which of these entries may be shown, shape (len(ordinals),)."""

@@ -1,6 +1,7 @@
 """Data classes as plain values (those that JSON has), and back with every value checked.
 
-The fields, types and defaults of the class say everything; a field that is added to an episode needs nothing here.
+The fields, types and defaults of the class say everything; a field that is added to an episode
+needs nothing here.
 """
 
 import json
@@ -12,17 +13,22 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from memory.fields import Read, Unfit, inside
+from .storage.fields import Read, Unfit, inside
 
 
 def plain(value: Any) -> Any:
-    """A data class of :mod:`memory.episode` as an object; fields that have their default are left out.
+    """A data class of :mod:`relive.memory.episode` as an object; fields that have their default are
+    left out.
 
     A number that is not finite, which JSON does not have, becomes ``{"float": "nan"}``.
     """
     if is_dataclass(value):
         held = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: plain(item) for field, item in held if _required(field) or not _is_default(item, field)}
+        return {
+            field.name: plain(item)
+            for field, item in held
+            if _required(field) or not _is_default(item, field)
+        }
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -36,8 +42,8 @@ def read_as(kind: Any, value: object, name: str = "") -> Any:
     """A plain value as a type; what else an object holds is passed over.
 
     Args:
-        kind: a data class, ``tuple[X, ...]``, ``Mapping[str, X]``, a ``StrEnum``, ``str``, ``int``, ``float``, ``bool``, or a
-            union of the last four.
+        kind: a data class, ``tuple[X, ...]``, ``Mapping[str, X]``, a ``StrEnum``, ``str``, ``int``,
+            ``float``, ``bool``, or a union of the last four.
         value: may be anything.
         name: what it is called in messages.
 

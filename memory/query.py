@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
-from memory.catalog import Filter
-from memory.episode import StopReason, TaskRecord
-from memory.keys import KEYS
+from .episode import StopReason, TaskRecord
+from .search.keys import KEYS
+from .storage.catalog import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ class Query:
 
     text: str
     k: int = 2
-    """How many hits at most; 0 gives none. The hits of a smaller k are the first of those of a larger one; where a graph
-    proposes candidates, up to :data:`memory.retrieve.SAME_LIST`."""
+    """How many hits at most; 0 gives none. The hits of a smaller k are the first of those of a
+    larger one; where a graph proposes candidates, up to
+    :data:`relive.memory.retrieval.SAME_LIST`."""
     min_score: float | None = None
     """Leave out what is less similar than this; None keeps everything."""
     successes_only: bool = False
@@ -48,18 +49,23 @@ class Query:
     exclude_reasons: frozenset[StopReason] = frozenset()
     """Episodes that ended for one of these reasons are not wanted."""
     where: Callable[[EntryMeta], bool] | None = None
-    """Keep only entries for which this is true. For experiments (an index without the type under test), not for
-    normal use: it is called in Python for one candidate after the other."""
+    """Keep only entries for which this is true. For experiments (an index without the type under
+    test), not for normal use: it is called in Python for one candidate after the other."""
     only: Mapping[str, Collection[str]] = field(default_factory=dict)
-    """Keep only entries whose suite, type, split, policy or adapter is one of these: fast at any selectivity."""
+    """Keep only entries whose suite, type, split, policy or adapter is one of these: fast at any
+    selectivity."""
     keys: tuple[str, ...] = ("goal",)
-    """Which texts of an episode are compared with the query; the closest counts. The memory must have them (see ``open``)."""
+    """Which texts of an episode are compared with the query; the closest counts. The memory must
+    have them (see ``open``)."""
     diversity: float = 0.0
-    """In [0, 1): how much being unlike the other hits counts against similarity (:func:`memory.rank.choose`)."""
+    """In [0, 1): how much being unlike the other hits counts against similarity
+    (:func:`relive.memory.search.rank.choose`)."""
     usefulness: float = 0.0
-    """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity (:mod:`memory.usefulness`)."""
+    """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity
+    (:mod:`relive.memory.usefulness`)."""
     brevity: float = 0.0
-    """What each doubling of an entry's number of steps takes from its similarity: of those that fit alike, direct ones first."""
+    """What each doubling of an entry's number of steps takes from its similarity: of those that fit
+    alike, direct ones first."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -77,7 +83,9 @@ class Query:
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {value}; it must be finite")
         if not 0 <= self.diversity < 1:
-            raise ValueError(f"diversity is {self.diversity}; it must be at least 0 and less than 1")
+            raise ValueError(
+                f"diversity is {self.diversity}; it must be at least 0 and less than 1"
+            )
         if self.brevity < 0:
             raise ValueError(f"brevity is {self.brevity}; it must not be negative")
         _check_texts("keys", self.keys)
@@ -91,10 +99,14 @@ class Query:
         if self.where is not None and not callable(self.where):
             raise TypeError(f"where must be a function of an entry, not {self.where!r}")
         if not isinstance(self.only, Mapping):
-            raise TypeError(f"only must map a column to the values that are wanted, not {self.only!r}")
+            raise TypeError(
+                f"only must map a column to the values that are wanted, not {self.only!r}"
+            )
         for column, values in self.only.items():
             _check_texts(f"only[{column!r}]", values)
-        Filter.of(self.successes_only, self.only, self.exclude_reasons)  # which says what is wrong with the columns
+        Filter.of(
+            self.successes_only, self.only, self.exclude_reasons
+        )  # which says what is wrong with the columns
 
     @property
     def ranked(self) -> bool:
@@ -116,9 +128,11 @@ class Why:
     similarity: float
     """Inner product of the unit vectors of query and key."""
     considered: int
-    """Entries that were at least as close, this one included: its rank before anything was removed."""
+    """Entries that were at least as close, this one included: its rank before anything was
+    removed."""
     firewalled: int
-    """How many of those the holdout kept back (same task, near-duplicate, split under evaluation)."""
+    """How many of those the holdout kept back (same task, near-duplicate, split under
+    evaluation)."""
     filtered: int
     """How many of those the query did not want (failures, excluded, ``where``)."""
     exact: bool

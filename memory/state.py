@@ -1,7 +1,8 @@
-"""Everything that is known of a memory's log: catalog, vectors, graphs, and what was said about episodes since.
+"""Everything that is known of a memory's log: catalog, vectors, graphs, and what was said about
+episodes since.
 
-A writer brings it up to date with what it appends, a reader with what it finds appended. Not thread-safe; :mod:`memory.store`
-lets one thread in at a time.
+A writer brings it up to date with what it appends, a reader with what it finds appended. Not
+thread-safe; :mod:`relive.memory.store` lets one thread in at a time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,25 +13,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from memory import codec
-from memory.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
-from memory.codec import digest
-from memory.embed import Embedder, Vectors
-from memory.encode import unit_vectors
-from memory.episode import Episode
-from memory.evict import Candidate
-from memory.fields import CodecError
-from memory.index import IndexSettings
-from memory.ingest import CREDIT, gap_row, rows_of, task_digest
-from memory.keys import key_count, key_texts
-from memory.log import Damage, Kind, Log, Place, Record, TakenBackError
-from memory.query import EntryMeta
-from memory.retrieve import Library
-from memory.rows import Numbers, Rows
-from memory.segments import segments, superseded
-from memory.space import KeySpace
-from memory.usefulness import Run, UsefulnessTable
-from memory.vectors import WINDOW_BITS
+from .episode import Episode
+from .maintenance.evict import Candidate
+from .query import EntryMeta
+from .retrieval import Library
+from .search.embed import Embedder, Vectors
+from .search.encode import unit_vectors
+from .search.index import IndexSettings
+from .search.keys import key_count, key_texts
+from .search.space import KeySpace
+from .search.vectors import WINDOW_BITS
+from .storage import codec
+from .storage.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
+from .storage.codec import digest
+from .storage.fields import CodecError
+from .storage.ingest import CREDIT, gap_row, rows_of, task_digest
+from .storage.log import Damage, Kind, Log, Place, Record, TakenBackError
+from .storage.rows import Numbers, Rows
+from .storage.segments import segments, superseded
+from .usefulness import Run, UsefulnessTable
 
 CACHES = ("catalog", "vectors", "index")
 """Folders of a memory that are made from its log."""
@@ -63,7 +64,8 @@ class State:
         self.keys, self.dimension, self.index = tuple(keys), embedder.dimension, index
         self.damage: list[Damage] = []
         self.settled = False
-        """Whether what is known agrees with the log; not before it was read, nor while or after a change that was interrupted."""
+        """Whether what is known agrees with the log; not before it was read, nor while or after a
+        change that was interrupted."""
         self.log = self._open_log()
         self._begin()
 
@@ -87,12 +89,14 @@ class State:
         self.spaces: dict[str, KeySpace] = {}
 
     def settle(self) -> None:
-        """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log knows."""
+        """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log
+        knows."""
         if not self.settled:
             self.load()
 
     def load(self) -> None:
-        """Read what there is, from the catalog and behind it from the log. Forgets what was read before."""
+        """Read what there is, from the catalog and behind it from the log. Forgets what was read
+        before."""
         self.settled = False
         for attempt in range(_ATTEMPTS):
             self.log.close()
@@ -113,8 +117,10 @@ class State:
         self.settled = True
 
     def follow(self) -> None:
-        """Take in what was appended to the log since; raises `TakenBackError` if it has to be loaded anew."""
-        # What stops half-way (the embedder may fail) is read again: records without vectors would never be found.
+        """Take in what was appended to the log since; raises `TakenBackError` if it has to be
+        loaded anew."""
+        # What stops half-way (the embedder may fail) is read again: records without vectors would
+        # never be found.
         self.settled = False
         known = len(self.catalog)
         self._take_all()
@@ -124,26 +130,39 @@ class State:
         self.settled = True
 
     def _excuse(self, unfinished: bool) -> None:
-        """Finish a compaction that was interrupted: caches that do not fit are what it left behind, and no damage."""
+        """Finish a compaction that was interrupted: caches that do not fit are what it left behind,
+        and no damage."""
         unfinished = unfinished or bool(superseded(self.log.folder))
         if not unfinished:
             return
-        for found in [d for space in self.spaces.values() for d in (space.column.file.damage, space.snapshots.damage)]:
-            found[:] = [damage for damage in found if damage.offset or damage.length]  # of rows, not of the whole file
+        for found in [
+            d
+            for space in self.spaces.values()
+            for d in (space.column.file.damage, space.snapshots.damage)
+        ]:
+            found[:] = [
+                damage for damage in found if damage.offset or damage.length
+            ]  # of rows, not of the whole file
         if self.writable:
             try:
                 self.log.finish_compaction()
             except OSError as error:
-                detail = f"what a compaction left out cannot be removed ({error.strerror}); it is tried again"
+                detail = (
+                    f"what a compaction left out cannot be removed ({error.strerror}); it is "
+                    "tried again"
+                )
                 self.damage.append(Damage("log", 0, 0, detail))
 
     def _read_log(self, last: Place | None) -> bool:
-        """Continue behind the last record that the catalog knows, or from the start if the log has another one there.
+        """Continue behind the last record that the catalog knows, or from the start if the log has
+        another one there.
 
         Returns whether it has because the log was compacted, and not to the end.
         """
         unfinished = False
-        if last is not None and not (self.catalog.fits(segments(self.log.folder)) and self.log.start_after(last)):
+        if last is not None and not (
+            self.catalog.fits(segments(self.log.folder)) and self.log.start_after(last)
+        ):
             unfinished = bool(superseded(self.log.folder))
             if not unfinished:
                 self.catalog.file.note(0, 0, "does not fit the log; it is made again")
@@ -165,18 +184,24 @@ class State:
         self.position = self.log.position
 
     def _remember(self, lost: Sequence[Damage]) -> None:
-        """Let later openings know of bytes that are no record; once, though what lies behind the last record is read each time."""
+        """Let later openings know of bytes that are no record; once, though what lies behind the
+        last record is read each time."""
         if not lost:
             return
         again = {_place_of(damage) for damage in lost}
         known = {_place_of(damage) for damage in self.catalog.gaps()}
-        self.damage = [damage for damage in self.damage if _place_of(damage) not in again]  # said in full by the log
+        self.damage = [
+            damage for damage in self.damage if _place_of(damage) not in again
+        ]  # said in full by the log
         for damage in lost:
             if _place_of(damage) not in known:
                 self.catalog.append(gap_row(damage))
 
-    def take_rows(self, rows: Rows, damage: Sequence[Damage], vectors: Mapping[str, Vectors] | None = None) -> None:
-        """Take in what :func:`memory.ingest.rows_of` made of records that are durable.
+    def take_rows(
+        self, rows: Rows, damage: Sequence[Damage], vectors: Mapping[str, Vectors] | None = None
+    ) -> None:
+        """Take in what :func:`relive.memory.storage.ingest.rows_of` made of records that are
+        durable.
 
         Args:
             rows: of the catalog.
@@ -218,19 +243,22 @@ class State:
             return ""  # the record is damaged; its row has to hold something, and get() will say so
 
     def _labels(self, key: str, start: int) -> tuple[Numbers, NDArray[np.uint32]]:
-        """Labels of the texts of all episodes from ordinal `start` on, and the checksums of their records."""
+        """Labels of the texts of all episodes from ordinal `start` on, and the checksums of their
+        records."""
         sequences = self.catalog.sequences[start:]
         checksums = self.catalog.column("checksum")[start:].astype(np.uint32)
         if key != "window":
             return sequences << WINDOW_BITS, checksums
         counts = np.array(
-            [key_count(key, steps) for steps in self.catalog.column("steps")[start:].tolist()], dtype=np.int64
+            [key_count(key, steps) for steps in self.catalog.column("steps")[start:].tolist()],
+            dtype=np.int64,
         )
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return (np.repeat(sequences, counts) << WINDOW_BITS) + within, np.repeat(checksums, counts)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts; raises `TypeError` or `ValueError` for an embedder that does not do what it says."""
+        """Vectors of texts; raises `TypeError` or `ValueError` for an embedder that does not do
+        what it says."""
         return unit_vectors(self.embedder, texts, self.dimension)
 
     def find(self, episode_id: str) -> int | None:
@@ -242,7 +270,9 @@ class State:
                 if self.id_of(ordinal) == episode_id:
                     return ordinal
             except ValueError:
-                return ordinal  # its id is too long for the catalog, and its record is damaged: 64 bits of hash must do
+                # its id is too long for the catalog, and its record is damaged: 64 bits of hash
+                # must do
+                return ordinal
         return None
 
     def sequence_of(self, episode_id: str) -> int | None:
@@ -257,7 +287,10 @@ class State:
     def ids_of(self, ordinals: Numbers) -> list[str]:
         """Ids of episodes."""
         short = self.catalog.ids_of(ordinals)
-        return [self.meta(int(o)).episode_id if name is None else name for o, name in zip(ordinals, short, strict=True)]
+        return [
+            self.meta(int(o)).episode_id if name is None else name
+            for o, name in zip(ordinals, short, strict=True)
+        ]
 
     def payload(self, ordinal: int) -> bytes:
         """The record of an episode.
@@ -277,12 +310,19 @@ class State:
         except ValueError as error:
             if ordinal not in self._broken:
                 self._broken.add(ordinal)
-                detail = f"record {place.sequence}: {error}" if isinstance(error, CodecError) else str(error)
-                self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, detail))
+                detail = (
+                    f"record {place.sequence}: {error}"
+                    if isinstance(error, CodecError)
+                    else str(error)
+                )
+                self.damage.append(
+                    Damage(f"log/{place.segment:016d}.log", place.offset, place.length, detail)
+                )
             raise
 
     def head(self, ordinal: int) -> codec.Head:
-        """What an episode is about; raises as :meth:`payload`, also if its record is intact and means nothing to this program."""
+        """What an episode is about; raises as :meth:`payload`, also if its record is intact and
+        means nothing to this program."""
         with self._naming(ordinal, self.catalog.place(ordinal)):
             return codec.decode_head(self.payload(ordinal))
 
@@ -333,21 +373,28 @@ class State:
             self._notes.setdefault(target, []).append(number)
         self._notes_seen = len(noted)
         numbers = self._notes.get(sequence, [])
-        return tuple(codec.decode_note(self.log.read(self.catalog.place_of_row(n))).text for n in numbers)
+        return tuple(
+            codec.decode_note(self.log.read(self.catalog.place_of_row(n))).text for n in numbers
+        )
 
     def usefulness(self, position: int | None = None) -> UsefulnessTable:
         """What is known of the worth of all entries, or was at a log position."""
         position = self.position if position is None else position
         if position < self._useful_position:
-            self._useful = None  # what was learnt since must not count; experiments read at one position for long
+            # what was learnt since must not count; experiments read at one position for long
+            self._useful = None
         if self._useful is None:
             self._useful, self._useful_rows, self._useful_position = UsefulnessTable(), 0, 0
         while self._useful_rows < len(self.catalog.file):
-            rows = self.catalog.rows(range(self._useful_rows, min(self._useful_rows + 8192, len(self.catalog.file))))
+            rows = self.catalog.rows(
+                range(self._useful_rows, min(self._useful_rows + 8192, len(self.catalog.file)))
+            )
             later = (rows["sequence"] >= position) & (rows["kind"] != GAP)
             rows = rows[: int(np.argmax(later))] if later.any() else rows
             for row in rows[(rows["kind"] == Kind.EPISODE) | (rows["kind"] == CREDIT)]:
-                number, task, kind, policy = (int(row[name]) for name in ("sequence", "task", "type", "policy"))
+                number, task, kind, policy = (
+                    int(row[name]) for name in ("sequence", "task", "type", "policy")
+                )
                 run = Run(number, task, kind, policy, bool(row["flags"] & SUCCESS))
                 target = int(row["target"])
                 self._useful.take(run, target if target < NEVER else None)
@@ -358,20 +405,29 @@ class State:
         return self._useful
 
     def verify(self) -> None:
-        """Read every record and every row of the caches, and compare their checksums; what is found is noted."""
+        """Read every record and every row of the caches, and compare their checksums; what is found
+        is noted."""
         for ordinal in range(len(self.catalog)):
             try:
                 self.read(ordinal)
             except ValueError:
                 continue  # noted
         for part in self.catalog.file.parts(0, len(self.catalog.file)):
-            # Everything else that is a record, also what is of a later version or a second one of its id.
-            for row in part[(part["kind"] != GAP) & ((part["kind"] != Kind.EPISODE) | (part["flags"] & SECOND > 0))]:
+            # Everything else that is a record, also what is of a later version or a second one of
+            # its id.
+            for row in part[
+                (part["kind"] != GAP)
+                & ((part["kind"] != Kind.EPISODE) | (part["flags"] & SECOND > 0))
+            ]:
                 place = self.catalog.place_of(row)
                 try:
                     self.log.read(place)
                 except ValueError as error:
-                    self.damage.append(Damage(f"log/{place.segment:016d}.log", place.offset, place.length, str(error)))
+                    self.damage.append(
+                        Damage(
+                            f"log/{place.segment:016d}.log", place.offset, place.length, str(error)
+                        )
+                    )
         self.log.check_headers()
         for space in self.spaces.values():
             space.verify()
@@ -394,21 +450,30 @@ class State:
         """Those of which nothing is there yet, the first of each."""
         keys = [(task_digest(e.task.identity), codec.actions_digest(e)) for e in episodes]
         first = dict(reversed(list(zip(keys, episodes, strict=True))))
-        return [e for k, e in zip(keys, episodes, strict=True) if first[k] is e and not self.duplicate_of(e)]
+        return [
+            e
+            for k, e in zip(keys, episodes, strict=True)
+            if first[k] is e and not self.duplicate_of(e)
+        ]
 
     def evictable(self) -> list[Candidate]:
         """All episodes that are not deleted, as far as eviction is concerned."""
         alive, table = np.flatnonzero(self.catalog.delete_positions() == NEVER), self.usefulness()
         sequences = self.catalog.sequences[alive].tolist()
-        columns = [self.catalog.column(name)[alive].tolist() for name in ("suite", "type", "flags", "time")]
+        columns = [
+            self.catalog.column(name)[alive].tolist() for name in ("suite", "type", "flags", "time")
+        ]
         useful = table.values(sequences).tolist()
         return [
             Candidate(sequence, hash((suite, kind)), bool(flags & SUCCESS), worth, started)
-            for sequence, suite, kind, flags, started, worth in zip(sequences, *columns, useful, strict=True)
+            for sequence, suite, kind, flags, started, worth in zip(
+                sequences, *columns, useful, strict=True
+            )
         ]
 
     def is_readable(self, ordinal: int) -> bool:
-        """Whether the record of an episode can be read, all of it; looked at once, and again when it is read."""
+        """Whether the record of an episode can be read, all of it; looked at once, and again when
+        it is read."""
         if ordinal not in self._readable:
             try:
                 self._decoded(ordinal)
@@ -431,19 +496,30 @@ class State:
             meta=self.meta,
             identify=self.ids_of,
             find=self.find,
-            useful=lambda ordinals: self.usefulness(position).values(self.catalog.sequences[ordinals].tolist()),
+            useful=lambda ordinals: self.usefulness(position).values(
+                self.catalog.sequences[ordinals].tolist()
+            ),
             readable=self.is_readable,
             gone=lambda ordinals: self.is_gone(ordinals, position),
         )
 
     def all_damage(self) -> tuple[Damage, ...]:
         """What was found damaged, and what was done about it."""
-        found = [*self.damage, *(d for d in self.log.damage if d not in self.damage), *self.catalog.file.damage]
+        found = [
+            *self.damage,
+            *(d for d in self.log.damage if d not in self.damage),
+            *self.catalog.file.damage,
+        ]
         for space in self.spaces.values():
             found += [*space.column.damage, *space.snapshots.damage]
         if self.log.unfinished:
-            detail = "not a complete record: being written right now, or torn (opening with mode='w' cuts it off)"
-            found.append(Damage("log", self.log.size - self.log.unfinished, self.log.unfinished, detail))
+            detail = (
+                "not a complete record: being written right now, or torn (opening with "
+                "mode='w' cuts it off)"
+            )
+            found.append(
+                Damage("log", self.log.size - self.log.unfinished, self.log.unfinished, detail)
+            )
         return tuple(dict.fromkeys(found))
 
 

@@ -1,8 +1,10 @@
-"""Episodes as lines of JSON, out and in: to look at, to move, to merge, and to have when nothing reads the log any more.
+"""Episodes as lines of JSON, out and in: to look at, to move, to merge, and to have when nothing
+reads the log any more.
 
-The first line says what the file is; every other line is one episode with all its fields, its ratings and its notes
-(``docs/file-format.md``). Both ways go line by line, so a file may be larger than the machine's memory. What is imported was
-written by somebody: every line is checked, and a bad one is reported without losing the others.
+The first line says what the file is; every other line is one episode with all its fields, its
+ratings and its notes (``docs/file-format.md``). Both ways go line by line, so a file may be larger
+than the machine's memory. What is imported was written by somebody: every line is checked, and a
+bad one is reported without losing the others.
 """
 
 import json
@@ -14,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from memory.codec import valid_episode
-from memory.durable import TEMPORARY, create_file, publish_file
-from memory.episode import Episode
-from memory.plain import described, plain, read_as
-from memory.store import ExperienceMemory
+from .episode import Episode
+from .plain import described, plain, read_as
+from .storage.codec import valid_episode
+from .storage.durable import TEMPORARY, create_file, publish_file
+from .store import ExperienceMemory
 
 FORMAT = "relive-episodes"
 """What the first line calls the file."""
@@ -32,7 +34,11 @@ BATCH_BYTES = 16 * 2**20
 """Lines of a batch hold about so much at most: a few huge ones do not add up."""
 LISTED = 100
 """Bad lines that are described; further ones are only counted."""
-HEADER = {"format": FORMAT, "v": VERSION, "about": "one episode per line; relive memory import reads it"}
+HEADER = {
+    "format": FORMAT,
+    "v": VERSION,
+    "about": "one episode per line; relive memory import reads it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +72,17 @@ class Imported:
 
 
 def export_lines(memory: ExperienceMemory) -> Iterator[bytes]:
-    """The lines of an export, each with its newline. Episodes that cannot be read are left out: see ``stats().damage``."""
+    """The lines of an export, each with its newline. Episodes that cannot be read are left out: see
+    ``stats().damage``."""
     yield _line(HEADER)
     for episode in memory.iterate():
         yield _line({"v": VERSION, **plain(episode), "notes": list(memory.notes(episode.id))})
 
 
 def export_file(
-    memory: ExperienceMemory, path: str | os.PathLike[str], announce: Callable[[int], None] | None = None
+    memory: ExperienceMemory,
+    path: str | os.PathLike[str],
+    announce: Callable[[int], None] | None = None,
 ) -> int:
     """Write an export; it is there in full or not at all. Returns the number of episodes in it.
 
@@ -108,9 +117,13 @@ def export_file(
 
 
 def import_lines(
-    memory: ExperienceMemory, file: BinaryIO, name: str, announce: Callable[[int], None] | None = None
+    memory: ExperienceMemory,
+    file: BinaryIO,
+    name: str,
+    announce: Callable[[int], None] | None = None,
 ) -> Imported:
-    """Add the episodes of an export to a memory. Interrupted, the same import goes on where it stopped.
+    """Add the episodes of an export to a memory. Interrupted, the same import goes on where it
+    stopped.
 
     Args:
         memory: open for writing.
@@ -119,7 +132,8 @@ def import_lines(
         announce: told after each line how many were read.
 
     Raises:
-        ValueError: the file is no export, or of a version that this program does not read; or the memory is open for reading.
+        ValueError: the file is no export, or of a version that this program does not read; or the
+            memory is open for reading.
         OSError: the disk is full, for example; what was added so far is there.
     """
     memory.add_many([])  # says so if nothing can be added, before any line is blamed
@@ -197,17 +211,28 @@ class Importer:
         waiting, self._waiting, self._bytes = list(self._waiting.values()), {}, 0
         if not waiting:
             return
-        # Ratings are given afterwards, as they were: they count as ratings, and not as part of what happened.
+        # Ratings are given afterwards, as they were: they count as ratings, and not as part of what
+        # happened.
         bare = [replace(episode, ratings={}) for _, episode, _ in waiting]
         try:
             self._memory.add_many(bare)
             good = waiting
         except (ValueError, TypeError):
-            good = [one for one, episode in zip(waiting, bare, strict=True) if self._add(one[0], episode)]
+            good = [
+                one
+                for one, episode in zip(waiting, bare, strict=True)
+                if self._add(one[0], episode)
+            ]
         self.added += len(good)
-        said = [(episode.id, episode.ratings, notes) for _, episode, notes in good if episode.ratings or notes]
+        said = [
+            (episode.id, episode.ratings, notes)
+            for _, episode, notes in good
+            if episode.ratings or notes
+        ]
         if said:
-            with ThreadPoolExecutor(len(said)) as threads:  # who writes at the same time shares the synchronisation
+            with ThreadPoolExecutor(
+                len(said)
+            ) as threads:  # who writes at the same time shares the synchronisation
                 list(threads.map(self._say, *zip(*said, strict=True)))
 
     def _add(self, number: int, episode: Episode) -> bool:
@@ -219,19 +244,23 @@ class Importer:
         return True
 
     def _meet(self, number: int, episode: Episode, notes: list[str]) -> None:
-        """An id that is there: the same episode, then, which may lack ratings and notes (an import that was interrupted)."""
+        """An id that is there: the same episode, then, which may lack ratings and notes (an import
+        that was interrupted)."""
         try:
             here = self._memory.get(episode.id)
         except ValueError:
             self.refuse(
                 number,
-                f"episode {episode.id!r} is there, but damaged: delete it (relive memory delete), compact the memory "
+                f"episode {episode.id!r} is there, but damaged: delete it (relive memory delete), "
+                "compact the memory "
                 "(relive memory compact) and import the file again",
             )
             return
         if plain(replace(here, ratings={})) != plain(replace(episode, ratings={})):
             self.refuse(
-                number, f"another episode {episode.id!r} is there already: give this one an id of its own to have both"
+                number,
+                f"another episode {episode.id!r} is there already: give this one an id of its own "
+                "to have both",
             )
             return
         self.there += 1
@@ -241,7 +270,9 @@ class Importer:
             if lacking[text] > 0:
                 lacking[text] -= 1
                 missing.append(text)
-        self._say(episode.id, {k: v for k, v in episode.ratings.items() if k not in here.ratings}, missing)
+        self._say(
+            episode.id, {k: v for k, v in episode.ratings.items() if k not in here.ratings}, missing
+        )
 
     def _say(self, episode_id: str, ratings: Mapping[str, float], notes: list[str]) -> None:
         for name, value in ratings.items():
@@ -265,7 +296,8 @@ def _line(values: Mapping[str, object]) -> bytes:
 
 
 def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Number and bytes of each line; None for one that is too long, which is passed over without being held."""
+    """Number and bytes of each line; None for one that is too long, which is passed over without
+    being held."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1
@@ -284,7 +316,8 @@ def _check_header(line: bytes | None, name: str) -> None:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(
-            f"{name} is no export of episodes: its first line must be {_line(HEADER).decode().strip()} "
+            f"{name} is no export of episodes: its first line must be "
+            f"{_line(HEADER).decode().strip()} "
             "(put it there if the file is a part of one)"
         )
     try:
@@ -297,7 +330,8 @@ def _check_version(values: Mapping[str, object]) -> None:
     version = values.get("v")
     if type(version) is not int or version != VERSION:
         raise ValueError(
-            f"of version {version!r} of the format; this program reads {VERSION}: import it with the version that wrote it"
+            f"of version {version!r} of the format; this program reads {VERSION}: import it with "
+            "the version that wrote it"
         )
 
 
@@ -316,7 +350,10 @@ def _parse(line: bytes | None) -> tuple[Episode, list[str]] | None:
     if values.get("format") == FORMAT:
         return None
     try:
-        episode, notes = read_as(Episode, values), read_as(tuple[str, ...], values.get("notes", []), "notes")
+        episode, notes = (
+            read_as(Episode, values),
+            read_as(tuple[str, ...], values.get("notes", []), "notes"),
+        )
     except ValueError as error:
         raise ValueError(f"not an episode: {error}") from None
     return valid_episode(episode), list(notes)
@@ -333,4 +370,6 @@ def json_of(line: bytes | None) -> object:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start} of the line)") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON, or cut off: {error.msg} at character {error.pos} of the line") from None
+        raise ValueError(
+            f"no JSON, or cut off: {error.msg} at character {error.pos} of the line"
+        ) from None

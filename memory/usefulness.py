@@ -1,9 +1,11 @@
-"""What an entry is worth: how runs ended that had it in context, against runs of the same tasks that did not.
+"""What an entry is worth: how runs ended that had it in context, against runs of the same tasks
+that did not.
 
-Every run is one line: which entries were shown, which task, by which policy, and whether it was solved. For an entry, each
-run that showed it is compared with what was to be expected without it: the success rate of the same policy on the same task when
-the entry was not shown, drawn towards that of the task's type while such runs are few. The mean difference is drawn towards zero
-while the entry was shown rarely, so nothing is believed of two lucky runs.
+Every run is one line: which entries were shown, which task, by which policy, and whether it was
+solved. For an entry, each run that showed it is compared with what was to be expected without it:
+the success rate of the same policy on the same task when the entry was not shown, drawn towards
+that of the task's type while such runs are few. The mean difference is drawn towards zero while the
+entry was shown rarely, so nothing is believed of two lucky runs.
 """
 
 from collections import defaultdict
@@ -22,7 +24,8 @@ class Usefulness:
     """What is known of an entry's worth."""
 
     value: float
-    """Estimated difference in success rate that showing it makes, in [-1, 1]; 0 where nothing is known."""
+    """Estimated difference in success rate that showing it makes, in [-1, 1]; 0 where nothing is
+    known."""
     shown: int
     """Runs that had it in context."""
     solved: int
@@ -58,7 +61,8 @@ class _Tally:
 
 
 class UsefulnessTable:
-    """Runs so far, and who was shown in them. Entries are named by the sequence numbers of their records."""
+    """Runs so far, and who was shown in them. Entries are named by the sequence numbers of their
+    records."""
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[int, int], _Tally] = defaultdict(_Tally)
@@ -70,7 +74,8 @@ class UsefulnessTable:
         return bool(self._shown)
 
     def take(self, run: Run, entry: int | None) -> None:
-        """Take in that a run showed an entry, or none; a run that showed several is told several times in a row."""
+        """Take in that a run showed an entry, or none; a run that showed several is told several
+        times in a row."""
         if run.number != self._last:
             self._last = run.number
             self._tasks[run.policy, run.task].add(run.success)
@@ -101,4 +106,7 @@ class UsefulnessTable:
 
     def values(self, entries: Iterable[int]) -> NDArray[np.float64]:
         """Their values, shape (number of entries,)."""
-        return np.array([self.of(entry).value if entry in self._shown else 0.0 for entry in entries], dtype=np.float64)
+        return np.array(
+            [self.of(entry).value if entry in self._shown else 0.0 for entry in entries],
+            dtype=np.float64,
+        )

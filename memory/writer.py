@@ -1,7 +1,8 @@
 """The writing half of a memory: what is appended, how the graphs grow with it, and compaction.
 
-Threads that append at the same time share one synchronisation of the disk. The order of locks is always: the turn to write,
-then the state. Searches in other threads go on while the disk works, and wait for a few insertions at most.
+Threads that append at the same time share one synchronisation of the disk. The order of locks is
+always: the turn to write, then the state. Searches in other threads go on while the disk works, and
+wait for a few insertions at most.
 """
 
 import threading
@@ -11,18 +12,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memory.codec import Head
-from memory.commit import GroupCommit
-from memory.compact import Compaction, compact
-from memory.embed import Vectors
-from memory.episode import Episode
-from memory.ingest import rows_of
-from memory.log import Damage, Kind, Record
-from memory.space import SPREAD, KeySpace
-from memory.state import State
+from .episode import Episode
+from .maintenance.compact import Compaction, compact
+from .search.embed import Vectors
+from .search.space import SPREAD, KeySpace
+from .state import State
+from .storage.codec import Head
+from .storage.commit import GroupCommit
+from .storage.ingest import rows_of
+from .storage.log import Damage, Kind, Record
 
 EAGER = 8
-"""Rows that go into the graph with every addition, beyond twice those added: it catches up after it was left behind."""
+"""Rows that go into the graph with every addition, beyond twice those added: it catches up after it
+was left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Work:
 
     records: list[tuple[Kind, bytes]]
     check: Callable[[set[str]], None]
-    """Raises if they must not be appended, `KeyError` or `ValueError` as a rule; told the ids of the episodes that those before them in
-    the group bring, and adds its own."""
+    """Raises if they must not be appended, `KeyError` or `ValueError` as a rule; told the ids of
+    the episodes that those before them in the group bring, and adds its own."""
     vectors: Mapping[str, Sequence[Vectors]] = field(default_factory=dict)
     """By key, of the episodes among the records."""
     heads: Sequence[Head] = ()
@@ -76,7 +78,7 @@ class Writer:
         return self._group(work)
 
     def compact(self) -> Compaction:
-        """Leave out what was deleted (:mod:`memory.compact`)."""
+        """Leave out what was deleted (:mod:`relive.memory.maintenance.compact`)."""
         with self.alone(), self._mutex:
             self._require()
             self._state.settle()
@@ -102,7 +104,8 @@ class Writer:
             return self._state.spaces["goal"].covered
 
     def _commit(self, works: Sequence[Work]) -> list[int | Exception]:
-        """Append the records of several works with one synchronisation; the position after each, or why it was refused."""
+        """Append the records of several works with one synchronisation; the position after each, or
+        why it was refused."""
         results: list[int | Exception] = []
         brought: set[str] = set()
         with self._mutex:
@@ -119,13 +122,20 @@ class Writer:
             good = [i for i, result in enumerate(results) if not isinstance(result, Exception)]
             if not good:
                 return results
-            # All that can fail is done before anything is written: who is refused finds nothing changed.
+            # All that can fail is done before anything is written: who is refused finds nothing
+            # changed.
             records = [record for i in good for record in works[i].records]
             heads = [head for i in good for head in works[i].heads]
             places = self._state.log.plan(records)
-            taken = [Record(place, kind, payload) for place, (kind, payload) in zip(places, records, strict=True)]
+            taken = [
+                Record(place, kind, payload)
+                for place, (kind, payload) in zip(places, records, strict=True)
+            ]
             rows, damage = rows_of(taken, self._state.sequence_of, heads)
-            parts = {key: [v for i in good for v in works[i].vectors.get(key, ())] for key in self._state.keys}
+            parts = {
+                key: [v for i in good for v in works[i].vectors.get(key, ())]
+                for key in self._state.keys
+            }
             vectors = {key: np.concatenate(some) for key, some in parts.items() if some}
         stop = 0
         for i in good:
@@ -143,20 +153,24 @@ class Writer:
                 self._state.take_rows(rows, damage, vectors)
                 self._state.settled = True
             except Exception as error:
-                # What is durable must not be called refused. It is read again from the log before anything else is asked.
+                # What is durable must not be called refused. It is read again from the log before
+                # anything else is asked.
                 self._note("catalog", f"could not be brought up to date ({error!r}); read again")
         if heads and self._state.settled:
             self._grow_all(2 * len(heads) + EAGER)
         return results
 
     def _grow_all(self, rows: int) -> None:
-        """Let the graphs grow. They are caches: what goes wrong with one is noted, and no reason to refuse what is durable."""
+        """Let the graphs grow. They are caches: what goes wrong with one is noted, and no reason to
+        refuse what is durable."""
         try:
             for space in self._state.spaces.values():
                 self._grow(space, rows)
         except Exception as error:
             with self._mutex:
-                self._note("index", f"cannot be brought up to date ({error!r}); searches go on without it")
+                self._note(
+                    "index", f"cannot be brought up to date ({error!r}); searches go on without it"
+                )
                 for space in self._state.spaces.values():
                     space.drop_graph()
 
@@ -169,7 +183,8 @@ class Writer:
             return space.grow(rows, small)
 
     def _grow(self, space: KeySpace, rows: int) -> None:
-        """Let a graph grow, a little at a time so that searches in other threads get their turn, and publish what is due."""
+        """Let a graph grow, a little at a time so that searches in other threads get their turn,
+        and publish what is due."""
         if space.stale:
             with self._mutex:
                 space.drop_graph()
@@ -179,23 +194,35 @@ class Writer:
         if not space.publishing_is_due:
             return
         if self._publishing is None or not self._publishing.is_alive():
-            # In a thread: the disk takes its time for a snapshot, which is a copy, while the graph goes on growing.
-            self._publishing = threading.Thread(target=self._publish, args=(space, self._state.position))
+            # In a thread: the disk takes its time for a snapshot, which is a copy, while the graph
+            # goes on growing.
+            self._publishing = threading.Thread(
+                target=self._publish, args=(space, self._state.position)
+            )
             self._publishing.start()
 
     def _publish(self, space: KeySpace, position: int) -> None:
         try:
             space.publish(position, self._mutex)
         except OSError as error:
-            # A cache that cannot be written costs time, not episodes; not worth failing an add that is durable.
+            # A cache that cannot be written costs time, not episodes; not worth failing an add that
+            # is durable.
             with self._mutex:
-                self._note("index", f"the index cannot be written ({error}); searches go on without it")
+                self._note(
+                    "index", f"the index cannot be written ({error}); searches go on without it"
+                )
 
 
 def check_complete(episode: Episode) -> None:
-    """Raises `ValueError` for a valid episode that could not be told apart, or kept from anybody."""
+    """Raises `ValueError` for a valid episode that could not be told apart, or kept from
+    anybody."""
     if not episode.id:
-        raise ValueError("an episode without an id cannot be added; give it one that is unique in this memory")
+        raise ValueError(
+            "an episode without an id cannot be added; give it one that is unique in this memory"
+        )
     for name in ("identity", "split"):
         if not getattr(episode.task, name).strip():
-            raise ValueError(f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill it in")
+            raise ValueError(
+                f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill "
+                "it in"
+            )

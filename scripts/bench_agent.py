@@ -1,4 +1,5 @@
-"""The agent's speed: cached policy against plain `generate`, loop overhead, engine, and how fast help comes.
+"""The agent's speed: cached policy against plain `generate`, loop overhead, engine, and how fast
+help comes.
 
     python scripts/bench_agent.py             # a table; last line JSON
 
@@ -17,23 +18,27 @@ from pathlib import Path
 import bench_engine
 import bench_policy
 
-from agent.assemble import BUNDLED, PolicySettings, assemble
-from agent.conversation import Conversation
-from agent.demonstrate import demonstrate
-from agent.local import LocalPolicy
-from agent.recall import Recall, RecallSettings
-from agent.runner import Clock, Runner, RunSettings, play_all, spec_of
-from envs import get_suite
-from memory import ExperienceMemory, Purpose
-from training.examples import example
+from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.conversation import Conversation
+from relive.agent.demonstrate import demonstrate
+from relive.agent.llm.local import LocalPolicy
+from relive.agent.recall import Recall, RecallSettings
+from relive.agent.runner import Clock, Runner, RunSettings, play_all, spec_of
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory, Purpose
+from relive.training.examples import example
 
 
 def recorded(count: int = 48) -> list[Conversation]:
-    """Expert episodes in test rooms as the agent would have seen them: K = 2, memory from train rooms."""
+    """Expert episodes in test rooms as the agent would have seen them: K = 2, memory from train
+    rooms."""
     suite = get_suite("household")
     spec, made = spec_of(suite), assemble(PolicySettings(), suite)
     expert = assemble(PolicySettings(kind="expert"), suite)
-    with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, mode="create") as memory:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ExperienceMemory.open(folder, mode="create") as memory,
+    ):
         demonstrate(memory, suite, 60)
         recall = Recall(memory, spec, made.count, RecallSettings(), Purpose.EVALUATE)
         episodes = play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("test", count))
@@ -41,11 +46,14 @@ def recorded(count: int = 48) -> list[Conversation]:
 
 
 def loop_overhead(tasks: int = 24) -> float:
-    """Share of wall time outside model and environment; one episode at a time in one worker process that has started, retrieval
-    and the fsync of every episode included."""
+    """Share of wall time outside model and environment; one episode at a time in one worker process
+    that has started, retrieval and the fsync of every episode included."""
     suite = get_suite("household")
     made = assemble(PolicySettings(), suite, 1)
-    with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, mode="create") as memory:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ExperienceMemory.open(folder, mode="create") as memory,
+    ):
         demonstrate(memory, suite, 60)
         recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.ACT)
         runner = Runner(suite, made.policy, made.actor, RunSettings(batch=1, workers=1), recall)
@@ -70,7 +78,9 @@ def help_seconds(repeats: int = 7) -> float:
     times = []
     for _ in range(repeats):
         began = time.monotonic()
-        subprocess.run([sys.executable, "-m", "agent.cli", "--help"], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "relive.agent.cli", "--help"], check=True, capture_output=True
+        )
         times.append(time.monotonic() - began)
     return statistics.median(times)
 

@@ -7,18 +7,14 @@ import argparse
 import json
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, without an installation
-
-from envs.household import generator, translate
-from envs.household.engine import Engine
-from envs.household.rooms import TASK_TYPES, task_seed
-from envs.household.stock import StockEngine
+from relive.envs.household import generator, translate
+from relive.envs.household.engine import Engine
+from relive.envs.household.rooms import TASK_TYPES, task_seed
+from relive.envs.household.stock import StockEngine
 
 STEPS = 25
 
@@ -27,7 +23,8 @@ def measure(games_per_type: int = 1, types: Sequence[str] = TASK_TYPES) -> dict[
     """Play games of some types on both engines in alternation.
 
     Returns:
-        Medians: ``engine_step_speedup`` (stock over fast, per step), ``engine_reset_ms`` (a new episode of a game that
+        Medians: ``engine_step_speedup`` (stock over fast, per step), ``engine_reset_ms`` (a new
+            episode of a game that
         was met before: load and reset), and what they come from, in milliseconds.
     """
     fast, stock = Engine(), StockEngine()
@@ -44,7 +41,9 @@ def measure(games_per_type: int = 1, types: Sequence[str] = TASK_TYPES) -> dict[
     step_fast, step_stock, reset_fast, reset_stock, first_load = [], [], [], [], []
     for index in range(games_per_type):
         for task_type in types:
-            world = generator.generate(task_type, task_seed("train", task_type, 5000 + index), "train")
+            world = generator.generate(
+                task_type, task_seed("train", task_type, 5000 + index), "train"
+            )
             game = generator.game(world)
             translate.clear_memory()
             first_load.append(_milliseconds(translate.translate_anew, game.domain, game.problem))
@@ -77,12 +76,18 @@ def _milliseconds(action: Callable[..., Any], *arguments: Any) -> float:
 
 def main() -> None:
     """Print a table and, as the last line, JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--games", type=int, default=1, help="games per task type (default: 1, six in all)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--games", type=int, default=1, help="games per task type (default: 1, six in all)"
+    )
     result = measure(parser.parse_args().games)
     print(f"{'':28}{'stock':>10}{'fast':>10}   milliseconds, median")
     print(f"{'step':28}{result['stock_step_ms']:10.1f}{result['engine_step_ms']:10.2f}")
-    print(f"{'reset of a known game':28}{result['stock_reset_ms']:10.1f}{result['engine_reset_ms']:10.1f}")
+    print(
+        f"{'reset of a known game':28}{result['stock_reset_ms']:10.1f}{result['engine_reset_ms']:10.1f}"
+    )
     print(f"{'translation of a new game':28}{'':10}{result['engine_first_load_ms']:10.1f}")
     print(f"step speed-up {result['engine_step_speedup']:.0f}x")
     print(json.dumps({name: round(value, 3) for name, value in result.items()}))

@@ -1,11 +1,13 @@
-"""The memory engine in numbers, against what it is built on: raw hnswlib, and plain writing and syncing.
+"""The memory engine in numbers, against what it is built on: raw hnswlib, and plain writing and
+syncing.
 
     python scripts/bench_memory.py --quick                      # 2·10⁴ entries, no peers; within 50 s
     python scripts/bench_memory.py --peers peers/bin/python     # 10⁵ entries, and the peers of scripts/bench_peers.py
     python scripts/bench_memory.py --entries 1000000            # half an hour; --built FOLDER keeps the memory for another run
 
-384 dimensions, seeded clustered vectors, episodes that the household's expert played. One table; the last line is JSON. Both sides
-of every ratio are measured in the same run, in turns, and medians are compared: timings of a busy machine are noisy.
+384 dimensions, seeded clustered vectors, episodes that the household's expert played. One table;
+the last line is JSON. Both sides of every ratio are measured in the same run, in turns, and medians
+are compared: timings of a busy machine are noisy.
 """
 
 import argparse
@@ -26,9 +28,9 @@ import hnswlib
 import numpy as np
 from bench_vectors import Given, Vectors, clustered
 
-from memory import Episode, ExperienceMemory, Holdout, IndexSettings, Query
-from memory.index import SEED
-from memory.log import Kind, Log
+from relive.memory import Episode, ExperienceMemory, Holdout, IndexSettings, Query
+from relive.memory.search.index import SEED
+from relive.memory.storage.log import Kind, Log
 
 DIMENSION, K, BATCH, QUERIES = 384, 10, 64, 300
 TYPES = 20  # a filter on one of them keeps 5 %
@@ -38,8 +40,8 @@ INDEX = IndexSettings()
 
 def played(count: int) -> list[Episode]:
     """Episodes of the household's expert on training tasks."""
-    from agent.demonstrate import demonstrate
-    from envs import get_suite
+    from relive.agent.demonstrate import demonstrate
+    from relive.envs import get_suite
 
     with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, "create") as memory:
         demonstrate(memory, get_suite("household"), count)
@@ -47,11 +49,18 @@ def played(count: int) -> list[Episode]:
 
 
 def entries(real: Sequence[Episode], start: int, stop: int) -> list[Episode]:
-    """Episodes `start` to `stop`: real ones under numbers of their own, with the number of a vector for a goal."""
+    """Episodes `start` to `stop`: real ones under numbers of their own, with the number of a vector
+    for a goal."""
     made = []
     for i in range(start, stop):
         episode = real[i % len(real)]
-        task = replace(episode.task, identity=f"game-{i}", room=f"room-{i}", goal=str(i), type=f"type-{i % TYPES}")
+        task = replace(
+            episode.task,
+            identity=f"game-{i}",
+            room=f"room-{i}",
+            goal=str(i),
+            type=f"type-{i % TYPES}",
+        )
         made.append(replace(episode, id=f"episode-{i}", task=task))
     return made
 
@@ -67,13 +76,19 @@ def alternate(*actions: Callable[[int], object], repeats: int) -> list[float]:
     return [statistics.median(some) for some in times]
 
 
-def build(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -> tuple[float, float]:
-    """Fills a memory and a raw index with the same vectors, in turns; seconds of each, the memory's last snapshot included.
+def build(
+    folder: Path, vectors: Vectors, real: Sequence[Episode], count: int
+) -> tuple[float, float]:
+    """Fills a memory and a raw index with the same vectors, in turns; seconds of each, the memory's
+    last snapshot included.
 
-    Both make the same graph: same vectors, order, parameters and seed. The raw one is saved beside the memory.
+    Both make the same graph: same vectors, order, parameters and seed. The raw one is saved beside
+    the memory.
     """
     raw = hnswlib.Index(space="ip", dim=DIMENSION)
-    raw.init_index(max_elements=count, ef_construction=INDEX.ef_construction, M=INDEX.m, random_seed=SEED)
+    raw.init_index(
+        max_elements=count, ef_construction=INDEX.ef_construction, M=INDEX.m, random_seed=SEED
+    )
     raw.set_num_threads(1)
     ours = theirs = 0.0
     with ExperienceMemory.open(folder, "create", embedder=Given(vectors)) as memory:
@@ -82,7 +97,11 @@ def build(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -
             began = time.perf_counter()
             memory.add_many(batch)
             middle = time.perf_counter()
-            raw.add_items(vectors[start : start + len(batch)], np.arange(start, start + len(batch)), num_threads=1)
+            raw.add_items(
+                vectors[start : start + len(batch)],
+                np.arange(start, start + len(batch)),
+                num_threads=1,
+            )
             ours, theirs = ours + middle - began, theirs + time.perf_counter() - middle
         began = time.perf_counter()
         memory.publish_index()
@@ -92,14 +111,18 @@ def build(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -
     return ours, theirs
 
 
-def built(folder: Path, vectors: Vectors, real: Sequence[Episode], count: int) -> tuple[float, float]:
+def built(
+    folder: Path, vectors: Vectors, real: Sequence[Episode], count: int
+) -> tuple[float, float]:
     """What :func:`build` returned when it built this very memory; builds it otherwise."""
     note = folder.with_suffix(".json")
     if not note.exists():
         return build(folder, vectors, real, count)
     found = json.loads(note.read_text())
     if found["count"] != count:
-        raise SystemExit(f"{folder} holds {found['count']} entries, not {count}: give another --built folder")
+        raise SystemExit(
+            f"{folder} holds {found['count']} entries, not {count}: give another --built folder"
+        )
     note.unlink()  # measuring adds to it
     ours, theirs = found["seconds"]
     return ours, theirs
@@ -130,12 +153,15 @@ def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
         few = {"type": {"type-3"}}
         plain = [search(turn, {}) for turn in range(QUERIES)]
         filtered = [search(turn, few) for turn in range(QUERIES)]
-        recall = sum(len(a & b) for a, b in zip(plain, oracle(vectors[:count], queries), strict=True))
+        recall = sum(
+            len(a & b) for a, b in zip(plain, oracle(vectors[:count], queries), strict=True)
+        )
         wanted = oracle(vectors[:count], queries, TYPES, 3)
         filter_recall = sum(len(a & b) for a, b in zip(filtered, wanted, strict=True))
         plainly, bare, rarely = alternate(
             lambda turn: search(turn, {}),
-            # Another query than the memory's, or its way through the graph would be in the processor's cache already.
+            # Another query than the memory's, or its way through the graph would be in the
+            # processor's cache already.
             lambda turn: raw.knn_query(queries[turn - QUERIES // 2][None, :], k=K, num_threads=1),
             lambda turn: search(turn, few),
             repeats=QUERIES,
@@ -152,7 +178,8 @@ def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
 
 
 def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[str, float]:
-    """A reader searches without a break, and follows in another thread, while a writer adds a fifth and publishes a new graph."""
+    """A reader searches without a break, and follows in another thread, while a writer adds a fifth
+    and publishes a new graph."""
     times: list[float] = []
     with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
         before, over = memory.stats().index_entries, threading.Event()
@@ -163,7 +190,14 @@ def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[st
 
         following = threading.Thread(target=follow)
         following.start()
-        command = [sys.executable, __file__, "--child", "grow", str(folder), str(scratch / "vectors.npy")]
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            "grow",
+            str(folder),
+            str(scratch / "vectors.npy"),
+        ]
         with subprocess.Popen([*command, str(count)]) as writer:
             while writer.poll() is None:
                 began = time.perf_counter()
@@ -211,7 +245,8 @@ def appends(folder: Path, repeats: int = 60) -> dict[str, float]:
 
 
 def child(what: str, folder: Path, vectors: Path) -> None:
-    """In a process of its own: time to the first answer, or growth of resident memory; prints JSON."""
+    """In a process of its own: time to the first answer, or growth of resident memory; prints
+    JSON."""
     given = np.load(vectors, mmap_mode="r")
     query = np.ascontiguousarray(given[-1])
     before = _resident()
@@ -232,7 +267,11 @@ def child(what: str, folder: Path, vectors: Path) -> None:
             text = str(len(given) - 1 - turn % QUERIES)
             memory.search(Query(text, k=K, only={"type": {f"type-{turn % TYPES}"}}), HOLDOUT)
     grown = _resident() - before
-    print(json.dumps({"seconds": seconds, "grown": grown, "answer": sorted(hit.episode_id for hit in hits)}))
+    print(
+        json.dumps(
+            {"seconds": seconds, "grown": grown, "answer": sorted(hit.episode_id for hit in hits)}
+        )
+    )
 
 
 def _resident() -> int:
@@ -240,13 +279,25 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def processes(folder: Path, vectors: Vectors, count: int, scratch: Path, rounds: int = 5) -> dict[str, float]:
-    """New processes: how long to the first correct filtered answer, how much memory after a thousand."""
+def processes(
+    folder: Path, vectors: Vectors, count: int, scratch: Path, rounds: int = 5
+) -> dict[str, float]:
+    """New processes: how long to the first correct filtered answer, how much memory after a
+    thousand."""
     np.save(scratch / "vectors.npy", vectors)
 
     def run(what: str) -> dict[str, Any]:
-        command = [sys.executable, __file__, "--child", what, str(folder), str(scratch / "vectors.npy")]
-        return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            what,
+            str(folder),
+            str(scratch / "vectors.npy"),
+        ]
+        return dict(
+            json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        )
 
     run("open")  # files are warm from here on
     opened, raw = [], []
@@ -269,14 +320,20 @@ def processes(folder: Path, vectors: Vectors, count: int, scratch: Path, rounds:
 
 def main() -> None:
     """Builds a memory, measures, prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--quick", action="store_true", help="20,000 entries, no peers")
     parser.add_argument("--peers", type=Path, help="Python of an environment that holds the peers")
     parser.add_argument("--peer-entries", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
-    parser.add_argument("--built", type=Path, help="build there and leave it; or measure, once, what was left there")
-    parser.add_argument("--only-build", action="store_true", help="with --built: measure later, on a quiet machine")
+    parser.add_argument(
+        "--built", type=Path, help="build there and leave it; or measure, once, what was left there"
+    )
+    parser.add_argument(
+        "--only-build", action="store_true", help="with --built: measure later, on a quiet machine"
+    )
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child and args.child[0] == "grow":
@@ -295,7 +352,11 @@ def main() -> None:
             build(place, vectors, real, count)
             return
         ours, theirs = built(place, vectors, real, count)
-        result: dict[str, Any] = {"entries": count, "add_ratio": theirs / ours, "add_ms": 1000 * ours / count}
+        result: dict[str, Any] = {
+            "entries": count,
+            "add_ratio": theirs / ours,
+            "add_ms": 1000 * ours / count,
+        }
         result |= {"insertion_ms": 1000 * theirs / count}
         result |= searches(place, vectors, count)
         result |= appends(folder / "appends")

@@ -1,17 +1,20 @@
-"""The memory against chromadb, lancedb, qdrant-client (local mode) and mem0: same job, same machine, same run.
+"""The memory against chromadb, lancedb, qdrant-client (local mode) and mem0: same job, same
+machine, same run.
 
     peers/bin/pip install chromadb==1.5.9 lancedb==0.40.0 qdrant-client==1.20.0 mem0ai==2.2.1    # in a virtual environment, and
     peers/bin/pip install hnswlib msgpack numpy && peers/bin/pip install --no-deps -e .          # this project's memory
     python scripts/bench_peers.py --entries 2000 --python peers/bin/python --out peers.json
 
-The job: store episodes of about 1 KiB with given unit vectors, 64 at a time, and index them (add); the best ten that pass a filter,
-by inner product (search); a new process that opens what is there and answers a filtered query correctly (open; imports are not
-counted, the page cache is warm). Nobody embeds, no language model is called. Engines are set up as their documentation recommends.
-What is not the job is done for the peers beforehand: their episodes are JSON already, their filter is two or three equalities,
-while the memory encodes its episodes and applies its whole firewall.
+The job: store episodes of about 1 KiB with given unit vectors, 64 at a time, and index them (add);
+the best ten that pass a filter, by inner product (search); a new process that opens what is there
+and answers a filtered query correctly (open; imports are not counted, the page cache is warm).
+Nobody embeds, no language model is called. Engines are set up as their documentation recommends.
+What is not the job is done for the peers beforehand: their episodes are JSON already, their filter
+is two or three equalities, while the memory encodes its episodes and applies its whole firewall.
 
-Every measurement is a process of its own; engines take turns, in another order each round; medians over the rounds are compared. A
-ratio is the peer's time over the memory's: above 1 the memory is faster. `cpu_…` is processor time, which a busy machine changes less.
+Every measurement is a process of its own; engines take turns, in another order each round; medians
+over the rounds are compared. A ratio is the peer's time over the memory's: above 1 the memory is
+faster. `cpu_…` is processor time, which a busy machine changes less.
 """
 
 import argparse
@@ -35,12 +38,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memory import Actor, Episode, ExperienceMemory, Holdout, Outcome, Query, Step, StopReason, TaskRecord
+from relive.memory import (
+    Actor,
+    Episode,
+    ExperienceMemory,
+    Holdout,
+    Outcome,
+    Query,
+    Step,
+    StopReason,
+    TaskRecord,
+)
 
 DIMENSION, BATCH, K, QUERIES = 384, 64, 10, 200
 OPENINGS = 3  # new processes per round and engine
 LEAST_RECALL = 0.97  # an engine below this is told to search more thoroughly
-TIE = 1e-5  # scores that differ by less are equal: it depends on the order in which products were summed
+# scores that differ by less are equal: it depends on the order in which products were summed
+TIE = 1e-5
 
 Vectors = NDArray[np.float32]
 Filter = Mapping[str, str | bool]
@@ -52,7 +66,8 @@ FILTERS = {"": HALF, "rare_": {**HALF, "task_type": "type-3"}}  # they keep 50 %
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One episode, and what engines that know no episodes are given of it: JSON, and what filters ask for."""
+    """One episode, and what engines that know no episodes are given of it: JSON, and what filters
+    ask for."""
 
     episode: Episode
     vector: Vectors
@@ -123,24 +138,43 @@ class _Relive(Engine):
 
 class _Chroma(Engine):
     name = package = "chromadb"
-    modules = ("chromadb", "chromadb.api.rust", "chromadb.telemetry.product.posthog", "chromadb_rust_bindings")
+    modules = (
+        "chromadb",
+        "chromadb.api.rust",
+        "chromadb.telemetry.product.posthog",
+        "chromadb_rust_bindings",
+    )
     durability = "SQLite transaction, 9 fsyncs per batch; graph saved every 1,000"
-    settings = "PersistentClient, HNSW with its defaults (M 16, ef_construction 100, ef_search 100), inner product"
+    settings = (
+        "PersistentClient, HNSW with its defaults (M 16, ef_construction 100, ef_search "
+        "100), inner product"
+    )
     _ef = 100
 
     def open(self, folder: Path) -> None:
         chromadb, how = self.loaded[0], {"hnsw": {"space": "ip"}}
-        self.store = chromadb.PersistentClient(str(folder), settings=chromadb.Settings(anonymized_telemetry=False))
-        self._all = self.store.get_or_create_collection("all", configuration=how, embedding_function=None)
+        self.store = chromadb.PersistentClient(
+            str(folder), settings=chromadb.Settings(anonymized_telemetry=False)
+        )
+        self._all = self.store.get_or_create_collection(
+            "all", configuration=how, embedding_function=None
+        )
 
     def add(self, batch: Sequence[Entry]) -> None:
-        ids, vectors = [entry.episode.id for entry in batch], np.stack([entry.vector for entry in batch])
-        metadatas = [{**entry.metadata, "episode": entry.payload} for entry in batch]  # documents take twice as long
+        ids, vectors = (
+            [entry.episode.id for entry in batch],
+            np.stack([entry.vector for entry in batch]),
+        )
+        metadatas = [
+            {**entry.metadata, "episode": entry.payload} for entry in batch
+        ]  # documents take twice as long
         self._all.add(ids=ids, embeddings=vectors, metadatas=metadatas)
 
     def search(self, vector: Vectors, k: int, kept: Filter) -> list[str]:
         where = {"$and": [{key: value} for key, value in kept.items()]}
-        return list(self._all.query(vector[None, :], n_results=k, where=where, include=[])["ids"][0])
+        return list(
+            self._all.query(vector[None, :], n_results=k, where=where, include=[])["ids"][0]
+        )
 
     def tune(self) -> str:
         self._ef *= 2
@@ -152,7 +186,10 @@ class _Lance(Engine):
     name = package = "lancedb"
     modules = ("lancedb", "pyarrow", "lancedb.index")
     durability = "no fsync: a power cut may take what was acknowledged"
-    settings = "IVF_FLAT (documented as unnecessary so small, but it helps), bitmap indices, optimize() once at the end"
+    settings = (
+        "IVF_FLAT (documented as unnecessary so small, but it helps), bitmap indices, "
+        "optimize() once at the end"
+    )
     _probes = 20
 
     def open(self, folder: Path) -> None:
@@ -162,14 +199,22 @@ class _Lance(Engine):
         columns |= {"split": text, "success": arrow.bool_(), "task_type": text, "identity": text}
         self._schema = arrow.schema(list(columns.items()))
         make = lancedb.connect(str(folder))
-        self.store = make.open_table("all") if there else make.create_table("all", schema=self._schema)
+        self.store = (
+            make.open_table("all") if there else make.create_table("all", schema=self._schema)
+        )
 
     def add(self, batch: Sequence[Entry]) -> None:
         arrow = self.loaded[1]
         ids, payloads = zip(*((entry.episode.id, entry.payload) for entry in batch), strict=True)
         flat = arrow.array(np.concatenate([entry.vector for entry in batch]))
-        columns = [arrow.array(ids), arrow.FixedSizeListArray.from_arrays(flat, DIMENSION), arrow.array(payloads)]
-        columns += [arrow.array([entry.metadata[key] for entry in batch]) for key in self._schema.names[3:]]
+        columns = [
+            arrow.array(ids),
+            arrow.FixedSizeListArray.from_arrays(flat, DIMENSION),
+            arrow.array(payloads),
+        ]
+        columns += [
+            arrow.array([entry.metadata[key] for entry in batch]) for key in self._schema.names[3:]
+        ]
         self.store.add(arrow.table(columns, schema=self._schema))
 
     def finish(self) -> None:
@@ -180,7 +225,12 @@ class _Lance(Engine):
 
     def search(self, vector: Vectors, k: int, kept: Filter) -> list[str]:
         where = " AND ".join(f"{key} = {value!r}" for key, value in kept.items())
-        query = self.store.search(vector).distance_type("dot").where(where, prefilter=True).nprobes(self._probes)
+        query = (
+            self.store.search(vector)
+            .distance_type("dot")
+            .where(where, prefilter=True)
+            .nprobes(self._probes)
+        )
         return list(query.limit(k).select(["id", "_distance"]).to_arrow()["id"].to_pylist())
 
     def tune(self) -> str:
@@ -192,7 +242,10 @@ class _Qdrant(Engine):
     name, package = "qdrant-local", "qdrant-client"
     modules = ("qdrant_client", "qdrant_client.models", "portalocker")
     durability = "SQLite transaction per point, 4 fdatasyncs each"
-    settings = "local mode, inner product, always exact: it has no index there (recommended up to 20,000 points)"
+    settings = (
+        "local mode, inner product, always exact: it has no index there (recommended up to "
+        "20,000 points)"
+    )
 
     def open(self, folder: Path) -> None:
         client, models, _ = self.loaded
@@ -202,22 +255,40 @@ class _Qdrant(Engine):
             self.store.create_collection("all", vectors_config=how)
 
     def add(self, batch: Sequence[Entry]) -> None:
-        ids, vectors = [int(entry.episode.id[1:]) for entry in batch], [entry.vector.tolist() for entry in batch]
+        ids, vectors = (
+            [int(entry.episode.id[1:]) for entry in batch],
+            [entry.vector.tolist() for entry in batch],
+        )
         payloads = [{**entry.metadata, "episode": entry.payload} for entry in batch]
-        self.store.upsert("all", points=self.loaded[1].Batch(ids=ids, vectors=vectors, payloads=payloads))
+        self.store.upsert(
+            "all", points=self.loaded[1].Batch(ids=ids, vectors=vectors, payloads=payloads)
+        )
 
     def search(self, vector: Vectors, k: int, kept: Filter) -> list[str]:
         one, match = self.loaded[1].FieldCondition, self.loaded[1].MatchValue
-        wanted = self.loaded[1].Filter(must=[one(key=key, match=match(value=kept[key])) for key in kept])
-        found = self.store.query_points("all", query=vector, query_filter=wanted, limit=k, with_payload=False)
+        wanted = self.loaded[1].Filter(
+            must=[one(key=key, match=match(value=kept[key])) for key in kept]
+        )
+        found = self.store.query_points(
+            "all", query=vector, query_filter=wanted, limit=k, with_payload=False
+        )
         return [f"e{point.id}" for point in found.points]
 
 
 class _Mem0(Engine):
     name, package = "mem0", "mem0ai"
-    modules = ("mem0", "mem0.utils.factory", "mem0.vector_stores.qdrant", "mem0.utils.spacy_models", "portalocker")
+    modules = (
+        "mem0",
+        "mem0.utils.factory",
+        "mem0.vector_stores.qdrant",
+        "mem0.utils.spacy_models",
+        "portalocker",
+    )
     durability = "two SQLite transactions per episode, 4 fdatasyncs each"
-    settings = "infer=False, default store (qdrant, local mode) and history, threshold 0; one episode per call"
+    settings = (
+        "infer=False, default store (qdrant, local mode) and history, threshold 0; one "
+        "episode per call"
+    )
 
     def embed(self, text: str, memory_action: str = "") -> list[float]:
         return list(self._known)
@@ -229,7 +300,10 @@ class _Mem0(Engine):
         factory.LlmFactory.create = lambda *_: None
         folder.mkdir(exist_ok=True)
         store = {"path": str(folder / "qdrant"), "embedding_model_dims": DIMENSION, "on_disk": True}
-        how = {"vector_store": {"provider": "qdrant", "config": store}, "history_db_path": str(folder / "history.db")}
+        how = {
+            "vector_store": {"provider": "qdrant", "config": store},
+            "history_db_path": str(folder / "history.db"),
+        }
         self.store = mem0.Memory.from_config(how)
 
     def add(self, batch: Sequence[Entry]) -> None:
@@ -240,7 +314,9 @@ class _Mem0(Engine):
 
     def search(self, vector: Vectors, k: int, kept: Filter) -> list[str]:
         self._known = vector.tolist()
-        found = self.store.search("asked", top_k=k, filters={"user_id": "agent", **kept}, threshold=0.0)
+        found = self.store.search(
+            "asked", top_k=k, filters={"user_id": "agent", **kept}, threshold=0.0
+        )
         return [hit["metadata"]["entry"] for hit in found["results"]]
 
     def close(self) -> None:
@@ -248,13 +324,18 @@ class _Mem0(Engine):
         super().close()
 
 
-ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (_Relive, _Chroma, _Lance, _Qdrant, _Mem0)}
+ENGINES: dict[str, type[Engine]] = {
+    engine.name: engine for engine in (_Relive, _Chroma, _Lance, _Qdrant, _Mem0)
+}
 
 
 def make_job(count: int, seed: int = 0) -> tuple[list[Entry], Vectors]:
-    """Made-up household episodes and the queries; vectors in clusters of about 400, as goals of one kind are."""
+    """Made-up household episodes and the queries; vectors in clusters of about 400, as goals of one
+    kind are."""
     generator = np.random.default_rng(seed)
-    centres = generator.standard_normal(DIMENSION) + generator.standard_normal((max(4, count // 400), DIMENSION))
+    centres = generator.standard_normal(DIMENSION) + generator.standard_normal(
+        (max(4, count // 400), DIMENSION)
+    )
 
     def points(number: int) -> Vectors:
         noise = 0.4 * generator.standard_normal((number, DIMENSION))
@@ -266,9 +347,16 @@ def make_job(count: int, seed: int = 0) -> tuple[list[Entry], Vectors]:
     kinds = generator.integers(0, 10, count)
     entries = []
     for i in range(count):
-        episode = _episode(i, f"type-{kinds[i]}", "train" if train[i] else "valid", bool(success[i]))
+        episode = _episode(
+            i, f"type-{kinds[i]}", "train" if train[i] else "valid", bool(success[i])
+        )
         task = episode.task
-        metadata = {"task_type": task.type, "split": task.split, "success": episode.success, "identity": task.identity}
+        metadata = {
+            "task_type": task.type,
+            "split": task.split,
+            "success": episode.success,
+            "identity": task.identity,
+        }
         entries.append(Entry(episode, vectors[i], json.dumps(asdict(episode)), metadata))
     return entries, queries
 
@@ -276,20 +364,29 @@ def make_job(count: int, seed: int = 0) -> tuple[list[Entry], Vectors]:
 def _episode(number: int, kind: str, split: str, success: bool) -> Episode:
     places = "cabinet drawer shelf countertop fridge sinkbasin microwave garbagecan".split()
     seen = "You arrive at {0} 1. On the {0} 1, you see a mug 1, a plate 2 and a book 3."
-    steps = tuple(Step(seen.format(places[(number + at) % 8]), f"go to {places[at]} {at}") for at in range(7))
+    steps = tuple(
+        Step(seen.format(places[(number + at) % 8]), f"go to {places[at]} {at}") for at in range(7)
+    )
     goal = f"put a hot mug in {places[number % 8]} (game {number})"
-    task = TaskRecord("household", f"game-{number}", kind, split, f"room-{number % 120}", number, "1", goal)
-    outcome = Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT)
+    task = TaskRecord(
+        "household", f"game-{number}", kind, split, f"room-{number % 120}", number, "1", goal
+    )
+    outcome = Outcome(
+        success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT
+    )
     return Episode(f"e{number}", task, steps, "Done.", outcome, Actor("expert"))
 
 
 def keeps(kept: Filter, entries: Sequence[Entry]) -> NDArray[np.bool_]:
     """Which entries pass a filter."""
-    return np.array([all(entry.metadata[key] == value for key, value in kept.items()) for entry in entries])
+    return np.array(
+        [all(entry.metadata[key] == value for key, value in kept.items()) for entry in entries]
+    )
 
 
 def recall(found: Sequence[str], scores: Vectors, kept: NDArray[np.bool_], k: int = K) -> float:
-    """Share of the best k of those kept that were found; whatever is as close as the k-th counts as one of them."""
+    """Share of the best k of those kept that were found; whatever is as close as the k-th counts as
+    one of them."""
     best = np.sort(scores[kept])[::-1][:k]
     if not len(best):
         return float(not found)
@@ -306,7 +403,10 @@ def fill(engine: Engine, folder: Path, count: int) -> Numbers:
     for start in range(0, count, BATCH):
         engine.add(entries[start : start + BATCH])
     engine.finish()
-    result: Numbers = {"add_seconds": time.perf_counter() - began, "cpu_add_seconds": time.process_time() - busy}
+    result: Numbers = {
+        "add_seconds": time.perf_counter() - began,
+        "cpu_add_seconds": time.process_time() - busy,
+    }
     scores = queries @ np.stack([entry.vector for entry in entries]).T
     tuned, masks = "", {name: keeps(kept, entries) for name, kept in FILTERS.items()}
     while True:
@@ -320,7 +420,9 @@ def fill(engine: Engine, folder: Path, count: int) -> Numbers:
                 times.append(1000 * (time.perf_counter() - began))
             result[f"cpu_search_{name}ms"] = 1000 * (time.process_time() - busy) / len(queries)
             result[f"search_{name}ms"] = statistics.median(times)
-            right = [recall(ids, exact, masks[name]) for ids, exact in zip(found, scores, strict=True)]
+            right = [
+                recall(ids, exact, masks[name]) for ids, exact in zip(found, scores, strict=True)
+            ]
             result["recall_at_10"] = min(result["recall_at_10"], statistics.fmean(right))
         if result["recall_at_10"] >= LEAST_RECALL or not (tuned := engine.tune()):
             engine.close()
@@ -328,8 +430,12 @@ def fill(engine: Engine, folder: Path, count: int) -> Numbers:
 
 
 def act(what: str, name: str, folder: str, count: int = 0, asked: int = 0) -> Numbers:
-    """What a process of its own does: `fill`, `open` and ask once, or say which version there is."""
-    os.environ |= {"MEM0_TELEMETRY": "False", "MEM0_DIR": str(Path(folder, "mem0-home"))}  # or it uses the network
+    """What a process of its own does: `fill`, `open` and ask once, or say which version there
+    is."""
+    os.environ |= {
+        "MEM0_TELEMETRY": "False",
+        "MEM0_DIR": str(Path(folder, "mem0-home")),
+    }  # or it uses the network
     engine, place = ENGINES[name](), Path(folder, name)
     if what == "fill":
         return fill(engine, place, count)
@@ -340,22 +446,33 @@ def act(what: str, name: str, folder: str, count: int = 0, asked: int = 0) -> Nu
     busy, began = time.process_time(), time.perf_counter()
     engine.open(place)
     found = engine.search(query, K, HALF)
-    took = {"open_ms": 1000 * (time.perf_counter() - began), "cpu_open_ms": 1000 * (time.process_time() - busy)}
+    took = {
+        "open_ms": 1000 * (time.perf_counter() - began),
+        "cpu_open_ms": 1000 * (time.process_time() - busy),
+    }
     return took | {"found": found}
 
 
 def _process(python: str, **what: str | int) -> Numbers:
     """`act` in a new process; RuntimeError, with the last line it wrote, if it fails."""
-    done = subprocess.run([python, __file__, "act", json.dumps(what)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, __file__, "act", json.dumps(what)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+        raise RuntimeError(
+            (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        )
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def peers(entries: int, folder: Path, rounds: int = 3, python: str = sys.executable) -> list[Numbers]:
-    """Compare; one row per engine, the memory itself first. ``python`` is of the environment in which they are installed.
+def peers(
+    entries: int, folder: Path, rounds: int = 3, python: str = sys.executable
+) -> list[Numbers]:
+    """Compare; one row per engine, the memory itself first. ``python`` is of the environment in
+    which they are installed.
 
-    A peer that could not be compared has only ``name`` and ``absent``, the reason. ``folder`` says on which disk to work.
+    A peer that could not be compared has only ``name`` and ``absent``, the reason. ``folder`` says
+    on which disk to work.
     """
     folder.mkdir(parents=True, exist_ok=True)
     versions, absent = {}, {}
@@ -374,11 +491,18 @@ def peers(entries: int, folder: Path, rounds: int = 3, python: str = sys.executa
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 try:
                     result = _process(python, what="fill", name=name, folder=work, count=entries)
-                    opened = [_process(python, what="open", name=name, folder=work, asked=i) for i in range(OPENINGS)]
-                    if min(recall(each["found"], scores[i], kept) for i, each in enumerate(opened)) < 0.9:
+                    opened = [
+                        _process(python, what="open", name=name, folder=work, asked=i)
+                        for i in range(OPENINGS)
+                    ]
+                    if (
+                        min(recall(each["found"], scores[i], kept) for i, each in enumerate(opened))
+                        < 0.9
+                    ):
                         raise RuntimeError("its first answer after opening is wrong")
                     medium = {
-                        key: statistics.median(each[key] for each in opened) for key in ("open_ms", "cpu_open_ms")
+                        key: statistics.median(each[key] for each in opened)
+                        for key in ("open_ms", "cpu_open_ms")
                     }
                     results[name].append(result | medium)
                 except RuntimeError as error:
@@ -389,20 +513,31 @@ def peers(entries: int, folder: Path, rounds: int = 3, python: str = sys.executa
     own = medians(results["relive"])
     rows = {name: {"name": name, "absent": reason} for name, reason in absent.items()}
     present = (name for name in ENGINES if name not in absent)
-    rows |= {name: row(name, versions[name], entries, medians(results[name]), own) for name in present}
+    rows |= {
+        name: row(name, versions[name], entries, medians(results[name]), own) for name in present
+    }
     return [rows[name] for name in ENGINES]
 
 
 def medians(results: Sequence[Numbers]) -> Numbers:
-    """The median of each number over the rounds; of recall the worst; what was tuned in the last."""
-    numbers = {key: statistics.median(each[key] for each in results) for key in results[0] if key != "tuned"}
+    """The median of each number over the rounds; of recall the worst; what was tuned in the
+    last."""
+    numbers = {
+        key: statistics.median(each[key] for each in results)
+        for key in results[0]
+        if key != "tuned"
+    }
     worst = min(each["recall_at_10"] for each in results)
     return {**numbers, "recall_at_10": worst, "tuned": results[-1]["tuned"]}
 
 
 def row(name: str, version: str, entries: int, its: Numbers, own: Numbers) -> Numbers:
-    """An engine in numbers. `search_ms` is with the filter that keeps half; the ratio is the lower one of both filters."""
-    ratios = {f"{what}_ratio": its[key] / own[key] for what, key in (("add", "add_seconds"), ("open", "open_ms"))}
+    """An engine in numbers. `search_ms` is with the filter that keeps half; the ratio is the lower
+    one of both filters."""
+    ratios = {
+        f"{what}_ratio": its[key] / own[key]
+        for what, key in (("add", "add_seconds"), ("open", "open_ms"))
+    }
     ratios["search_ratio"] = min(its[key] / own[key] for key in ("search_ms", "search_rare_ms"))
     said = {"durability": ENGINES[name].durability, "settings": ENGINES[name].settings}
     return {"name": name, "version": version, "entries": entries, **ratios, **its, **said}
@@ -413,8 +548,18 @@ def show(rows: Sequence[Numbers]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    numbers = {"add s": "add_seconds", "add ×": "add_ratio", "search ms": "search_ms", "of 5 %": "search_rare_ms"}
-    numbers |= {"search ×": "search_ratio", "open ms": "open_ms", "open ×": "open_ratio", "recall": "recall_at_10"}
+    numbers = {
+        "add s": "add_seconds",
+        "add ×": "add_ratio",
+        "search ms": "search_ms",
+        "of 5 %": "search_rare_ms",
+    }
+    numbers |= {
+        "search ×": "search_ratio",
+        "open ms": "open_ms",
+        "open ×": "open_ratio",
+        "recall": "recall_at_10",
+    }
     console, table = Console(width=140), Table("engine", *numbers, "durable")
     for entry in rows:
         if "absent" in entry:
@@ -435,8 +580,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--entries", type=int, default=2000, help="episodes to store")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--python", default=sys.executable, help="interpreter of the environment that has the peers")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="on which disk")
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter of the environment that has the peers"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()), help="on which disk"
+    )
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     given = parser.parse_args()
     rows = peers(given.entries, given.folder, given.rounds, given.python)

@@ -1,10 +1,11 @@
 """How much faster is the cached policy than `generate` on the whole prompt each step?
 
-Both sides replay the same recorded episodes: at every step they are given the same prompt and generate as many tokens
-as the recorded action has (and its end), which is then replaced by the recorded action.
+Both sides replay the same recorded episodes: at every step they are given the same prompt and
+generate as many tokens as the recorded action has (and its end), which is then replaced by the
+recorded action.
 
-Example: python -m scripts.bench_policy MODEL_FOLDER
-Without a folder, a random model of the bundled one's size and made-up episodes are used. The last line is JSON.
+Example: python -m scripts.bench_policy MODEL_FOLDER Without a folder, a random model of the bundled
+one's size and made-up episodes are used. The last line is JSON.
 """
 
 import argparse
@@ -21,14 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.conversation import Conversation, Turn
-from agent.local import LocalPolicy
+from relive.agent.conversation import Conversation, Turn
+from relive.agent.llm.local import LocalPolicy
 
 _WORDS = [f"word{number}" for number in range(1400)]
 
 
 class _Replay(LocalPolicy):
-    """Does all the work of acting, and then says what was recorded, so that the next step finds it in the cache."""
+    """Does all the work of acting, and then says what was recorded, so that the next step finds it
+    in the cache."""
 
     def __init__(self, model_dir: str | Path, **options: Any) -> None:
         super().__init__(model_dir, **options)
@@ -42,17 +44,26 @@ class _Replay(LocalPolicy):
                 asked.append(conversation[:index])
                 ids = self.encoder.encode(conversation[: index + 1], False)
                 before = len(self.encoder.encode(conversation[:index], False).ids)
-                said = [i for i, own in zip(ids.ids[before:], ids.supervised[before:], strict=True) if own]
+                said = [
+                    i
+                    for i, own in zip(ids.ids[before:], ids.supervised[before:], strict=True)
+                    if own
+                ]
                 self._said[self._key(conversation[:index])] = said
         return asked
 
     def generate(self, conversation: Conversation) -> None:
-        """The other side: transformers' own, over the whole prompt, for as many tokens as were said."""
+        """The other side: transformers' own, over the whole prompt, for as many tokens as were
+        said."""
         ids = torch.tensor([self.encoder.encode(conversation, True).ids], device=self._device)
         count = len(self._said[self._key(conversation)])
         with torch.inference_mode():
             self._model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=count, max_new_tokens=count
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                min_new_tokens=count,
+                max_new_tokens=count,
             )
 
     def forget(self) -> None:
@@ -74,22 +85,26 @@ def measure(
     repeats: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Speed-ups of `LocalPolicy` in fp32, greedy, over whole-prompt `generate` for one episode at a time.
+    """Speed-ups of `LocalPolicy` in fp32, greedy, over whole-prompt `generate` for one episode at a
+    time.
 
-    The three ways take turns, and the median of each one's times is used, so that a machine busy with something else
-    slows all of them alike. Every round begins with an empty cache.
+    The three ways take turns, and the median of each one's times is used, so that a machine busy
+    with something else slows all of them alike. Every round begins with an empty cache.
 
     Args:
         model_dir: a model folder.
-        conversations: whole recorded episodes; some 48 keep a batch of 16 full for most of the time. Every assistant turn is
-            one step.
-        repeats: how often each way replays its episodes: one at a time the first four, in the batch all.
-        clock: seconds; `time.process_time` on a busy machine, with one thread only (waiting threads spin).
+        conversations: whole recorded episodes; some 48 keep a batch of 16 full for most of the
+            time. Every assistant turn is one step.
+        repeats: how often each way replays its episodes: one at a time the first four, in the batch
+            all.
+        clock: seconds; `time.process_time` on a busy machine, with one thread only (waiting threads
+            spin).
 
     Returns:
-        `cached_speedup` one episode at a time, `batch16_speedup` in a batch of 16 (actions per second over those of
-        `generate`), both over whole episodes, the first encoding of the memory included; the same from the second step
-        on (`…_later`), which is what long episodes tend to; and the seconds per action behind them.
+        `cached_speedup` one episode at a time, `batch16_speedup` in a batch of 16 (actions per
+        second over those of `generate`), both over whole episodes, the first encoding of the memory
+        included; the same from the second step on (`…_later`), which is what long episodes tend to;
+        and the seconds per action behind them.
     """
     policy = _Replay(model_dir, slots=16)
     steps = [policy.record(conversation) for conversation in conversations]
@@ -131,22 +146,30 @@ def measure(
 
 
 def in_lanes(episodes: Sequence[Sequence[Conversation]], lanes: int) -> list[list[Conversation]]:
-    """The calls of a runner that keeps so many episodes going: when one ends, the next begins in its place."""
+    """The calls of a runner that keeps so many episodes going: when one ends, the next begins in
+    its place."""
     queue = list(reversed(episodes))
     playing: list[Iterator[Conversation]] = []
     calls: list[list[Conversation]] = []
     while queue or playing:
         while queue and len(playing) < lanes:
             playing.append(iter(queue.pop()))
-        asked = [(lane, conversation) for lane in playing if (conversation := next(lane, None)) is not None]
+        asked = [
+            (lane, conversation)
+            for lane in playing
+            if (conversation := next(lane, None)) is not None
+        ]
         playing = [lane for lane, _ in asked]
         if asked:
             calls.append([conversation for _, conversation in asked])
     return calls
 
 
-def synthetic(count: int = 32, steps: int = 15, seed: int = 0, memory: int = 300) -> list[Conversation]:
-    """Made-up episodes: 100 words of instructions, `memory` or so of memory, observations of 20, actions of 5."""
+def synthetic(
+    count: int = 32, steps: int = 15, seed: int = 0, memory: int = 300
+) -> list[Conversation]:
+    """Made-up episodes: 100 words of instructions, `memory` or so of memory, observations of 20,
+    actions of 5."""
     rng = random.Random(seed)
 
     def words(low: int, high: int) -> str:
@@ -168,7 +191,9 @@ def random_model(folder: Path, heads: int = 4, key_value_heads: int = 4, layers:
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     special = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<unk>"]
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(special + _WORDS)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(special + _WORDS)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<unk>",
@@ -181,22 +206,29 @@ def random_model(folder: Path, heads: int = 4, key_value_heads: int = 4, layers:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=1500, hidden_size=256, intermediate_size=704, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=key_value_heads, head_dim=256 // heads, max_position_embeddings=4096,
-        tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        vocab_size=1500, hidden_size=256, intermediate_size=704, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=key_value_heads, head_dim=256 // heads,
+        max_position_embeddings=4096, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+        bos_token_id=None,
     )  # fmt: skip
     Qwen3ForCausalLM(config).save_pretrained(folder)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", help="model folder (default: a random one)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory", type=int, default=300, help="words of memory in the made-up episodes")
+    parser.add_argument(
+        "--memory", type=int, default=300, help="words of memory in the made-up episodes"
+    )
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument(
-        "--cpu-time", action="store_true", help="one thread, and its processor time: for a busy machine"
+        "--cpu-time",
+        action="store_true",
+        help="one thread, and its processor time: for a busy machine",
     )
     arguments = parser.parse_args()
     if arguments.threads or arguments.cpu_time:
@@ -205,7 +237,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.model is None:
             random_model(Path(temporary))
-        result = measure(arguments.model or temporary, synthetic(memory=arguments.memory), arguments.repeats, clock)
+        result = measure(
+            arguments.model or temporary,
+            synthetic(memory=arguments.memory),
+            arguments.repeats,
+            clock,
+        )
     for name, value in result.items():
         print(f"{name:32} {value:.4g}")
     json.dump(result, sys.stdout)

@@ -1,16 +1,18 @@
-"""Recall of searches by dimension, distribution and share of deleted entries, each against the exact answer among the living.
+"""Recall of searches by dimension, distribution and share of deleted entries, each against the
+exact answer among the living.
 
     python scripts/bench_recall.py --entries 20000 --dimensions 16 384         # two minutes
     python scripts/bench_recall.py --out recall.jsonl --write docs/results/memory.json     # 10⁵ entries: an hour
     python scripts/bench_recall.py --distribution uniform identical --dimensions 8 16 128  # what graphs are bad at
 
-One memory is built for each dimension and distribution, and copied for each case: nothing deleted, a share deleted at random, the
-same share deleted around the queries (those closest to any of them first, whatever they are about). Each is searched before and
-after compaction. Before each round of searches some rows are added that no published graph holds. A reader is asked, and the
-writer; a hit is right if it is as close as the tenth of the living, whichever of equals it is.
+One memory is built for each dimension and distribution, and copied for each case: nothing deleted,
+a share deleted at random, the same share deleted around the queries (those closest to any of them
+first, whatever they are about). Each is searched before and after compaction. Before each round of
+searches some rows are added that no published graph holds. A reader is asked, and the writer; a hit
+is right if it is as close as the tenth of the living, whichever of equals it is.
 
-A table; the last line is JSON. With ``--out`` every finished dimension is kept in a file of JSON lines, and a later run with the same
-entries and queries goes on from there.
+A table; the last line is JSON. With ``--out`` every finished dimension is kept in a file of JSON
+lines, and a later run with the same entries and queries goes on from there.
 """
 
 import argparse
@@ -30,7 +32,16 @@ from bench_peers import TIE, recall
 from bench_vectors import DISTRIBUTIONS, Given, Vectors
 from numpy.typing import NDArray
 
-from memory import Actor, Episode, ExperienceMemory, Hit, Outcome, Query, StopReason, TaskRecord
+from relive.memory import (
+    Actor,
+    Episode,
+    ExperienceMemory,
+    Hit,
+    Outcome,
+    Query,
+    StopReason,
+    TaskRecord,
+)
 
 K, BATCH, SEED = 10, 512, 1
 LONGEST_TAIL = 500  # a writer publishes a graph for 2,000 new rows; two tails stay below that
@@ -41,7 +52,8 @@ Mask = NDArray[np.bool_]
 
 
 class Job:
-    """What is stored and asked: vectors by number, the entries first, then two tails, then the queries."""
+    """What is stored and asked: vectors by number, the entries first, then two tails, then the
+    queries."""
 
     def __init__(self, distribution: str, dimension: int, count: int, queries: int) -> None:
         self.distribution, self.dimension, self.count = distribution, dimension, count
@@ -62,7 +74,11 @@ class Job:
     def episodes(self, start: int, stop: int) -> list[Episode]:
         """The episodes with these numbers."""
         return [
-            replace(EPISODE, id=f"e{i}", task=replace(TASK, identity=f"game-{i}", room=f"room-{i}", goal=str(i)))
+            replace(
+                EPISODE,
+                id=f"e{i}",
+                task=replace(TASK, identity=f"game-{i}", room=f"room-{i}", goal=str(i)),
+            )
             for i in range(start, stop)
         ]
 
@@ -75,8 +91,8 @@ def search(memory: ExperienceMemory, text: str) -> list[Hit]:
 def build(folder: Path, job: Job) -> None:
     """A memory of all entries, with a published graph of them.
 
-    What an episode says of its start is its turn to go: those closest to any query first. So a whole neighbourhood is
-    deleted with one synchronisation of the disk.
+    What an episode says of its start is its turn to go: those closest to any query first. So a
+    whole neighbourhood is deleted with one synchronisation of the disk.
     """
     closest = job.scores()[:, : job.count].max(axis=0)
     turns = np.empty(job.count)
@@ -90,7 +106,8 @@ def build(folder: Path, job: Job) -> None:
 
 
 def delete(memory: ExperienceMemory, count: int, share: float, how: str) -> Mask:
-    """Delete a share of `count` entries, at random or around the queries; which of them are left, shape (count,)."""
+    """Delete a share of `count` entries, at random or around the queries; which of them are left,
+    shape (count,)."""
     going = round(share * count)
     gone = (
         memory.evict(capacity=count - going, by="random", keep_per_type=0)
@@ -105,7 +122,8 @@ def delete(memory: ExperienceMemory, count: int, share: float, how: str) -> Mask
 
 
 def ask(memory: ExperienceMemory, job: Job, scores: Vectors, alive: Mask) -> Row:
-    """Recall, time and kind of the answers of an open memory. `alive`: of all that is stored, what is to be found."""
+    """Recall, time and kind of the answers of an open memory. `alive`: of all that is stored, what
+    is to be found."""
     times, recalls, right, approximate = [], [], 0, 0
     for number, of_query in enumerate(scores):
         began = time.perf_counter()
@@ -140,7 +158,9 @@ def cases(built: Path, scratch: Path, job: Job, shares: Sequence[float]) -> list
     """All cases of one memory, which is left as it is."""
     scores = job.scores()
     rows: list[Row] = []
-    for share, how in [(s, how) for s in shares for how in (("random", "close") if s else ("none",))]:
+    for share, how in [
+        (s, how) for s in shares for how in (("random", "close") if s else ("none",))
+    ]:
         folder = scratch / "case"
         shutil.copytree(built, folder)
         alive = np.zeros(job.stored, dtype=np.bool_)
@@ -187,21 +207,27 @@ def show(rows: Sequence[Row], head: bool = False) -> None:
     """Lines of the table."""
     if head:
         print(
-            f"{'dim':>5s} {'vectors':9s} {'deleted':>7s} {'how':6s} {'compacted':9s} {'recall@10':>9s} {'top1':>6s} "
-            f"{'writer':>7s} {'top1':>6s} {'approx.':>7s} {'in graph':>8s} {'ms':>7s} {'exact ms':>8s}"
+            f"{'dim':>5s} {'vectors':9s} {'deleted':>7s} {'how':6s} {'compacted':9s} "
+            f"{'recall@10':>9s} {'top1':>6s} "
+            f"{'writer':>7s} {'top1':>6s} {'approx.':>7s} {'in graph':>8s} {'ms':>7s} "
+            f"{'exact ms':>8s}"
         )
     for row in rows:
         print(
-            f"{row['dimension']:5d} {row['distribution']:9s} {row['deleted_share']:7.2f} {row['deleted']:6s} "
-            f"{'yes' if row['compacted'] else 'no':9s} {row['recall_at_10']:9.4f} {row['top1']:6.3f} "
-            f"{row['writer_recall_at_10']:7.4f} {row['writer_top1']:6.3f} {row['approximate_share']:7.2f} "
+            f"{row['dimension']:5d} {row['distribution']:9s} {row['deleted_share']:7.2f} "
+            f"{row['deleted']:6s} "
+            f"{'yes' if row['compacted'] else 'no':9s} {row['recall_at_10']:9.4f} "
+            f"{row['top1']:6.3f} "
+            f"{row['writer_recall_at_10']:7.4f} {row['writer_top1']:6.3f} "
+            f"{row['approximate_share']:7.2f} "
             f"{row['graph_rows']:8d} {row['search_ms']:7.3f} {row['exact_ms']:8.3f}",
             flush=True,
         )
 
 
 def finished(out: Path | None) -> dict[str, list[Row]]:
-    """Rows by settings, of the runs that a file of JSON lines holds; a line that was cut off is left out."""
+    """Rows by settings, of the runs that a file of JSON lines holds; a line that was cut off is
+    left out."""
     found: dict[str, list[Row]] = {}
     for line in out.read_text().splitlines() if out and out.exists() else ():
         try:
@@ -223,15 +249,29 @@ def keep(out: Path, settings: Row, rows: Sequence[Row]) -> None:
 
 def main() -> None:
     """Measures what is not finished yet, prints, writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--dimensions", type=int, nargs="+", default=[16, 128, 384, 1024])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5, 0.95], help="of entries that are deleted")
-    parser.add_argument("--distribution", nargs="+", choices=list(DISTRIBUTIONS), default=["clustered"])
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.5, 0.95],
+        help="of entries that are deleted",
+    )
+    parser.add_argument(
+        "--distribution", nargs="+", choices=list(DISTRIBUTIONS), default=["clustered"]
+    )
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
-    parser.add_argument("--out", type=Path, help="JSON lines: finished dimensions are added, and not measured again")
-    parser.add_argument("--write", type=Path, help='a JSON file whose "recall_by_dimension" is replaced')
+    parser.add_argument(
+        "--out", type=Path, help="JSON lines: finished dimensions are added, and not measured again"
+    )
+    parser.add_argument(
+        "--write", type=Path, help='a JSON file whose "recall_by_dimension" is replaced'
+    )
     args = parser.parse_args()
     known = finished(args.out)
     rows: list[Row] = []
@@ -244,7 +284,11 @@ def main() -> None:
                 some = known[json.dumps(settings)]
                 show(some)
             else:
-                some = measure(Job(distribution, dimension, args.entries, args.queries), args.shares, args.folder)
+                some = measure(
+                    Job(distribution, dimension, args.entries, args.queries),
+                    args.shares,
+                    args.folder,
+                )
                 if args.out:
                     keep(args.out, settings, some)
             rows += some

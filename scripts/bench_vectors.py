@@ -1,7 +1,9 @@
-"""Vectors for the benchmarks of the memory: seeded, of unit length, in the shapes that real embeddings have.
+"""Vectors for the benchmarks of the memory: seeded, of unit length, in the shapes that real
+embeddings have.
 
-Every distribution is a function of how many, of which dimension, and a seed. The same arguments always give the same vectors;
-entries and queries are cut from one array, so that queries are distributed as what they ask for.
+Every distribution is a function of how many, of which dimension, and a seed. The same arguments
+always give the same vectors; entries and queries are cut from one array, so that queries are
+distributed as what they ask for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +27,17 @@ def clustered(count: int, dimension: int, seed: int) -> Vectors:
 
 
 def uniform(count: int, dimension: int, seed: int) -> Vectors:
-    """Unit vectors in all directions alike, shape (count, dimension): the hardest case for a graph."""
+    """Unit vectors in all directions alike, shape (count, dimension): the hardest case for a
+    graph."""
     return _unit(np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32))
 
 
 def identical(count: int, dimension: int, seed: int) -> Vectors:
-    """Clustered vectors, each of them many times, shape (count, dimension): goals that are repeated to the letter.
+    """Clustered vectors, each of them many times, shape (count, dimension): goals that are repeated
+    to the letter.
 
-    On average twenty are equal: a handful of a rare one, some per cent of all of the most frequent one.
+    On average twenty are equal: a handful of a rare one, some per cent of all of the most frequent
+    one.
     """
     distinct = clustered(max(1, count // 20), dimension, seed)
     popularity = np.random.default_rng(seed + 1).random(count) ** 3
@@ -47,7 +52,8 @@ DISTRIBUTIONS: Mapping[str, Callable[[int, int, int], Vectors]] = {
 
 
 class Given:
-    """An embedder that knows the vectors beforehand: embedding is not what is measured. A text is the number of a vector."""
+    """An embedder that knows the vectors beforehand: embedding is not what is measured. A text is
+    the number of a vector."""
 
     identity = "given"
 

@@ -1,11 +1,13 @@
-"""Recomputes committed results from the committed per-episode records, and replays a sample from the committed weights.
+"""Recomputes committed results from the committed per-episode records, and replays a sample from
+the committed weights.
 
     python scripts/check_results.py               # recompute docs/results/*.json; seconds
     python scripts/check_results.py --rerun 40    # also play 40 recorded episodes of each again; minutes
 
-The replay fills a memory with the same demonstrations anew (the expert is deterministic), retrieves, plays, and compares
-retrieved tasks, actions and outcome one by one. Of a study it replays what read the expert's memory: the agent's own would have
-to be lived again, as would the lives of a stream, which are only recomputed.
+The replay fills a memory with the same demonstrations anew (the expert is deterministic),
+retrieves, plays, and compares retrieved tasks, actions and outcome one by one. Of a study it
+replays what read the expert's memory: the agent's own would have to be lived again, as would the
+lives of a stream, which are only recomputed.
 """
 
 import argparse
@@ -21,35 +23,41 @@ from typing import Any
 
 from eval_base_model import RESULTS, recallers, rows_of
 
-from agent.assemble import BUNDLED, PolicySettings, assemble
-from agent.demonstrate import demonstrate
-from agent.records import REPLAYED, Record, read, record
-from agent.report import LiveProgress
-from agent.runner import Runner, RunSettings, play_all
-from agent.settings import build
-from agent.terminal import say
-from agent.weights import hash_weights
-from envs import get_suite
-from memory import ExperienceMemory
-from training.arms import Cell
-from training.stream_results import disagreements as stream_disagreements
-from training.study import StudySettings, fill_memory, replay_cell, tasks_for
-from training.study_results import disagreements as study_disagreements
+from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.demonstrate import demonstrate
+from relive.agent.evaluation.records import REPLAYED, Record, read, record
+from relive.agent.evaluation.report import LiveProgress
+from relive.agent.llm.weights import hash_weights
+from relive.agent.runner import Runner, RunSettings, play_all
+from relive.agent.settings import build
+from relive.agent.terminal import say
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory
+from relive.training.experiments.arms import Cell
+from relive.training.experiments.stream_results import disagreements as stream_disagreements
+from relive.training.experiments.study import StudySettings, fill_memory, replay_cell, tasks_for
+from relive.training.experiments.study_results import disagreements as study_disagreements
 
 Loaded = tuple[dict[str, Any], list[Record]]
 
 
 def load(name: str = "base-model") -> Loaded:
     """A committed summary and its records."""
-    return json.loads((RESULTS / f"{name}.json").read_text()), read(RESULTS / f"{name}-episodes.jsonl.gz")
+    return json.loads((RESULTS / f"{name}.json").read_text()), read(
+        RESULTS / f"{name}-episodes.jsonl.gz"
+    )
 
 
 def disagreements(summary: dict[str, Any], records: list[Record]) -> list[str]:
-    """What in the base model's summary does not follow from the records or the shipped weights; empty when all does."""
+    """What in the base model's summary does not follow from the records or the shipped weights;
+    empty when all does."""
     found = []
     shipped = hash_weights(BUNDLED)
     if summary["weights_sha256"] != shipped:
-        found.append(f"the summary is of weights {summary['weights_sha256'][:12]}, shipped are {shipped[:12]}")
+        found.append(
+            f"the summary is of weights {summary['weights_sha256'][:12]}, shipped are "
+            f"{shipped[:12]}"
+        )
     if any(r["weights_sha256"] != shipped for r in records):
         found.append("some records are of other weights than the shipped ones")
     recomputed = rows_of(records)
@@ -71,7 +79,8 @@ def differences(now: Record, before: Record) -> list[str]:
     """What came out differently when an episode was played again."""
     now = json.loads(json.dumps(now))
     return [
-        f"{before.get('condition', before['memory'])}, task {before['task']}: {key} differ: {now[key]} now, "
+        f"{before.get('condition', before['memory'])}, task {before['task']}: {key} differ: "
+        f"{now[key]} now, "
         f"{before[key]} committed"
         for key in REPLAYED
         if now[key] != before[key]
@@ -82,7 +91,9 @@ def replay(summary: dict[str, Any], records: list[Record], count: int, seed: int
     """Plays a sample of the base model's episodes again; returns what came out differently."""
     suite = get_suite("household")
     sample = random.Random(seed).sample(records, min(count, len(records)))
-    per_type = max(sum(r["task_type"] == t and r["memory"] == "empty" for r in records) for t in suite.types)
+    per_type = max(
+        sum(r["task_type"] == t and r["memory"] == "empty" for r in records) for t in suite.types
+    )
     tasks = {t.identity: t for t in suite.tasks(summary["split"], per_type * len(suite.types))}
     made = assemble(PolicySettings(), suite)
     found = []
@@ -96,14 +107,21 @@ def replay(summary: dict[str, Any], records: list[Record], count: int, seed: int
             wanted = {r["task"]: r for r in sample if r["memory"] == name}
             runner = Runner(suite, made.policy, made.actor, RunSettings(), recall)
             for episode in play_all(runner, [tasks[identity] for identity in wanted]):
-                found += differences(record(episode, {}, memory, recall, made.count), wanted[episode.task.identity])
+                found += differences(
+                    record(episode, {}, memory, recall, made.count), wanted[episode.task.identity]
+                )
     return found
 
 
-def replay_study(name: str, summary: dict[str, Any], records: list[Record], count: int, seed: int) -> list[str]:
-    """Plays a sample of a study's episodes again, with the committed adapters; returns what came out differently."""
+def replay_study(
+    name: str, summary: dict[str, Any], records: list[Record], count: int, seed: int
+) -> list[str]:
+    """Plays a sample of a study's episodes again, with the committed adapters; returns what came
+    out differently."""
     settings = build(StudySettings, summary["settings"])
-    settings = replace(settings, control=str(RESULTS / name / "control") if settings.control else "")
+    settings = replace(
+        settings, control=str(RESULTS / name / "control") if settings.control else ""
+    )
     suite = get_suite(settings.suite)
     again = [r for r in records if r["source"] == "expert"]
     sample = random.Random(seed).sample(again, min(count, len(again)))
@@ -119,7 +137,11 @@ def replay_study(name: str, summary: dict[str, Any], records: list[Record], coun
         for number in sorted({cell.seed for cell in cells}):
             fill_memory(path, settings, number)
         for cell, wanted in cells.items():
-            tasks = [t for t in tasks_for(settings, suite, cell.seed, cell.sealed) if t.identity in wanted]
+            tasks = [
+                t
+                for t in tasks_for(settings, suite, cell.seed, cell.sealed)
+                if t.identity in wanted
+            ]
             for now in replay_cell(path, settings, cell, tasks):
                 found += differences(now, wanted[now["task"]])
     return found
@@ -127,16 +149,25 @@ def replay_study(name: str, summary: dict[str, Any], records: list[Record], coun
 
 def main() -> int:
     """Checks, and says what disagrees."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rerun", type=int, default=0, metavar="N", help="play N recorded episodes of each again")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rerun", type=int, default=0, metavar="N", help="play N recorded episodes of each again"
+    )
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     args = parser.parse_args()
     found: list[str] = []
 
-    def check(name: str, loaded: Loaded, wrong: Iterable[str], play: Callable[[], list[str]] | None = None) -> None:
+    def check(
+        name: str, loaded: Loaded, wrong: Iterable[str], play: Callable[[], list[str]] | None = None
+    ) -> None:
         summary, records = loaded
         mine = list(wrong)
-        print(f"{name}: {len(records)} records, {len(summary['rows'])} rows recomputed: {_verdict(mine)}")
+        print(
+            f"{name}: {len(records)} records, {len(summary['rows'])} rows recomputed: "
+            f"{_verdict(mine)}"
+        )
         if args.rerun and play:
             again = play()
             print(f"{name}: {args.rerun} episodes replayed: {_verdict(again)}")

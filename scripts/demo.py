@@ -2,9 +2,10 @@
 
     python scripts/demo.py            # what `make demo` runs; leaves runs/demo/summary.json and runs/demo/rounds.png
 
-First a memory is filled with the expert's episodes in train rooms. Then the bundled model plays tasks in *test* rooms, of types
-that it never saw bound (heating and cooling), without and with that memory: the first comparison. Then three rounds of learning on
-easy types only, in train rooms. Last the same test tasks again, with the grown memory and the adapter in force.
+First a memory is filled with the expert's episodes in train rooms. Then the bundled model plays
+tasks in *test* rooms, of types that it never saw bound (heating and cooling), without and with that
+memory: the first comparison. Then three rounds of learning on easy types only, in train rooms. Last
+the same test tasks again, with the grown memory and the adapter in force.
 """
 
 import argparse
@@ -14,15 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.cli import guarded
-from agent.evaluate import Row, paired, summarise
-from agent.report import LiveProgress, console, picture_of_rounds, results_table
-from agent.rundir import RunDirectory, measure
-from agent.runner import RunSettings
-from memory import ExperienceMemory, Purpose
-from memory.episode import Episode
-from training.learn import Learner, LearnSettings
-from training.lora import LoraSettings
+from relive.agent.cli.commands import guarded
+from relive.agent.evaluation.metrics import Row, paired, summarise
+from relive.agent.evaluation.report import LiveProgress, console, picture_of_rounds, results_table
+from relive.agent.rundir import RunDirectory, measure
+from relive.agent.runner import RunSettings
+from relive.memory import ExperienceMemory, Purpose
+from relive.memory.episode import Episode
+from relive.training.learn import Learner, LearnSettings
+from relive.training.lora import LoraSettings
 
 OUT = Path("runs/demo")
 HELD_OUT = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
@@ -39,10 +40,14 @@ SETTINGS = LearnSettings(
 
 def main() -> None:
     """Runs or resumes the demo."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     began = time.monotonic()
     out = console()
-    out.print(f"relive demo: everything goes to {OUT}; stop it with Ctrl-C and run it again to go on\n")
+    out.print(
+        f"relive demo: everything goes to {OUT}; stop it with Ctrl-C and run it again to go on\n"
+    )
     with LiveProgress() as live:
         learner = Learner(OUT, SETTINGS, announce=live.announce)
         clock = Stopwatch(learner.directory, began)
@@ -62,12 +67,17 @@ def main() -> None:
         rounds = learner.run()
         with ExperienceMemory.open(learner.memory_path, mode="w") as memory:
             end = memory.position
-            results["memory_and_adapter"] = held_out(learner, memory, end, learner.adapter, "memory-and-adapter", live)
+            results["memory_and_adapter"] = held_out(
+                learner, memory, end, learner.adapter, "memory-and-adapter", live
+            )
             live.pause()
             show(results, memory, "After learning on easy types in train rooms")
     gain = paired(results["memory"], results["base"])
     kept = paired(results["memory_and_adapter"], results["memory"])
-    out.print(f"memory against none: {interval(gain)};  adapter and memory against memory: {interval(kept)}")
+    out.print(
+        f"memory against none: {interval(gain)};  adapter and memory against memory: "
+        f"{interval(kept)}"
+    )
     summary = {
         **clock.note("seconds"),
         "rounds": [
@@ -87,13 +97,18 @@ def main() -> None:
     picture_of_rounds(OUT / "rounds.png", summary["rounds"], summary["held_out"])  # type: ignore[arg-type]  # plain JSON
     for r in rounds:
         out.print(r.line)
-    out.print(f"\nrun directory: {OUT}   picture: {OUT / 'rounds.png'}   summary: {OUT / 'summary.json'}")
+    out.print(
+        f"\nrun directory: {OUT}   picture: {OUT / 'rounds.png'}   summary: {OUT / 'summary.json'}"
+    )
     relive = Path(sys.executable).with_name("relive")
-    out.print(f"next: {relive} memory search 'put a hot mug in cabinet' --memory {learner.memory_path}")
+    out.print(
+        f"next: {relive} memory search 'put a hot mug in cabinet' --memory {learner.memory_path}"
+    )
 
 
 class Stopwatch:
-    """Seconds that the demo took; what was noted once stands, so that a second `make demo` does not shorten it."""
+    """Seconds that the demo took; what was noted once stands, so that a second `make demo` does not
+    shorten it."""
 
     def __init__(self, directory: RunDirectory, began: float) -> None:
         self.directory, self.began = directory, began
@@ -108,7 +123,8 @@ class Stopwatch:
 
 
 def held_out_position(learner: Learner, memory: ExperienceMemory) -> int:
-    """Where the memory stood after the demonstrations; remembered, so that a resumed demo compares the same."""
+    """Where the memory stood after the demonstrations; remembered, so that a resumed demo compares
+    the same."""
     saved = learner.directory.read("held-out.json")
     if saved is None:
         saved = {"position": memory.position}
@@ -117,7 +133,12 @@ def held_out_position(learner: Learner, memory: ExperienceMemory) -> int:
 
 
 def held_out(
-    learner: Learner, memory: ExperienceMemory | None, position: int, adapter: str, name: str, live: LiveProgress
+    learner: Learner,
+    memory: ExperienceMemory | None,
+    position: int,
+    adapter: str,
+    name: str,
+    live: LiveProgress,
 ) -> list[Episode]:
     """The same test tasks under one condition."""
     live.announce("phase", f"test rooms, {name.replace('-', ' ')}")
@@ -138,12 +159,17 @@ def cell(result: Row) -> dict[str, Any]:
 
 def show(results: dict[str, list[Episode]], memory: ExperienceMemory, title: str) -> None:
     """Prints the comparison."""
-    console().print(results_table([row(name, episodes, memory) for name, episodes in results.items()], title))
+    console().print(
+        results_table([row(name, episodes, memory) for name, episodes in results.items()], title)
+    )
 
 
 def interval(result: Any) -> str:
     """A paired difference in points."""
-    return f"{100 * result.difference:+.0f} points (95 % {100 * result.low:+.0f} to {100 * result.high:+.0f}, n = {result.n})"
+    return (
+        f"{100 * result.difference:+.0f} points (95 % {100 * result.low:+.0f} to "
+        f"{100 * result.high:+.0f}, n = {result.n})"
+    )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python scripts/eval_base_model.py --out runs/base-model            # plays; resumable; about 20 minutes on two cores
     python scripts/eval_base_model.py --out runs/base-model --commit   # and writes docs/results/base-model.json + records
 
-Every test-room task is played three times: with *matching* memory (one index of all six types, built from the expert's
-episodes in train rooms, retrieval by text alone), with memory of *other* types (the same index without the type under test,
-cut to at most the token length of the matching block; both lengths are reported), and with an *empty* memory. Greedy, fp32.
+Every test-room task is played three times: with *matching* memory (one index of all six types,
+built from the expert's episodes in train rooms, retrieval by text alone), with memory of *other*
+types (the same index without the type under test, cut to at most the token length of the matching
+block; both lengths are reported), and with an *empty* memory. Greedy, fp32.
 """
 
 import argparse
@@ -15,25 +16,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agent.assemble import BUNDLED, PolicySettings, assemble
-from agent.conditions import MEMORIES, under
-from agent.demonstrate import demonstrate
-from agent.evaluate import summarise
-from agent.recall import Recall, Recaller, RecallSettings
-from agent.records import record, right_type_share, write
-from agent.report import LiveProgress, console, results_table
-from agent.rundir import RunDirectory, measure, versions
-from agent.runner import Runner, RunSettings, spec_of
-from envs import Suite, Task, get_suite
-from envs.base import types_of
-from memory import ExperienceMemory, Purpose
+from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.demonstrate import demonstrate
+from relive.agent.evaluation.metrics import summarise
+from relive.agent.evaluation.records import record, right_type_share, write
+from relive.agent.evaluation.report import LiveProgress, console, results_table
+from relive.agent.recall import Recall, Recaller, RecallSettings
+from relive.agent.rundir import RunDirectory, measure, versions
+from relive.agent.runner import Runner, RunSettings, spec_of
+from relive.envs import Suite, Task, get_suite
+from relive.envs.base import types_of
+from relive.memory import ExperienceMemory, Purpose
+from relive.training.experiments.conditions import MEMORIES, under
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 DEMONSTRATIONS = 300
 K = 2
 
 
-def recallers(memory: ExperienceMemory, suite: Suite, count: Any, k: int = K) -> dict[str, Recaller | None]:
+def recallers(
+    memory: ExperienceMemory, suite: Suite, count: Any, k: int = K
+) -> dict[str, Recaller | None]:
     """What each condition recalls."""
     matching = Recall(memory, spec_of(suite), count, RecallSettings(k=k), Purpose.EVALUATE)
     return {name: under(name, matching) for name in MEMORIES}
@@ -57,7 +60,9 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 "right_type_share": right_type_share(found),
                 "memory_tokens": round(sum(r["memory_tokens"] for r in found) / len(found), 1),
                 "steps": round(sum(len(r["actions"]) for r in found) / len(found), 2),
-                "invalid_share": round(sum(r["invalid"] for r in found) / sum(len(r["actions"]) for r in found), 4),
+                "invalid_share": round(
+                    sum(r["invalid"] for r in found) / sum(len(r["actions"]) for r in found), 4
+                ),
             }
         )
     return rows
@@ -65,14 +70,20 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Plays all cells, prints the table, writes the results when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--split", default="test", help="valid while designing, test once per base version")
+    parser.add_argument(
+        "--split", default="test", help="valid while designing, test once per base version"
+    )
     parser.add_argument("--per-type", type=int, default=60)
     parser.add_argument("--types", default="", help="task types by comma; all by default")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--commit", action="store_true", help="write docs/results/base-model.json and its records")
+    parser.add_argument(
+        "--commit", action="store_true", help="write docs/results/base-model.json and its records"
+    )
     args = parser.parse_args()
     if args.commit and (args.model, args.split, args.types) != ("bundled", "test", ""):
         parser.error("--commit is for the bundled model, the test split and all types")
@@ -80,17 +91,28 @@ def main() -> None:
     types = list(types_of(suite, [t for t in args.types.split(",") if t])) or list(suite.types)
     tasks: list[Task] = suite.tasks(args.split, args.per_type * len(types), types)
     made = assemble(PolicySettings(model=args.model), suite, args.batch)
-    settings = {"split": args.split, "per_type": args.per_type, "types": types, "actor": made.actor, "k": K}
+    settings = {
+        "split": args.split,
+        "per_type": args.per_type,
+        "types": types,
+        "actor": made.actor,
+        "k": K,
+    }
     directory = RunDirectory(args.out, settings)
     started, records = time.monotonic(), []
-    with LiveProgress() as live, ExperienceMemory.open(args.out / "memory", mode="create") as memory:
+    with (
+        LiveProgress() as live,
+        ExperienceMemory.open(args.out / "memory", mode="create") as memory,
+    ):
         demonstrate(memory, suite, DEMONSTRATIONS, announce=live.announce)
         for name, recall in recallers(memory, suite, made.count).items():
             live.announce("phase", name)
             runner = Runner(suite, made.policy, made.actor, RunSettings(batch=args.batch), recall)
             episodes = measure(directory, f"episodes-{name}", runner, tasks, live.announce)
             rows = [
-                summarise(t, [e for e in episodes if e.task.type == t], lambda i: memory.meta(i).task.type)
+                summarise(
+                    t, [e for e in episodes if e.task.type == t], lambda i: memory.meta(i).task.type
+                )
                 for t in types
             ]
             console().print(results_table(rows, f"{name} memory, {args.split} rooms"))
@@ -103,11 +125,12 @@ def main() -> None:
         write(RESULTS / "base-model-episodes.jsonl.gz", records)
         training = json.loads((BUNDLED / "training.json").read_text())
         summary = {
-            "weights_sha256": made.actor.weights, "parameters": training["parameters"], "tokens": training["tokens"],
-            "seconds": training["seconds"], "hardware": training.get("hardware", ""),
+            "weights_sha256": made.actor.weights, "parameters": training["parameters"],
+            "tokens": training["tokens"], "seconds": training["seconds"],
+            "hardware": training.get("hardware", ""),
             "command": "python scripts/eval_base_model.py --out runs/base-model --commit",
-            "evaluation_seconds": round(seconds), "demonstrations": DEMONSTRATIONS, "split": args.split,
-            "versions": versions(), "rows": rows_json,
+            "evaluation_seconds": round(seconds), "demonstrations": DEMONSTRATIONS,
+            "split": args.split, "versions": versions(), "rows": rows_json,
         }  # fmt: skip
         (RESULTS / "base-model.json").write_text(json.dumps(summary, indent=2) + "\n")
         console().print(f"written to {RESULTS}")

@@ -1,11 +1,13 @@
-"""Kill, damage, starve and stress the memory engine for as long as it takes; count what was lost or wrong (nothing must be).
+"""Kill, damage, starve and stress the memory engine for as long as it takes; count what was lost or
+wrong (nothing must be).
 
 python scripts/fault_memory.py                       # half an hour or more; a table, then one line of JSON
 python scripts/fault_memory.py --kills 20 --every 97 --seconds 5 --disks 3       # a minute, to try it
 python scripts/fault_memory.py --only kills stress
 
-The parts are those of tests/memory/test_kill.py, test_faults.py and test_stress.py, with larger numbers. A part that finds anything
-wrong is named with what it found, and the program ends with status 1.
+The parts are those of tests/memory/test_kill.py, test_faults.py and test_stress.py, with larger
+numbers. A part that finds anything wrong is named with what it found, and the program ends with
+status 1.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, without an installation
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the tests are not installed
 
 from tests.memory import test_faults as faults
 from tests.memory.faults import check, ids_of, make, open_memory
@@ -49,7 +51,9 @@ def kills(folder: Path, options: argparse.Namespace) -> Counts:
             else:
                 setattr(total, name, getattr(total, name) + value)
     judge_kills(total)
-    counts: Counts = {name: value for name, value in vars(total).items() if name not in ("agreement", "problems")}
+    counts: Counts = {
+        name: value for name, value in vars(total).items() if name not in ("agreement", "problems")
+    }
     return {**counts, "exact searches": total.agreement.exact, "wrong answers": total.agreement.wrong,
             "approximate searches": total.agreement.approximate, "recall": round(total.agreement.recall, 4)}  # fmt: skip
 
@@ -66,7 +70,9 @@ def damage(folder: Path, options: argparse.Namespace) -> Counts:
         counts[f"cuts of the log, {words}"] = found["cuts"]
     for number, pattern in enumerate(faults.PARTS):
         every = options.every * (1 if pattern.endswith("json") else 16)
-        counts[f"flips in {pattern}"] = faults.flips_in_caches(folder / f"part-{number}", pattern, every)["flips"]
+        counts[f"flips in {pattern}"] = faults.flips_in_caches(
+            folder / f"part-{number}", pattern, every
+        )["flips"]
     return {**counts, "lost": 0}
 
 
@@ -85,13 +91,16 @@ def failing(folder: Path, options: argparse.Namespace) -> Counts:
     counts: Counts = {}
     for operation in faults.OPERATIONS:
         for number, mode in enumerate(faults.MODES):
-            found = faults.fail_everywhere(folder / f"fail-{operation.replace(' ', '-')}-{number}", operation, mode)
+            found = faults.fail_everywhere(
+                folder / f"fail-{operation.replace(' ', '-')}-{number}", operation, mode
+            )
             counts[f"{operation}: {mode}"] = dict(found)
     return {**counts, "lost": 0}
 
 
 def disks(folder: Path, options: argparse.Namespace) -> Counts:
-    """File systems that are really full (tmpfs of many sizes, for which one has to be root), and later larger."""
+    """File systems that are really full (tmpfs of many sizes, for which one has to be root), and
+    later larger."""
     counts: Counter[str] = Counter()
     for number in range(options.disks):
         place = folder / f"disk-{number}"
@@ -112,7 +121,10 @@ def _mount(place: Path, how: str) -> str:
     """Mount a tmpfs; why not, if not."""
     try:
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)], capture_output=True, text=True, check=False
+            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError as error:
         return str(error)
@@ -177,7 +189,9 @@ def readers(folder: Path, options: argparse.Namespace) -> Counts:
     result = stress(folder / "stress", options.seconds, options.readers, options.seed)
     judge_stress(result)
     found = result.readers_found
-    counts: Counts = {name: value for name, value in asdict(result).items() if name != "readers_found"}
+    counts: Counts = {
+        name: value for name, value in asdict(result).items() if name != "readers_found"
+    }
     return {**counts, "exact": found.exact, "wrong exact": found.wrong_exact, "approximate": found.approximate,
             "approximate with wrong scores": found.wrong_scores, "recall": round(found.recall, 4)}  # fmt: skip
 
@@ -194,17 +208,34 @@ PARTS: Mapping[str, Callable[[Path, argparse.Namespace], Counts]] = {
 
 def main() -> None:
     """Print a table and, as the last line, JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=500, help="writers to kill (default: 500)")
     parser.add_argument(
-        "--every", type=int, default=1, help="damage every so-manieth byte, of large caches a 16th of these (1)"
+        "--every",
+        type=int,
+        default=1,
+        help="damage every so-manieth byte, of large caches a 16th of these (1)",
     )
-    parser.add_argument("--disks", type=int, default=40, help="small file systems to fill (default: 40)")
-    parser.add_argument("--seconds", type=float, default=60, help="of the stress test (default: 60)")
-    parser.add_argument("--readers", type=int, default=4, help="processes that read in the stress test (default: 4)")
+    parser.add_argument(
+        "--disks", type=int, default=40, help="small file systems to fill (default: 40)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of the stress test (default: 60)"
+    )
+    parser.add_argument(
+        "--readers", type=int, default=4, help="processes that read in the stress test (default: 4)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument("--folder", type=Path, help="where to make memories (default: the system's temporary folder)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where to make memories (default: the system's temporary folder)",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)"
+    )
     options = parser.parse_args()
     results: dict[str, object] = {
         "python": platform.python_version(),
@@ -228,7 +259,8 @@ def main() -> None:
             for what, value in found.items():
                 print(f"  {what:44} {value}", flush=True)
     print(
-        f"{len(failed)} of {len(options.only)} parts found something wrong{': ' if failed else ''}{', '.join(failed)}"
+        f"{len(failed)} of {len(options.only)} parts found something "
+        f"wrong{': ' if failed else ''}{', '.join(failed)}"
     )
     print(json.dumps({**results, "failed": failed}))
     sys.exit(bool(failed))

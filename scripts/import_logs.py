@@ -21,10 +21,10 @@ from pathlib import Path
 from retrieval_search import PACKAGE, minilm
 from rich.table import Table
 
-from agent.report import console, percent
-from memory import EntryMeta, ExperienceMemory, HashedEmbedder, Query
-from memory.embed import Embedder
-from memory.imports import import_file
+from relive.agent.evaluation.report import console, percent
+from relive.memory import EntryMeta, ExperienceMemory, HashedEmbedder, Query
+from relive.memory.imports import import_file
+from relive.memory.search.embed import Embedder
 
 K = 2
 """Hits per query: what the agent is shown by default."""
@@ -35,7 +35,9 @@ HIDDEN: Mapping[str, Callable[[EntryMeta], str]] = {
 }
 
 
-def imported(folder: Path, embedder: Embedder, logs: list[Path], *, announce: bool) -> dict[str, int]:
+def imported(
+    folder: Path, embedder: Embedder, logs: list[Path], *, announce: bool
+) -> dict[str, int]:
     """Import the logs into a new memory; episodes read, successes and bad lines."""
     counts: Counter[str] = Counter()
     with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
@@ -51,7 +53,9 @@ def imported(folder: Path, embedder: Embedder, logs: list[Path], *, announce: bo
     return dict(counts)
 
 
-def closest(memory: ExperienceMemory, goal: str, exclude: frozenset[str], successes: bool) -> list[str]:
+def closest(
+    memory: ExperienceMemory, goal: str, exclude: frozenset[str], successes: bool
+) -> list[str]:
     """Task types of the closest episodes; nothing but these is hidden from the query."""
     query = Query(goal, k=K, successes_only=successes, exclude=exclude)
     return [memory.meta(hit.episode_id).task.type for hit in memory.search(query)]
@@ -71,7 +75,9 @@ def measured(memory: ExperienceMemory, stored: str, hidden: str) -> dict[str, fl
         right = sum(kind == entry.task.type for kind in found)
         one += right > 0
         both += right == K
-        others = [e for e in entries if e.episode_id not in hide and (e.success or not STORED[stored])]
+        others = [
+            e for e in entries if e.episode_id not in hide and (e.success or not STORED[stored])
+        ]
         share = sum(e.task.type == entry.task.type for e in others) / len(others)
         chance += 1 - (1 - share) ** K
     return {
@@ -83,7 +89,9 @@ def measured(memory: ExperienceMemory, stored: str, hidden: str) -> dict[str, fl
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a file of logs, .gz too")
     args = parser.parse_args()
     embedders: list[Embedder] = [HashedEmbedder()]
@@ -115,7 +123,9 @@ def main() -> None:
                         shares = measured(memory, stored, hidden)
                         place = {"embedder": embedder.identity, "stored": stored, "hidden": hidden}
                         rows.append({**place, **shares})
-                        table.add_row(*place.values(), *(percent(share) for share in shares.values()))
+                        table.add_row(
+                            *place.values(), *(percent(share) for share in shares.values())
+                        )
     print(f"{counts['episodes']} different episodes, {counts['goals']} different goals")
     console().print(table)
     print(json.dumps({"import": counts, "retrieval": rows}))

@@ -4,7 +4,7 @@
     /tmp/v/bin/python scripts/make_confusables.py
 
 The library carries the table of Unicode's Technical Standard 39 (confusables.txt). Of its pairs
-those are kept that `memory.normal` asks for: characters that are left over after compatibility
+those are kept that `relive.memory.normal` asks for: characters that are left over after compatibility
 decomposition, case folding and the removal of marks, and that look like one ASCII character: letters
 and symbols like a letter or digit, punctuation like punctuation. The library is needed here only, and
 relive is not.
@@ -55,7 +55,7 @@ def ascii_look(character: str, pairs: dict[str, list[str]], marked: bool) -> str
 
 
 def is_left_over(character: str) -> bool:
-    """Whether `memory.normal` leaves a character as it is before it folds look-alikes."""
+    """Whether `relive.memory.normal` leaves a character as it is before it folds look-alikes."""
     category = unicodedata.category(character)
     unchanged = unicodedata.normalize("NFKD", character) == character == character.casefold()
     return unchanged and not character.isascii() and category[0] in "LNPS" and category != "Nd"
@@ -65,8 +65,8 @@ def folded() -> dict[str, str]:
     """ASCII character by the character that looks like it.
 
     By the look of the character itself; failing that, of its capital (small ve looks like no letter
-    of ours, but capital ve like a B, and case must not count); failing that, of a character with the
-    same look.
+    of ours, but capital ve like a B, and case must not count); failing that, of a character with
+    the same look.
     """
     pairs = looks()
     wanted = [character for character in pairs if is_left_over(character)]

@@ -2,8 +2,8 @@
 
     python scripts/make_golden.py            # about two minutes
 
-The tests hold the fast engine to them. Run this again only when the generator's version changes on purpose; the diff
-of the file is then the proof of what changed.
+The tests hold the fast engine to them. Run this again only when the generator's version changes on
+purpose; the diff of the file is then the proof of what changed.
 """
 
 import argparse
@@ -11,28 +11,34 @@ import gzip
 import hashlib
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, without an installation
-
-from envs.household import generator
-from envs.household.expert import HouseholdExpert
-from envs.household.rooms import TASK_TYPES, task_seed
-from envs.household.stock import StockEngine
+from relive.envs.household import generator
+from relive.envs.household.expert import HouseholdExpert
+from relive.envs.household.rooms import TASK_TYPES, task_seed
+from relive.envs.household.stock import StockEngine
 
 FILE = Path(__file__).resolve().parent.parent / "tests" / "envs" / "data" / "golden.json.gz"
 GAMES_PER_TYPE = 5
 STEPS = 30
 # Accepted nowhere: unknown words, wrong dialect, wrong case, things that are not there.
-INVALID = ("fly to the moon", "", "Look", "put cup 1 in/on fridge 1", "take unicorn 1 from shelf 1", "open sofa 99")
+INVALID = (
+    "fly to the moon",
+    "",
+    "Look",
+    "put cup 1 in/on fridge 1",
+    "take unicorn 1 from shelf 1",
+    "open sofa 99",
+)
 
 
 def play(engine: Any, task_type: str, number: int) -> dict[str, Any]:
-    """Transcript of one game: expert moves, random admissible commands and invalid ones, mixed by a seed.
+    """Transcript of one game: expert moves, random admissible commands and invalid ones, mixed by a
+    seed.
 
-    Even numbers follow the expert (and so reach the goal), with commands in between that only look; odd ones wander.
+    Even numbers follow the expert (and so reach the goal), with commands in between that only look;
+    odd ones wander.
     """
     split = ("train", "valid", "test")[number % 3]
     seed = task_seed(split, task_type, 1000 + number)
@@ -45,7 +51,9 @@ def play(engine: Any, task_type: str, number: int) -> dict[str, Any]:
     steps: list[list[Any]] = []
     while len(steps) < STEPS and not (steps and steps[-1][2]):
         admissible = engine.admissible()
-        looking = [c for c in admissible if c.split()[0] in ("look", "examine", "inventory", "help")]
+        looking = [
+            c for c in admissible if c.split()[0] in ("look", "examine", "inventory", "help")
+        ]
         chance = rng.random()
         follow = chance >= 0.3 and number % 2 == 0
         if chance < 0.15:
@@ -75,8 +83,15 @@ def digest(commands: list[str]) -> str:
 
 def main() -> None:
     """Play all games and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=FILE, help="file to write (default: the one that the tests read)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=FILE,
+        help="file to write (default: the one that the tests read)",
+    )
     out: Path = parser.parse_args().out
     engine = StockEngine()
     transcripts = []
@@ -84,7 +99,10 @@ def main() -> None:
         for number in range(GAMES_PER_TYPE):
             transcripts.append(play(engine, task_type, number))
             won = transcripts[-1]["steps"][-1][2]
-            print(f"{task_type} {number}: {len(transcripts[-1]['steps'])} steps, {'won' if won else 'not won'}")
+            print(
+                f"{task_type} {number}: {len(transcripts[-1]['steps'])} steps, "
+                f"{'won' if won else 'not won'}"
+            )
     document = {"format": 1, "generator": generator.VERSION, "transcripts": transcripts}
     out.parent.mkdir(parents=True, exist_ok=True)
     # No time stamp in the gzip header: the same transcripts give the same bytes.

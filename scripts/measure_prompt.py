@@ -2,22 +2,23 @@
 
     python scripts/measure_prompt.py
 
-Demonstrations are the expert's episodes in train rooms. *Whole*: with opening observation and every step. *Condensed*: as they
-are shown (`agent.prompt.condense`): visits that led to nothing and the opening observation are left out. Last line: JSON.
+Demonstrations are the expert's episodes in train rooms. *Whole*: with opening observation and every
+step. *Condensed*: as they are shown (`relive.agent.prompt.condense`): visits that led to nothing
+and the opening observation are left out. Last line: JSON.
 """
 
 import json
 import statistics
 
-from agent.assemble import BUNDLED, PolicySettings, assemble
-from agent.prompt import Demonstration, demonstration
-from agent.runner import Runner, play_all, spec_of
-from envs import get_suite
+from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.prompt import Demonstration, demonstration
+from relive.agent.runner import Runner, play_all, spec_of
+from relive.envs import get_suite
 
 
 def main() -> None:
     """Plays 20 demonstrations of each type and counts."""
-    from agent.local import LocalPolicy
+    from relive.agent.llm.local import LocalPolicy
 
     suite = get_suite("household")
     count = LocalPolicy(BUNDLED).encoder.count
@@ -30,15 +31,22 @@ def main() -> None:
             count(e.steps[0].observation)
             + count(
                 Demonstration(
-                    e.task.goal, True, tuple(zip((s.action for s in e.steps), e.observations[1:], strict=True))
+                    e.task.goal,
+                    True,
+                    tuple(zip((s.action for s in e.steps), e.observations[1:], strict=True)),
                 ).text
             )
             for e in chosen
         ]
         short = [count(demonstration(spec, e).text) for e in chosen]
-        found[kind] = {"whole": statistics.mean(whole), "whole_max": max(whole), "condensed": statistics.mean(short)}
+        found[kind] = {
+            "whole": statistics.mean(whole),
+            "whole_max": max(whole),
+            "condensed": statistics.mean(short),
+        }
         print(
-            f"{kind:34s} whole {statistics.mean(whole):6.1f} (max {max(whole)})   condensed {statistics.mean(short):6.1f} "
+            f"{kind:34s} whole {statistics.mean(whole):6.1f} (max {max(whole)})   condensed "
+            f"{statistics.mean(short):6.1f} "
             f"(max {max(short)})   saved {100 * (1 - sum(short) / sum(whole)):.0f} %"
         )
     print(json.dumps(found))

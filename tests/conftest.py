@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Models here are tiny: a second thread gains nothing, and on a busy machine waiting for it costs a factor of ten.
-# Set before torch is imported; child processes inherit it.
+# Models here are tiny: a second thread gains nothing, and on a busy machine waiting for it costs a
+# factor of ten. Set before torch is imported; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

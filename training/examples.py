@@ -1,18 +1,19 @@
 """Training examples: whole episodes under the context that retrieval would have given them.
 
-The paper's recipe (Ferraz et al., arXiv:2603.18272): the agent's own retrieval builds the context of each training episode.
-Trained like that alone, success falls from 88.5 to 29.5 when the memory is empty, and to 39.3 when it holds the wrong task
-types; so at stated rates the memory is left out, or filled with episodes that are beside the point.
+The paper's recipe (Ferraz et al., arXiv:2603.18272): the agent's own retrieval builds the context
+of each training episode. Trained like that alone, success falls from 88.5 to 29.5 when the memory
+is empty, and to 39.3 when it holds the wrong task types; so at stated rates the memory is left out,
+or filled with episodes that are beside the point.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.conversation import Conversation, Turn
-from agent.prompt import PromptSpec, begin, demonstration, fit
-from agent.recall import Recall, Recalled
-from memory.episode import Episode
+from ..agent.conversation import Conversation, Turn
+from ..agent.prompt import PromptSpec, begin, demonstration, fit
+from ..agent.recall import Recall, Recalled
+from ..memory.episode import Episode
 
 SAMPLE = 64
 """Episodes among which those beside the point are the less similar half."""
@@ -20,7 +21,8 @@ SAMPLE = 64
 
 @dataclass(frozen=True, slots=True)
 class ContextRates:
-    """How often an example's memory block is not what retrieval gives. The rest is retrieved as the agent would."""
+    """How often an example's memory block is not what retrieval gives. The rest is retrieved as the
+    agent would."""
 
     empty: float = 0.15
     """Share of examples without any memory."""
@@ -30,13 +32,15 @@ class ContextRates:
     def __post_init__(self) -> None:
         if min(self.empty, self.irrelevant) < 0 or self.empty + self.irrelevant > 1:
             raise ValueError(
-                f"context rates must be at least 0 and at most 1 together, got {self.empty} and {self.irrelevant}"
+                f"context rates must be at least 0 and at most 1 together, got {self.empty} and "
+                f"{self.irrelevant}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation to learn from; assistant turns are the targets, but for those in `unlearnt`."""
+    """A conversation to learn from; assistant turns are the targets, but for those in
+    `unlearnt`."""
 
     conversation: Conversation
     unlearnt: frozenset[int] = frozenset()
@@ -45,8 +49,11 @@ class Example:
     """``retrieved``, ``empty`` or ``irrelevant``."""
 
 
-def example(spec: PromptSpec, episode: Episode, recalled: Recalled, memory: str = "retrieved") -> Example:
-    """The episode as the agent would have seen it with these demonstrations, up to its last action."""
+def example(
+    spec: PromptSpec, episode: Episode, recalled: Recalled, memory: str = "retrieved"
+) -> Example:
+    """The episode as the agent would have seen it with these demonstrations, up to its last
+    action."""
     turns: list[Turn] = list(begin(spec, episode.steps[0].observation, recalled.demonstrations))
     for i, step in enumerate(episode.steps):
         if i:
@@ -56,12 +63,15 @@ def example(spec: PromptSpec, episode: Episode, recalled: Recalled, memory: str 
     return Example(tuple(turns), refused, memory if recalled.demonstrations else "empty")
 
 
-def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRates, seed: int) -> list[Example]:
+def build_examples(
+    episodes: Sequence[Episode], recall: Recall, rates: ContextRates, seed: int
+) -> list[Example]:
     """One example per episode; the same for the same arguments.
 
     Args:
         episodes: what to learn from, all with at least one step.
-        recall: retrieval with purpose ``TRAIN``; with k = 0 no example has a memory block (plain LoRA).
+        recall: retrieval with purpose ``TRAIN``; with k = 0 no example has a memory block (plain
+            LoRA).
         rates: how often the context is something else.
         seed: decides which examples.
 
@@ -69,7 +79,10 @@ def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRa
         ValueError: `recall` is dynamic; an example is one conversation with one memory block.
     """
     if recall.dynamic:
-        raise ValueError("an episode is trained on under one memory block: use recall.query = 'static' for training")
+        raise ValueError(
+            "an episode is trained on under one memory block: use recall.query = 'static' for "
+            "training"
+        )
     examples = []
     for number, episode in enumerate(episodes):
         if not episode.steps:
@@ -83,8 +96,16 @@ def build_examples(episodes: Sequence[Episode], recall: Recall, rates: ContextRa
         elif u < rates.empty + rates.irrelevant:
             examples.append(example(spec, episode, _irrelevant(recall, episode, rng), "irrelevant"))
         else:
-            # The firewall keeps the task itself out; the id keeps the episode out even if its task were renamed.
-            examples.append(example(spec, episode, recall(episode.task, exclude=frozenset({episode.id})), "retrieved"))
+            # The firewall keeps the task itself out; the id keeps the episode out even if its task
+            # were renamed.
+            examples.append(
+                example(
+                    spec,
+                    episode,
+                    recall(episode.task, exclude=frozenset({episode.id})),
+                    "retrieved",
+                )
+            )
     return examples
 
 

@@ -1,10 +1,12 @@
 """The cycle: live, remember, fine-tune, and keep the new adapter only if it is no worse.
 
-A round plays training tasks until enough new successes are in the memory, then fine-tunes a new adapter from the bare model on
-all of the agent's successes so far, each under the context that retrieval gives it, and plays the same validation tasks
-with the old policy and with the new one. The new adapter is adopted unless it loses more than the margin; either way it keeps
-its version, its manifest and its results. Within a round the memory is read at one position and the policy does not change,
-so a round can be killed anywhere and resumed: what is done is found again, what is missing is done.
+A round plays training tasks until enough new successes are in the memory, then fine-tunes a new
+adapter from the bare model on all of the agent's successes so far, each under the context that
+retrieval gives it, and plays the same validation tasks with the old policy and with the new one.
+The new adapter is adopted unless it loses more than the margin; either way it keeps its version,
+its manifest and its results. Within a round the memory is read at one position and the policy does
+not change, so a round can be killed anywhere and resumed: what is done is found again, what is
+missing is done.
 """
 
 from collections.abc import Sequence
@@ -12,21 +14,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.assemble import Assembled, PolicySettings, actor_of, assemble
-from agent.demonstrate import demonstrate
-from agent.evaluate import paired
-from agent.prompt import PROMPT_VERSION
-from agent.recall import Recall, RecallSettings
-from agent.rundir import Announce, RunDirectory, measure, silent
-from agent.runner import Runner, RunSettings, spec_of
-from agent.statistics import PairedDifference
-from envs import Suite, get_suite
-from envs.base import types_of
-from memory import ExperienceMemory, Purpose
-from memory.episode import Episode, StopReason
-from training.examples import ContextRates, build_examples
-from training.lora import LoraSettings, train_adapter
-from training.select import SelectSettings, select, tasks_of
+from ..agent.assemble import Assembled, PolicySettings, actor_of, assemble
+from ..agent.demonstrate import demonstrate
+from ..agent.evaluation.metrics import paired
+from ..agent.evaluation.statistics import PairedDifference
+from ..agent.prompt import PROMPT_VERSION
+from ..agent.recall import Recall, RecallSettings
+from ..agent.rundir import Announce, RunDirectory, measure, silent
+from ..agent.runner import Runner, RunSettings, spec_of
+from ..envs import Suite, get_suite
+from ..envs.base import types_of
+from ..memory import ExperienceMemory, Purpose
+from ..memory.episode import Episode, StopReason
+from .examples import ContextRates, build_examples
+from .lora import LoraSettings, train_adapter
+from .select import SelectSettings, select, tasks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,18 @@ class LearnSettings:
     most_episodes: int = 120
     """Episodes of one round at most, however few succeed."""
     types: tuple[str, ...] = ()
-    """Task types or groups that are played for training; empty for the suite's easy ones (all, where there is no such
-    group)."""
+    """Task types or groups that are played for training; empty for the suite's easy ones (all,
+    where there is no such group)."""
     demonstrations: int = 120
-    """Expert episodes that the memory starts with, spread over all task types, from train rooms; 0 for none."""
+    """Expert episodes that the memory starts with, spread over all task types, from train rooms; 0
+    for none."""
     temperature: float = 0.3
     """Of training rollouts, for exploring. Everything that is measured is greedy."""
     validation: int = 60
     """Paired validation tasks of the gate, over all task types."""
     margin: float = 0.05
-    """A new adapter is adopted unless its validation success is more than this below the old policy's."""
+    """A new adapter is adopted unless its validation success is more than this below the old
+    policy's."""
     policy: PolicySettings = field(default_factory=PolicySettings)
     recall: RecallSettings = field(default_factory=RecallSettings)
     context: ContextRates = field(default_factory=ContextRates)
@@ -58,8 +62,16 @@ class LearnSettings:
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        if self.rounds < 0 or self.successes < 1 or self.most_episodes < 1 or self.demonstrations < 0:
-            raise ValueError("learn needs rounds >= 0, successes >= 1, most_episodes >= 1 and demonstrations >= 0")
+        if (
+            self.rounds < 0
+            or self.successes < 1
+            or self.most_episodes < 1
+            or self.demonstrations < 0
+        ):
+            raise ValueError(
+                "learn needs rounds >= 0, successes >= 1, most_episodes >= 1 and demonstrations >= "
+                "0"
+            )
         if self.validation < 1 or not 0 <= self.margin <= 1:
             raise ValueError("learn needs validation >= 1 and a margin between 0 and 1")
 
@@ -88,10 +100,21 @@ class Round:
     @property
     def line(self) -> str:
         """The round in one line, for a person."""
-        verdict = "adopted" if self.adopted else "rolled back" if self.candidate else "nothing to learn from"
-        gate = f" ({100 * self.gate['difference']:+.1f} points on {self.gate['n']:.0f} tasks)" if self.gate else ""
+        verdict = (
+            "adopted"
+            if self.adopted
+            else "rolled back"
+            if self.candidate
+            else "nothing to learn from"
+        )
+        gate = (
+            f" ({100 * self.gate['difference']:+.1f} points on {self.gate['n']:.0f} tasks)"
+            if self.gate
+            else ""
+        )
         return (
-            f"round {self.round}: {100 * self.success:.1f} % of {self.episodes} training tasks solved, "
+            f"round {self.round}: {100 * self.success:.1f} % of {self.episodes} training tasks "
+            "solved, "
             f"memory {self.memory_size}; {self.candidate or 'no adapter'} {verdict}{gate}"
         )
 
@@ -114,11 +137,16 @@ class Learner:
         announce: told about progress.
 
     Raises:
-        ValueError: the directory holds a run with other settings, or the suite cannot give what is asked.
+        ValueError: the directory holds a run with other settings, or the suite cannot give what is
+            asked.
     """
 
     def __init__(
-        self, path: Path, settings: LearnSettings, memory: Path | None = None, announce: Announce = silent
+        self,
+        path: Path,
+        settings: LearnSettings,
+        memory: Path | None = None,
+        announce: Announce = silent,
     ) -> None:
         self.settings, self.announce = settings, announce
         self.suite: Suite = get_suite(settings.suite)
@@ -126,15 +154,22 @@ class Learner:
         self._made = assemble(settings.policy, self.suite, settings.run.batch)
         if self._made.local is None:
             raise ValueError(
-                f"learn fine-tunes a language model; policy {settings.policy.kind!r} has no weights: use 'local'"
+                f"learn fine-tunes a language model; policy {settings.policy.kind!r} has no "
+                "weights: use 'local'"
             )
         if settings.policy.adapter:
-            raise ValueError("learn starts from the bare model and makes its own adapters: leave policy.adapter empty")
+            raise ValueError(
+                "learn starts from the bare model and makes its own adapters: leave policy.adapter "
+                "empty"
+            )
         self.local = self._made.local
         self.types = types_of(
-            self.suite, settings.types or (["easy"] if "easy" in self.suite.groups else self.suite.types)
+            self.suite,
+            settings.types or (["easy"] if "easy" in self.suite.groups else self.suite.types),
         )
-        self.suite.tasks("train", 1, self.types)  # a type that does not exist is found out now, not after an hour
+        self.suite.tasks(
+            "train", 1, self.types
+        )  # a type that does not exist is found out now, not after an hour
         described = {
             "learn": asdict(settings),
             "memory": str(memory or "memory"),
@@ -164,8 +199,11 @@ class Learner:
         """Where a version lies; None for the bare model."""
         return self.directory.path / "adapters" / version if version else None
 
-    def runner(self, version: str, memory: ExperienceMemory | None, position: int, purpose: Purpose) -> Runner:
-        """A runner with an adapter version, greedy when it evaluates, reading the memory at a position."""
+    def runner(
+        self, version: str, memory: ExperienceMemory | None, position: int, purpose: Purpose
+    ) -> Runner:
+        """A runner with an adapter version, greedy when it evaluates, reading the memory at a
+        position."""
         if (self.local.adapter or "") != version:
             self.local.set_adapter(self.adapter_folder(version), version or None)
         s = self.settings
@@ -177,13 +215,17 @@ class Learner:
         actor = actor_of(self.local, s.policy.model, noted)
         recall = None
         if memory is not None:
-            recall = Recall(memory, spec_of(self.suite), self._made.count, s.recall, purpose, position)
+            recall = Recall(
+                memory, spec_of(self.suite), self._made.count, s.recall, purpose, position
+            )
         return Runner(self.suite, self.local, actor, s.run, recall)
 
     def demonstrate(self, memory: ExperienceMemory) -> None:
         """Fills the memory with the expert's episodes, before the first round."""
         if self.settings.demonstrations and not self.rounds:
-            demonstrate(memory, self.suite, self.settings.demonstrations, self.settings.run, self.announce)
+            demonstrate(
+                memory, self.suite, self.settings.demonstrations, self.settings.run, self.announce
+            )
 
     def _round(self, number: int, memory: ExperienceMemory) -> Round:
         """One round; everything in it is found again after a kill."""
@@ -195,7 +237,8 @@ class Learner:
         played, won = self._rollouts(number, memory, incumbent, position)
         version = f"v{number}"
         done: dict[str, Any] = {
-            "round": number, "episodes": played, "success": won / played if played else 0.0, "memory_size": len(memory),
+            "round": number, "episodes": played, "success": won / played if played else 0.0,
+            "memory_size": len(memory),
         }  # fmt: skip
         if not self._finetune(number, version, incumbent, memory):
             last = self.rounds[-1].validation if self.rounds else None
@@ -211,20 +254,29 @@ class Learner:
             gate={"difference": gate.difference, "low": gate.low, "high": gate.high, "n": gate.n},
         )
 
-    def _rollouts(self, number: int, memory: ExperienceMemory, version: str, position: int) -> tuple[int, int]:
-        """Plays training tasks until there are enough new successes; returns episodes and successes."""
+    def _rollouts(
+        self, number: int, memory: ExperienceMemory, version: str, position: int
+    ) -> tuple[int, int]:
+        """Plays training tasks until there are enough new successes; returns episodes and
+        successes."""
         s = self.settings
         self.announce("phase", f"round {number}: playing training tasks")
-        # Behind the demonstrations' tasks and those of earlier rounds: no training task is played twice.
-        start = _per_type(s.demonstrations, self.suite.types) + (number - 1) * _per_type(s.most_episodes, self.types)
+        # Behind the demonstrations' tasks and those of earlier rounds: no training task is played
+        # twice.
+        start = _per_type(s.demonstrations, self.suite.types) + (number - 1) * _per_type(
+            s.most_episodes, self.types
+        )
         tasks = self.suite.tasks("train", s.most_episodes, self.types, start=start)
         known = {
             e.task.identity: e.success
             for e in memory.entries()
-            if e.position >= position and e.policy == "local" and e.reason is not StopReason.ENVIRONMENT_ERROR
+            if e.position >= position
+            and e.policy == "local"
+            and e.reason is not StopReason.ENVIRONMENT_ERROR
         }
         done: list[bool] = []
-        # In waves of one size, so that which tasks are played depends neither on what ends first nor on a restart.
+        # In waves of one size, so that which tasks are played depends neither on what ends first
+        # nor on a restart.
         for first in range(0, len(tasks), WAVE):
             if sum(done) >= s.successes:
                 break
@@ -241,7 +293,8 @@ class Learner:
         return len(done), sum(done)
 
     def _finetune(self, number: int, version: str, parent: str, memory: ExperienceMemory) -> bool:
-        """Trains the round's adapter unless it exists; False when there is nothing to learn from."""
+        """Trains the round's adapter unless it exists; False when there is nothing to learn
+        from."""
         folder = self.adapter_folder(version)
         assert folder is not None
         if folder.exists():
@@ -254,7 +307,15 @@ class Learner:
         )
         folder.parent.mkdir(exist_ok=True)
         try:
-            _train(s, self.suite, self._made, memory, folder, {"version": version, "parent": parent}, self.announce)
+            _train(
+                s,
+                self.suite,
+                self._made,
+                memory,
+                folder,
+                {"version": version, "parent": parent},
+                self.announce,
+            )
         except NothingToLearnError:
             return False
         return True
@@ -262,7 +323,8 @@ class Learner:
     def _gate(
         self, candidate: str, incumbent: str, memory: ExperienceMemory, position: int
     ) -> tuple[PairedDifference, float, float]:
-        """Plays the validation tasks with both policies on the same memory; (difference, candidate's, incumbent's rate)."""
+        """Plays the validation tasks with both policies on the same memory; (difference,
+        candidate's, incumbent's rate)."""
         tasks = self.suite.tasks("valid", self.settings.validation)
         both: list[list[Episode]] = []
         for version in (candidate, incumbent):
@@ -279,8 +341,11 @@ def _per_type(count: int, types: Sequence[str]) -> int:
     return -(-count // len(types))
 
 
-def train_from_memory(settings: LearnSettings, memory: Path, out: Path, announce: Announce = silent) -> dict[str, Any]:
-    """Fine-tunes one adapter on the successes in a memory, each under its retrieved context; returns the manifest.
+def train_from_memory(
+    settings: LearnSettings, memory: Path, out: Path, announce: Announce = silent
+) -> dict[str, Any]:
+    """Fine-tunes one adapter on the successes in a memory, each under its retrieved context;
+    returns the manifest.
 
     Raises:
         FileNotFoundError: there is no such memory.
@@ -290,10 +355,13 @@ def train_from_memory(settings: LearnSettings, memory: Path, out: Path, announce
     made = assemble(settings.policy, suite)
     if made.local is None:
         raise ValueError(
-            f"fine-tuning needs a language model; policy {settings.policy.kind!r} has no weights: use 'local'"
+            f"fine-tuning needs a language model; policy {settings.policy.kind!r} has no weights: "
+            "use 'local'"
         )
     with ExperienceMemory.open(memory) as opened:
-        return _train(settings, suite, made, opened, out, {"version": out.name, "parent": ""}, announce)
+        return _train(
+            settings, suite, made, opened, out, {"version": out.name, "parent": ""}, announce
+        )
 
 
 def _train(
@@ -311,8 +379,10 @@ def _train(
     episodes = select(memory, settings.select, position)
     if not episodes:
         raise NothingToLearnError(
-            f"{memory.path} holds no success of {', '.join(settings.select.policies)} to fine-tune on: "
-            'play tasks first (relive run), or also learn from the expert: --set \'select.policies=["local", "expert"]\''
+            f"{memory.path} holds no success of {', '.join(settings.select.policies)} to fine-tune "
+            "on: "
+            "play tasks first (relive run), or also learn from the expert: --set "
+            '\'select.policies=["local", "expert"]\''
         )
     announce("phase", f"fine-tuning {out.name} on {len(episodes)} successes")
     recall = Recall(memory, spec_of(suite), made.count, settings.recall, Purpose.TRAIN, position)

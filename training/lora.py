@@ -1,9 +1,10 @@
 """Fine-tuning with LoRA on whole episodes, cross-entropy on the assistant's tokens only.
 
-One pass over a multi-turn episode trains all of its actions at once (Ferraz et al., arXiv:2603.18272). peft and transformers
-do what they do; what is ours is the choice of examples and the manifest. Rehearsal mixes in made-up worlds, whose procedures
-are bound afresh each time: without it, easy tasks (whose procedures are always the same) teach the answer by heart and
-unlearn reading it from memory.
+One pass over a multi-turn episode trains all of its actions at once (Ferraz et al.,
+arXiv:2603.18272). peft and transformers do what they do; what is ours is the choice of examples and
+the manifest. Rehearsal mixes in made-up worlds, whose procedures are bound afresh each time:
+without it, easy tasks (whose procedures are always the same) teach the answer by heart and unlearn
+reading it from memory.
 """
 
 import itertools
@@ -23,12 +24,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from agent.chat import ChatEncoder
-from agent.local import quiet
-from agent.weights import find_model, hash_weights
-from training import corpus
-from training.examples import Example
-from training.reading import Encoded
+from ..agent.llm.chat import ChatEncoder
+from ..agent.llm.local import quiet
+from ..agent.llm.weights import find_model, hash_weights
+from .examples import Example
+from .pretraining import corpus
+from .reading import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +41,50 @@ class LoraSettings:
     dropout: float = 0.1
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     rate: float = 5e-4
-    """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. The bundled model learnt most at 1.5e-3, with retrieval in context;
-    without rehearsal it got worse there at what it had not been taught yet (docs/log.md)."""
+    """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. The bundled model learnt most
+    at 1.5e-3, with retrieval in context; without rehearsal it got worse there at what it had not
+    been taught yet (docs/log.md)."""
     steps: int = 120
     """Optimiser steps."""
     batch_tokens: int = 4096
-    """Tokens of a batch at most, padding included; with `batch_examples`, of each piece that a batch is worked on in."""
+    """Tokens of a batch at most, padding included; with `batch_examples`, of each piece that a
+    batch is worked on in."""
     batch_examples: int = 0
-    """Examples of a batch, however long, rehearsal coming on top; 0 to fill it by tokens. With it, runs that differ in what
-    their contexts show, or in rehearsal, see the same episodes and the same tokens of them in the same order."""
+    """Examples of a batch, however long, rehearsal coming on top; 0 to fill it by tokens. With it,
+    runs that differ in what their contexts show, or in rehearsal, see the same episodes and the
+    same tokens of them in the same order."""
     decay: bool = True
-    """Linear to a twentieth of the rate, so that a short run does not end at full rate; False keeps it constant."""
+    """Linear to a twentieth of the rate, so that a short run does not end at full rate; False keeps
+    it constant."""
     rehearsal: float | None = None
-    """Share of each batch's examples that come from made-up worlds. None: half for the bundled model, none for others."""
+    """Share of each batch's examples that come from made-up worlds. None: half for the bundled
+    model, none for others."""
     bf16: bool = True
     """Autocast to bf16 (weights stay fp32)."""
     seed: int = 2025
 
     def __post_init__(self) -> None:
         if self.rehearsal is not None and not 0 <= self.rehearsal < 1:
-            raise ValueError(f"lora.rehearsal is {self.rehearsal}; it is a share of each batch, from 0 to below 1")
-        if self.steps < 1 or self.rank < 1 or self.batch_tokens < 64 or self.batch_examples < 0 or self.rate <= 0:
-            raise ValueError("lora needs steps >= 1, rank >= 1, batch_tokens >= 64, batch_examples >= 0 and rate > 0")
+            raise ValueError(
+                f"lora.rehearsal is {self.rehearsal}; it is a share of each batch, from 0 to below "
+                "1"
+            )
+        if (
+            self.steps < 1
+            or self.rank < 1
+            or self.batch_tokens < 64
+            or self.batch_examples < 0
+            or self.rate <= 0
+        ):
+            raise ValueError(
+                "lora needs steps >= 1, rank >= 1, batch_tokens >= 64, batch_examples >= 0 and "
+                "rate > 0"
+            )
 
     @property
     def mix(self) -> tuple[int, int]:
-        """How many of how many items are rehearsal; the second number is the size of a batch of examples."""
+        """How many of how many items are rehearsal; the second number is the size of a batch of
+        examples."""
         share = self.rehearsal or 0.0
         if not self.batch_examples:
             return round(1000 * share), 1000
@@ -74,11 +93,16 @@ class LoraSettings:
 
     def resolved(self, model: str) -> "LoraSettings":
         """The same settings, with the share of rehearsal that a model needs where none is set."""
-        return self if self.rehearsal is not None else replace(self, rehearsal=0.5 if model == "bundled" else 0.0)
+        return (
+            self
+            if self.rehearsal is not None
+            else replace(self, rehearsal=0.5 if model == "bundled" else 0.0)
+        )
 
 
 def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
-    """Ids and a mask of the tokens to learn: the assistant's, end of turn included, refused actions excluded."""
+    """Ids and a mask of the tokens to learn: the assistant's, end of turn included, refused actions
+    excluded."""
     encoded = encoder.encode(example.conversation, generation_prompt=False)
     mask, turn, inside = list(encoded.supervised), -1, False
     for i, supervised in enumerate(encoded.supervised):
@@ -89,8 +113,11 @@ def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
     return encoded.ids, mask
 
 
-def _items(encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSettings) -> Iterator[Encoded]:
-    """An endless stream of examples and rehearsal, evenly mixed; every example comes once before any comes again."""
+def _items(
+    encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSettings
+) -> Iterator[Encoded]:
+    """An endless stream of examples and rehearsal, evenly mixed; every example comes once before
+    any comes again."""
     rng, fresh = random.Random(settings.seed), 0
     rehearsed, of = settings.mix
     queue: list[Encoded] = []
@@ -105,7 +132,8 @@ def _items(encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSetti
 
 
 def batches(items: Iterator[Encoded], tokens: int, examples: int = 0) -> Iterator[list[Encoded]]:
-    """What each optimiser step learns from: at most so many tokens, padding included, or so many examples if that is not 0."""
+    """What each optimiser step learns from: at most so many tokens, padding included, or so many
+    examples if that is not 0."""
     group: list[Encoded] = []
     for item in items:
         full = max(len(ids) for ids, _ in [*group, item]) * (len(group) + 1) > tokens
@@ -116,7 +144,8 @@ def batches(items: Iterator[Encoded], tokens: int, examples: int = 0) -> Iterato
 
 
 def pieces(batch: Sequence[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in pieces of like length, each of at most so many tokens unless one example alone has more.
+    """A batch in pieces of like length, each of at most so many tokens unless one example alone has
+    more.
 
     Yields:
         ids (B, T) and the mask of what to learn (B, T), padded on the right with 0.
@@ -128,7 +157,10 @@ def pieces(batch: Sequence[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tens
             ids_BT = torch.zeros(len(group), width, dtype=torch.long)
             learn_BT = torch.zeros(len(group), width, dtype=torch.bool)
             for row, (ids, mask) in enumerate(group):
-                ids_BT[row, : len(ids)], learn_BT[row, : len(ids)] = torch.tensor(ids), torch.tensor(mask)
+                ids_BT[row, : len(ids)], learn_BT[row, : len(ids)] = (
+                    torch.tensor(ids),
+                    torch.tensor(mask),
+                )
             yield ids_BT, learn_BT
             group = []
         if item is not None:
@@ -154,13 +186,16 @@ def train_adapter(
         examples: what to learn; at least one.
         settings: how.
         out: folder of the adapter; it appears complete or not at all, and is never overwritten.
-        manifest: what the caller knows about it (version, parent, training tasks); written to ``manifest.json`` last.
+        manifest: what the caller knows about it (version, parent, training tasks); written to
+            ``manifest.json`` last.
         report: called with (step, loss) after each step.
         checkpoint: called with (step, the peft model) after each step; for learning curves.
-        start: folder of an adapter to go on from; a fresh one on the bare model when None. Its optimiser state is not kept.
+        start: folder of an adapter to go on from; a fresh one on the bare model when None. Its
+            optimiser state is not kept.
 
     Returns:
-        The manifest as written: with settings, hash of the weights, number of examples, supervised tokens, losses, seconds.
+        The manifest as written: with settings, hash of the weights, number of examples, supervised
+        tokens, losses, seconds.
 
     Raises:
         ValueError: no examples, or modules to adapt that the model does not have.
@@ -169,7 +204,9 @@ def train_adapter(
     if not examples:
         raise ValueError("there is nothing to fine-tune on: no successful episode was selected")
     if out.exists():
-        raise FileExistsError(f"{out} exists: an adapter is never overwritten, use a new version name")
+        raise FileExistsError(
+            f"{out} exists: an adapter is never overwritten, use a new version name"
+        )
     started = time.monotonic()
     torch.manual_seed(settings.seed)
     config = LoraConfig(
@@ -177,9 +214,13 @@ def train_adapter(
         target_modules=list(settings.targets), task_type="CAUSAL_LM",
     )  # fmt: skip
     with quiet():
-        base = AutoModelForCausalLM.from_pretrained(find_model(model), dtype=torch.float32, local_files_only=True)
+        base = AutoModelForCausalLM.from_pretrained(
+            find_model(model), dtype=torch.float32, local_files_only=True
+        )
         tuned: Any = (
-            PeftModel.from_pretrained(base, start, is_trainable=True) if start else get_peft_model(base, config)
+            PeftModel.from_pretrained(base, start, is_trainable=True)
+            if start
+            else get_peft_model(base, config)
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tuned.to(device).train()
@@ -189,7 +230,9 @@ def train_adapter(
     supervised = 0
     encoded = [encode_example(encoder, e) for e in examples]
     stream = batches(
-        _items(encoded, encoder, settings), settings.batch_tokens, settings.mix[1] if settings.batch_examples else 0
+        _items(encoded, encoder, settings),
+        settings.batch_tokens,
+        settings.mix[1] if settings.batch_examples else 0,
     )
     for step in range(settings.steps):
         batch = next(stream)
@@ -203,7 +246,12 @@ def train_adapter(
             with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
                 logits = tuned(input_ids=ids, use_cache=False).logits[:, :-1]
                 keep = learn[:, 1:]
-                loss = nn.functional.cross_entropy(logits[keep].float(), ids[:, 1:][keep], reduction="sum") / count
+                loss = (
+                    nn.functional.cross_entropy(
+                        logits[keep].float(), ids[:, 1:][keep], reduction="sum"
+                    )
+                    / count
+                )
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
             total += loss.item()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -223,7 +271,10 @@ def train_adapter(
         "lora": asdict(settings),
         "started_from": hash_weights(start) if start else "",
         "examples": len(examples),
-        "contexts": {kind: sum(e.memory == kind for e in examples) for kind in ("retrieved", "empty", "irrelevant")},
+        "contexts": {
+            kind: sum(e.memory == kind for e in examples)
+            for kind in ("retrieved", "empty", "irrelevant")
+        },
         "supervised_tokens": supervised,
         "loss_first": round(sum(losses[:10]) / len(losses[:10]), 4),
         "loss_last": round(sum(losses[-10:]) / len(losses[-10:]), 4),

@@ -1,9 +1,11 @@
-"""Does the model read its memory? Teacher-forced, in seconds: on the expert's own episodes, which actions would it have said?
+"""Does the model read its memory? Teacher-forced, in seconds: on the expert's own episodes, which
+actions would it have said?
 
-*Reading* is the share of the actions at an appliance (going there, and what is done there) that the model would have said
-letter by letter, on held-out episodes whose appliance it was never trained on: nothing but the memory block can tell it. The
-*loss* beside it is what fine-tuning watches; in the paper it misleads (hard success rises at 30-50 epochs while validation loss
-worsens; Ferraz et al., arXiv:2603.18272).
+*Reading* is the share of the actions at an appliance (going there, and what is done there) that the
+model would have said letter by letter, on held-out episodes whose appliance it was never trained
+on: nothing but the memory block can tell it. The *loss* beside it is what fine-tuning watches; in
+the paper it misleads (hard success rises at 30-50 epochs while validation loss worsens; Ferraz et
+al., arXiv:2603.18272).
 """
 
 from collections.abc import Sequence
@@ -30,7 +32,8 @@ class Action:
 
 @torch.no_grad()
 def forced(model: Any, encoded: Encoded) -> list[Action]:
-    """What a causal language model says of the supervised actions of one conversation, in their order.
+    """What a causal language model says of the supervised actions of one conversation, in their
+    order.
 
     Args:
         model: of transformers, or with a peft adapter; on any device.
@@ -38,7 +41,9 @@ def forced(model: Any, encoded: Encoded) -> list[Action]:
     """
     ids, mask = encoded
     device = next(model.parameters()).device
-    logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, :-1].float()
+    logits = (
+        model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, :-1].float()
+    )
     target = torch.tensor(ids[1:], device=device)
     right = (logits.argmax(-1) == target).tolist()
     losses = nn.functional.cross_entropy(logits, target, reduction="none").tolist()

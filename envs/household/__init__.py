@@ -1,1 +1,2 @@
-"""ALFWorld's household: real logic, grammar and rooms, games from a seed, a fast engine and a scripted expert."""
+"""ALFWorld's household: real logic, grammar and rooms, games from a seed, a fast engine and a
+scripted expert."""

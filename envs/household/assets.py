@@ -1,7 +1,9 @@
-"""What the `alfworld` package ships, read as files: domain, grammar, constants, goals and the 120 room layouts.
+"""What the `alfworld` package ships, read as files: domain, grammar, constants, goals and the 120
+room layouts.
 
-The package is located but never imported: importing it creates a folder under the home directory, and nothing of
-its code is needed here. Two of its modules that hold nothing but tables are executed on their own.
+The package is located but never imported: importing it creates a folder under the home directory,
+and nothing of its code is needed here. Two of its modules that hold nothing but tables are executed
+on their own.
 """
 
 import importlib.util
@@ -26,7 +28,8 @@ def package_folder() -> Path:
     spec = importlib.util.find_spec("alfworld")  # finds a top-level package without executing it
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
-            "suite 'household' needs the rooms and the logic in the package 'alfworld', which is not installed: "
+            "suite 'household' needs the rooms and the logic in the package 'alfworld', which is "
+            "not installed: "
             "pip install 'alfworld>=0.4.2'"
         )
     return Path(next(iter(spec.submodule_search_locations)))
@@ -38,7 +41,8 @@ def _read(relative: str) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ImportError(
-            f"the installed alfworld package lacks {relative} ({path}): reinstall it, pip install 'alfworld>=0.4.2'"
+            f"the installed alfworld package lacks {relative} ({path}): reinstall it, pip install "
+            "'alfworld>=0.4.2'"
         ) from error
 
 
@@ -59,7 +63,9 @@ def _tables(name: str) -> ModuleType:
     path = package_folder() / "gen" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"_relive_alfworld_{name}", path)
     if spec is None or spec.loader is None or not path.exists():
-        raise ImportError(f"the installed alfworld package lacks gen/{name}.py: pip install 'alfworld>=0.4.2'")
+        raise ImportError(
+            f"the installed alfworld package lacks gen/{name}.py: pip install 'alfworld>=0.4.2'"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -67,14 +73,19 @@ def _tables(name: str) -> ModuleType:
 
 @lru_cache(maxsize=1)
 def holds() -> Mapping[str, frozenset[str]]:
-    """Receptacle kind -> kinds of objects that it may hold, sliced ones left out (nothing starts sliced)."""
+    """Receptacle kind -> kinds of objects that it may hold, sliced ones left out (nothing starts
+    sliced)."""
     table: Mapping[str, set[str]] = _tables("constants").VAL_RECEPTACLE_OBJECTS
-    return {kind: frozenset(o for o in objects if not o.endswith("Sliced")) for kind, objects in sorted(table.items())}
+    return {
+        kind: frozenset(o for o in objects if not o.endswith("Sliced"))
+        for kind, objects in sorted(table.items())
+    }
 
 
 @lru_cache(maxsize=1)
 def affordances() -> Mapping[str, frozenset[str]]:
-    """``Cleanable``, ``Heatable``, ``Coolable``, ``Toggleable``, ``Sliceable`` -> kinds of objects."""
+    """``Cleanable``, ``Heatable``, ``Coolable``, ``Toggleable``, ``Sliceable`` -> kinds of
+    objects."""
     table: Mapping[str, set[str]] = _tables("constants").VAL_ACTION_OBJECTS
     return {name: frozenset(kinds) for name, kinds in sorted(table.items())}
 
@@ -99,7 +110,8 @@ def goal(task_type: str) -> tuple[str, tuple[str, ...]]:
 
 
 def layout(room: int) -> tuple[Mapping[str, tuple[float, float, float, float]], tuple[str, ...]]:
-    """Receptacles of a room with the agent's pose in front of each (x, z, rotation, horizon), and all kinds in it."""
+    """Receptacles of a room with the agent's pose in front of each (x, z, rotation, horizon), and
+    all kinds in it."""
     poses = json.loads(_read(f"gen/layouts/FloorPlan{room}-openable.json"))
     kinds = json.loads(_read(f"gen/layouts/FloorPlan{room}-objects.json"))
     return {name: tuple(pose) for name, pose in poses.items()}, tuple(sorted(kinds))

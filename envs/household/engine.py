@@ -1,8 +1,8 @@
 """Plays a household game: ALFWorld's logic in Fast Downward's library, its grammar, and no planner.
 
-Same answers as TextWorld's `PddlEnv` with ALFWorld's names (`envs.household.stock`), at a small part of the cost. An
-engine plays any number of games one after the other, and any number of engines can play side by side in one process,
-though not in several threads.
+Same answers as TextWorld's `PddlEnv` with ALFWorld's names (`relive.envs.household.stock`), at a
+small part of the cost. An engine plays any number of games one after the other, and any number of
+engines can play side by side in one process, though not in several threads.
 """
 
 import gzip
@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from envs.household import assets
-from envs.household.generator import Game, display_names
-from envs.household.grammar import Entity, Facts, Renderer, Scope, Variable
-from envs.household.translate import Translation, translate
+from . import assets
+from .generator import Game, display_names
+from .grammar import Entity, Facts, Renderer, Scope, Variable
+from .translate import Translation, translate
 
 SUPPORTED_TEXTWORLD = "1.7.0"
 REFUSED = "Nothing happens."
@@ -43,7 +43,10 @@ def read_game(path: str | Path) -> Game:
     before, sentence, after = grammar.partition(_TASK_SENTENCE)
     goal, quote, rest = after.partition('"')
     if not sentence or not quote:
-        raise ValueError(f"{path}: the grammar has no sentence {_TASK_SENTENCE!r}, so the game has no readable goal")
+        raise ValueError(
+            f"{path}: the grammar has no sentence {_TASK_SENTENCE!r}, so the game has no readable "
+            "goal"
+        )
     stop = "." if goal.endswith(".") else ""
     template = before + sentence + assets.GOAL_PLACEHOLDER + stop + quote + rest
     return Game(domain, template, problem, goal.removesuffix("."))
@@ -56,19 +59,22 @@ def _logic(domain: str, grammar: str) -> tuple[Renderer, dict[str, tuple[str, st
 
     if textworld.__version__ != SUPPORTED_TEXTWORLD:
         raise ImportError(
-            f"suite 'household' reads grammars through internals of textworld {SUPPORTED_TEXTWORLD}, but "
+            "suite 'household' reads grammars through internals of textworld "
+            f"{SUPPORTED_TEXTWORLD}, but "
             f"{textworld.__version__} is installed: pip install textworld=={SUPPORTED_TEXTWORLD}"
         )
     from textworld.envs.pddl import logic as textworld_logic
 
     parsed: Any = textworld_logic.GameLogic(domain=domain, grammar=grammar)
-    actions = {name: (action.template, action.feedback_rule) for name, action in parsed.actions.items()}
+    actions = {
+        name: (action.template, action.feedback_rule) for name, action in parsed.actions.items()
+    }
     return Renderer(parsed.grammar._rules), actions
 
 
-# Each engine needs a copy of the C library for itself, for it holds one game in global variables. A copy once loaded
-# is never unloaded but kept for the next engine: closing two copies crashes the process at its end (their C++ runtimes
-# share symbols), and dropping them leaks 2.6 MB each.
+# Each engine needs a copy of the C library for itself, for it holds one game in global variables. A
+# copy once loaded is never unloaded but kept for the next engine: closing two copies crashes the
+# process at its end (their C++ runtimes share symbols), and dropping them leaks 2.6 MB each.
 _spare_libraries: list[Any] = []
 
 
@@ -119,13 +125,16 @@ class Engine:
         state = [fact for fact in map(self._fact, atoms) if not fact[0].startswith("not_")]
         self._facts = Facts([*self._translation.facts, *state])
         symbols = {argument for fact in (*self._translation.facts, *state) for argument in fact[1:]}
-        self._entities = {id: Entity(id, name) for id, name in display_names(sorted(symbols)).items()}
+        self._entities = {
+            id: Entity(id, name) for id, name in display_names(sorted(symbols)).items()
+        }
         self._operators = None
         intro = self._renderer.text("#intro#", Scope(self._facts, self._entities))
         return intro.replace(assets.GOAL_PLACEHOLDER, self._game.goal)
 
     def step(self, command: str) -> str:
-        """Carry out a command; returns the feedback, which is `REFUSED` for what cannot be done now."""
+        """Carry out a command; returns the feedback, which is `REFUSED` for what cannot be done
+        now."""
         found = self._applicable().get(command.strip())
         if found is None:
             return REFUSED
@@ -138,7 +147,9 @@ class Engine:
             predicate, *arguments = self._fact(effect)
             self._facts.set(predicate, tuple(arguments))
         self._operators = None
-        return self._renderer.text(self._actions[action][1], Scope(self._facts, self._entities, binding))
+        return self._renderer.text(
+            self._actions[action][1], Scope(self._facts, self._entities, binding)
+        )
 
     def won(self) -> bool:
         """Whether the goal holds now."""
@@ -149,12 +160,14 @@ class Engine:
         return sorted(self._applicable())
 
     def close(self) -> None:
-        """Hand the C library on to the next engine. This one cannot be used afterwards; closing twice is allowed."""
+        """Hand the C library on to the next engine. This one cannot be used afterwards; closing
+        twice is allowed."""
         self._return_library()
         self._library, self._game = None, None
 
     def _applicable(self) -> dict[str, tuple[Any, str, dict[Variable, str]]]:
-        """Command -> (operator, action, what its parameters are bound to); the first operator of a command counts."""
+        """Command -> (operator, action, what its parameters are bound to); the first operator of a
+        command counts."""
         if self._operators is not None:
             return self._operators
         import fast_downward
@@ -166,12 +179,14 @@ class Engine:
             name = operator.name
             action, *arguments = name.split()
             binding = dict(zip(self._translation.parameters[action], arguments, strict=False))
-            # Command templates query nothing that an action changes (`go to` asks where a receptacle stands),
-            # so an operator's command is the same in every state of a game.
+            # Command templates query nothing that an action changes (`go to` asks where a
+            # receptacle stands), so an operator's command is the same in every state of a game.
             command = self._commands.get(name)
             if command is None:
                 scope = Scope(self._facts, self._entities, binding)
-                command = self._commands[name] = self._renderer.text(self._actions[action][0], scope)
+                command = self._commands[name] = self._renderer.text(
+                    self._actions[action][0], scope
+                )
             found.setdefault(command, (operator, action, binding))
         self._operators = found
         return found

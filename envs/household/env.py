@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from envs.base import Info, Task, TextEnv
-from envs.household import generator
-from envs.household.engine import REFUSED, Engine
-from envs.household.rooms import TASK_TYPES
-from envs.household.tasks import solvable_from, world_of
+from ..base import Info, Task, TextEnv
+from . import generator
+from .engine import REFUSED, Engine
+from .rooms import TASK_TYPES
+from .tasks import solvable_from, world_of
 
 _BANNER = "-= Welcome to TextWorld, ALFRED! =-"
 _RANDOM_TASKS = 1_000_000  # games per type among which reset(seed=...) chooses
@@ -16,8 +16,8 @@ _RANDOM_TASKS = 1_000_000  # games per type among which reset(seed=...) chooses
 class HouseholdEnv(TextEnv):
     """Plays household tasks, one after the other.
 
-    Observations are the engine's text, stripped, without its banner. The reward is 1 on the step that wins and 0
-    otherwise; nothing truncates an episode, whoever runs it counts the steps.
+    Observations are the engine's text, stripped, without its banner. The reward is 1 on the step
+    that wins and 0 otherwise; nothing truncates an episode, whoever runs it counts the steps.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,9 @@ class HouseholdEnv(TextEnv):
         self._over = True
         self._shown = ""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, Info]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, Info]:
         """Start ``options["task"]``, or a random task of the train split.
 
         Raises:
@@ -36,7 +38,9 @@ class HouseholdEnv(TextEnv):
         task = (options or {}).get("task")
         if task is None:
             task_type = TASK_TYPES[int(self.np_random.integers(len(TASK_TYPES)))]
-            task = next(solvable_from("train", task_type, int(self.np_random.integers(_RANDOM_TASKS))))
+            task = next(
+                solvable_from("train", task_type, int(self.np_random.integers(_RANDOM_TASKS)))
+            )
         if self._engine is None:
             self._engine = Engine()
         self._over = True
@@ -47,7 +51,8 @@ class HouseholdEnv(TextEnv):
         return self._shown, self._info(invalid=False)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
-        """Carry out a command. Raises `RuntimeError` before `reset` and after the end of an episode."""
+        """Carry out a command. Raises `RuntimeError` before `reset` and after the end of an
+        episode."""
         if self._engine is None or self._over:
             raise RuntimeError("HouseholdEnv.step outside an episode: call reset first")
         self._shown = self._engine.step(action).strip()
@@ -73,4 +78,9 @@ class HouseholdEnv(TextEnv):
         self._over = True
 
     def _info(self, *, invalid: bool) -> Info:
-        return {"task": self._task, "won": self._over, "invalid": invalid, "score": float(self._over)}
+        return {
+            "task": self._task,
+            "won": self._over,
+            "invalid": invalid,
+            "score": float(self._over),
+        }

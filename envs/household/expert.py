@@ -1,10 +1,12 @@
-"""A scripted expert for the household: searches in a fixed order, deciding from what it has read and nothing else.
+"""A scripted expert for the household: searches in a fixed order, deciding from what it has read
+and nothing else.
 
-The order of search is the listed order of places, backwards: the last one listed first, which is kinds of places
-backwards through the alphabet and, within a kind, ascending numbers ("drawer 1", "drawer 2", ...). Closed places are
-opened. The object is taken as soon as it is seen, treated at the first appliance of each kind that its goal asks for,
-in the goal's order, and put into the first place of the kind that its goal names. Where that does not win, it looks for
-another object of the kind and does the same with that.
+The order of search is the listed order of places, backwards: the last one listed first, which is
+kinds of places backwards through the alphabet and, within a kind, ascending numbers ("drawer 1",
+"drawer 2", ...). Closed places are opened. The object is taken as soon as it is seen, treated at
+the first appliance of each kind that its goal asks for, in the goal's order, and put into the first
+place of the kind that its goal names. Where that does not win, it looks for another object of the
+kind and does the same with that.
 """
 
 import re
@@ -21,11 +23,16 @@ _ADJECTIVES = {"clean": "clean", "hot": "heat", "cool": "cool"}
 _ADJECTIVE, _VERB = "|".join(_ADJECTIVES), "|".join(_APPLIANCES)
 _FORMS = (
     (
-        re.compile(rf"put (?:a|some|two) ((?:{_ADJECTIVE})(?: and (?:{_ADJECTIVE}))*) (\w+) (?:in|on) (\w+)"),
+        re.compile(
+            rf"put (?:a|some|two) ((?:{_ADJECTIVE})(?: and (?:{_ADJECTIVE}))*) (\w+) (?:in|on) "
+            r"(\w+)"
+        ),
         ("treatments", "target", "destination"),
     ),
     (
-        re.compile(rf"((?:{_VERB})(?: and (?:{_VERB}))*) (?:some|two) (\w+) and put (?:it|them) in (\w+)"),
+        re.compile(
+            rf"((?:{_VERB})(?: and (?:{_VERB}))*) (?:some|two) (\w+) and put (?:it|them) in (\w+)"
+        ),
         ("treatments", "target", "destination"),
     ),
     (re.compile(r"put two (\w+) (?:in|on) (\w+)"), ("target", "destination")),
@@ -43,7 +50,8 @@ class Goal:
     target: str
     destination: str = ""
     verbs: tuple[str, ...] = ()
-    """``clean``, ``heat`` or ``cool``, or several in their order; empty when the object is to be left as it is."""
+    """``clean``, ``heat`` or ``cool``, or several in their order; empty when the object is to be
+    left as it is."""
     lamp: str = ""
 
 
@@ -59,7 +67,10 @@ def parse_goal(text: str) -> Goal:
             parts = dict(zip(names, match.groups(), strict=True))
             words = parts.pop("treatments", "").split(" and ")
             return Goal(**parts, verbs=tuple(_ADJECTIVES.get(word, word) for word in words if word))
-    raise ValueError(f"the household expert does not understand the goal {text!r}: it reads ALFWorld's templates only")
+    raise ValueError(
+        f"the household expert does not understand the goal {text!r}: it reads ALFWorld's "
+        "templates only"
+    )
 
 
 class HouseholdExpert:
@@ -71,7 +82,9 @@ class HouseholdExpert:
         self._pointer = 0  # next place to search
         self._here = ""
         self._closed: set[str] = set()
-        self._seen: dict[str, str] = {}  # instance of the target or the lamp -> where, in the order of sighting
+        self._seen: dict[
+            str, str
+        ] = {}  # instance of the target or the lamp -> where, in the order of sighting
         self._held = ""
         self._placed: set[str] = set()
         self._treated: set[str] = set()  # verbs that were done to what is held
@@ -79,7 +92,8 @@ class HouseholdExpert:
         self._last = ""
 
     def act(self, observation: str) -> str:
-        """The next action. The first call gets the opening observation, with the places and the task in it."""
+        """The next action. The first call gets the opening observation, with the places and the
+        task in it."""
         if self._goal is None:
             self._begin(observation)
         else:
@@ -90,7 +104,10 @@ class HouseholdExpert:
     def _begin(self, opening: str) -> None:
         places, goal = _PLACES.search(opening), _GOAL.search(opening)
         if places is None or goal is None:
-            raise ValueError(f"not the opening of a household game (no places or no task in it): {opening[:120]!r}")
+            raise ValueError(
+                "not the opening of a household game (no places or no task in it): "
+                f"{opening[:120]!r}"
+            )
         self._places = _NAME.findall(places.group(1))[::-1]
         self._goal = parse_goal(goal.group(1))
 
@@ -128,7 +145,8 @@ class HouseholdExpert:
                 self._seen.setdefault(name, place)
 
     def _refused(self, verb: str, thing: str) -> None:
-        """The world did not do as expected: do something else next time rather than the same for ever."""
+        """The world did not do as expected: do something else next time rather than the same for
+        ever."""
         if verb == "move":
             self._number += 1
         elif verb == "take":
@@ -148,7 +166,11 @@ class HouseholdExpert:
         destination = f"{self._goal.destination} {self._number}"
         if self._at(destination):
             return self._at(destination)
-        return f"open {destination}" if destination in self._closed else f"move {self._held} to {destination}"
+        return (
+            f"open {destination}"
+            if destination in self._closed
+            else f"move {self._held} to {destination}"
+        )
 
     def _find(self, kind: str, action: str) -> str:
         """Use something of a kind where it was seen, else search on."""

@@ -1,9 +1,11 @@
-"""Household games from a seed: ALFWorld's logic, goals and real room layouts, with objects placed at random.
+"""Household games from a seed: ALFWorld's logic, goals and real room layouts, with objects placed
+at random.
 
-A game is first drawn as a `World` (plain data: which receptacles, which objects, where) and then written down as the
-three texts that the engine plays. It is not the ALFWorld benchmark: rooms hold fewer fixed things, and things are
-placed evenly over the *kinds* of places (a cup is as likely on the one dining table as in one of twenty cabinets),
-which is what makes a search of real rooms a matter of 50 steps.
+A game is first drawn as a `World` (plain data: which receptacles, which objects, where) and then
+written down as the three texts that the engine plays. It is not the ALFWorld benchmark: rooms hold
+fewer fixed things, and things are placed evenly over the *kinds* of places (a cup is as likely on
+the one dining table as in one of twenty cabinets), which is what makes a search of real rooms a
+matter of 50 steps.
 """
 
 import hashlib
@@ -14,11 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from envs.household import assets, goals
-from envs.household.rooms import ALL_TYPES, ROOMS
+from . import assets, goals
+from .rooms import ALL_TYPES, ROOMS
 
 VERSION = "1"
-"""Bump when the same seed would give another game, so that old episodes are not taken for new ones."""
+"""Bump when the same seed would give another game, so that old episodes are not taken for new
+ones."""
 
 # Boxes can be opened in the simulator but are objects in these games.
 _OPENABLE = frozenset({"Fridge", "Cabinet", "Microwave", "Drawer", "Safe"})
@@ -88,7 +91,7 @@ class Game:
 
     domain: str
     grammar: str
-    """Text grammar with `envs.household.assets.GOAL_PLACEHOLDER` where the goal belongs."""
+    """Text grammar with `relive.envs.household.assets.GOAL_PLACEHOLDER` where the goal belongs."""
     problem: str
     goal: str
 
@@ -98,20 +101,25 @@ def generate(task_type: str, seed: int, split: str) -> World:
 
     Raises:
         ValueError: unknown type or split.
-        RuntimeError: no room of the split allows such a game (does not happen with the rooms as shipped).
+        RuntimeError: no room of the split allows such a game (does not happen with the rooms as
+            shipped).
     """
     if task_type not in ALL_TYPES:
         raise ValueError(f"household has no task type {task_type!r}; it has {', '.join(ALL_TYPES)}")
     if split not in ROOMS:
         raise ValueError(f"household has no split {split!r}; it has {', '.join(ROOMS)}")
-    # A string seeds through SHA-512: the same everywhere, and games of different types share no numbers.
+    # A string seeds through SHA-512: the same everywhere, and games of different types share no
+    # numbers.
     rng = random.Random(f"household/{VERSION}/{split}/{task_type}/{seed}")
     rooms = [n for kind in sorted(goals.room_kinds(task_type)) for n in ROOMS[split].get(kind, ())]
     for _ in range(_ATTEMPTS):
         world = _draw(task_type, rng, rng.choice(rooms))
         if world is not None:
             return world
-    raise RuntimeError(f"no room of split {split!r} allows a game of type {task_type!r} (seed {seed}): choose another")
+    raise RuntimeError(
+        f"no room of split {split!r} allows a game of type {task_type!r} (seed {seed}): choose "
+        "another"
+    )
 
 
 def _position(rng: random.Random) -> str:
@@ -121,7 +129,8 @@ def _position(rng: random.Random) -> str:
 
 @lru_cache(maxsize=256)
 def _furniture(room: int) -> tuple[tuple[Receptacle, ...], frozenset[str]]:
-    """The room's receptacles, sorted by id, and all kinds of things found in it. The same for every game in it."""
+    """The room's receptacles, sorted by id, and all kinds of things found in it. The same for every
+    game in it."""
     poses, kinds = assets.layout(room)
     found: list[Receptacle] = []
     for name, (x, z, rotation, horizon) in poses.items():
@@ -135,15 +144,18 @@ def _furniture(room: int) -> tuple[tuple[Receptacle, ...], frozenset[str]]:
     for kind, count in _WITHOUT_POSE.items():
         if kind in kinds and kind not in present:
             location = f"loc|{rng.randint(20, 40)}|{rng.randint(20, 40)}|{rng.randint(0, 3)}|30"
-            found.extend(Receptacle(f"{kind}|{_position(rng)}", kind, location) for _ in range(count))
+            found.extend(
+                Receptacle(f"{kind}|{_position(rng)}", kind, location) for _ in range(count)
+            )
     return _separate(sorted(found, key=lambda receptacle: receptacle.id)), frozenset(kinds)
 
 
 def _separate(receptacles: Sequence[Receptacle]) -> tuple[Receptacle, ...]:
     """Give each receptacle a location of its own.
 
-    In the real rooms a quarter of them share the agent's pose with another, so that an agent could open a cabinet
-    that it never went to. Nothing in the text says which; such games could only be won by trial and error.
+    In the real rooms a quarter of them share the agent's pose with another, so that an agent could
+    open a cabinet that it never went to. Nothing in the text says which; such games could only be
+    won by trial and error.
     """
     used: set[str] = set()
     separate = []
@@ -169,7 +181,9 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
     appliances = {treatment.appliance for treatment in treatments}
     if not appliances <= set(receptacle_kinds):
         return None
-    targets = [k for k in object_kinds if all(k in assets.affordances()[t.affordance] for t in treatments)]
+    targets = [
+        k for k in object_kinds if all(k in assets.affordances()[t.affordance] for t in treatments)
+    ]
     lamp = ""
     if task_type == "look_at_obj_in_light":
         lamps = [kind for kind in _LAMPS if kind in kinds_in_room]
@@ -178,7 +192,12 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
         lamp = rng.choice(lamps)
         choices = [(target, "") for target in targets]
     else:
-        choices = [(t, r) for t in targets for r in receptacle_kinds if t in assets.holds()[r] and r not in appliances]
+        choices = [
+            (t, r)
+            for t in targets
+            for r in receptacle_kinds
+            if t in assets.holds()[r] and r not in appliances
+        ]
     if not choices:
         return None
     target, destination = rng.choice(choices)
@@ -188,7 +207,9 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
     def place(kind: str, allowed: Sequence[str]) -> bool:
         if not allowed:
             return False
-        chosen = rng.choice(allowed)  # the kind of place first, so that twenty cabinets weigh as much as one table
+        chosen = rng.choice(
+            allowed
+        )  # the kind of place first, so that twenty cabinets weigh as much as one table
         instance = rng.choice([r for r in receptacles if r.kind == chosen])
         things.append(Thing(f"{kind}|{_position(rng)}", kind, instance.id))
         return True
@@ -223,7 +244,13 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
 
 def mangle(name: str) -> str:
     """A name of the simulator as a PDDL symbol, the way ALFWorld writes it."""
-    for character, word in (("-", "minus"), ("|", "bar"), ("+", "plus"), (".", "dot"), (",", "comma")):
+    for character, word in (
+        ("-", "minus"),
+        ("|", "bar"),
+        ("+", "plus"),
+        (".", "dot"),
+        (",", "comma"),
+    ):
         name = name.replace(character, f"_{word}_")
     return name
 
@@ -241,20 +268,39 @@ def problem_text(world: World) -> str:
     lines += [f"{kind}Type - rtype" for kind in sorted({*receptacle_kinds, *_NAMED_RECEPTACLES})]
     lines += [f"{name} - object" for name, _ in things]
     lines += [f"{name} - receptacle" for name, _ in receptacles]
-    lines += [f"{mangle(location)} - location" for location in sorted({*location_of.values(), world.start})]
+    lines += [
+        f"{mangle(location)} - location"
+        for location in sorted({*location_of.values(), world.start})
+    ]
     lines += [")", "(:init", f"(atLocation agent1 {mangle(world.start)})"]
     lines += [f"(receptacleType {name} {r.kind}Type)" for name, r in receptacles]
     lines += [f"(receptacleAtLocation {name} {mangle(r.location)})" for name, r in receptacles]
     lines += [f"(openable {name})" for name, r in receptacles if r.kind in _OPENABLE]
-    lines += [f"(canContain {r}Type {o}Type)" for r in receptacle_kinds for o in sorted(holds[r] & set(object_kinds))]
+    lines += [
+        f"(canContain {r}Type {o}Type)"
+        for r in receptacle_kinds
+        for o in sorted(holds[r] & set(object_kinds))
+    ]
     lines += [f"(objectType {name} {t.kind}Type)" for name, t in things]
     lines += [f"(inReceptacle {name} {mangle(t.receptacle)})" for name, t in things]
-    lines += [f"(objectAtLocation {name} {mangle(location_of[t.receptacle])})" for name, t in things]
+    lines += [
+        f"(objectAtLocation {name} {mangle(location_of[t.receptacle])})" for name, t in things
+    ]
     lines += [f"(pickupable {name})" for name, t in things if t.kind not in _LAMPS]
-    lines += [f"(isReceptacleObject {name})" for name, t in things if t.kind in assets.movable_receptacles()]
+    lines += [
+        f"(isReceptacleObject {name})"
+        for name, t in things
+        if t.kind in assets.movable_receptacles()
+    ]
     for affordance in sorted(affordances):
-        lines += [f"({affordance.lower()} {name})" for name, t in things if t.kind in affordances[affordance]]
-    goal = goals.goal(world.task_type)[0].format(obj=world.target, recep=world.destination, toggle=world.lamp)
+        lines += [
+            f"({affordance.lower()} {name})"
+            for name, t in things
+            if t.kind in affordances[affordance]
+        ]
+    goal = goals.goal(world.task_type)[0].format(
+        obj=world.target, recep=world.destination, toggle=world.lamp
+    )
     return "\n".join([*lines, ")", goal.replace("#", "-")])
 
 
@@ -264,7 +310,8 @@ def game(world: World) -> Game:
 
 
 def identity(problem: str) -> str:
-    """What makes two games the same: a hash of the PDDL problem, whatever the problem is called. 16 hex digits."""
+    """What makes two games the same: a hash of the PDDL problem, whatever the problem is called. 16
+    hex digits."""
     nameless = re.sub(r"\(\s*problem\s+[^\s()]+\s*\)", "(problem _)", problem, count=1)
     return hashlib.sha256(nameless.encode()).hexdigest()[:16]
 
@@ -277,7 +324,8 @@ def is_openable(kind: str) -> bool:
 def display_names(ids: Sequence[str]) -> dict[str, str]:
     """PDDL symbols -> names such as ``cabinet 3``, by ALFWorld's rule.
 
-    Instances of a kind are numbered from the highest down in the order of their symbols (`AlfredDemangler`).
+    Instances of a kind are numbered from the highest down in the order of their symbols
+    (`AlfredDemangler`).
     """
     bases: dict[str, str] = {}
     for symbol in sorted(ids):
@@ -292,6 +340,7 @@ def display_names(ids: Sequence[str]) -> dict[str, str]:
             names[symbol] = f"{bases[symbol]} {left[bases[symbol]]}"
             left[bases[symbol]] -= 1
         else:
-            # Symbols that are not instances keep their text; ALFWorld's rule leaves a space where the number was.
+            # Symbols that are not instances keep their text; ALFWorld's rule leaves a space where
+            # the number was.
             names[symbol] = symbol + " "
     return names

@@ -1,15 +1,17 @@
-"""What a task type asks for: where it makes sense, how many objects, what is done to them, and the goal's two texts.
+"""What a task type asks for: where it makes sense, how many objects, what is done to them, and the
+goal's two texts.
 
-The six types of ALFWorld are read from its library. A composed type is declared by the types that it is put together
-from, and everything about it follows from theirs: its goal is the library's goal of the first part with the conditions
-of the other parts added to each object (a test derives the library's own goals in the same way).
+The six types of ALFWorld are read from its library. A composed type is declared by the types that
+it is put together from, and everything about it follows from theirs: its goal is the library's goal
+of the first part with the conditions of the other parts added to each object (a test derives the
+library's own goals in the same way).
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from envs.household import assets
+from . import assets
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +19,14 @@ class Treatment:
     """Something done to an object with an appliance."""
 
     verb: str
-    """The command, and what `envs.household.simulate` calls the state."""
+    """The command, and what `relive.envs.household.simulate` calls the state."""
     affordance: str
     """What the object must allow."""
     appliance: str
     """Kind of receptacle that does it."""
     state: str
-    """Predicate that holds afterwards. Heating undoes cooling and the reverse; cleaning stands for itself."""
+    """Predicate that holds afterwards. Heating undoes cooling and the reverse; cleaning stands for
+    itself."""
 
 
 CLEAN = Treatment("clean", "Cleanable", "SinkBasin", "isClean")
@@ -55,7 +58,10 @@ COMPOSITIONS: Mapping[str, Composition] = {
     ),
     "pick_clean_then_cool_and_place": Composition(
         ("pick_clean_then_place_in_recep", "pick_cool_then_place_in_recep"),
-        ("put a clean and cool {obj} in {recep}", "clean and cool some {obj} and put it in {recep}"),
+        (
+            "put a clean and cool {obj} in {recep}",
+            "clean and cool some {obj} and put it in {recep}",
+        ),
     ),
 }
 
@@ -64,7 +70,8 @@ _NAMES_AN_OBJECT = re.compile(r"^( *)\(objectType (\?\w+) \{obj\}Type\)$", re.MU
 
 
 def parts(task_type: str) -> tuple[str, ...]:
-    """The types of ALFWorld that a type is put together from; only itself when it is one of them."""
+    """The types of ALFWorld that a type is put together from; only itself when it is one of
+    them."""
     return COMPOSITIONS[task_type].parts if task_type in COMPOSITIONS else (task_type,)
 
 
@@ -95,8 +102,8 @@ def goal(task_type: str) -> tuple[str, tuple[str, ...]]:
 
 
 def with_conditions(template: str, wanted: tuple[Treatment, ...]) -> str:
-    """A PDDL goal that asks for the same and for each of its objects to be treated; like the library's, it states the
-    affordance along with the state."""
+    """A PDDL goal that asks for the same and for each of its objects to be treated; like the
+    library's, it states the affordance along with the state."""
     return _NAMES_AN_OBJECT.sub(
         lambda match: "\n".join(
             [

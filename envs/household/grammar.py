@@ -1,8 +1,10 @@
-"""The text side of the engine: facts, queries over them, and TextWorld's context-sensitive grammar rendered to text.
+"""The text side of the engine: facts, queries over them, and TextWorld's context-sensitive grammar
+rendered to text.
 
-TextWorld parses its grammars well but renders them by copying its whole context for every symbol and by re-parsing
-every query, which is where 95 % of a stock step goes. Here the parsed rules are walked directly over plain data.
-Transcripts are identical to TextWorld's (golden transcripts in the tests).
+TextWorld parses its grammars well but renders them by copying its whole context for every symbol
+and by re-parsing every query, which is where 95 % of a stock step goes. Here the parsed rules are
+walked directly over plain data. Transcripts are identical to TextWorld's (golden transcripts in the
+tests).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +40,8 @@ class Facts:
             self._facts.setdefault(predicate, set()).add(tuple(arguments))
 
     def set(self, predicate: str, arguments: tuple[str, ...]) -> None:
-        """Make a fact hold. The negation of ``p`` is the predicate ``not_p``, and the two replace each other."""
+        """Make a fact hold. The negation of ``p`` is the predicate ``not_p``, and the two replace
+        each other."""
         opposite = predicate[4:] if predicate.startswith("not_") else f"not_{predicate}"
         self._facts.get(opposite, set()).discard(arguments)
         self._facts.setdefault(predicate, set()).add(arguments)
@@ -46,13 +49,17 @@ class Facts:
         self._sorted.pop(predicate, None)
 
     def listed(self, predicate: str) -> list[tuple[str, ...]]:
-        """Arguments of all facts of a predicate, sorted: the order in which things are listed in the text."""
+        """Arguments of all facts of a predicate, sorted: the order in which things are listed in
+        the text."""
         if predicate not in self._sorted:
             self._sorted[predicate] = sorted(self._facts.get(predicate, ()))
         return self._sorted[predicate]
 
-    def match(self, query: Sequence["Condition"], binding: Mapping[Variable, str]) -> Iterator[dict[Variable, str]]:
-        """Every way to bind the query's placeholders beyond `binding`; distinct placeholders bind distinctly."""
+    def match(
+        self, query: Sequence["Condition"], binding: Mapping[Variable, str]
+    ) -> Iterator[dict[Variable, str]]:
+        """Every way to bind the query's placeholders beyond `binding`; distinct placeholders bind
+        distinctly."""
         if not query:
             yield dict(binding)
             return
@@ -123,7 +130,8 @@ class Scope:
     def evaluate(self, expression: str) -> str:
         """Value of an expression such as ``o.indefinite + ' ' + o.name``, as text."""
         names = {name: self.entities[value] for (name, _), value in self.binding.items()}
-        # The expression comes with the game file, as in TextWorld; without builtins it can name entities only.
+        # The expression comes with the game file, as in TextWorld; without builtins it can name
+        # entities only.
         return str(eval(_compiled(expression), {"__builtins__": {}}, names))
 
 
@@ -145,31 +153,45 @@ class Renderer:
         return "".join(self._pieces(symbol, scope))
 
     def _pieces(self, symbol: Any, scope: Scope) -> list[str]:
-        """A symbol's text, as a list with one entry per answer to its query (which `ListSymbol` separates)."""
+        """A symbol's text, as a list with one entry per answer to its query (which `ListSymbol`
+        separates)."""
         match type(symbol).__name__:
             case "TerminalSymbol":
                 return [str(symbol.symbol)]
             case "EvalSymbol":
                 return [scope.evaluate(symbol.expression)]
             case "NonterminalSymbol":
-                return ["".join(self._render(part, scope) for part in self._production(str(symbol.symbol), scope))]
+                return [
+                    "".join(
+                        self._render(part, scope)
+                        for part in self._production(str(symbol.symbol), scope)
+                    )
+                ]
             case "ConditionalSymbol":
-                return [self._render(symbol.expression, inner) for inner in scope.extended(symbol.given or "")]
+                return [
+                    self._render(symbol.expression, inner)
+                    for inner in scope.extended(symbol.given or "")
+                ]
             case "ListSymbol":
                 return [self._listed(self._pieces(symbol.symbol, scope), scope)]
             case other:
-                raise ValueError(f"grammar symbol {other} is not known to this engine (textworld changed?)")
+                raise ValueError(
+                    f"grammar symbol {other} is not known to this engine (textworld changed?)"
+                )
 
     def _production(self, name: str, scope: Scope) -> Sequence[Any]:
         """Right-hand side of the first production of a rule whose condition holds."""
         for rule in self._rules.get(name, ()):
             if (
                 not rule.condition
-                or next(scope.facts.match(parse_query(rule.condition), scope.binding), None) is not None
+                or next(scope.facts.match(parse_query(rule.condition), scope.binding), None)
+                is not None
             ):
                 rhs: Sequence[Any] = rule.rhs
                 return rhs
-        raise ValueError(f"the game's grammar has no rule that applies for #{name}#: the game file is incomplete")
+        raise ValueError(
+            f"the game's grammar has no rule that applies for #{name}#: the game file is incomplete"
+        )
 
     def _listed(self, pieces: list[str], scope: Scope) -> str:
         if not pieces:

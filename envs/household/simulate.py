@@ -1,16 +1,18 @@
-"""A household game in plain Python: just enough of it to let the expert play in a fraction of a millisecond.
+"""A household game in plain Python: just enough of it to let the expert play in a fraction of a
+millisecond.
 
-Task lists hold only games that the expert solves. Asking the real engine would cost a translation per game, minutes
-for a list; this answers the expert's commands from the generator's `World` with the same text (a test compares the
-two). It knows no `look`, `examine`, `inventory`, `close` or `slice`, and is not an environment.
+Task lists hold only games that the expert solves. Asking the real engine would cost a translation
+per game, minutes for a list; this answers the expert's commands from the generator's `World` with
+the same text (a test compares the two). It knows no `look`, `examine`, `inventory`, `close` or
+`slice`, and is not an environment.
 """
 
 from collections.abc import Callable
 
-from envs.household import assets, goals
-from envs.household.engine import REFUSED
-from envs.household.expert import HouseholdExpert
-from envs.household.generator import World, display_names, is_openable, mangle
+from . import assets, goals
+from .engine import REFUSED
+from .expert import HouseholdExpert
+from .generator import World, display_names, is_openable, mangle
 
 
 class Simulation:
@@ -25,10 +27,16 @@ class Simulation:
         ids = [*(r.id for r in world.receptacles), *(t.id for t in world.things)]
         symbols = {id: mangle(id).lower() for id in ids}
         names = display_names(list(symbols.values()))
-        self._places = {names[symbols[r.id]]: r for r in sorted(world.receptacles, key=lambda r: symbols[r.id])}
-        self._things = {names[symbols[t.id]]: t for t in sorted(world.things, key=lambda t: symbols[t.id])}
+        self._places = {
+            names[symbols[r.id]]: r for r in sorted(world.receptacles, key=lambda r: symbols[r.id])
+        }
+        self._things = {
+            names[symbols[t.id]]: t for t in sorted(world.things, key=lambda t: symbols[t.id])
+        }
         by_id = {r.id: name for name, r in self._places.items()}
-        self._where: dict[str, str] = {name: by_id[t.receptacle] for name, t in self._things.items()}
+        self._where: dict[str, str] = {
+            name: by_id[t.receptacle] for name, t in self._things.items()
+        }
         self._open: set[str] = set()
         self._states: dict[str, set[str]] = {name: set() for name in self._things}
         self._here = ""
@@ -62,7 +70,9 @@ class Simulation:
         world = self._world
         if world.lamp:
             lit = any(
-                t.kind == world.lamp and "toggled" in self._states[name] and self._where[name] == self._here
+                t.kind == world.lamp
+                and "toggled" in self._states[name]
+                and self._where[name] == self._here
                 for name, t in self._things.items()
             )
             return lit and bool(self._held) and self._things[self._held].kind == world.target
@@ -82,11 +92,17 @@ class Simulation:
         inside = _listing([f"a {name}" for name in self._things if self._where[name] == place])
         if not is_openable(self._places[place].kind):
             return f"On the {place}, you see {inside}."
-        return f"The {place} is open. In it, you see {inside}." if place in self._open else f"The {place} is closed."
+        return (
+            f"The {place} is open. In it, you see {inside}."
+            if place in self._open
+            else f"The {place} is closed."
+        )
 
     def _reachable(self, place: str) -> bool:
         """Whether the agent stands at a place and the place is open, if it can be closed."""
-        return place == self._here and (place in self._open or not is_openable(self._places[place].kind))
+        return place == self._here and (
+            place in self._open or not is_openable(self._places[place].kind)
+        )
 
     def _go(self, place: str) -> str:
         if place not in self._places or place == self._here:
@@ -110,7 +126,12 @@ class Simulation:
         return f"You pick up the {thing} from the {place}."
 
     def _move(self, thing: str, place: str) -> str:
-        if not thing or thing != self._held or place not in self._places or not self._reachable(place):
+        if (
+            not thing
+            or thing != self._held
+            or place not in self._places
+            or not self._reachable(place)
+        ):
             return REFUSED
         if self._things[thing].kind not in assets.holds()[self._places[place].kind]:
             return REFUSED
@@ -119,7 +140,12 @@ class Simulation:
 
     def _treat(self, verb: str, thing: str, place: str) -> str:
         treatment = goals.BY_VERB[verb]
-        if thing != self._held or not thing or place != self._here or self._places[place].kind != treatment.appliance:
+        if (
+            thing != self._held
+            or not thing
+            or place != self._here
+            or self._places[place].kind != treatment.appliance
+        ):
             return REFUSED
         if self._things[thing].kind not in assets.affordances()[treatment.affordance]:
             return REFUSED
@@ -142,7 +168,8 @@ def _listing(items: list[str]) -> str:
 
 
 def steps_to_solve(world: World, limit: int) -> int | None:
-    """Number of actions that the expert takes to win a game; None when it needs more than `limit`."""
+    """Number of actions that the expert takes to win a game; None when it needs more than
+    `limit`."""
     simulation, expert = Simulation(world), HouseholdExpert()
     observation = simulation.opening()
     for step in range(1, limit + 1):

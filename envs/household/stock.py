@@ -1,7 +1,8 @@
-"""TextWorld's own engine with ALFWorld's names, as they come: the oracle that the fast engine is compared with.
+"""TextWorld's own engine with ALFWorld's names, as they come: the oracle that the fast engine is
+compared with.
 
-Slow (50-100 ms per step, a second or two per game) and used by nothing but tests, the script that writes the golden
-transcripts, and the benchmark.
+Slow (50-100 ms per step, a second or two per game) and used by nothing but tests, the script that
+writes the golden transcripts, and the benchmark.
 """
 
 import importlib
@@ -11,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from envs.household import assets
-from envs.household.generator import Game
-from envs.household.translate import process_state_kept
+from . import assets
+from .generator import Game
+from .translate import process_state_kept
 
 
 class StockEngine:
-    """The same interface as `envs.household.engine.Engine`."""
+    """The same interface as `relive.envs.household.engine.Engine`."""
 
     def __init__(self) -> None:
         import textworld
@@ -33,7 +34,9 @@ class StockEngine:
         """Take up a game."""
         grammar = game.grammar.replace(assets.GOAL_PLACEHOLDER, game.goal)
         with process_state_kept():
-            self._env.load({"pddl_domain": game.domain, "grammar": grammar, "pddl_problem": game.problem})
+            self._env.load(
+                {"pddl_domain": game.domain, "grammar": grammar, "pddl_problem": game.problem}
+            )
 
     def reset(self) -> str:
         """Start the loaded game; returns its opening text."""

@@ -1,25 +1,26 @@
-"""The suite `household`: ALFWorld's six task types in 120 real rooms, and composed ones for who asks for them."""
+"""The suite `household`: ALFWorld's six task types in 120 real rooms, and composed ones for who
+asks for them."""
 
 import difflib
 from collections.abc import Mapping, Sequence
 
-from envs.base import SPLITS, ActionTemplate, Task
-from envs.household.env import HouseholdEnv
-from envs.household.expert import HouseholdExpert
-from envs.household.rooms import ALL_TYPES, GROUPS, TASK_TYPES
-from envs.household.tasks import MAX_STEPS, SUITE, VERSION, listing
+from ..base import SPLITS, ActionTemplate, Task
+from .env import HouseholdEnv
+from .expert import HouseholdExpert
+from .rooms import ALL_TYPES, GROUPS, TASK_TYPES
+from .tasks import MAX_STEPS, SUITE, VERSION, listing
 
 
 class HouseholdSuite:
-    """Tasks, environments and the expert of the household. See `envs.base.Suite`."""
+    """Tasks, environments and the expert of the household. See `relive.envs.base.Suite`."""
 
     name: str = SUITE
     version: str = VERSION
     types: tuple[str, ...] = TASK_TYPES
     """The types of default lists; those of the group ``composed`` are listed only by name."""
     groups: Mapping[str, tuple[str, ...]] = GROUPS
-    # The bundled model was pretrained on these forms, in this order, under these instructions: changing a byte of them
-    # changes its prompt (tests/training/test_corpus.py compares).
+    # The bundled model was pretrained on these forms, in this order, under these instructions:
+    # changing a byte of them changes its prompt (tests/training/test_corpus.py compares).
     templates: tuple[ActionTemplate, ...] = (
         ActionTemplate("go to {receptacle}", "move"),
         ActionTemplate("open {receptacle}", "look"),
@@ -35,25 +36,33 @@ class HouseholdSuite:
         ActionTemplate("heat {object} with {receptacle}", "act"),
         ActionTemplate("cool {object} with {receptacle}", "act"),
     )
-    instructions: str = "Interact with a household to solve a task. Answer with one action at a time."
+    instructions: str = (
+        "Interact with a household to solve a task. Answer with one action at a time."
+    )
     max_steps: int = MAX_STEPS
     preload: tuple[str, ...] = ("textworld.envs.pddl.logic", "fast_downward")
     """Modules worth importing before a worker is forked (a second each)."""
 
-    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
-        """`count` tasks, taking the types in turn; only games that the expert solves within `max_steps`.
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
+        """`count` tasks, taking the types in turn; only games that the expert solves within
+        `max_steps`.
 
         Raises:
             ValueError: unknown split or type, or a negative number.
         """
         chosen = self._checked(split, types)
         if count < 0 or start < 0:
-            raise ValueError(f"household.tasks: count and start must not be negative, got {count} and {start}")
+            raise ValueError(
+                f"household.tasks: count and start must not be negative, got {count} and {start}"
+            )
         per_type = {t: listing(split, t).first(start + -(-count // len(chosen))) for t in chosen}
         return [per_type[chosen[i % len(chosen)]][start + i // len(chosen)] for i in range(count)]
 
     def left_out(self, split: str, tried: int = 200, types: Sequence[str] = ()) -> dict[str, float]:
-        """Per type, the share of the first `tried` games that task lists leave out because the expert fails on them."""
+        """Per type, the share of the first `tried` games that task lists leave out because the
+        expert fails on them."""
         return {t: listing(split, t).share_left_out(tried) for t in self._checked(split, types)}
 
     def make(self) -> HouseholdEnv:
@@ -65,12 +74,18 @@ class HouseholdSuite:
         return HouseholdExpert()
 
     def _checked(self, split: str, types: Sequence[str]) -> tuple[str, ...]:
-        """The types asked for, `types` when none is; raises `ValueError` on what the suite does not have."""
+        """The types asked for, `types` when none is; raises `ValueError` on what the suite does not
+        have."""
         if split not in SPLITS:
-            raise ValueError(f"suite 'household' has no split {split!r}: use one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"suite 'household' has no split {split!r}: use one of {', '.join(SPLITS)}"
+            )
         for name in types:
             if name not in ALL_TYPES:
                 close = difflib.get_close_matches(name, ALL_TYPES, 1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"suite 'household' has no task type {name!r}.{hint} It has {', '.join(ALL_TYPES)}")
+                raise ValueError(
+                    f"suite 'household' has no task type {name!r}.{hint} It has "
+                    f"{', '.join(ALL_TYPES)}"
+                )
         return tuple(dict.fromkeys(types)) or self.types

@@ -1,12 +1,13 @@
-"""Household tasks by split, type and number: only games that the expert solves; what is left out is counted."""
+"""Household tasks by split, type and number: only games that the expert solves; what is left out is
+counted."""
 
 from collections.abc import Iterator
 from functools import lru_cache
 
-from envs.base import SPLITS, Task
-from envs.household import generator
-from envs.household.rooms import ALL_TYPES, seeds_of, task_seed
-from envs.household.simulate import steps_to_solve
+from ..base import SPLITS, Task
+from . import generator
+from .rooms import ALL_TYPES, seeds_of, task_seed
+from .simulate import steps_to_solve
 
 SUITE = "household"
 VERSION = f"household-{generator.VERSION}"
@@ -32,22 +33,28 @@ def world_of(task: Task) -> generator.World:
     """Make a task's game again.
 
     Raises:
-        ValueError: the task is not of this suite, or this version of it makes another game from the task's seed.
+        ValueError: the task is not of this suite, or this version of it makes another game from the
+            task's seed.
     """
     if task.suite != SUITE:
-        raise ValueError(f"task {task.identity} belongs to suite {task.suite!r}, not {SUITE!r}: play it there")
+        raise ValueError(
+            f"task {task.identity} belongs to suite {task.suite!r}, not {SUITE!r}: play it there"
+        )
     world = generator.generate(task.type, task.seed, task.split)
     found = generator.identity(generator.problem_text(world))
     if found != task.identity:
         raise ValueError(
-            f"task {task.identity} (type {task.type}, seed {task.seed}, version {task.version}) cannot be made again: "
-            f"version {VERSION} makes game {found} from that seed; list tasks anew with suite.tasks()"
+            f"task {task.identity} (type {task.type}, seed {task.seed}, version {task.version}) "
+            "cannot be made again: "
+            f"version {VERSION} makes game {found} from that seed; list tasks anew with "
+            "suite.tasks()"
         )
     return world
 
 
 class TaskList:
-    """The solvable games of one split and type, in the order of their seeds; grows as it is read."""
+    """The solvable games of one split and type, in the order of their seeds; grows as it is
+    read."""
 
     def __init__(self, split: str, task_type: str) -> None:
         self._split, self._type = split, task_type

@@ -1,7 +1,8 @@
 """PDDL to what the engine runs on, translated once per game and kept in memory and on disk.
 
-The translator of `fast_downward` takes 0.2-0.4 s per game, more than a whole episode of steps. It also overwrites
-`sys.argv` and swaps `sys.stdout`, is not thread-safe, and is called four times per game by stock TextWorld.
+The translator of `fast_downward` takes 0.2-0.4 s per game, more than a whole episode of steps. It
+also overwrites `sys.argv` and swaps `sys.stdout`, is not thread-safe, and is called four times per
+game by stock TextWorld.
 """
 
 import gc
@@ -40,7 +41,8 @@ class Translation:
 
 
 def cache_folder() -> Path:
-    """Where translations are kept: ``$RELIVE_CACHE``, else the user's cache folder of this platform."""
+    """Where translations are kept: ``$RELIVE_CACHE``, else the user's cache folder of this
+    platform."""
     override = os.environ.get("RELIVE_CACHE")
     if override:
         return Path(override) / "household"
@@ -83,7 +85,8 @@ def clear_memory() -> None:
 
 @contextmanager
 def process_state_kept() -> Iterator[None]:
-    """Undo what the translator does to the process: it replaces `sys.argv` and, on an error, keeps `sys.stdout`."""
+    """Undo what the translator does to the process: it replaces `sys.argv` and, on an error, keeps
+    `sys.stdout`."""
     argv, stdout = sys.argv, sys.stdout
     try:
         yield
@@ -93,7 +96,8 @@ def process_state_kept() -> Iterator[None]:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pause garbage collection: looking for cycles among millions of small objects is a quarter of a translation."""
+    """Pause garbage collection: looking for cycles among millions of small objects is a quarter of
+    a translation."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -112,23 +116,31 @@ def translate_anew(domain: str, problem: str) -> Translation:
         with process_state_kept(), _collector_paused():
             task, sas = fast_downward.pddl2sas(domain, problem)
     except (Exception, SystemExit) as error:  # the translator exits on what it cannot parse
-        raise ValueError(f"the game's PDDL cannot be translated ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"the game's PDDL cannot be translated ({type(error).__name__}: {error})"
+        ) from error
     facts = [
         (atom.predicate, *atom.args)
         for atom in task.init
         if isinstance(atom, pddl.conditions.Atom) and atom.predicate != "="
     ]
-    parameters = {a.name: [(p.name.strip("?"), p.type_name) for p in a.parameters] for a in task.actions}
+    parameters = {
+        a.name: [(p.name.strip("?"), p.type_name) for p in a.parameters] for a in task.actions
+    }
     return Translation(sas, parameters, sorted(set(facts)))
 
 
 def _load(path: Path) -> Translation | None:
     """A translation from disk; None when it is missing or damaged (it is only a cache)."""
     try:
-        data: dict[str, Any] = json.loads(zlib.decompress(path.read_bytes()))  # zlib carries a checksum
+        data: dict[str, Any] = json.loads(
+            zlib.decompress(path.read_bytes())
+        )  # zlib carries a checksum
         return Translation(
             sas=data["sas"],
-            parameters={name: [(p, t) for p, t in pairs] for name, pairs in data["parameters"].items()},
+            parameters={
+                name: [(p, t) for p, t in pairs] for name, pairs in data["parameters"].items()
+            },
             facts=[tuple(fact) for fact in data["facts"]],
         )
     except (OSError, ValueError, KeyError, TypeError, zlib.error):
@@ -136,7 +148,8 @@ def _load(path: Path) -> Translation | None:
 
 
 def _save(path: Path, translation: Translation) -> None:
-    """Write a translation so that others see all of it or nothing. A full or read-only disk costs only time."""
+    """Write a translation so that others see all of it or nothing. A full or read-only disk costs
+    only time."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")

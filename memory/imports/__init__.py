@@ -1,7 +1,7 @@
 """Importing what people have: conversations and other agents' logs become episodes of a memory.
 
-    from memory import ExperienceMemory
-    from memory.imports import import_file
+    from relive.memory import ExperienceMemory
+    from relive.memory.imports import import_file
 
     with ExperienceMemory.open("experience", "create") as memory, open("runs.jsonl", "rb") as file:
         report = import_file(memory, file, "runs.jsonl")
@@ -11,8 +11,8 @@ Each format is a module with one function that makes an episode of one JSON obje
 knows an environment or a model.
 """
 
-from memory.imports.files import FORMATS, import_file
-from memory.imports.parsed import Labels
-from memory.imports.report import ImportReport, LeftOut
+from .files import FORMATS, import_file
+from .parsed import Labels
+from .report import ImportReport, LeftOut
 
 __all__ = ["FORMATS", "ImportReport", "Labels", "LeftOut", "import_file"]

@@ -20,9 +20,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memory.codec import MAX_ITEMS
-from memory.episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
-from memory.imports.parsed import (
+from ..episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+from ..plain import described
+from ..storage.codec import MAX_ITEMS
+from .parsed import (
     DEFAULT_SPLIT,
     POLICY,
     Labels,
@@ -31,7 +32,6 @@ from memory.imports.parsed import (
     identity_of,
     with_content_id,
 )
-from memory.plain import described
 
 SUITE = "alfworld"
 """Suite of what is imported, unless it is labelled otherwise."""
@@ -86,7 +86,9 @@ def parse(value: object, labels: Labels) -> Parsed:
         ValueError: it is none; the message says why.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"not a log: {described(value)} instead of an object with name, result and traj")
+        raise ValueError(
+            f"not a log: {described(value)} instead of an object with name, result and traj"
+        )
     name, result, text = value.get("name", ""), value.get("result"), value.get("traj")
     if not isinstance(text, str) or not isinstance(name, str):
         wrong, found = ("traj", text) if isinstance(name, str) else ("name", name)
@@ -96,11 +98,15 @@ def parse(value: object, labels: Labels) -> Parsed:
         raise ValueError(f"{about} {text.count(chr(10))} lines; the limit is {MAX_ITEMS}")
     found = _taken_apart(text)
     if not found.steps:
-        raise ValueError(f"{about} no action (a line that begins with > and is no thought): nothing was done")
+        raise ValueError(
+            f"{about} no action (a line that begins with > and is no thought): nothing was done"
+        )
     opening = found.steps[0].observation
     goal = goal_line(opening)
     if not goal:
-        raise ValueError(f"{about} no line 'Your task is to: …' before its first action: put it there")
+        raise ValueError(
+            f"{about} no line 'Your task is to: …' before its first action: put it there"
+        )
     known = isinstance(result, bool | int) and result in (0, 1)
     kind, room = _type_and_room(name)
     success = known and bool(result)
@@ -126,10 +132,15 @@ def parse(value: object, labels: Labels) -> Parsed:
         success_known=known,
         notes=_notes(found),
         kept={
-            "thoughts, as reasoning of the action that follows": found.thoughts - len(found.closing),
+            "thoughts, as reasoning of the action that follows": found.thoughts
+            - len(found.closing),
             "thoughts after the last action, in notes": len(found.closing),
-            "action paths, in notes (a path that the next one continues is part of it)": len(found.paths),
-            "actions that were refused, marked as invalid": sum(step.invalid for step in found.steps),
+            "action paths, in notes (a path that the next one continues is part of it)": len(
+                found.paths
+            ),
+            "actions that were refused, marked as invalid": sum(
+                step.invalid for step in found.steps
+            ),
         },
         left_out=_left_out(value, found, known),
     )
@@ -191,7 +202,11 @@ def _type_and_room(name: str) -> tuple[str, str]:
 def _outcome(success: bool, known: bool, result: object) -> Outcome:
     if success:
         return Outcome(True, 1.0, StopReason.SOLVED)
-    detail = f"the log says {described(result)} and no more" if known else "the log does not say how it ended"
+    detail = (
+        f"the log says {described(result)} and no more"
+        if known
+        else "the log does not say how it ended"
+    )
     return Outcome(False, 0.0, StopReason.FAILED, detail)
 
 
@@ -205,7 +220,9 @@ def _notes(found: _Trajectory) -> tuple[str, ...]:
     return notes
 
 
-def _left_out(value: dict[str, object], found: _Trajectory, known: bool) -> tuple[tuple[str, str], ...]:
+def _left_out(
+    value: dict[str, object], found: _Trajectory, known: bool
+) -> tuple[tuple[str, str], ...]:
     left = [("'OK.' after a thought", "the environment says nothing with it")] * found.replies
     if not known and value.get("result") is not None:
         left.append(("field 'result'", "should be true or false"))

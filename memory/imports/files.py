@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
 
-from memory.imports import alfworld_logs, messages
-from memory.imports.parsed import Labels, Parsed
-from memory.imports.report import ImportReport, Tally
-from memory.imports.source import (
+from ..plain import described
+from ..store import ExperienceMemory
+from ..transfer import FORMAT, Importer, import_lines, json_of
+from . import alfworld_logs, messages
+from .parsed import Labels, Parsed
+from .report import ImportReport, Tally
+from .source import (
     DamagedFileError,
     Item,
     first_line,
@@ -16,9 +19,6 @@ from memory.imports.source import (
     list_items,
     plain_file,
 )
-from memory.plain import described
-from memory.store import ExperienceMemory
-from memory.transfer import FORMAT, Importer, import_lines, json_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class _Reader:
 
 
 EPISODES = "episodes"
-"""The project's own export (:mod:`memory.transfer`)."""
+"""The project's own export (:mod:`relive.memory.transfer`)."""
 _READERS = {
     "messages": _Reader(messages.fits, lambda value: (value,), messages.parse),
     "alfworld-logs": _Reader(alfworld_logs.fits, alfworld_logs.parts, alfworld_logs.parse),

@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from memory.episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
-from memory.imports.parsed import (
+from ..episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+from ..plain import described
+from .parsed import (
     DEFAULT_SPLIT,
     POLICY,
     Labels,
@@ -34,7 +35,6 @@ from memory.imports.parsed import (
     identity_of,
     with_content_id,
 )
-from memory.plain import described
 
 SUITE = "imported"
 """Suite of conversations that name none."""
@@ -69,7 +69,9 @@ def parse(value: object, labels: Labels) -> Parsed:
         ValueError: it is none; the message says why.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"not a conversation: {described(value)} instead of an object with messages")
+        raise ValueError(
+            f"not a conversation: {described(value)} instead of an object with messages"
+        )
     line = _Fields(value)
     turns = _turns(line.messages(), line.left_out)
     system = [turn.text for turn in turns if turn.role == "system"]
@@ -222,9 +224,13 @@ def _turn(message: dict[str, object], left_out: list[tuple[str, str]]) -> _Turn:
             thoughts.append(text)
             text = "\n".join(calls)
         if not text.strip():
-            raise TypeError("content is empty and there is no tool call: an assistant turn must do something")
+            raise TypeError(
+                "content is empty and there is no tool call: an assistant turn must do something"
+            )
         turn = _Turn("assistant", text, "\n".join(filter(None, map(str.strip, thoughts))))
-    others = (name for name, value in message.items() if name not in known and value not in (None, []))
+    others = (
+        name for name, value in message.items() if name not in known and value not in (None, [])
+    )
     left_out += [(f"{described(name)} of a message", _NO_PLACE) for name in others]
     return turn
 
@@ -295,7 +301,9 @@ def _first_goal(turns: Iterable[_Turn]) -> str:
     text = first.text if first and first.role == "user" else ""
     goal = goal_line(text) or text.strip()
     if not goal:
-        raise ValueError(f"no goal: add a field {GOALS[0]!r}, or begin with a user turn that says what to do")
+        raise ValueError(
+            f"no goal: add a field {GOALS[0]!r}, or begin with a user turn that says what to do"
+        )
     return goal
 
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from memory.episode import Episode
-from memory.plain import plain
+from ..episode import Episode
+from ..plain import plain
 
 DEFAULT_SPLIT = "train"
 """Split of what is imported without one: agents may be shown it, or why import it."""
 POLICY = "imported"
-"""Kind of policy that acted (:attr:`memory.episode.Actor.policy`): the files do not name it."""
+"""Kind of policy that acted (:attr:`relive.memory.episode.Actor.policy`): the files do not name
+it."""
 
 _GOAL = re.compile(r"Your task is to:(.*)")
 
@@ -34,7 +35,9 @@ class Labels:
         for name in ("suite", "split"):
             value = getattr(self, name)
             if value is not None and not value.strip():
-                raise ValueError(f"the {name} to label imported episodes with is blank: name one, or give none")
+                raise ValueError(
+                    f"the {name} to label imported episodes with is blank: name one, or give none"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,14 @@ def goal_line(text: str) -> str:
 
 def identity_of(*parts: str) -> str:
     """Hash of what defines a task; the same on every machine."""
-    return hashlib.blake2b("\n".join(parts).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        "\n".join(parts).encode(errors="surrogatepass"), digest_size=16
+    ).hexdigest()
 
 
 def with_content_id(prefix: str, episode: Episode) -> Episode:
     """The episode with an id that follows from its content: importing it again adds nothing."""
     text = json.dumps(plain(replace(episode, id="")), sort_keys=True)
-    return replace(episode, id=f"{prefix}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}")
+    return replace(
+        episode, id=f"{prefix}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
+    )

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from memory.imports.parsed import Parsed
-from memory.transfer import LISTED, Imported
+from ..transfer import LISTED, Imported
+from .parsed import Parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,11 @@ class Tally:
         task = parsed.episode.task
         label = f"suite {task.suite}, split {task.split}"
         # Whatever a file holds, what is counted by name must not fill the machine's memory.
-        self._labels[label if label in self._labels or len(self._labels) < LISTED else "further suites and splits"] += 1
+        self._labels[
+            label
+            if label in self._labels or len(self._labels) < LISTED
+            else "further suites and splits"
+        ] += 1
         for part in parsed.left_out:
             if part not in self._parts and len(self._parts) >= LISTED:
                 part = ("further parts", "too many kinds of them to list")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from memory import transfer
+from .. import transfer
 
 MAX_LIST = 256 * 2**20
 """Longest list that is read, in bytes: a list is held as a whole, lines are not."""
@@ -120,7 +120,9 @@ def list_items(file: BinaryIO) -> Iterator[Item]:
         if text.startswith(",", place):
             place += 1
         elif not text.startswith("]", place):
-            yield Item(line, 0, error="neither , nor ] behind it; nothing behind it in the list was read")
+            yield Item(
+                line, 0, error="neither , nor ] behind it; nothing behind it in the list was read"
+            )
             return
 
 
@@ -138,12 +140,16 @@ def _text_of_list(file: BinaryIO) -> str:
     except DamagedFileError as error:
         raise _NoTextError(str(error)) from None
     if len(data) > MAX_LIST:
-        raise _NoTextError(f"a list longer than {MAX_LIST} bytes: write one object per line (jq -c '.[]' FILE)")
+        raise _NoTextError(
+            f"a list longer than {MAX_LIST} bytes: write one object per line (jq -c '.[]' FILE)"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = 1 + data.count(b"\n", 0, error.start)
-        raise _NoTextError(f"not UTF-8 (byte {error.start} of the file); nothing of the list was read", line) from None
+        raise _NoTextError(
+            f"not UTF-8 (byte {error.start} of the file); nothing of the list was read", line
+        ) from None
 
 
 def _after_space(text: str, place: int) -> int:

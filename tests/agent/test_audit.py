@@ -1,19 +1,22 @@
-"""The leakage audit: it looks at what was shown, so it finds what a broken policy would let through."""
+"""The leakage audit: it looks at what was shown, so it finds what a broken policy would let
+through."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.audit import Audit, audit_all, audit_of, is_leak, summed
-from agent.prompt import prompt_spec
-from agent.recall import Recall, RecallSettings
-from agent.records import record
-from memory import Episode, ExperienceMemory, Purpose, TaskRecord
+from relive.agent.evaluation.audit import Audit, audit_all, audit_of, is_leak, summed
+from relive.agent.evaluation.records import record
+from relive.agent.prompt import prompt_spec
+from relive.agent.recall import Recall, RecallSettings
+from relive.memory import Episode, ExperienceMemory, Purpose, TaskRecord
 from tests.memory.conftest import make_episode, shown
 
 SPEC = prompt_spec("Do it.", ())
-TASK = TaskRecord("household", "my game", "heat", "valid", "my room", 0, "1", "put a hot mug in cabinet")
+TASK = TaskRecord(
+    "household", "my game", "heat", "valid", "my room", 0, "1", "put a hot mug in cabinet"
+)
 
 
 def words(text: str) -> int:
@@ -35,7 +38,9 @@ def words(text: str) -> int:
 )
 def test_what_is_a_leak(changes: dict[str, str], leaks: bool) -> None:
     """The task itself, its split, and the same goal in the same room; spelled as one likes."""
-    other = TaskRecord("household", "another game", "heat", "train", "their room", 1, "1", "find two mugs")
+    other = TaskRecord(
+        "household", "another game", "heat", "train", "their room", 1, "1", "find two mugs"
+    )
     assert is_leak(TASK, replace(other, **changes)) == leaks
 
 
@@ -47,7 +52,8 @@ def test_without_rooms_there_are_no_near_duplicates() -> None:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> ExperienceMemory:
-    """Three episodes of the train split, one of them a near-duplicate, and one of the split under evaluation."""
+    """Three episodes of the train split, one of them a near-duplicate, and one of the split under
+    evaluation."""
     memory = ExperienceMemory.open(tmp_path / "m", "create")
     for number, room in enumerate(("my room", "a", "b")):
         memory.add(make_episode(number, TASK.goal, room=room))
@@ -62,7 +68,8 @@ def played(memory: ExperienceMemory, *ids: str) -> Episode:
 
 
 def test_the_policy_lets_nothing_through_and_its_work_is_counted(memory: ExperienceMemory) -> None:
-    """Two of the four are held back: the near-duplicate, and what is of the split under evaluation."""
+    """Two of the four are held back: the near-duplicate, and what is of the split under
+    evaluation."""
     recall = Recall(memory, SPEC, words, RecallSettings(k=4), Purpose.EVALUATE)
     recalled = recall(TASK)
     ids = [hit.episode for hit in recalled.retrieved]
@@ -86,7 +93,10 @@ def test_what_leaks_is_found(memory: ExperienceMemory) -> None:
 def test_records_carry_it(memory: ExperienceMemory) -> None:
     """And are added up; those from before there were audits say so."""
     recall = Recall(memory, SPEC, words, RecallSettings(), Purpose.EVALUATE)
-    records = [record(played(memory, "episode-1", "episode-3"), {}, memory, recall, words) for _ in range(2)]
+    records = [
+        record(played(memory, "episode-1", "episode-3"), {}, memory, recall, words)
+        for _ in range(2)
+    ]
     total = summed(records)
     assert total is not None
     assert (total["shown"], total["leaks"]) == (4, ["game-3", "game-3"])

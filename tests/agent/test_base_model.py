@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.assemble import BUNDLED, PolicySettings, assemble
-from agent.loop import task_record
-from agent.recall import Recall, RecallSettings
-from agent.runner import Runner, RunSettings, play_all, spec_of
-from agent.weights import hash_weights
-from envs import get_suite
-from memory import ExperienceMemory, Purpose
+from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.llm.weights import hash_weights
+from relive.agent.loop import task_record
+from relive.agent.recall import Recall, RecallSettings
+from relive.agent.runner import Runner, RunSettings, play_all, spec_of
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory, Purpose
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = hash_weights(BUNDLED)
@@ -21,7 +21,13 @@ SHIPPED = hash_weights(BUNDLED)
 
 def test_the_shipped_folder_is_small_and_complete() -> None:
     assert sum(file.stat().st_size for file in BUNDLED.iterdir()) < 20_000_000
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "training.json", "README.md"):
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "training.json",
+        "README.md",
+    ):
         assert (BUNDLED / name).is_file()
 
 
@@ -32,7 +38,10 @@ def test_documents_cite_the_shipped_weights_and_no_others() -> None:
             assert SHIPPED.startswith(found), f"{file.name} cites other weights"
             cited += 1
     assert cited >= 2
-    assert json.loads((ROOT / "docs" / "results" / "base-model.json").read_text())["weights_sha256"] == SHIPPED
+    assert (
+        json.loads((ROOT / "docs" / "results" / "base-model.json").read_text())["weights_sha256"]
+        == SHIPPED
+    )
 
 
 def test_committed_results_follow_from_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,14 +60,17 @@ def test_committed_results_follow_from_their_records(monkeypatch: pytest.MonkeyP
 
 
 def test_memory_helps_on_procedures_it_was_never_taught(tmp_path: Path) -> None:
-    """Heating and cooling in valid rooms: with matching demonstrations against none, the same tasks."""
+    """Heating and cooling in valid rooms: with matching demonstrations against none, the same
+    tasks."""
     suite = get_suite("household")
     expert = assemble(PolicySettings(kind="expert"), suite)
     made = assemble(PolicySettings(), suite)
     kinds = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
     tasks = suite.tasks("valid", 12, kinds)
     with ExperienceMemory.open(tmp_path / "m", mode="create") as memory:
-        memory.add_many(play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 24)))
+        memory.add_many(
+            play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 24))
+        )
         recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.EVALUATE)
         assert len(recall(task_record(tasks[0])).demonstrations) == 2
         settings = RunSettings(max_steps=35)

@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from agent.chat import ChatEncoder
-from agent.conversation import Conversation, Turn
+from relive.agent.conversation import Conversation, Turn
+from relive.agent.llm.chat import ChatEncoder
 
 PLAIN = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -19,19 +19,21 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LLAMA = (
-    "{{ '<s>' }}{% for m in messages %}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
+    "{{ '<s>' }}{% for m in messages %}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim "
+    "}}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|head|>assistant<|/head|>\n\n{% endif %}"
 )
 NO_SYSTEM = (
-    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% "
+    "endif %}"
     "{% for m in messages %}<start>{{ m.role }}\n{{ m.content }}<stop>\n{% endfor %}"
     "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
 )
 TEMPLATES = {"plain": PLAIN, "chatml": CHATML, "llama": LLAMA, "no system": NO_SYSTEM}
 ENDS = {"plain": "<|end|>", "chatml": "<|im_end|>", "llama": "<|eot|>", "no system": "<stop>"}
 SPECIAL = [
-    "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<s>", "<|head|>",
-    "<|/head|>", "<|eot|>", "<start>", "<stop>",
+    "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|im_start|>", "<|im_end|>",
+    "<s>", "<|head|>", "<|/head|>", "<|eot|>", "<start>", "<stop>",
 ]  # fmt: skip
 TALK: Conversation = (
     Turn("system", "You live in a house."),
@@ -83,7 +85,8 @@ def test_same_as_template(name: str, length: int) -> None:
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_conversations_grow_at_the_end(name: str) -> None:
-    """Ids of a conversation, asked or not, are a prefix of those of the conversation that goes on."""
+    """Ids of a conversation, asked or not, are a prefix of those of the conversation that goes
+    on."""
     encoder = ChatEncoder(make_tokenizer(TEMPLATES[name]))
     longest = encoder.encode(TALK, True).ids
     for length in range(2, len(TALK) + 1):
@@ -95,7 +98,8 @@ def test_conversations_grow_at_the_end(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
 def test_sampled_ids_are_kept(name: str) -> None:
-    """An assistant turn with ids is read as these, even where its text would be tokenised differently."""
+    """An assistant turn with ids is read as these, even where its text would be tokenised
+    differently."""
     tokenizer = make_tokenizer(TEMPLATES[name])
     encoder = ChatEncoder(tokenizer)
     word = "microwave"
@@ -131,7 +135,10 @@ def test_supervised(name: str, sampled: bool) -> None:
 def test_stop_ids(name: str) -> None:
     """The end of a turn is found in the template; more come from the model's settings."""
     tokenizer = make_tokenizer(TEMPLATES[name])
-    assert ChatEncoder(tokenizer, eos_ids=[7]).stop_ids == {tokenizer.convert_tokens_to_ids(ENDS[name]), 7}
+    assert ChatEncoder(tokenizer, eos_ids=[7]).stop_ids == {
+        tokenizer.convert_tokens_to_ids(ENDS[name]),
+        7,
+    }
 
 
 def test_system_text_is_folded() -> None:
@@ -167,7 +174,8 @@ def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, "has no chat template"),
         # Only the last reply keeps its thoughts, as in Qwen3.
         (
-            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}"
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == "
+            "'assistant' %}"
             "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
             "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
             "thinking block",
@@ -178,7 +186,8 @@ def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_unfit_templates(template: str | None, message: str) -> None:
-    """Templates that do not work turn by turn are refused when the encoder is made, with what to do."""
+    """Templates that do not work turn by turn are refused when the encoder is made, with what to
+    do."""
     with pytest.raises(ValueError, match=message) as caught:
         ChatEncoder(make_tokenizer(template))
     assert "\n" not in str(caught.value)
@@ -188,7 +197,9 @@ def test_unfit_templates(template: str | None, message: str) -> None:
 def test_own_template_instead() -> None:
     """A template can be given in place of the tokenizer's."""
     tokenizer = make_tokenizer(None)
-    assert ChatEncoder(tokenizer, chat_template=PLAIN).encode(TALK, True).ids == whole(make_tokenizer(), TALK, True)
+    assert ChatEncoder(tokenizer, chat_template=PLAIN).encode(TALK, True).ids == whole(
+        make_tokenizer(), TALK, True
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +221,8 @@ def test_order_of_turns(talk: Conversation, prompt: bool, message: str) -> None:
 
 
 def test_date_probe_is_today() -> None:
-    """The date that the refused template writes is today's, so that the test above tests something."""
+    """The date that the refused template writes is today's, so that the test above tests
+    something."""
     tokenizer = make_tokenizer("{{ strftime_now('%d %b %Y') }}" + CHATML)
     text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
     assert datetime.now().strftime("%d %b %Y") in text

@@ -1,7 +1,6 @@
 """The command line as a new user meets it: instant help, and one clear line for every mistake."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import build_parser, main
-from memory import ExperienceMemory, HashedEmbedder
+from relive.agent.cli import build_parser, main
+from relive.memory import ExperienceMemory, HashedEmbedder
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ["--suite", "toy", "--policy", "expert", "--tasks", "6"]
@@ -30,19 +29,33 @@ def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def relive(*argv: str) -> list[str]:
-    return [sys.executable, "-m", "agent.cli", *argv]
+    return [sys.executable, "-m", "relive.agent.cli", *argv]
 
 
 def heed_ctrl_c() -> None:
-    """In a child: a shell's background job ignores SIGINT, and passes that on to whatever it starts."""
+    """In a child: a shell's background job ignores SIGINT, and passes that on to whatever it
+    starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
-    code = "import sys, agent.cli; agent.cli.build_parser(); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    code = (
+        "import sys, relive.agent.cli; relive.agent.cli.build_parser(); print(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     loaded = eval(done.stdout)
-    for heavy in ("torch", "transformers", "textworld", "gymnasium", "numpy", "hnswlib", "matplotlib", "rich"):
+    for heavy in (
+        "torch",
+        "transformers",
+        "textworld",
+        "gymnasium",
+        "numpy",
+        "hnswlib",
+        "matplotlib",
+        "rich",
+    ):
         assert heavy not in loaded
     times = []
     for _ in range(3):
@@ -55,7 +68,10 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 
 
 def test_import_memory_without_torch() -> None:
-    code = "import sys, memory, envs, agent; assert not {'torch', 'textworld', 'hnswlib'} & set(sys.modules)"
+    code = (
+        "import sys, relive.memory, relive.envs, relive.agent; assert not {'torch', "
+        "'textworld', 'hnswlib'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -83,24 +99,21 @@ def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert "pyproject.toml" in line
 
 
-def test_an_intruding_package_is_named(tmp_path: Path) -> None:
-    (tmp_path / "memory.py").write_text("")
-    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", "import agent"], env=env, capture_output=True, text=True, cwd=tmp_path)
-    assert "ImportError: relive needs its own package 'memory'" in done.stderr
-    assert str(tmp_path / "memory.py") in done.stderr
-
-
 def test_run_then_look_into_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     memory = str(tmp_path / "m")
     assert main(["run", *TOY, "--memory", memory]) == 0
     assert "6 episodes added" in capsys.readouterr().out
     assert main(["run", *TOY, "--memory", memory]) == 0
-    assert "0 episodes added" in capsys.readouterr().out  # the same command goes on where it stopped: at the end
+    assert (
+        "0 episodes added" in capsys.readouterr().out
+    )  # the same command goes on where it stopped: at the end
     assert main(["memory", "stats", "--memory", memory]) == 0
     assert "6 episodes, 6 successes" in capsys.readouterr().out
     with ExperienceMemory.open(memory) as opened:
-        goal, first = next(iter(opened.iterate())).task.goal, next(iter(opened.entries())).episode_id
+        goal, first = (
+            next(iter(opened.iterate())).task.goal,
+            next(iter(opened.entries())).episode_id,
+        )
     assert main(["memory", "search", goal, "--memory", memory, "--k", "2"]) == 0
     assert goal in capsys.readouterr().out
     assert main(["memory", "show", first[:10], "--memory", memory]) == 0
@@ -120,7 +133,9 @@ def test_tables_name_folders_as_text(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "│ all" in out
 
 
-def test_eval_writes_a_run_directory_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_writes_a_run_directory_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     assert main(["eval", *TOY, "--out", str(out)]) == 0
     record = json.loads((out / "run.json").read_text())
@@ -134,7 +149,9 @@ def test_eval_writes_a_run_directory_and_resumes(tmp_path: Path, capsys: pytest.
     assert "other settings" in complaint(capsys, "eval", *TOY, "--seed", "5", "--out", str(out))
 
 
-def test_a_resumed_eval_reads_the_memory_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_eval_reads_the_memory_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     memory, out = str(tmp_path / "m"), str(tmp_path / "run")
     assert main(["run", *TOY, "--memory", memory]) == 0
     assert main(["eval", *TOY, "--memory", memory, "--out", out]) == 0
@@ -143,12 +160,16 @@ def test_a_resumed_eval_reads_the_memory_as_it_was(tmp_path: Path, capsys: pytes
     assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["position"] == 6
 
 
-def test_eval_reads_the_memory_as_it_was_at_a_position(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_reads_the_memory_as_it_was_at_a_position(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     memory = str(tmp_path / "m")
     assert main(["run", *TOY, "--memory", memory]) == 0
     assert main(["eval", *TOY, "--memory", memory, "--out", str(tmp_path / "then")]) == 0
     assert main(["run", *TOY, "--start", "20", "--memory", memory]) == 0
-    assert main(["eval", *TOY, "--memory", memory, "--at", "6", "--out", str(tmp_path / "again")]) == 0
+    assert (
+        main(["eval", *TOY, "--memory", memory, "--at", "6", "--out", str(tmp_path / "again")]) == 0
+    )
 
     def seen(name: str) -> list[tuple[str, bool, tuple[str, ...]]]:
         with ExperienceMemory.open(tmp_path / name / "episodes") as results:
@@ -164,11 +185,15 @@ def test_eval_reads_the_memory_as_it_was_at_a_position(tmp_path: Path, capsys: p
     assert seen("then") == seen("again")
     assert any(shown for *_, shown in seen("again"))
     out = str(tmp_path / "other")
-    assert "no log position" in complaint(capsys, "eval", *TOY, "--memory", memory, "--at", "99", "--out", out)
+    assert "no log position" in complaint(
+        capsys, "eval", *TOY, "--memory", memory, "--at", "99", "--out", out
+    )
     assert "no log position" in complaint(capsys, "eval", *TOY, "--at", "3", "--out", out)
 
 
-def test_play_lets_a_person_be_the_policy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_play_lets_a_person_be_the_policy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = iter(["help!", "sing", "quit!"])
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     assert main(["envs", "play", "toy"]) == 0
@@ -183,7 +208,9 @@ def test_lists_and_checks_suites(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs", "check", "toy"]) == 0
 
 
-def test_mistakes_get_one_line_that_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_get_one_line_that_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     memory = str(tmp_path / "m")
     assert "Did you mean" in complaint(capsys, "envs", "check", "housold")
     assert "no memory" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "none"))
@@ -191,13 +218,21 @@ def test_mistakes_get_one_line_that_says_what_to_do(tmp_path: Path, capsys: pyte
     assert "evaluate valid or test" in complaint(
         capsys, "eval", *TOY, "--split", "train", "--memory", memory, "--out", str(tmp_path / "e")
     )
-    assert "unknown policy" in complaint(capsys, "run", "--suite", "toy", "--policy", "wizard", "--memory", memory)
-    assert "no model folder" in complaint(capsys, "run", "--suite", "toy", "--model", "./nowhere", "--memory", memory)
-    assert "Did you mean 'recall.k'" in complaint(capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3")
+    assert "unknown policy" in complaint(
+        capsys, "run", "--suite", "toy", "--policy", "wizard", "--memory", memory
+    )
+    assert "no model folder" in complaint(
+        capsys, "run", "--suite", "toy", "--model", "./nowhere", "--memory", memory
+    )
+    assert "Did you mean 'recall.k'" in complaint(
+        capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3"
+    )
     assert "begin with 'zzz'" in _on_memory(tmp_path, capsys)
 
 
-def test_a_settings_file_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_settings_file_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "s.toml"
     file.write_bytes(b'policy.model = "caf\xe9"')
     argv = ("learn", "--out", str(tmp_path / "run"), "--config", str(file))
@@ -212,12 +247,16 @@ def _on_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return complaint(capsys, "memory", "show", "zzz", "--memory", str(tmp_path / "n"))
 
 
-def test_a_memory_of_another_embedder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_memory_of_another_embedder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ExperienceMemory.open(tmp_path / "m", mode="create", embedder=HashedEmbedder(64)).close()
     assert "hashed-1-64" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "m"))
 
 
-def test_a_corrupted_log_is_reported_and_hides_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupted_log_is_reported_and_hides_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     memory = tmp_path / "m"
     assert main(["run", *TOY, "--memory", str(memory)]) == 0
     (segment,) = (memory / "log").iterdir()
@@ -234,7 +273,9 @@ def test_a_corrupted_log_is_reported_and_hides_nothing_else(tmp_path: Path, caps
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     memory = tmp_path / "m"
-    subprocess.run(relive("run", *TOY, "--memory", str(memory)), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        relive("run", *TOY, "--memory", str(memory)), cwd=ROOT, check=True, capture_output=True
+    )
     size = max(file.stat().st_size for file in (memory / "log").iterdir())
 
     def limit() -> None:
@@ -251,9 +292,24 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
-    argv = relive("eval", "--suite", "toy", "--policy", "random", "--tasks", "1200", "--out", str(tmp_path / "run"))
+    argv = relive(
+        "eval",
+        "--suite",
+        "toy",
+        "--policy",
+        "random",
+        "--tasks",
+        "1200",
+        "--out",
+        str(tmp_path / "run"),
+    )
     process = subprocess.Popen(
-        argv, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+        argv,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:  # until some episodes are there

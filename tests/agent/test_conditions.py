@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.assemble import words
-from agent.conditions import MEMORIES, cut, under
-from agent.demonstrate import demonstrate
-from agent.loop import task_record
-from agent.prompt import Demonstration
-from agent.recall import Recall, RecallSettings
-from agent.runner import spec_of
-from envs import get_suite
-from memory import ExperienceMemory, Purpose
+from relive.agent.assemble import words
+from relive.agent.demonstrate import demonstrate
+from relive.agent.loop import task_record
+from relive.agent.prompt import Demonstration
+from relive.agent.recall import Recall, RecallSettings
+from relive.agent.runner import spec_of
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory, Purpose
+from relive.training.experiments.conditions import MEMORIES, cut, under
 
 SUITE = get_suite("household")
 
@@ -25,7 +25,9 @@ def recall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recall]:
         yield Recall(memory, spec_of(SUITE), words, RecallSettings(k=2), Purpose.EVALUATE)
 
 
-def test_other_memory_has_no_episode_of_the_type_under_test_and_is_not_longer(recall: Recall) -> None:
+def test_other_memory_has_no_episode_of_the_type_under_test_and_is_not_longer(
+    recall: Recall,
+) -> None:
     other = under("other", recall)
     assert other is not None
     for task in SUITE.tasks("valid", 12):
@@ -35,11 +37,14 @@ def test_other_memory_has_no_episode_of_the_type_under_test_and_is_not_longer(re
         assert shown.retrieved
         assert task.type not in {recall.memory.meta(r.episode).task.type for r in shown.retrieved}
         assert len(shown.retrieved) == len(shown.demonstrations)
-        assert sum(words(d.text) for d in shown.demonstrations) <= sum(words(d.text) for d in matching.demonstrations)
+        assert sum(words(d.text) for d in shown.demonstrations) <= sum(
+            words(d.text) for d in matching.demonstrations
+        )
 
 
 def test_what_is_too_unlike_is_not_shown(recall: Recall) -> None:
-    """With the type in the memory the same as ever; without it nothing, where otherwise something else is shown."""
+    """With the type in the memory the same as ever; without it nothing, where otherwise something
+    else is shown."""
     for task in SUITE.tasks("valid", 24):
         record = task_record(task)
         settings = RecallSettings(k=2, min_score=0.5)

@@ -1,4 +1,5 @@
-"""The copying baseline: on conversations of an invented domain, and whole episodes of the household."""
+"""The copying baseline: on conversations of an invented domain, and whole episodes of the
+household."""
 
 import random
 from collections import Counter
@@ -6,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.assemble import words
-from agent.conversation import Conversation, Turn
-from agent.copier import CopyPolicy, adapted, demonstrations_in, substitution
-from agent.demonstrate import demonstrate
-from agent.prompt import Demonstration, prompt_spec, system_text
-from agent.recall import Recall, RecallSettings
-from agent.runner import Runner, play_all, spec_of
-from envs import ActionTemplate, get_suite
-from memory import ExperienceMemory, Purpose
-from memory.episode import Actor
+from relive.agent.assemble import words
+from relive.agent.conversation import Conversation, Turn
+from relive.agent.demonstrate import demonstrate
+from relive.agent.prompt import Demonstration, prompt_spec, system_text
+from relive.agent.recall import Recall, RecallSettings
+from relive.agent.runner import Runner, play_all, spec_of
+from relive.envs import ActionTemplate, get_suite
+from relive.memory import ExperienceMemory, Purpose
+from relive.memory.episode import Actor
+from relive.training.experiments.copier import CopyPolicy, adapted, demonstrations_in, substitution
 
 TEMPLATES = (
     ActionTemplate("walk to {spot}", "move"),
@@ -58,7 +59,9 @@ def conversations(trace: Trace, *demos: Demonstration) -> list[Conversation]:
 def check(search: bool, trace: Trace, *demos: Demonstration) -> None:
     """Asserts that the policy does what the trace says at each of its observations."""
     policy = CopyPolicy(TEMPLATES, search)
-    for conversation, (observation, action) in zip(conversations(trace, *demos), trace, strict=True):
+    for conversation, (observation, action) in zip(
+        conversations(trace, *demos), trace, strict=True
+    ):
         assert policy.act([conversation])[0].text == action, observation
 
 
@@ -66,11 +69,14 @@ def opening(places: str, goal: str) -> str:
     return f"Around you: {places}.\n\nYour task is to: {goal}."
 
 
-# --- reading demonstrations ------------------------------------------------------------------------------------------
+# --- reading demonstrations
+# ------------------------------------------------------------------------------------------
 
 
 def test_demonstrations_are_read_back_as_they_were_written() -> None:
-    failed = Demonstration("find it. Soon", False, (("wait", "One.\n\nTwo."), ("wait", "Action is needed.")))
+    failed = Demonstration(
+        "find it. Soon", False, (("wait", "One.\n\nTwo."), ("wait", "Action is needed."))
+    )
     bare = Demonstration("nothing", True, ())
     assert demonstrations_in(system_text(SPEC, (failed, bare, ZAPPED))) == (ZAPPED, bare, failed)
     assert demonstrations_in(system_text(SPEC)) == ()
@@ -99,7 +105,8 @@ def test_numbers_are_kept_where_they_were_read() -> None:
     assert adapted("door 7", {}, read) == "door 7"
 
 
-# --- literal ---------------------------------------------------------------------------------------------------------
+# --- literal
+# --------------------------------------------------------------------------------------------------
 
 
 def test_literal_replays_with_the_objects_replaced_and_then_waits() -> None:
@@ -129,7 +136,10 @@ def test_the_closest_success_is_copied_whatever_else_is_shown() -> None:
 @pytest.mark.parametrize("search", [False, True])
 def test_without_a_demonstration_nothing_is_done(search: bool) -> None:
     failure = Demonstration("bring a shiny gem to shelf", False, (("poke gem 1", NO),))
-    trace = [(opening("a crate 2, a shelf 1", "bring a shiny gem to shelf"), "wait"), ("Nothing new.", "wait")]
+    trace = [
+        (opening("a crate 2, a shelf 1", "bring a shiny gem to shelf"), "wait"),
+        ("Nothing new.", "wait"),
+    ]
     check(search, trace)
     check(search, trace, failure)
     policy = CopyPolicy(TEMPLATES, search)
@@ -138,11 +148,14 @@ def test_without_a_demonstration_nothing_is_done(search: bool) -> None:
         policy.act([(Turn("system", "Do it."),)])
 
 
-# --- with search -----------------------------------------------------------------------------------------------------
+# --- with search
+# --------------------------------------------------------------------------------------------------
 
 
 def test_search_looks_for_the_thing_and_goes_on_with_the_one_found() -> None:
-    start = opening("a crate 2, a crate 1, a coil 1, a shelf 3, a bench 1", "bring a shiny gem to shelf")
+    start = opening(
+        "a crate 2, a crate 1, a coil 1, a shelf 3, a bench 1", "bring a shiny gem to shelf"
+    )
     trace = [
         (start, "walk to crate 2"),
         ("You are at crate 2. The crate 2 is closed.", "open crate 2"),
@@ -182,7 +195,10 @@ def test_search_comes_back_to_what_it_read_before() -> None:
         ("You are at crate 1. There is a gem 3, and a gem 1.", "grab gem 3 off crate 1"),
         ("You have the gem 3.", "walk to altar 1"),
         ("You are at altar 1. There is nothing.", "drop gem 3 onto altar 1"),
-        ("You drop the gem 3.", "walk to crate 1"),  # not to the table, where the demonstration found its second one
+        (
+            "You drop the gem 3.",
+            "walk to crate 1",
+        ),  # not to the table, where the demonstration found its second one
         ("You are at crate 1. There is a gem 1.", "grab gem 1 off crate 1"),
         ("You have the gem 1.", "walk to altar 1"),
         ("You are at altar 1. There is a gem 3.", "drop gem 1 onto altar 1"),
@@ -263,7 +279,10 @@ def test_what_would_change_nothing_is_left_out_and_what_is_at_hand_comes_first()
 
 
 def test_opening_can_be_all_there_is_to_do() -> None:
-    steps = (("walk to crate 2", "You are at crate 2. The crate 2 is closed."), ("open crate 2", "Done."))
+    steps = (
+        ("walk to crate 2", "You are at crate 2. The crate 2 is closed."),
+        ("open crate 2", "Done."),
+    )
     trace = [
         (opening("a chest 1, a altar 1", "look into chest"), "walk to chest 1"),
         ("You are at chest 1. The chest 1 is closed.", "open chest 1"),
@@ -272,7 +291,9 @@ def test_opening_can_be_all_there_is_to_do() -> None:
 
 
 def test_places_are_what_the_opening_lists_and_things_are_not() -> None:
-    numbered = Demonstration("bring box 3 to altar", True, (("grab box 3 off crate 1", "You have the box 3."),))
+    numbered = Demonstration(
+        "bring box 3 to altar", True, (("grab box 3 off crate 1", "You have the box 3."),)
+    )
     trace = [
         (opening("a niche 1, a box 1", "bring box 9 to niche"), "walk to box 1"),
         ("You are at box 1. There is a box 2.", "grab box 2 off box 1"),
@@ -287,7 +308,10 @@ def test_search_ends_where_nothing_is_found_reached_or_opened() -> None:
         ("You are at crate 1. The crate 1 is closed.", "open crate 1"),
         ("The crate 1 is closed.", "walk to shelf 1"),
         (NO, "walk to niche 1"),
-        ("You are at niche 1. There is nothing.", "walk to crate 1"),  # the script's act, and what comes before it
+        (
+            "You are at niche 1. There is nothing.",
+            "walk to crate 1",
+        ),  # the script's act, and what comes before it
         ("You are at crate 1. The crate 1 is closed.", "open crate 1"),
         ("The crate 1 is closed.", "grab gem 1 off crate 1"),
         (NO, "zap gem 1 at coil 1"),
@@ -313,7 +337,12 @@ def test_it_is_stateless(search: bool) -> None:
     asked = []
     for goal in goals:
         trace: Trace = [(opening(places, goal), "")]
-        for seen in ("You are at crate 2. There is a rock 1.", "You have the rock 1.", NO, "You are at coil 1."):
+        for seen in (
+            "You are at crate 2. There is a rock 1.",
+            "You have the rock 1.",
+            NO,
+            "You are at coil 1.",
+        ):
             trace.append((seen, ""))
         asked += conversations(trace, ZAPPED)
     alone = [policy.act([conversation])[0] for conversation in asked]
@@ -323,7 +352,8 @@ def test_it_is_stateless(search: bool) -> None:
     assert CopyPolicy(TEMPLATES, search).act(asked, seeds=range(len(asked))) == alone
 
 
-# --- whole episodes --------------------------------------------------------------------------------------------------
+# --- whole episodes
+# --------------------------------------------------------------------------------------------------
 
 
 def test_household_episodes_are_copied_with_search_and_hardly_without(tmp_path: Path) -> None:

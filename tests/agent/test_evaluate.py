@@ -2,16 +2,23 @@ import math
 
 import pytest
 
-from agent.evaluate import paired, summarise, table, wilson
-from memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.agent.evaluation.metrics import paired, summarise, table, wilson
+from relive.memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
 
 
-def episode(n: int, kind: str = "a", reason: StopReason = StopReason.SOLVED, shown: tuple[str, ...] = ()) -> Episode:
+def episode(
+    n: int, kind: str = "a", reason: StopReason = StopReason.SOLVED, shown: tuple[str, ...] = ()
+) -> Episode:
     task = TaskRecord("toy", f"task{n}", kind, "test", "room", n, "1", "goal")
     hits = tuple(Retrieved(name, 1.0) for name in shown)
     steps = (Step("o", "x", invalid=True, retrieved=hits), Step("o", "y"))
     return Episode(
-        f"e{n}{reason}", task, steps, "end", Outcome(reason is StopReason.SOLVED, 0.0, reason), Actor("random")
+        f"e{n}{reason}",
+        task,
+        steps,
+        "end",
+        Outcome(reason is StopReason.SOLVED, 0.0, reason),
+        Actor("random"),
     )
 
 
@@ -20,7 +27,9 @@ def test_wilson_agrees_with_its_equation() -> None:
     for won, n in ((3, 10), (0, 7), (50, 60)):
         for end in wilson(won, n):
             if 0 < end < 1:
-                assert abs(won / n - end) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / n), abs=1e-9)
+                assert abs(won / n - end) == pytest.approx(
+                    1.96 * math.sqrt(end * (1 - end) / n), abs=1e-9
+                )
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(10, 10)[1] == pytest.approx(1.0)
 
@@ -32,7 +41,9 @@ def test_environment_errors_are_counted_apart() -> None:
 
 def test_rates_of_invalid_actions_and_right_procedures() -> None:
     row = summarise(
-        "all", [episode(1, "a", shown=("m1", "m2")), episode(2, "b", shown=("m1",))], {"m1": "a", "m2": "b"}
+        "all",
+        [episode(1, "a", shown=("m1", "m2")), episode(2, "b", shown=("m1",))],
+        {"m1": "a", "m2": "b"},
     )
     assert row.invalid == 0.5
     assert row.right_type == pytest.approx(1 / 3)
@@ -60,7 +71,8 @@ def test_paired_difference_uses_common_tasks_only() -> None:
 
 @pytest.mark.parametrize("n", [1, 7, 48, 60, 64, 102, 360])
 def test_the_rate_itself_lies_in_its_interval(n: int) -> None:
-    """Also at 0 and 100 %, where rounding once put it outside and the picture of the rounds failed."""
+    """Also at 0 and 100 %, where rounding once put it outside and the picture of the rounds
+    failed."""
     for successes in {0, 1, n // 2, n - 1, n}:
         low, high = wilson(successes, n)
         assert 0.0 <= low <= successes / n <= high <= 1.0

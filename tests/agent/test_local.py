@@ -19,8 +19,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from agent.conversation import Action, Conversation, Turn
-from agent.local import ContextOverflow, LocalPolicy
+from relive.agent.conversation import Action, Conversation, Turn
+from relive.agent.llm.local import ContextOverflow, LocalPolicy
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<unk>"]
 WORDS = [f"w{number}" for number in range(90)]
@@ -30,9 +30,13 @@ TEMPLATE = (
 )
 
 
-def save_model(folder: Path, kind: str = "qwen3", hidden: int = 32, template: str | None = TEMPLATE) -> Path:
+def save_model(
+    folder: Path, kind: str = "qwen3", hidden: int = 32, template: str | None = TEMPLATE
+) -> Path:
     """A tiny random model whose weights are large enough that it says many different things."""
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
@@ -46,13 +50,20 @@ def save_model(folder: Path, kind: str = "qwen3", hidden: int = 32, template: st
     torch.manual_seed(3)
     sizes: dict[str, Any] = {
         "vocab_size": 96, "hidden_size": hidden, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048,
-        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "tie_word_embeddings": kind == "qwen3",
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "max_position_embeddings": 2048, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None,
+        "tie_word_embeddings": kind == "qwen3",
     }  # fmt: skip
-    model = Qwen3ForCausalLM(Qwen3Config(**sizes)) if kind == "qwen3" else LlamaForCausalLM(LlamaConfig(**sizes))
+    model = (
+        Qwen3ForCausalLM(Qwen3Config(**sizes))
+        if kind == "qwen3"
+        else LlamaForCausalLM(LlamaConfig(**sizes))
+    )
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
-            torch.nn.init.normal_(weight, std=0.3 if "embed" not in name and "lm_head" not in name else 1.0)
+            torch.nn.init.normal_(
+                weight, std=0.3 if "embed" not in name and "lm_head" not in name else 1.0
+            )
     with torch.no_grad():
         model.lm_head.weight[1] *= 2.0  # ends its turn now and then
     model.save_pretrained(folder)
@@ -89,20 +100,31 @@ def openings(count: int, seed: int = 0, memory: tuple[int, int] = (40, 220)) -> 
     """Beginnings of episodes: a common instruction, a memory of their own, a first observation."""
     rng = random.Random(seed)
     common = words(rng, 30, 30)
-    return [(Turn("system", f"{common} {words(rng, *memory)}"), Turn("user", words(rng, 2, 25))) for _ in range(count)]
+    return [
+        (Turn("system", f"{common} {words(rng, *memory)}"), Turn("user", words(rng, 2, 25)))
+        for _ in range(count)
+    ]
 
 
 def play(
-    act: Callable[[list[Conversation]], list[Action]], talks: list[Conversation], steps: int, keep: bool = True
+    act: Callable[[list[Conversation]], list[Action]],
+    talks: list[Conversation],
+    steps: int,
+    keep: bool = True,
 ) -> tuple[list[list[Action]], list[Conversation]]:
-    """Lets all conversations go on for some steps; what is observed does not depend on what is done."""
+    """Lets all conversations go on for some steps; what is observed does not depend on what is
+    done."""
     rng = random.Random(1)
     history = []
     for _ in range(steps):
         actions = act(talks)
         history.append(actions)
         talks = [
-            (*talk, Turn("assistant", action.text, action.tokens if keep else ()), Turn("user", words(rng, 2, 25)))
+            (
+                *talk,
+                Turn("assistant", action.text, action.tokens if keep else ()),
+                Turn("user", words(rng, 2, 25)),
+            )
             for talk, action in zip(talks, actions, strict=True)
         ]
     return history, talks
@@ -111,7 +133,8 @@ def play(
 def reference(
     folder: Path, policy: LocalPolicy, talks: list[Conversation], adapter: Path | None = None
 ) -> list[Action]:
-    """The oracle: transformers' own forward pass over everything, for every token, without any cache."""
+    """The oracle: transformers' own forward pass over everything, for every token, without any
+    cache."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
@@ -121,7 +144,9 @@ def reference(
         tokens: list[int] = []
         while len(tokens) < policy.max_new_tokens:
             with torch.inference_mode():
-                token = int(model(torch.tensor([ids + tokens]), use_cache=False).logits[0, -1].argmax())
+                token = int(
+                    model(torch.tensor([ids + tokens]), use_cache=False).logits[0, -1].argmax()
+                )
             if token in policy.encoder.stop_ids:
                 break
             tokens.append(token)
@@ -132,7 +157,8 @@ def reference(
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", ["folder", "llama"])
 def test_same_as_transformers(kind: str, attention: Any, request: pytest.FixtureRequest) -> None:
-    """Over several steps, with everything reused, actions are those of a plain model that reads all of it anew."""
+    """Over several steps, with everything reused, actions are those of a plain model that reads all
+    of it anew."""
     model = request.getfixturevalue(kind)
     policy = LocalPolicy(model, attention=attention, max_new_tokens=8)
     talks = openings(5)
@@ -148,7 +174,9 @@ def test_batch_does_not_matter(folder: Path, size: int) -> None:
     """Actions at batch 1, 4 and 16, reused, are those of a policy that has never seen anything."""
 
     def in_batches(talks: list[Conversation]) -> list[Action]:
-        return [action for i in range(0, len(talks), size) for action in policy.act(talks[i : i + size])]
+        return [
+            action for i in range(0, len(talks), size) for action in policy.act(talks[i : i + size])
+        ]
 
     policy = LocalPolicy(folder, max_new_tokens=8)
     history, _ = play(in_batches, openings(16), 4)
@@ -169,7 +197,10 @@ def test_batch_does_not_matter(folder: Path, size: int) -> None:
 def test_whoever_is_ready(folder: Path) -> None:
     """Subsets in any order, some asked twice, some steps apart: always what each gets alone."""
     rng = random.Random(5)
-    policy, alone = LocalPolicy(folder, max_new_tokens=6, slots=6), LocalPolicy(folder, max_new_tokens=6, slots=1)
+    policy, alone = (
+        LocalPolicy(folder, max_new_tokens=6, slots=6),
+        LocalPolicy(folder, max_new_tokens=6, slots=1),
+    )
     talks = openings(9, seed=2)
     for _ in range(15):
         chosen = rng.sample(range(9), rng.randint(1, 9))
@@ -179,7 +210,10 @@ def test_whoever_is_ready(folder: Path) -> None:
             alone._table.clear()
             assert alone.act([talks[number]]) == [action]
             if rng.random() < 0.8:
-                talks[number] += (Turn("assistant", action.text, action.tokens), Turn("user", words(rng, 2, 40)))
+                talks[number] += (
+                    Turn("assistant", action.text, action.tokens),
+                    Turn("user", words(rng, 2, 40)),
+                )
 
 
 def test_only_new_tokens_are_encoded(folder: Path) -> None:
@@ -189,7 +223,8 @@ def test_only_new_tokens_are_encoded(folder: Path) -> None:
     before = policy.tokens_encoded
     policy_actions = policy.act(talks)
     grown = [
-        len(policy.encoder.encode(talk, True).ids) - len(policy.encoder.encode(talk[:2], True).ids) for talk in talks
+        len(policy.encoder.encode(talk, True).ids) - len(policy.encoder.encode(talk[:2], True).ids)
+        for talk in talks
     ]
     said = [max(1, len(action.tokens)) for action in history[0]]
     answered = sum(len(action.tokens) for action in policy_actions)
@@ -208,7 +243,8 @@ def test_shared_prefix_is_encoded_once(folder: Path) -> None:
 
 
 def test_same_conversation_twice(folder: Path) -> None:
-    """The same conversation several times in one call shares no slot, and each copy can go its own way."""
+    """The same conversation several times in one call shares no slot, and each copy can go its own
+    way."""
     policy = LocalPolicy(folder, max_new_tokens=6)
     talk = openings(1)[0]
     first = policy.act([talk, talk, talk])
@@ -235,21 +271,29 @@ def test_more_conversations_than_slots(folder: Path) -> None:
 
 
 def test_other_action_than_sampled(folder: Path) -> None:
-    """A conversation that goes on with other words than the model's own drops these from the cache."""
+    """A conversation that goes on with other words than the model's own drops these from the
+    cache."""
     policy = LocalPolicy(folder, max_new_tokens=8)
-    _, talks = play(lambda talks: policy.act(talks) and [Action("w3 w4 w5")] * len(talks), openings(3), 3)
+    _, talks = play(
+        lambda talks: policy.act(talks) and [Action("w3 w4 w5")] * len(talks), openings(3), 3
+    )
     assert policy.act(talks) == reference(folder, policy, talks)
 
 
 def test_sampled_tokens_are_kept(folder: Path) -> None:
-    """Ids that no text would be tokenised to (special tokens inside an action) stay in the conversation."""
+    """Ids that no text would be tokenised to (special tokens inside an action) stay in the
+    conversation."""
     policy = LocalPolicy(folder)
     talk = openings(1)[0]
     odd = (*talk, Turn("assistant", "w1 w2", (7, 3, 8)), Turn("user", "w9"))
     plain = (*talk, Turn("assistant", "w1 w2"), Turn("user", "w9"))
     assert policy.act([odd]) == reference(folder, policy, [odd])
     ids = policy.encoder.encode(odd, True).ids
-    assert policy._table.slots[0].ids[: len(ids)].tolist() == ids != policy.encoder.encode(plain, True).ids
+    assert (
+        policy._table.slots[0].ids[: len(ids)].tolist()
+        == ids
+        != policy.encoder.encode(plain, True).ids
+    )
 
 
 def test_sampling_depends_on_the_seed_alone(folder: Path) -> None:
@@ -279,13 +323,17 @@ def test_sampling_follows_the_distribution(folder: Path) -> None:
             count[action.tokens[0] if action.tokens else 1] += 1
     assert float((count / 1600 - wanted).abs().sum()) < 0.3
     top = int(wanted.argmax())
-    assert abs(float(count[top] / 1600 - wanted[top])) < 4 * float((wanted[top] * (1 - wanted[top]) / 1600).sqrt())
+    assert abs(float(count[top] / 1600 - wanted[top])) < 4 * float(
+        (wanted[top] * (1 - wanted[top]) / 1600).sqrt()
+    )
 
 
 def save_adapter(folder: Path, target: Path, seed: int, **options: Any) -> Path:
     """A LoRA adapter that changes something: PEFT starts with B at nought."""
     torch.manual_seed(seed)
-    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM", **options)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM", **options
+    )
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
     for name, weight in model.named_parameters():
         if "lora_" in name:
@@ -331,7 +379,9 @@ def test_merged_adapter_is_exact(folder: Path, tmp_path: Path) -> None:
     adapter = save_adapter(folder, tmp_path / "v1", 1)
     policy = LocalPolicy(folder, adapter=adapter)
     ids = torch.tensor([policy.encoder.encode(openings(1)[0], True).ids])
-    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), str(adapter)).eval()
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(folder), str(adapter)
+    ).eval()
     policy._last = None
     with torch.inference_mode():
         merged, expected = policy._model(ids).logits, plain(ids).logits
@@ -348,7 +398,8 @@ def test_weights_hash(folder: Path) -> None:
 
 
 def test_newline_ends_an_action(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that goes on after its action is stopped at the end of the line, but not before it said anything."""
+    """A model that goes on after its action is stopped at the end of the line, but not before it
+    said anything."""
     policy = LocalPolicy(folder, max_new_tokens=8)
     script = [20, 9, 20, 11]
     monkeypatch.setattr(policy, "_choose", lambda logits, batch, step: [script[step]] * len(batch))
@@ -357,7 +408,8 @@ def test_newline_ends_an_action(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_too_long(folder: Path) -> None:
-    """What does not fit is known before; asking nevertheless is one clear error, and the others are unharmed."""
+    """What does not fit is known before; asking nevertheless is one clear error, and the others are
+    unharmed."""
     policy = LocalPolicy(folder, context=200, max_new_tokens=10)
     short, long = openings(1, memory=(40, 40))[0], openings(1, memory=(200, 200))[0]
     assert policy.fits(short)
@@ -406,7 +458,9 @@ def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         LocalPolicy(tmp_path)
     one_line(caught)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=r"no such folder.*check the name and the network") as caught:
+    with pytest.raises(
+        FileNotFoundError, match=r"no such folder.*check the name and the network"
+    ) as caught:
         LocalPolicy("nobody/no-such-model")
     one_line(caught)
 
@@ -428,10 +482,14 @@ def test_adapter_for_another_model(folder: Path, llama: Path, tmp_path: Path) ->
     wide = save_model(tmp_path / "wide", hidden=64)
     adapter = save_adapter(wide, tmp_path / "adapter", 1)
     policy = LocalPolicy(folder)
-    with pytest.raises(ValueError, match=r"another model \(.*wide\).* has 64 .* has 32 there") as caught:
+    with pytest.raises(
+        ValueError, match=r"another model \(.*wide\).* has 64 .* has 32 there"
+    ) as caught:
         policy.set_adapter(adapter)
     one_line(caught)
-    with pytest.raises(FileNotFoundError, match=r"no adapter in .*adapter_config.json is missing") as missing:
+    with pytest.raises(
+        FileNotFoundError, match=r"no adapter in .*adapter_config.json is missing"
+    ) as missing:
         policy.set_adapter(tmp_path / "nowhere")
     one_line(missing)
     assert policy.adapter is None

@@ -1,4 +1,5 @@
-"""`relive memory …`: every command, what it prints, its exit status, and its mistakes in one line."""
+"""`relive memory …`: every command, what it prints, its exit status, and its mistakes in one
+line."""
 
 import json
 import os
@@ -9,20 +10,43 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import main
-from memory import Actor, Episode, ExperienceMemory, HashedEmbedder, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.agent.cli import main
+from relive.memory import (
+    Actor,
+    Episode,
+    ExperienceMemory,
+    HashedEmbedder,
+    Outcome,
+    Retrieved,
+    Step,
+    StopReason,
+    TaskRecord,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def made(number: int, goal: str = "", *, kind: str = "heat", success: bool = True, shown: str = "") -> Episode:
+def made(
+    number: int, goal: str = "", *, kind: str = "heat", success: bool = True, shown: str = ""
+) -> Episode:
     task = TaskRecord(
-        "toy", f"game-{number}", kind, "train", "", number, "1", goal or f"put a hot thing{number} in cabinet"
+        "toy",
+        f"game-{number}",
+        kind,
+        "train",
+        "",
+        number,
+        "1",
+        goal or f"put a hot thing{number} in cabinet",
     )
     steps = (Step("You see a shelf.", "go", retrieved=(Retrieved(shown, 0.5),) if shown else ()),)
-    outcome = Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT)
+    outcome = Outcome(
+        success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT
+    )
     steps *= 2 if number == 5 else 1
-    return Episode(f"run-{number:03d}", task, steps, "Done.", outcome, Actor("expert"), started=1000.0 * number)
+    return Episode(
+        f"run-{number:03d}", task, steps, "Done.", outcome, Actor("expert"), started=1000.0 * number
+    )
 
 
 @pytest.fixture
@@ -30,7 +54,9 @@ def memory(tmp_path: Path) -> Path:
     """A memory of eight episodes, two of which were shown another."""
     folder = tmp_path / "m"
     with ExperienceMemory.open(folder, "create") as opened:
-        opened.add_many([made(n, kind="heat" if n < 5 else "cool", success=n != 2) for n in range(6)])
+        opened.add_many(
+            [made(n, kind="heat" if n < 5 else "cool", success=n != 2) for n in range(6)]
+        )
         opened.add_many([made(n, shown="run-001", success=n == 6) for n in (6, 7)])
     return folder
 
@@ -77,15 +103,28 @@ def test_stats(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "  run-003" in out
 
 
-def test_search_says_what_the_score_is_made_of(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_search_says_what_the_score_is_made_of(
+    memory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Similarity and its key, usefulness, length, redundancy; and the query's flags arrive."""
     ran = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 3)
     assert ran.status == 0
     assert ran.out.count("(by goal), usefulness +0.000, length −0.000, redundancy 0.000") == 3
     assert "run-002" not in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9).out
-    assert "failure" in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9, "--all-outcomes").out
+    assert (
+        "failure"
+        in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9, "--all-outcomes").out
+    )
     out = Ran(
-        capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--diversity", 0.5, "--usefulness", -1
+        capfd,
+        "search",
+        "put a hot pan in cabinet",
+        "--memory",
+        memory,
+        "--diversity",
+        0.5,
+        "--usefulness",
+        -1,
     ).out
     assert "redundancy 0.000" in out.splitlines()[1]  # nothing came before the first
     assert "redundancy 0.000" not in out.splitlines()[4]
@@ -93,7 +132,9 @@ def test_search_says_what_the_score_is_made_of(memory: Path, capfd: pytest.Captu
         value = opened.usefulness("run-001").value
     assert value != 0
     assert f"usefulness {-value:+.3f}" in out
-    out = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, "--brevity", 0.1).out
+    out = Ran(
+        capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, "--brevity", 0.1
+    ).out
     assert "length −0.100" in out  # run-005 has two steps
     only = ("--only", "type=cool", "--only", "type=clean", "--only", "policy=expert")
     out = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, *only).out
@@ -106,7 +147,9 @@ def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert "write, for example, --only type=heat" in Ran(capfd, *search, "--only", "heat").complaint
     assert "use one of suite, type" in Ran(capfd, *search, "--only", "colour=red").complaint
     assert "at least 0 and less than 1" in Ran(capfd, *search, "--diversity", 1).complaint
-    assert "brevity is -1.0; it must not be negative" in Ran(capfd, *search, "--brevity", -1).complaint
+    assert (
+        "brevity is -1.0; it must not be negative" in Ran(capfd, *search, "--brevity", -1).complaint
+    )
     assert "0 hits or more" in Ran(capfd, *search, "--k", -1).complaint
     assert "use some of goal, first, window" in Ran(capfd, *search, "--keys", "gaol").complaint
     assert "open it once with mode='w'" in Ran(capfd, *search, "--keys", "goal,window").complaint
@@ -114,11 +157,20 @@ def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """By the beginning of an id; what was said is shown with the episode."""
-    assert Ran(capfd, "rate", "run-001", "human", "-0.5", "--memory", memory).out == "run-001: human -0.5\n"
-    assert Ran(capfd, "annotate", "run-001", "took [a] detour", "--memory", memory).out == "run-001: 1 notes\n"
+    assert (
+        Ran(capfd, "rate", "run-001", "human", "-0.5", "--memory", memory).out
+        == "run-001: human -0.5\n"
+    )
+    assert (
+        Ran(capfd, "annotate", "run-001", "took [a] detour", "--memory", memory).out
+        == "run-001: 1 notes\n"
+    )
     out = Ran(capfd, "show", "run-001", "--memory", memory).out
     assert "rated human -0.5\nnote: took [a] detour\n" in out
-    assert "nan is no rating" in Ran(capfd, "rate", "run-001", "human", "nan", "--memory", memory).complaint
+    assert (
+        "nan is no rating"
+        in Ran(capfd, "rate", "run-001", "human", "nan", "--memory", memory).complaint
+    )
     for command in (
         ("rate", "run-00", "human", 1),
         ("annotate", "run-00", "x"),
@@ -130,12 +182,14 @@ def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> 
         assert "give more of the id" in line
 
 
-def test_an_episode_with_half_a_character_is_shown(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_episode_with_half_a_character_is_shown(
+    memory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The terminal cannot print it; that is no error."""
     with ExperienceMemory.open(memory, "w") as opened:
         opened.add(replace(made(9), final_observation="half \ud83d of it"))
     done = subprocess.run(
-        [sys.executable, "-m", "agent.cli", "memory", "show", "run-009", "--memory", str(memory)],
+        [sys.executable, "-m", "relive.agent.cli", "memory", "show", "run-009", "--memory", str(memory)],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "half \\ud83d of it" in done.stdout
@@ -144,7 +198,17 @@ def test_an_episode_with_half_a_character_is_shown(memory: Path, capfd: pytest.C
 def test_delete_and_compact(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Gone from searches at once, from the disk with compaction; a typing error deletes nothing."""
     assert "0 episodes" in Ran(capfd, "delete", "run-000", "nonsense", "--memory", memory).complaint
-    ran = Ran(capfd, "delete", "run-000", "run-004", "run-000", "--reason", "wrong game", "--memory", memory)
+    ran = Ran(
+        capfd,
+        "delete",
+        "run-000",
+        "run-004",
+        "run-000",
+        "--reason",
+        "wrong game",
+        "--memory",
+        memory,
+    )
     assert ran.out == "run-000 deleted\nrun-004 deleted\n"
     before = sum(file.stat().st_size for file in (memory / "log").iterdir())
     ran = Ran(capfd, "compact", "--memory", memory)
@@ -163,9 +227,17 @@ def test_evict(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
         "unknown eviction policy"
         in Ran(capfd, "evict", "--capacity", 1, "--by", "colour", "--memory", memory).complaint
     )
-    assert "write 2026-01-31" in Ran(capfd, "evict", "--before", "yesterday", "--memory", memory).complaint
-    assert "cannot be negative" in Ran(capfd, "evict", "--capacity", -1, "--memory", memory).complaint
-    assert "0 episodes deleted, 8 left" in Ran(capfd, "evict", "--before", "1970-01-01", "--memory", memory).out
+    assert (
+        "write 2026-01-31"
+        in Ran(capfd, "evict", "--before", "yesterday", "--memory", memory).complaint
+    )
+    assert (
+        "cannot be negative" in Ran(capfd, "evict", "--capacity", -1, "--memory", memory).complaint
+    )
+    assert (
+        "0 episodes deleted, 8 left"
+        in Ran(capfd, "evict", "--before", "1970-01-01", "--memory", memory).out
+    )
     ran = Ran(capfd, "evict", "--before", "1500", "--memory", memory)
     assert ran.out.splitlines()[:2] == ["run-000 deleted", "run-001 deleted"]
     ran = Ran(capfd, "evict", "--capacity", 1, "--keep-per-type", 1, "--memory", memory)
@@ -188,7 +260,8 @@ def test_verify(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Catalog and index are made again from the log, vectors where asked for; what it does not own stays."""
+    """Catalog and index are made again from the log, vectors where asked for; what it does not own
+    stays."""
     for folder in ("catalog", "vectors", "index"):
         (memory / folder / "leftover.tmp").write_text("x")
     (rows,) = (memory / "catalog").glob("*.rows")
@@ -196,7 +269,9 @@ def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (column,) = (memory / "vectors").glob("*.vec")
     ran = Ran(capfd, "rebuild", "--memory", memory)
     assert (ran.status, ran.error) == (0, "")
-    assert "catalog of 8 episodes made from the log, 0 texts embedded, no rows in the index" in ran.out
+    assert (
+        "catalog of 8 episodes made from the log, 0 texts embedded, no rows in the index" in ran.out
+    )
     assert list(memory.rglob("leftover.tmp")) == []
     assert Ran(capfd, "verify", "--memory", memory).status == 0
     other = memory / "vectors" / "another-embedder.vec"
@@ -234,7 +309,9 @@ def test_rebuild_throws_nothing_away_that_it_cannot_make(
     assert (tmp_path / "other" / "index" / "x.json").exists()
 
 
-def test_folders_and_files_are_named_as_text(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_folders_and_files_are_named_as_text(
+    memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A folder may have any name, and a terminal is told none of it as a command."""
     folder = memory.rename(tmp_path / "\x1b[2J\u202e")
     shown = f"{tmp_path}/\\x1b[2J\\u202e"
@@ -258,23 +335,32 @@ def test_export_and_import(memory: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert (ran.status, ran.out, ran.error) == (0, "", f"8 episodes exported to {first}\n")
     copy = tmp_path / "copy"
     assert Ran(capfd, "import", first, "--memory", copy).out == (
-        f"8 episodes added to {copy}; 0 were there already\n{first} was read as episodes, as its first line says\n"
+        f"8 episodes added to {copy}; 0 were there already\n{first} was read as episodes, as its "
+        "first line says\n"
     )
     assert "0 episodes added" in Ran(capfd, "import", first, "--memory", copy).out
     Ran(capfd, "export", second, "--memory", copy)
     assert first.read_bytes() == second.read_bytes()
-    assert "give another name, or delete it first" in Ran(capfd, "export", second, "--memory", copy).complaint
+    assert (
+        "give another name, or delete it first"
+        in Ran(capfd, "export", second, "--memory", copy).complaint
+    )
     Ran(capfd, "delete", "run-001", "--memory", copy)
-    assert "7 were there already; 1 had been deleted there" in Ran(capfd, "import", first, "--memory", copy).out
+    assert (
+        "7 were there already; 1 had been deleted there"
+        in Ran(capfd, "import", first, "--memory", copy).out
+    )
 
 
 def test_export_and_import_through_pipes(memory: Path, tmp_path: Path) -> None:
     """Only lines on standard output; what is said goes elsewhere."""
     export, load = (
-        [sys.executable, "-m", "agent.cli", "memory", command, "-", "--memory", str(folder)]
+        [sys.executable, "-m", "relive.agent.cli", "memory", command, "-", "--memory", str(folder)]
         for command, folder in (("export", memory), ("import", tmp_path / "copy"))
     )
-    written = subprocess.run(export, cwd=ROOT, capture_output=True, check=True, env={**os.environ, "LANG": "C"})
+    written = subprocess.run(
+        export, cwd=ROOT, capture_output=True, check=True, env={**os.environ, "LANG": "C"}
+    )
     assert len([json.loads(line) for line in written.stdout.splitlines()]) == 9
     assert written.stderr == b"8 episodes exported\n"
     read = subprocess.run(load, cwd=ROOT, capture_output=True, check=True, input=written.stdout)
@@ -305,9 +391,14 @@ def test_import_reports_bad_lines_and_keeps_the_others(
     ran = Ran(capfd, "import", file, "--memory", copy)
     assert ran.status == 1
     assert ran.out.startswith("6 episodes added")
-    assert ran.error.splitlines()[0] == f"{file}, line 4: not an episode: steps[0] should be an object and is 7"
+    assert (
+        ran.error.splitlines()[0]
+        == f"{file}, line 4: not an episode: steps[0] should be an object and is 7"
+    )
     assert ran.error.splitlines()[1].startswith(f"{file}, line 9: no JSON, or cut off: ")
-    assert ran.error.splitlines()[2].startswith("2 lines were not imported: mend them and import the file again")
+    assert ran.error.splitlines()[2].startswith(
+        "2 lines were not imported: mend them and import the file again"
+    )
 
 
 def test_import_of_conversations(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -330,17 +421,27 @@ def test_import_of_conversations(tmp_path: Path, capfd: pytest.CaptureFixture[st
         f"0 episodes added to {copy}; 1 were there already",
         f"{file} was read as messages",
     ]
-    assert "unknown format 'csv'" in Ran(capfd, "import", file, "--format", "csv", *labelled).complaint
+    assert (
+        "unknown format 'csv'" in Ran(capfd, "import", file, "--format", "csv", *labelled).complaint
+    )
 
 
 def test_import_mistakes(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No file, another file, a writer at work."""
     (tmp_path / "x.txt").write_text("hello\n")
-    assert "No such file" in Ran(capfd, "import", tmp_path / "none", "--memory", tmp_path / "n").complaint
+    assert (
+        "No such file"
+        in Ran(capfd, "import", tmp_path / "none", "--memory", tmp_path / "n").complaint
+    )
     assert not (tmp_path / "n").exists()
-    assert "cannot tell what" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
+    assert (
+        "cannot tell what" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
+    )
     with ExperienceMemory.open(memory, "w"):
-        assert "is being written by" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
+        assert (
+            "is being written by"
+            in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
+        )
 
 
 @pytest.mark.parametrize(
@@ -365,7 +466,9 @@ def test_every_command_has_help(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["memory", "--help"])
     out = capfd.readouterr().out
-    for command in "stats search show rate annotate delete evict compact verify rebuild export import".split():
+    for command in (
+        "stats search show rate annotate delete evict compact verify rebuild export import".split()
+    ):
         assert f"    {command} " in out
         with pytest.raises(SystemExit, match="0"):
             main(["memory", command, "--help"])

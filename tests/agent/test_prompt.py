@@ -1,11 +1,25 @@
 """The prompt format is frozen: these tests hold its bytes."""
 
-from agent.conversation import Action
-from agent.prompt import Demonstration, PromptSpec, begin, condense, extend, fit, prompt_spec, system_text
+from relive.agent.conversation import Action
+from relive.agent.prompt import (
+    Demonstration,
+    PromptSpec,
+    begin,
+    condense,
+    extend,
+    fit,
+    prompt_spec,
+    system_text,
+)
 
 SPEC = prompt_spec(
     "Do it.",
-    [("go to {place}", "move"), ("open {place}", "look"), ("look", "look"), ("take {thing} from {place}", "act")],
+    [
+        ("go to {place}", "move"),
+        ("open {place}", "look"),
+        ("look", "look"),
+        ("take {thing} from {place}", "act"),
+    ],
 )
 STEPS = (
     ("go to shelf 1", "Nothing there."),
@@ -19,7 +33,10 @@ STEPS = (
 
 def test_without_demonstrations_the_prompt_is_that_of_an_agent_without_memory() -> None:
     assert system_text(SPEC, ()) == system_text(SPEC)
-    assert system_text(SPEC) == "Do it.\nActions: go to {place}, open {place}, look, take {thing} from {place}"
+    assert (
+        system_text(SPEC)
+        == "Do it.\nActions: go to {place}, open {place}, look, take {thing} from {place}"
+    )
 
 
 def test_memory_block_is_written_as_frozen() -> None:
@@ -28,7 +45,8 @@ def test_memory_block_is_written_as_frozen() -> None:
     assert system_text(SPEC, (near, far)) == (
         system_text(SPEC) + "\n\nExperience:"
         "\n\nFailure. Your task is to: find the cup.\nAction: look\nObservation: No cup."
-        "\n\nSuccess. Your task is to: find the pen.\nAction: take pen 1 from desk 1\nObservation: Taken."
+        "\n\nSuccess. Your task is to: find the pen.\nAction: take pen 1 from desk 1\nObservation: "
+        "Taken."
     )
 
 

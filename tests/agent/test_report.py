@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from agent.evaluate import Row
-from agent.report import picture_of_rounds, results_table
+from relive.agent.evaluation.metrics import Row
+from relive.agent.evaluation.report import picture_of_rounds, results_table
 
 
 def test_a_picture_is_drawn_with_and_without_adapters_and_validation(tmp_path: Path) -> None:
@@ -9,12 +9,17 @@ def test_a_picture_is_drawn_with_and_without_adapters_and_validation(tmp_path: P
         {"round": 1, "episodes": 10, "success": 0.5, "adapter": "", "validation": None},
         {"round": 2, "episodes": 10, "success": 0.7, "adapter": "v2", "validation": 0.6},
     ]
-    held_out = {name: {"success": 0.5, "n": 64, "low": 0.4, "high": 0.6} for name in ("base", "memory_and_adapter")}
+    held_out = {
+        name: {"success": 0.5, "n": 64, "low": 0.4, "high": 0.6}
+        for name in ("base", "memory_and_adapter")
+    }
     picture_of_rounds(tmp_path / "p.png", rounds, held_out)
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_table_shows_what_was_lost_and_what_raised() -> None:
-    table = results_table([Row("all", 8, 4, 0.2, 0.8, 9.5, 0.25, None, errors=2, policy_errors=1)], "title")
+    table = results_table(
+        [Row("all", 8, 4, 0.2, 0.8, 9.5, 0.25, None, errors=2, policy_errors=1)], "title"
+    )
     cells = [next(iter(column.cells)) for column in table.columns]
     assert cells == ["all", "8 (+2 lost) (1 raised)", "50.0", "20.0–80.0", "9.5", "25.0", "–"]

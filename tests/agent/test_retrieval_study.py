@@ -1,4 +1,5 @@
-"""The retrieval study measures what it says: ties, diversity, what is never stored, what is asked when."""
+"""The retrieval study measures what it says: ties, diversity, what is never stored, what is asked
+when."""
 
 import json
 import random
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.household import assets
-from envs.household.expert import parse_goal
-from envs.household.rooms import TASK_TYPES
-from memory import HashedEmbedder
+from relive.envs.household import assets
+from relive.envs.household.expert import parse_goal
+from relive.envs.household.rooms import TASK_TYPES
+from relive.memory import HashedEmbedder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,7 +50,9 @@ def test_equally_close_entries_rank_the_same_however_they_were_stored(study: Any
 
 
 def test_an_entry_counts_by_its_closest_text(study: Any) -> None:
-    store = study.Stored([study.Entry("a", "a", ["10", "80"]), study.Entry("b", "b", ["60", "50"])], angles)
+    store = study.Stored(
+        [study.Entry("a", "a", ["10", "80"]), study.Entry("b", "b", ["60", "50"])], angles
+    )
     assert [hit.type for hit in store.closest(angles(["75"])[0], 2)] == ["a", "b"]
     assert [hit.type for hit in store.closest(angles(["55"])[0], 1)] == ["b"]
     assert [hit.type for hit in store.diverse(angles(["75"])[0], 2, 1.0, 9)] == ["a", "b"]
@@ -62,11 +65,16 @@ def test_mmr_prefers_what_differs_from_what_was_chosen(study: Any) -> None:
     assert [hit.type for hit in store.closest(query, 3)] == ["10", "11", "12"]
     assert [hit.type for hit in store.diverse(query, 3, 1.0, 9)] == ["10", "11", "12"]
     assert [hit.type for hit in store.diverse(query, 2, 0.5, 9)] == ["10", "-30"]
-    assert [hit.type for hit in store.diverse(query, 2, 0.5, 2)] == ["10", "11"]  # nothing else is in the pool
+    assert [hit.type for hit in store.diverse(query, 2, 0.5, 2)] == [
+        "10",
+        "11",
+    ]  # nothing else is in the pool
 
 
 def test_mmr_takes_a_text_once_however_often_it_is_stored(study: Any) -> None:
-    entries = [study.Entry(f"{i}", "same", ["10"]) for i in range(9)] + [study.Entry("x", "other", ["20"])]
+    entries = [study.Entry(f"{i}", "same", ["10"]) for i in range(9)] + [
+        study.Entry("x", "other", ["20"])
+    ]
     store = study.Stored(entries, angles)
     assert [hit.type for hit in store.diverse(angles(["9"])[0], 4, 0.5, 5)] == ["same", "other"]
 
@@ -83,11 +91,19 @@ def test_every_goal_has_a_wording_and_tasks_come_in_turn(study: Any) -> None:
 
 def test_what_is_held_out_is_nowhere_in_what_is_stored(study: Any) -> None:
     kinds = {kind for held in assets.holds().values() for kind in held}
-    held = {kind.lower() for kind in kinds - assets.affordances()["Toggleable"] if study.is_held_out(kind)}
+    held = {
+        kind.lower()
+        for kind in kinds - assets.affordances()["Toggleable"]
+        if study.is_held_out(kind)
+    }
     assert len(kinds) // 5 < len(held) < len(kinds) // 2
     for task in study.take("train", 12, study.lacks({"object"})):
         played = study.play(task, study.without_held_out)
-        words = " ".join([task.goal, *(f"{action} {seen}" for action, seen in played.steps)]).replace(".", " ").split()
+        words = (
+            " ".join([task.goal, *(f"{action} {seen}" for action, seen in played.steps)])
+            .replace(".", " ")
+            .split()
+        )
         assert not held & set(words)
     for task in study.take("valid", 12, study.has({"object"})):
         assert parse_goal(task.goal).target in held
@@ -102,10 +118,14 @@ def test_queries_know_nothing_of_what_comes_after_them(study: Any) -> None:
     half = study.query_text("trajectory", played, 0.5)
     assert half.count("Action:") == round(len(actions) / 2)
     assert study.query_text("trajectory", played, 1.0) == study.key_texts("trajectory", played)[0]
-    assert study.query_text("windows", played, 1.0).count("Action:") == min(study.WINDOW, len(actions))
+    assert study.query_text("windows", played, 1.0).count("Action:") == min(
+        study.WINDOW, len(actions)
+    )
     windows = study.key_texts("windows", played)
     assert "".join(windows).count("Action:") == len(actions)
-    assert len(study.key_texts("condensed", played)[0]) <= len(study.key_texts("trajectory", played)[0])
+    assert len(study.key_texts("condensed", played)[0]) <= len(
+        study.key_texts("trajectory", played)[0]
+    )
 
 
 def test_shares_and_intervals(study: Any) -> None:
@@ -117,7 +137,9 @@ def test_shares_and_intervals(study: Any) -> None:
 
 
 def test_rows_say_what_was_measured(study: Any) -> None:
-    parts = (study.Part(study.named(study.take("train", 60)), study.named(study.take("valid", 24))),)
+    parts = (
+        study.Part(study.named(study.take("train", 60)), study.named(study.take("valid", 24))),
+    )
     rows = study.rows_of(parts, "goal", 0, 60, study.Remembered(HashedEmbedder()))
     assert {(row["wording"], row["mmr"], row["k"]) for row in rows} == {
         *((name, False, k) for name in ("all", "property", "verb") for k in (1, 2, 4)),

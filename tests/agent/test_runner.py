@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.assemble import PolicySettings, assemble, words
-from agent.conversation import Action, Conversation, Turn
-from agent.loop import draw_seed, task_record
-from agent.policy import ReplayPolicy
-from agent.recall import History, Recall, Recalled, RecallSettings
-from agent.runner import Runner, RunSettings, play_all, spec_of
-from envs import get_suite
-from memory import ExperienceMemory, Purpose
-from memory.episode import Actor, Episode, StopReason, TaskRecord
-from memory.keys import query_text
+from relive.agent.assemble import PolicySettings, assemble, words
+from relive.agent.conversation import Action, Conversation, Turn
+from relive.agent.loop import draw_seed, task_record
+from relive.agent.policy import ReplayPolicy
+from relive.agent.recall import History, Recall, Recalled, RecallSettings
+from relive.agent.runner import Runner, RunSettings, play_all, spec_of
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory, Purpose
+from relive.memory.episode import Actor, Episode, StopReason, TaskRecord
+from relive.memory.search.keys import query_text
 
 SUITE = get_suite("toy")
 
@@ -26,7 +26,12 @@ def runner(kind: str = "expert", **settings: int) -> Runner:
 
 def essence(episodes: Sequence[Episode]) -> list[tuple[object, ...]]:
     return [
-        (e.task, [(s.observation, s.action, s.reward) for s in e.steps], e.final_observation, e.outcome)
+        (
+            e.task,
+            [(s.observation, s.action, s.reward) for s in e.steps],
+            e.final_observation,
+            e.outcome,
+        )
         for e in episodes
     ]
 
@@ -35,7 +40,10 @@ def test_the_expert_solves_and_every_task_is_played_once() -> None:
     tasks = SUITE.tasks("test", 12)
     episodes = play_all(runner(), tasks)
     assert [e.task.identity for e in episodes] == [t.identity for t in tasks]
-    assert all(e.success and e.outcome.reason is StopReason.SOLVED and e.outcome.score == 1.0 for e in episodes)
+    assert all(
+        e.success and e.outcome.reason is StopReason.SOLVED and e.outcome.score == 1.0
+        for e in episodes
+    )
     assert {e.actor.policy for e in episodes} == {"expert"}
 
 
@@ -70,7 +78,9 @@ class _Moody:
         self.goal = goal
         self.expert = assemble(PolicySettings(kind="expert"), SUITE).policy
 
-    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None) -> list[Action]:
+    def act(
+        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
+    ) -> list[Action]:
         if any(self.goal in turn.text for c in conversations for turn in c):
             raise ValueError("not this one")
         return self.expert.act(conversations, seeds)
@@ -115,7 +125,9 @@ class _Shown:
         self.systems: list[str] = []
         self.expert = assemble(PolicySettings(kind="expert"), SUITE).policy
 
-    def act(self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None) -> list[Action]:
+    def act(
+        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
+    ) -> list[Action]:
         self.systems += [c[0].text for c in conversations]
         return self.expert.act(conversations, seeds)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.settings import json_of, load
+from relive.agent.settings import json_of, load
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
         load(Outer, tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"", b"{", b"[" * 100_000], ids=["bytes", "empty", "cut", "deep"])
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"", b"{", b"[" * 100_000], ids=["bytes", "empty", "cut", "deep"]
+)
 def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "run.json"
     file.write_bytes(content)

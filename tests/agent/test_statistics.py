@@ -5,11 +5,13 @@ from collections.abc import Callable, Hashable
 import numpy as np
 import pytest
 
-from agent import statistics
-from agent.statistics import cluster_interval, holm, paired_difference
+from relive.agent.evaluation import statistics
+from relive.agent.evaluation.statistics import cluster_interval, holm, paired_difference
 
 
-def outcomes(rng: np.random.Generator, clusters: int, size: int, spread: float, mean: float = 0.5) -> np.ndarray:
+def outcomes(
+    rng: np.random.Generator, clusters: int, size: int, spread: float, mean: float = 0.5
+) -> np.ndarray:
     """0/1 outcomes [clusters * size]; each cluster's rate is off by up to `spread`."""
     rates = mean + rng.uniform(-spread, spread, clusters)
     return (rng.random((clusters, size)) < rates[:, None]).astype(float).ravel()
@@ -19,7 +21,8 @@ def labels(clusters: int, size: int) -> list[Hashable]:
     return [(f"room{i // 3}", i % 3) for i in range(clusters) for _ in range(size)]
 
 
-# --- intervals -------------------------------------------------------------------------------------------------------
+# --- intervals
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -53,16 +56,22 @@ def test_the_interval_agrees_with_the_normal_one_where_that_holds() -> None:
     values = np.random.default_rng(3).normal(2.0, 1.0, 2000)
     low, high = cluster_interval(values, list(range(2000)), draws=2000)
     error = 1.96 * values.std() / np.sqrt(values.size)
-    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.15 * error)
+    assert (low, high) == pytest.approx(
+        (values.mean() - error, values.mean() + error), abs=0.15 * error
+    )
 
 
 def test_clusters_of_different_sizes_weigh_by_their_tasks() -> None:
     values, by = [1.0] * 90 + [0.0] * 10, ["large"] * 90 + ["small"] * 10
     assert cluster_interval(values, by) == (0.0, 1.0)
-    assert cluster_interval(values, by, level=0.4) == pytest.approx((0.9, 0.9))  # half of the samples hold each once
+    assert cluster_interval(values, by, level=0.4) == pytest.approx(
+        (0.9, 0.9)
+    )  # half of the samples hold each once
 
 
-def test_results_depend_on_the_seed_and_not_on_order_or_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_depend_on_the_seed_and_not_on_order_or_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = np.random.default_rng(5)
     values, by = outcomes(rng, 20, 5, spread=0.4), labels(20, 5)
     first = cluster_interval(values, by, draws=500)
@@ -77,23 +86,32 @@ def test_results_depend_on_the_seed_and_not_on_order_or_blocks(monkeypatch: pyte
     assert paired_difference(values, other, by, draws=500) == compared
 
 
-# --- paired differences ----------------------------------------------------------------------------------------------
+# --- paired differences
+# ----------------------------------------------------------------------------------------------
 
 
 def test_only_tasks_that_both_have_are_paired() -> None:
     first = {"a": 1, "b": 1, "c": 0, "only first": 1}
     second = {"only second": 0, "c": 0, "b": 0, "a": 1}
-    by = {"a": ("kitchen", 0), "b": ("kitchen", 0), "c": ("bath", 0), "only first": ("hall", 0), "unplayed": ("x", 1)}
+    by = {
+        "a": ("kitchen", 0),
+        "b": ("kitchen", 0),
+        "c": ("bath", 0),
+        "only first": ("hall", 0),
+        "unplayed": ("x", 1),
+    }
     result = paired_difference(first, second, by)
     assert (result.n, result.clusters, 3 * result.difference) == (3, 2, 1.0)
-    assert result == paired_difference([1, 1, 0], np.array([1, 0, 0]), [("kitchen", 0), ("kitchen", 0), ("bath", 0)])
+    assert result == paired_difference(
+        [1, 1, 0], np.array([1, 0, 0]), [("kitchen", 0), ("kitchen", 0), ("bath", 0)]
+    )
     assert (result.low, result.high) == (0.0, 0.5)
     assert result.p == 1.0
 
 
 def test_exact_p_of_a_worked_example() -> None:
-    # Sums of the clusters 2, 1, 1, 0: of the 8 ways to flip those that are not 0, two reach a total of 4 or -4. With
-    # 2, 1, -1, 0 the total is 2, and six ways reach as far.
+    # Sums of the clusters 2, 1, 1, 0: of the 8 ways to flip those that are not 0, two reach a total
+    # of 4 or -4. With 2, 1, -1, 0 the total is 2, and six ways reach as far.
     by = list("aabcd")
     assert paired_difference([1, 1, 1, 1, 1], [0, 0, 0, 0, 1], by).p == 2 / 8
     assert paired_difference([1, 1, 1, 0, 1], [0, 0, 0, 1, 1], by).p == 6 / 8
@@ -143,14 +161,17 @@ def test_p_is_rarely_small_without_a_difference_and_often_with_one() -> None:
         second = (rng.random(favour.size) < 0.5 - favour).astype(float)
         better = (rng.random(favour.size) < 0.8).astype(float)
         found["none"] += paired_difference(first, second, by, draws=399, seed=seed).p <= 0.05
-        found["none, by task"] += paired_difference(first, second, range(favour.size), draws=399, seed=seed).p <= 0.05
+        found["none, by task"] += (
+            paired_difference(first, second, range(favour.size), draws=399, seed=seed).p <= 0.05
+        )
         found["some"] += paired_difference(better, second, by, draws=399, seed=seed).p <= 0.05
     assert 0.02 <= found["none"] / repeats <= 0.08
     assert found["none, by task"] / repeats > 0.12
     assert found["some"] / repeats > 0.9
 
 
-# --- many of them ----------------------------------------------------------------------------------------------------
+# --- many of them
+# --------------------------------------------------------------------------------------------------
 
 
 def test_holm_by_hand() -> None:
@@ -169,15 +190,22 @@ def test_holm_never_falls_and_never_helps() -> None:
     assert adjusted.max() == 1.0
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
+# --- refusals
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: paired_difference({"a": 1}, {"b": 1}, {"a": 0, "b": 0}), "nothing is paired.*none in common"),
+        (
+            lambda: paired_difference({"a": 1}, {"b": 1}, {"a": 0, "b": 0}),
+            "nothing is paired.*none in common",
+        ),
         (lambda: paired_difference([], [], []), "nothing is paired"),
-        (lambda: paired_difference({"a": 1, "b": 1}, {"a": 1, "b": 0}, {"a": 0}), "no cluster, for example 'b'"),
+        (
+            lambda: paired_difference({"a": 1, "b": 1}, {"a": 1, "b": 0}, {"a": 0}),
+            "no cluster, for example 'b'",
+        ),
         (lambda: paired_difference({"a": 1}, [1], ["x"]), "not a mix"),
         (lambda: paired_difference([1, 0], [1], ["x", "y"]), "first has 2 outcomes and second 1"),
         (lambda: paired_difference([1, 0], [1, 1], ["x"]), "as many cluster labels, got 1"),

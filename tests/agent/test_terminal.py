@@ -1,4 +1,5 @@
-"""Nothing that a terminal would obey is printed, whatever a memory, a world or a file name holds."""
+"""Nothing that a terminal would obey is printed, whatever a memory, a world or a file name
+holds."""
 
 import os
 import pty
@@ -10,12 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import main
-from agent.terminal import visible
-from memory import Actor, Episode, ExperienceMemory, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.agent.cli import main
+from relive.agent.terminal import visible
+from relive.memory import (
+    Actor,
+    Episode,
+    ExperienceMemory,
+    Outcome,
+    Retrieved,
+    Step,
+    StopReason,
+    TaskRecord,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eabc\u2066 over\rnext\x08 [bold red]x :smile: \u2028"
+HOSTILE = (
+    "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eabc\u2066 over\rnext\x08 [bold red]x :smile: \u2028"
+)
 SHOWN = r"\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eabc\u2066 over\rnext\x08 [bold red]x :smile: \u2028"
 FORGED = "\nrelive memory: all is well"
 ESCAPED = r"\nrelive memory: all is well"
@@ -29,7 +41,9 @@ def raw(text: str) -> list[str]:
 def hostile(number: int) -> Episode:
     """An episode whose every text is a command to a terminal."""
     text = HOSTILE + FORGED
-    task = TaskRecord("toy", f"{text}{number}", text, "train", text, number, "1", f"put a mug {text}")
+    task = TaskRecord(
+        "toy", f"{text}{number}", text, "train", text, number, "1", f"put a mug {text}"
+    )
     step = Step(text, text, retrieved=(Retrieved(text, 0.5),))
     outcome = Outcome(True, 1.0, StopReason.SOLVED, text)
     actor = Actor(text, text, text)
@@ -58,21 +72,23 @@ class Ran:
 
 def relive(*argv: object, env: Mapping[str, str] = {}, to: Path | None = None) -> Ran:
     """Runs a command in a process of its own; output goes to a pipe, or to a file."""
-    command = [sys.executable, "-m", "agent.cli", *map(str, argv)]
+    command = [sys.executable, "-m", "relive.agent.cli", *map(str, argv)]
     settings = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     if to is None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, env=settings)
         out = done.stdout
     else:
         with to.open("wb") as file:
-            done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.PIPE, env=settings)
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=file, stderr=subprocess.PIPE, env=settings
+            )
         out = to.read_bytes()
     return Ran(done.returncode, out.decode(), done.stderr.decode())
 
 
 def shell(command: str, **env: str) -> Ran:
     """Runs a line of shell in which ``relive`` is the program."""
-    program = f"{sys.executable} -m agent.cli"
+    program = f"{sys.executable} -m relive.agent.cli"
     done = subprocess.run(
         ["sh", "-c", command.replace("relive", program)],
         cwd=ROOT,
@@ -121,7 +137,9 @@ def test_no_character_that_moves_or_hides_is_taken_for_text() -> None:
 
 
 @pytest.mark.parametrize("env", [{}, {"LANG": "C", "LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
-def test_a_memorys_texts_command_no_terminal(memory: Path, tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_memorys_texts_command_no_terminal(
+    memory: Path, tmp_path: Path, env: dict[str, str]
+) -> None:
     """Every text of every command that reads, to a pipe and to a file, in any locale."""
     for argv, times in (
         (["stats"], 3),  # the folder, and counts by type and by policy
@@ -172,7 +190,9 @@ def test_mistakes_show_what_they_name_as_text(memory: Path, tmp_path: Path) -> N
     assert SHOWN in ran.error
 
 
-def test_an_import_that_goes_wrong_shows_ids_and_names_as_text(memory: Path, tmp_path: Path) -> None:
+def test_an_import_that_goes_wrong_shows_ids_and_names_as_text(
+    memory: Path, tmp_path: Path
+) -> None:
     file = tmp_path / f"{HOSTILE}.jsonl"
     assert relive("memory", "export", file, "--memory", memory).error.count(SHOWN) == 1
     lines = file.read_text().splitlines()
@@ -185,7 +205,16 @@ def test_an_import_that_goes_wrong_shows_ids_and_names_as_text(memory: Path, tmp
 
 
 def test_an_export_is_bytes_in_a_pipe_and_text_on_a_terminal(memory: Path) -> None:
-    argv = [sys.executable, "-m", "agent.cli", "memory", "export", "-", "--memory", str(memory)]
+    argv = [
+        sys.executable,
+        "-m",
+        "relive.agent.cli",
+        "memory",
+        "export",
+        "-",
+        "--memory",
+        str(memory),
+    ]
     piped = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     assert "\u202e" in piped  # what is imported again is what was there
     shown = on_a_terminal(argv)
@@ -194,7 +223,16 @@ def test_an_export_is_bytes_in_a_pipe_and_text_on_a_terminal(memory: Path) -> No
 
 
 def test_on_a_terminal_a_memorys_texts_are_text(memory: Path) -> None:
-    argv = [sys.executable, "-m", "agent.cli", "memory", "search", "mug", "--memory", str(memory)]
+    argv = [
+        sys.executable,
+        "-m",
+        "relive.agent.cli",
+        "memory",
+        "search",
+        "mug",
+        "--memory",
+        str(memory),
+    ]
     shown = on_a_terminal(argv)
     assert shown.count(SHOWN) == 9
     assert [c for c in raw(shown) if c != "\r"] == []
@@ -203,7 +241,8 @@ def test_on_a_terminal_a_memorys_texts_are_text(memory: Path) -> None:
 def test_progress_and_tables_show_texts_as_text() -> None:
     """They colour and move, and nobody else does."""
     code = (
-        "from agent.evaluate import Row; from agent.report import LiveProgress, console, results_table\n"
+        "from relive.agent.evaluation.metrics import Row; from relive.agent.evaluation.report "
+        "import LiveProgress, console, results_table\n"
         f"text = {HOSTILE!r}\n"
         "with LiveProgress() as live:\n"
         "    live.announce('phase', text)\n"
@@ -220,9 +259,11 @@ def test_progress_and_tables_show_texts_as_text() -> None:
     assert shown.count("[bold red]x :smile:") >= 5
 
 
-def test_a_world_commands_no_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_world_commands_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Observations may have lines, and admissible actions are other people's text too."""
-    from envs.toy import ToyEnv
+    from relive.envs.toy import ToyEnv
 
     reset, said = ToyEnv.reset, iter(["help!", "sing"])
 
@@ -245,11 +286,13 @@ def test_a_world_commands_no_terminal(monkeypatch: pytest.MonkeyPatch, capfd: py
     assert f"{SHOWN}, look\n" in out
 
 
-def test_a_bug_shows_its_traceback_as_text(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_shows_its_traceback_as_text(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def broken(_: str) -> None:
         raise TypeError(HOSTILE)
 
-    monkeypatch.setattr("envs.get_suite", broken)
+    monkeypatch.setattr("relive.envs.get_suite", broken)
     assert main(["envs", "check", "toy"]) == 1
     error = capfd.readouterr().err
     assert error.startswith("Traceback")
@@ -301,7 +344,9 @@ def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
     with ExperienceMemory.open(tmp_path / "m", "create") as opened:
         long = replace(hostile(1), id="long", final_observation="a long tale\n" * 20_000)
         opened.add(long)
-    ran = shell('relive memory show long --memory "$folder" | head -n 1', folder=str(tmp_path / "m"))
+    ran = shell(
+        'relive memory show long --memory "$folder" | head -n 1', folder=str(tmp_path / "m")
+    )
     assert ran.error == ""
     assert ran.out.startswith("long: put a mug")
 

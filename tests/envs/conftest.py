@@ -1,4 +1,5 @@
-"""Shared by the tests of `envs`: a cache of their own, and misbehaving suites that workers can import."""
+"""Shared by the tests of `envs`: a cache of their own, and misbehaving suites that workers can
+import."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def misbehaving(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Name of a registered suite whose environments sleep, exit or raise when told to."""
-    from envs import registry
+    from relive.envs import registry
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setattr(registry, "_targets", dict(registry._targets))

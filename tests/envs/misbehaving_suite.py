@@ -4,8 +4,8 @@ import os
 import threading
 import time
 
-from envs.base import Info
-from envs.toy import ToyEnv, ToySuite
+from relive.envs.base import Info
+from relive.envs.toy import ToyEnv, ToySuite
 
 
 class MisbehavingEnv(ToyEnv):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from envs import check_env, get_suite, suite_names
-from envs.base import ActionTemplate, Info, Task
-from envs.toy import ToyEnv, ToyExpert, ToySuite
+from relive.envs import check_env, get_suite, suite_names
+from relive.envs.base import ActionTemplate, Info, Task
+from relive.envs.toy import ToyEnv, ToyExpert, ToySuite
 
 
 @pytest.mark.parametrize("name", suite_names())
@@ -20,12 +20,17 @@ def test_registered_suites_keep_the_contract(name: str) -> None:
 
 
 class Suite(ToySuite):
-    """A toy suite with one thing broken: tasks pass through `change`, environments are of `kind`."""
+    """A toy suite with one thing broken: tasks pass through `change`, environments are of
+    `kind`."""
 
-    def __init__(self, kind: type[ToyEnv] = ToyEnv, change: Callable[[list[Task]], list[Task]] = list) -> None:
+    def __init__(
+        self, kind: type[ToyEnv] = ToyEnv, change: Callable[[list[Task]], list[Task]] = list
+    ) -> None:
         self._kind, self._change = kind, change
 
-    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
         return self._change(super().tasks(split, count, types, start))
 
     def make(self) -> ToyEnv:
@@ -131,8 +136,12 @@ class Random(ToyEnv):
 
     numbers = itertools.count(1)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, Info]:
-        return super().reset(seed=None if seed is None else seed + next(self.numbers), options=options)
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, Info]:
+        return super().reset(
+            seed=None if seed is None else seed + next(self.numbers), options=options
+        )
 
 
 class TestPlayer(ToyEnv):
@@ -140,7 +149,9 @@ class TestPlayer(ToyEnv):
 
     __test__ = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, Info]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, Info]:
         return super().reset(seed=seed, options=options or {"task": ToySuite().tasks("test", 1)[0]})
 
 
@@ -176,12 +187,19 @@ class Misgrouped(Suite):
 class OneForAll(Suite):
     """The same games in every split."""
 
-    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
-        return [dataclasses.replace(task, split=split) for task in ToySuite().tasks("train", count, types, start)]
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
+        return [
+            dataclasses.replace(task, split=split)
+            for task in ToySuite().tasks("train", count, types, start)
+        ]
 
 
 class NoStart(Suite):
-    def tasks(self, split: str, count: int, types: Sequence[str] = (), start: int = 0) -> list[Task]:
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
         return ToySuite().tasks(split, count, types)
 
 
@@ -194,7 +212,11 @@ class NoStart(Suite):
         (Suite(change=lambda tasks: tasks[:1] * len(tasks)), "tasks are listed", "twice"),
         (Suite(change=every(version="0")), "tasks are listed", "version"),
         (
-            Suite(change=lambda tasks: [dataclasses.replace(t, identity=f"game {t.seed}") for t in tasks]),
+            Suite(
+                change=lambda tasks: [
+                    dataclasses.replace(t, identity=f"game {t.seed}") for t in tasks
+                ]
+            ),
             "tasks are listed",
             "16 hex",
         ),
@@ -219,11 +241,15 @@ class NoStart(Suite):
         (Unguided(), "expert solves", "not won"),
         (Suite(Sticky), "closing", "already closed"),
     ],
-    ids=lambda value: getattr(value, "_kind", type(value)).__name__ if isinstance(value, Suite) else None,
+    ids=lambda value: (
+        getattr(value, "_kind", type(value)).__name__ if isinstance(value, Suite) else None
+    ),
 )
 def test_each_breakage_is_caught(suite: Suite, check: str, message: str) -> None:
     failed = [finding for finding in check_env(suite) if not finding.ok]
-    assert any(check in finding.check and message in finding.message for finding in failed), list(map(str, failed))
+    assert any(check in finding.check and message in finding.message for finding in failed), list(
+        map(str, failed)
+    )
 
 
 def test_a_suite_without_an_expert_can_pass() -> None:

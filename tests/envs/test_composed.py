@@ -1,4 +1,5 @@
-"""The composed types of the household: sealed, made of the six types' parts, and the same in engine and simulation.
+"""The composed types of the household: sealed, made of the six types' parts, and the same in engine
+and simulation.
 
 Games of the test split are counted and hashed here, never played where a failure would print them.
 """
@@ -9,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from envs.base import SPLITS, types_of
-from envs.household import assets, env, generator, goals
-from envs.household.engine import REFUSED, Engine
-from envs.household.expert import HouseholdExpert, parse_goal
-from envs.household.generator import World, generate
-from envs.household.rooms import (
+from relive.envs.base import SPLITS, types_of
+from relive.envs.household import assets, env, generator, goals
+from relive.envs.household.engine import REFUSED, Engine
+from relive.envs.household.expert import HouseholdExpert, parse_goal
+from relive.envs.household.generator import World, generate
+from relive.envs.household.rooms import (
     ALL_TYPES,
     COMPOSED_SEEDS,
     COMPOSED_TYPES,
@@ -24,10 +25,10 @@ from envs.household.rooms import (
     seeds_of,
     task_seed,
 )
-from envs.household.simulate import Simulation
-from envs.household.stock import StockEngine
-from envs.household.suite import HouseholdSuite
-from envs.household.tasks import world_of
+from relive.envs.household.simulate import Simulation
+from relive.envs.household.stock import StockEngine
+from relive.envs.household.suite import HouseholdSuite
+from relive.envs.household.tasks import world_of
 
 SUITE = HouseholdSuite()
 HEAT_TWO, CLEAN_COOL = COMPOSED_TYPES
@@ -76,13 +77,20 @@ class Both:
         self.at(appliance, f"{verb} {thing} with {appliance}")
 
     def targets(self, world: World) -> list[str]:
-        return [name for name, thing in self.simulation._things.items() if thing.kind == world.target]
+        return [
+            name for name, thing in self.simulation._things.items() if thing.kind == world.target
+        ]
 
     def destinations(self, world: World) -> list[str]:
-        return [name for name, place in self.simulation._places.items() if place.kind == world.destination]
+        return [
+            name
+            for name, place in self.simulation._places.items()
+            if place.kind == world.destination
+        ]
 
 
-# --- sealed ---------------------------------------------------------------------------------------------------------
+# --- sealed
+# --------------------------------------------------------------------------------------------------
 
 
 def test_only_who_asks_by_name_gets_a_composed_task(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +101,10 @@ def test_only_who_asks_by_name_gets_a_composed_task(monkeypatch: pytest.MonkeyPa
     for split in SPLITS:
         assert {task.type for task in SUITE.tasks(split, 30)} == set(TASK_TYPES)
         assert set(SUITE.left_out(split, 1)) == set(TASK_TYPES)
-        assert [t.type for t in SUITE.tasks(split, 3, types_of(SUITE, ["composed"]))] == [*COMPOSED_TYPES, HEAT_TWO]
+        assert [t.type for t in SUITE.tasks(split, 3, types_of(SUITE, ["composed"]))] == [
+            *COMPOSED_TYPES,
+            HEAT_TWO,
+        ]
     # An environment that is left to choose does not choose them either.
     drawn, task = [], SUITE.tasks("train", 1)[0]
 
@@ -115,18 +126,25 @@ def test_seeds_of_composed_types_are_their_own() -> None:
     for split in SPLITS:
         # Of one range, types take every n-th seed from different starts.
         own = [seeds_of(split, t) for t in COMPOSED_TYPES]
-        assert {(seeds.start - COMPOSED_SEEDS[split].start, seeds.step) for seeds in own} == {(0, 2), (1, 2)}
+        assert {(seeds.start - COMPOSED_SEEDS[split].start, seeds.step) for seeds in own} == {
+            (0, 2),
+            (1, 2),
+        }
         assert all(seeds[-1] in COMPOSED_SEEDS[split] for seeds in own)
         assert task_seed(split, HEAT_TWO, 5) in COMPOSED_SEEDS[split]
     with pytest.raises(ValueError, match="outside the seeds"):
         task_seed("valid", CLEAN_COOL, 50_000_000)
 
 
-@pytest.mark.parametrize(("task_type", "digest"), [(HEAT_TWO, "fb15f5f90dc82408"), (CLEAN_COOL, "63b20166a764c1cd")])
+@pytest.mark.parametrize(
+    ("task_type", "digest"), [(HEAT_TWO, "fb15f5f90dc82408"), (CLEAN_COOL, "63b20166a764c1cd")]
+)
 def test_the_sealed_games_stay_as_they_are(task_type: str, digest: str) -> None:
     listed = [task.identity for split in SPLITS for task in SUITE.tasks(split, 60, [task_type])]
     assert len(set(listed)) == 180
-    assert hashlib.sha256(" ".join(listed).encode()).hexdigest()[:16] == digest, "not the games that were sealed"
+    assert hashlib.sha256(" ".join(listed).encode()).hexdigest()[:16] == digest, (
+        "not the games that were sealed"
+    )
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -136,7 +154,8 @@ def test_few_composed_games_are_left_out(split: str) -> None:
     assert max(shares.values()) <= 0.1
 
 
-# --- what they ask for ----------------------------------------------------------------------------------------------
+# --- what they ask for
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,7 +166,9 @@ def test_few_composed_games_are_left_out(split: str) -> None:
         ("pick_cool_then_place_in_recep", goals.COOL),
     ],
 )
-def test_goals_are_composed_as_the_library_composes_its_own(task_type: str, treatment: goals.Treatment) -> None:
+def test_goals_are_composed_as_the_library_composes_its_own(
+    task_type: str, treatment: goals.Treatment
+) -> None:
     def conditions(template: str) -> list[str]:
         return sorted(template.split("\n"))
 
@@ -161,7 +182,10 @@ def test_composed_goals_state_every_condition_of_every_object() -> None:
     for name in ("?o1", "?o2"):
         assert two.count(f"(isHot {name})") == two.count(f"(inReceptacle {name} ?r)") == 1
     assert "(not (= ?o1 ?o2))" in two
-    assert [once.count(condition) for condition in ("(isClean ?o)", "(isCool ?o)", "(inReceptacle ?o ?r)")] == [1, 1, 1]
+    assert [
+        once.count(condition)
+        for condition in ("(isClean ?o)", "(isCool ?o)", "(inReceptacle ?o ?r)")
+    ] == [1, 1, 1]
     assert all(
         goal.count(")") - goal.count("(") == 1 for goal in (two, once)
     )  # it closes the problem, as in the library
@@ -174,7 +198,9 @@ def test_composed_games_combine_the_rules_of_their_parts(task_type: str) -> None
     assert goals.room_kinds(task_type) == {"Kitchen"}
     for index in range(60):
         world = generate(task_type, task_seed("train", task_type, index), "train")
-        assert all(world.target in assets.affordances()[treatment.affordance] for treatment in treatments)
+        assert all(
+            world.target in assets.affordances()[treatment.affordance] for treatment in treatments
+        )
         appliances = {treatment.appliance for treatment in treatments}
         assert appliances <= {receptacle.kind for receptacle in world.receptacles}
         assert world.destination not in appliances
@@ -183,11 +209,14 @@ def test_composed_games_combine_the_rules_of_their_parts(task_type: str) -> None
         assert goal.verbs == tuple(treatment.verb for treatment in treatments)
 
 
-# --- engine, simulation and expert ----------------------------------------------------------------------------------
+# --- engine, simulation and expert
+# ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task_type", COMPOSED_TYPES)
-def test_the_expert_wins_the_same_way_in_engine_and_simulation(engine: Engine, task_type: str) -> None:
+def test_the_expert_wins_the_same_way_in_engine_and_simulation(
+    engine: Engine, task_type: str
+) -> None:
     for split in ("train", "valid"):
         for task in SUITE.tasks(split, 2, [task_type], start=2):
             both, expert = Both(engine, world_of(task)), HouseholdExpert()
@@ -196,7 +225,9 @@ def test_the_expert_wins_the_same_way_in_engine_and_simulation(engine: Engine, t
                 assert len(actions) < SUITE.max_steps
                 actions.append(expert.act(observation))
                 observation = both.step(actions[-1])
-            verbs = [action.split()[0] for action in actions if action.split()[0] not in ("go", "open")]
+            verbs = [
+                action.split()[0] for action in actions if action.split()[0] not in ("go", "open")
+            ]
             assert verbs == {
                 HEAT_TWO: ["take", "heat", "move", "take", "heat", "move"],
                 CLEAN_COOL: ["take", "clean", "cool", "move"],
@@ -253,7 +284,9 @@ def test_two_hot_objects_must_both_be_hot_and_in_one_place(engine: Engine) -> No
     assert both.put(second, here)
 
 
-def test_clean_and_cool_may_come_in_any_order_and_heating_undoes_only_cooling(engine: Engine) -> None:
+def test_clean_and_cool_may_come_in_any_order_and_heating_undoes_only_cooling(
+    engine: Engine,
+) -> None:
     for task in SUITE.tasks("train", 40, [CLEAN_COOL]):
         world = world_of(task)
         if world.target in assets.affordances()["Heatable"] and world.destination != "Microwave":
@@ -277,23 +310,33 @@ def test_clean_and_cool_may_come_in_any_order_and_heating_undoes_only_cooling(en
 def test_expert_heats_two_and_takes_them_to_the_same_place() -> None:
     expert = HouseholdExpert()
     opening = (
-        "You are in the middle of a room. Looking quickly around you, you see a cabinet 2, a cabinet 1, "
+        "You are in the middle of a room. Looking quickly around you, you see a cabinet 2, a "
+        "cabinet 1, "
         "a microwave 1, and a shelf 1.\n\nYour task is to: put two hot mug in cabinet."
     )
     script = [
         (opening, "go to shelf 1"),
-        ("You arrive at shelf 1. On the shelf 1, you see a mug 2, and a mug 1.", "take mug 2 from shelf 1"),
+        (
+            "You arrive at shelf 1. On the shelf 1, you see a mug 2, and a mug 1.",
+            "take mug 2 from shelf 1",
+        ),
         ("You pick up the mug 2 from the shelf 1.", "go to microwave 1"),
         ("You arrive at microwave 1. The microwave 1 is closed.", "heat mug 2 with microwave 1"),
         ("You heat the mug 2 using the microwave 1.", "go to cabinet 1"),
         ("You arrive at cabinet 1. The cabinet 1 is closed.", "open cabinet 1"),
-        ("You open the cabinet 1. The cabinet 1 is open. In it, you see nothing.", "move mug 2 to cabinet 1"),
+        (
+            "You open the cabinet 1. The cabinet 1 is open. In it, you see nothing.",
+            "move mug 2 to cabinet 1",
+        ),
         ("You move the mug 2 to the cabinet 1.", "go to shelf 1"),
         ("You arrive at shelf 1. On the shelf 1, you see a mug 1.", "take mug 1 from shelf 1"),
         ("You pick up the mug 1 from the shelf 1.", "go to microwave 1"),
         ("You arrive at microwave 1. The microwave 1 is closed.", "heat mug 1 with microwave 1"),
         ("You heat the mug 1 using the microwave 1.", "go to cabinet 1"),
-        ("You arrive at cabinet 1. The cabinet 1 is open. In it, you see a mug 2.", "move mug 1 to cabinet 1"),
+        (
+            "You arrive at cabinet 1. The cabinet 1 is open. In it, you see a mug 2.",
+            "move mug 1 to cabinet 1",
+        ),
     ]
     for observation, action in script:
         assert expert.act(observation) == action
@@ -302,12 +345,16 @@ def test_expert_heats_two_and_takes_them_to_the_same_place() -> None:
 def test_expert_cleans_then_cools() -> None:
     expert = HouseholdExpert()
     opening = (
-        "You are in the middle of a room. Looking quickly around you, you see a fridge 1, a shelf 1, and a sinkbasin 1."
+        "You are in the middle of a room. Looking quickly around you, you see a fridge 1, a shelf "
+        "1, and a sinkbasin 1."
         "\n\nYour task is to: clean and cool some pan and put it in shelf."
     )
     script = [
         (opening, "go to sinkbasin 1"),
-        ("You arrive at sinkbasin 1. On the sinkbasin 1, you see a pan 1.", "take pan 1 from sinkbasin 1"),
+        (
+            "You arrive at sinkbasin 1. On the sinkbasin 1, you see a pan 1.",
+            "take pan 1 from sinkbasin 1",
+        ),
         ("You pick up the pan 1 from the sinkbasin 1.", "clean pan 1 with sinkbasin 1"),
         ("You clean the pan 1 using the sinkbasin 1.", "go to fridge 1"),
         ("You arrive at fridge 1. The fridge 1 is closed.", "cool pan 1 with fridge 1"),

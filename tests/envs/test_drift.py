@@ -2,13 +2,17 @@
 
 import pytest
 
-from envs import get_suite
-from envs.check import check_env
-from envs.drift import NAMES, Renaming
+from relive.envs import get_suite
+from relive.envs.check import check_env
+from relive.envs.drift import NAMES, Renaming
 
 
 def test_the_contract_holds() -> None:
-    assert [finding for finding in check_env(get_suite("household-renamed"), tasks_per_split=2) if not finding.ok] == []
+    assert [
+        finding
+        for finding in check_env(get_suite("household-renamed"), tasks_per_split=2)
+        if not finding.ok
+    ] == []
 
 
 def test_the_expert_solves_it_in_new_names() -> None:
@@ -16,7 +20,12 @@ def test_the_expert_solves_it_in_new_names() -> None:
     seen = ""
     for task, before in zip(suite.tasks("valid", 12), plain.tasks("valid", 12), strict=True):
         assert task.identity != before.identity
-        assert (task.type, task.split, task.room, task.seed) == (before.type, before.split, before.room, before.seed)
+        assert (task.type, task.split, task.room, task.seed) == (
+            before.type,
+            before.split,
+            before.room,
+            before.seed,
+        )
         env, expert = suite.make(), suite.expert()
         observation, info = env.reset(options={"task": task})
         assert info["task"] == task

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from envs.household import engine as engine_module
-from envs.household import generator, translate
-from envs.household.engine import REFUSED, Engine, read_game
-from envs.household.generator import Game
-from envs.household.rooms import TASK_TYPES, task_seed
-from envs.household.stock import StockEngine
+from relive.envs.household import engine as engine_module
+from relive.envs.household import generator, translate
+from relive.envs.household.engine import REFUSED, Engine, read_game
+from relive.envs.household.generator import Game
+from relive.envs.household.rooms import TASK_TYPES, task_seed
+from relive.envs.household.stock import StockEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).parent / "data"
@@ -40,13 +40,19 @@ def stock() -> StockEngine:
 
 
 def game_of(transcript: dict[str, Any]) -> Game:
-    game = generator.game(generator.generate(transcript["task_type"], transcript["seed"], transcript["split"]))
-    assert generator.identity(game.problem) == transcript["identity"], "the generator changed: bump its VERSION"
+    game = generator.game(
+        generator.generate(transcript["task_type"], transcript["seed"], transcript["split"])
+    )
+    assert generator.identity(game.problem) == transcript["identity"], (
+        "the generator changed: bump its VERSION"
+    )
     return game
 
 
 def some_game(task_type: str = "pick_two_obj_and_place", index: int = 0) -> Game:
-    return generator.game(generator.generate(task_type, task_seed("train", task_type, index), "train"))
+    return generator.game(
+        generator.generate(task_type, task_seed("train", task_type, index), "train")
+    )
 
 
 def test_golden_transcripts_cover_all_types_winning_and_refusals() -> None:
@@ -82,7 +88,9 @@ def script(name: str) -> Any:
 
 def test_the_script_that_wrote_the_golden_transcripts_writes_them_again(engine: Engine) -> None:
     for number in (12, 13):
-        transcript = json.loads(json.dumps(script("make_golden").play(engine, TASK_TYPES[number // 5], number % 5)))
+        transcript = json.loads(
+            json.dumps(script("make_golden").play(engine, TASK_TYPES[number // 5], number % 5))
+        )
         assert transcript == TRANSCRIPTS[number]
 
 
@@ -105,7 +113,9 @@ def test_live_against_the_stock_engine(engine: Engine, stock: StockEngine, numbe
         assert stock.won() == engine.won()
 
 
-def test_an_official_game_file_plays_as_in_the_stock_engine(engine: Engine, stock: StockEngine) -> None:
+def test_an_official_game_file_plays_as_in_the_stock_engine(
+    engine: Engine, stock: StockEngine
+) -> None:
     game = read_game(DATA / "official_game.tw-pddl.gz")
     assert game.goal == "put a hot potato in sinkbasin"
     engine.load(game)
@@ -120,7 +130,11 @@ def test_an_official_game_file_plays_as_in_the_stock_engine(engine: Engine, stoc
 
 def test_a_file_that_is_no_game_is_named(tmp_path: Path) -> None:
     path = tmp_path / "game.tw-pddl"
-    for content in ("not json", '{"grammar": "x"}', '{"pddl_domain": "", "grammar": "", "pddl_problem": ""}'):
+    for content in (
+        "not json",
+        '{"grammar": "x"}',
+        '{"pddl_domain": "", "grammar": "", "pddl_problem": ""}',
+    ):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"game\.tw-pddl"):
             read_game(path)
@@ -168,7 +182,9 @@ def test_translating_leaves_argv_and_stdout_alone(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == ""
 
 
-def test_translations_are_kept_on_disk_and_damage_is_repaired(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_translations_are_kept_on_disk_and_damage_is_repaired(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     game = some_game("look_at_obj_in_light", 3)
     expected = translate.translate(game.domain, game.problem)
     translate.clear_memory()
@@ -184,7 +200,9 @@ def test_translations_are_kept_on_disk_and_damage_is_repaired(own_cache: Path, m
     assert translate.translate(game.domain, game.problem) == expected
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RELIVE_CACHE", str(tmp_path / "file"))
     translate.clear_memory()
@@ -201,15 +219,19 @@ def test_another_textworld_is_refused_with_the_way_out(monkeypatch: pytest.Monke
 
 def test_nothing_is_left_in_the_home_folder(tmp_path: Path) -> None:
     code = (
-        "import os, envs\n"
-        "from envs.household.stock import StockEngine\n"
+        "import os, relive.envs\n"
+        "from relive.envs.household.stock import StockEngine\n"
         "before = dict(os.environ)\n"
-        "suite = envs.get_suite('household')\n"
+        "suite = relive.envs.get_suite('household')\n"
         "env = suite.make(); env.reset(options={'task': suite.tasks('train', 1)[0]}); env.close()\n"
         "StockEngine()\n"
         "assert dict(os.environ) == before"
     )
-    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "RELIVE_CACHE": str(tmp_path / "relive")}
+    home = {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "RELIVE_CACHE": str(tmp_path / "relive"),
+    }
     environment = {name: value for name, value in os.environ.items() if name != "ALFWORLD_DATA"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**environment, **home})
     assert {path.name for path in tmp_path.iterdir()} <= {"relive"}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from envs.household import assets, generator
-from envs.household.generator import generate, identity, problem_text
-from envs.household.rooms import ALL_TYPES, GROUPS, ROOMS, SEEDS, TASK_TYPES, task_seed
+from relive.envs.household import assets, generator
+from relive.envs.household.generator import generate, identity, problem_text
+from relive.envs.household.rooms import ALL_TYPES, GROUPS, ROOMS, SEEDS, TASK_TYPES, task_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,13 +28,16 @@ def test_each_kind_of_room_is_dealt_out_18_6_6() -> None:
     numbers = {"Kitchen": 0, "LivingRoom": 200, "Bedroom": 300, "Bathroom": 400}
     for kind, base in numbers.items():
         assert [len(set(ROOMS[split][kind])) for split in ("train", "valid", "test")] == [18, 6, 6]
-        assert sorted(n for split in ROOMS for n in ROOMS[split][kind]) == list(range(base + 1, base + 31))
+        assert sorted(n for split in ROOMS for n in ROOMS[split][kind]) == list(
+            range(base + 1, base + 31)
+        )
 
 
 def test_splits_have_rooms_of_about_the_same_size() -> None:
     for kind in ROOMS["train"]:
         mean = {
-            split: sum(len(generator._furniture(n)[0]) for n in ROOMS[split][kind]) / len(ROOMS[split][kind])
+            split: sum(len(generator._furniture(n)[0]) for n in ROOMS[split][kind])
+            / len(ROOMS[split][kind])
             for split in ROOMS
         }
         assert max(mean.values()) < 1.25 * min(mean.values()), (kind, mean)
@@ -55,9 +58,10 @@ def test_groups_hold_each_type_once() -> None:
 
 def test_the_same_seed_makes_the_same_game_under_any_hash_seed() -> None:
     code = (
-        "from envs.household.generator import generate, problem_text, identity\n"
-        "from envs.household.rooms import ALL_TYPES\n"
-        "print([(identity(problem_text(w)), w.goal) for t in ALL_TYPES for w in [generate(t, 7, 'valid')]])"
+        "from relive.envs.household.generator import generate, problem_text, identity\n"
+        "from relive.envs.household.rooms import ALL_TYPES\n"
+        "print([(identity(problem_text(w)), w.goal) for t in ALL_TYPES for w in [generate(t, 7, "
+        "'valid')]])"
     )
     outputs = {
         subprocess.run(
@@ -75,7 +79,9 @@ def test_the_same_seed_makes_the_same_game_under_any_hash_seed() -> None:
 
 def test_identity_ignores_the_problem_name_and_nothing_else() -> None:
     problem = problem_text(generate("pick_two_obj_and_place", 3, "train"))
-    assert identity(problem.replace("(problem household)", "(problem plan_trial_9)")) == identity(problem)
+    assert identity(problem.replace("(problem household)", "(problem plan_trial_9)")) == identity(
+        problem
+    )
     assert identity(problem.replace("atLocation agent1", "atLocation  agent1")) != identity(problem)
     assert len(identity(problem)) == 16
 
@@ -87,7 +93,11 @@ def test_games_keep_the_rules_of_placement(task_type: str) -> None:
         kind_of = {r.id: r.kind for r in world.receptacles}
         targets = [t for t in world.things if t.kind == world.target]
         assert all(kind_of[t.receptacle] != world.destination for t in targets)
-        assert all(t.kind in assets.holds()[kind_of[t.receptacle]] for t in world.things if t.kind != world.lamp)
+        assert all(
+            t.kind in assets.holds()[kind_of[t.receptacle]]
+            for t in world.things
+            if t.kind != world.lamp
+        )
         assert len({r.location for r in world.receptacles}) == len(world.receptacles)
         assert len({t.id for t in world.things}) == len(world.things)
         assert len(targets) in ((2, 3) if "two_obj" in task_type else (1, 2))
@@ -95,7 +105,8 @@ def test_games_keep_the_rules_of_placement(task_type: str) -> None:
 
 
 def test_kinds_of_places_are_drawn_evenly_whatever_their_number() -> None:
-    # In kitchens a cup may be in cabinets (many), on counters, in the one fridge, ...: each kind about as often.
+    # In kitchens a cup may be in cabinets (many), on counters, in the one fridge, ...: each kind
+    # about as often.
     counts: Counter[str] = Counter()
     offered: Counter[str] = Counter()
     for index in range(1500):

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from envs import get_suite
-from envs.base import Task, TextEnv
-from envs.household.expert import Goal, HouseholdExpert, parse_goal
-from envs.household.generator import World, generate
-from envs.household.rooms import ALL_TYPES, TASK_TYPES, task_seed
-from envs.household.simulate import Simulation, steps_to_solve
-from envs.household.suite import HouseholdSuite
-from envs.household.tasks import world_of
+from relive.envs import get_suite
+from relive.envs.base import Task, TextEnv
+from relive.envs.household.expert import Goal, HouseholdExpert, parse_goal
+from relive.envs.household.generator import World, generate
+from relive.envs.household.rooms import ALL_TYPES, TASK_TYPES, task_seed
+from relive.envs.household.simulate import Simulation, steps_to_solve
+from relive.envs.household.suite import HouseholdSuite
+from relive.envs.household.tasks import world_of
 
 SUITE = HouseholdSuite()
 
@@ -28,7 +28,8 @@ def env() -> Iterator[TextEnv]:
     env.close()
 
 
-# --- the environment -----------------------------------------------------------------------------------------------
+# --- the environment
+# -----------------------------------------------------------------------------------------------
 
 
 def test_opening_has_no_banner_and_ends_with_the_task(env: TextEnv) -> None:
@@ -36,7 +37,8 @@ def test_opening_has_no_banner_and_ends_with_the_task(env: TextEnv) -> None:
     observation, info = env.reset(options={"task": task})
     first, second = observation.split("\n\n")
     assert re.fullmatch(
-        r"You are in the middle of a room\. Looking quickly around you, you see a .*, and a .*\.", first
+        r"You are in the middle of a room\. Looking quickly around you, you see a .*, and a .*\.",
+        first,
     )
     assert second == f"Your task is to: {task.goal}."
     assert info == {"task": task, "won": False, "invalid": False, "score": 0.0}
@@ -46,7 +48,12 @@ def test_refused_and_unknown_commands_are_invalid(env: TextEnv) -> None:
     env.reset(options={"task": SUITE.tasks("train", 1)[0]})
     for action in ("fly", "", "open fridge 99", "Look"):
         observation, reward, terminated, truncated, info = env.step(action)
-        assert (observation, reward, terminated, truncated) == ("Nothing happens.", 0.0, False, False)
+        assert (observation, reward, terminated, truncated) == (
+            "Nothing happens.",
+            0.0,
+            False,
+            False,
+        )
         assert info["invalid"]
     assert not env.step("look")[4]["invalid"]
     assert "look" in env.admissible()
@@ -81,11 +88,14 @@ def play(env: TextEnv, task: Task) -> list[tuple[str, str]]:
     pytest.fail(f"the expert did not win {task}")
 
 
-# --- the expert -----------------------------------------------------------------------------------------------------
+# --- the expert
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task_type", TASK_TYPES)
-def test_simulation_and_engine_give_the_expert_the_same_episode(env: TextEnv, task_type: str) -> None:
+def test_simulation_and_engine_give_the_expert_the_same_episode(
+    env: TextEnv, task_type: str
+) -> None:
     for split in ("train", "test"):
         task = SUITE.tasks(split, 1, [task_type], start=2)[0]
         world = world_of(task)
@@ -104,14 +114,16 @@ def test_simulation_and_engine_give_the_expert_the_same_episode(env: TextEnv, ta
 def test_expert_solves_at_least_85_percent_of_each_type(task_type: str) -> None:
     for split in ("train", "valid"):
         solved = [
-            steps_to_solve(generate(task_type, task_seed(split, task_type, index), split), 50) is not None
+            steps_to_solve(generate(task_type, task_seed(split, task_type, index), split), 50)
+            is not None
             for index in range(60)
         ]
         assert sum(solved) / len(solved) >= 0.85, split
 
 
 def revealing_episode(world: World, length: int = 0) -> tuple[list[str], list[set[str]]]:
-    """The expert's actions, and for each the places whose contents had been read before it was chosen.
+    """The expert's actions, and for each the places whose contents had been read before it was
+    chosen.
 
     Up to the win, or exactly `length` actions: a permuted game may be won by what nobody has seen.
     """
@@ -122,7 +134,9 @@ def revealing_episode(world: World, length: int = 0) -> tuple[list[str], list[se
         known.append(set(read))
         actions.append(expert.act(observation))
         observation = simulation.step(actions[-1])
-        for on, inside in re.findall(r"On the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is open\. In it", observation):
+        for on, inside in re.findall(
+            r"On the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is open\. In it", observation
+        ):
             read.add(on or inside)
         if simulation.won() and not length:
             break
@@ -142,7 +156,8 @@ def test_what_has_not_been_seen_does_not_influence_the_expert(task_type: str) ->
             hidden = sorted(set(ids.values()) - read_ids)
             shuffled = dict(zip(hidden, rng.sample(hidden, len(hidden)), strict=True))
             things = tuple(
-                dataclasses.replace(t, receptacle=shuffled.get(t.receptacle, t.receptacle)) for t in world.things
+                dataclasses.replace(t, receptacle=shuffled.get(t.receptacle, t.receptacle))
+                for t in world.things
             )
             permuted, _ = revealing_episode(dataclasses.replace(world, things=things), len(actions))
             assert permuted[: step + 1] == actions[: step + 1], (index, step)
@@ -153,12 +168,16 @@ def test_what_has_not_been_seen_does_not_influence_the_expert(task_type: str) ->
 def test_expert_searches_backwards_and_opens_what_is_closed() -> None:
     expert = HouseholdExpert()
     opening = (
-        "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a drawer 2, a drawer 1, "
+        "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a "
+        "drawer 2, a drawer 1, "
         "and a shelf 1.\n\nYour task is to: put a cup in cabinet."
     )
     script = [
         (opening, "go to shelf 1"),
-        ("You arrive at shelf 1. On the shelf 1, you see a book 1, and a bowl 1.", "go to drawer 1"),
+        (
+            "You arrive at shelf 1. On the shelf 1, you see a book 1, and a bowl 1.",
+            "go to drawer 1",
+        ),
         ("You arrive at drawer 1. The drawer 1 is closed.", "open drawer 1"),
         ("You open the drawer 1. The drawer 1 is open. In it, you see nothing.", "go to drawer 2"),
         (
@@ -167,7 +186,10 @@ def test_expert_searches_backwards_and_opens_what_is_closed() -> None:
         ),
         ("You pick up the cup 2 from the drawer 2.", "go to cabinet 1"),
         ("You arrive at cabinet 1. The cabinet 1 is closed.", "open cabinet 1"),
-        ("You open the cabinet 1. The cabinet 1 is open. In it, you see a pan 1.", "move cup 2 to cabinet 1"),
+        (
+            "You open the cabinet 1. The cabinet 1 is open. In it, you see a pan 1.",
+            "move cup 2 to cabinet 1",
+        ),
         ("Nothing happens.", "go to cabinet 2"),
     ]
     for observation, action in script:
@@ -177,12 +199,16 @@ def test_expert_searches_backwards_and_opens_what_is_closed() -> None:
 def test_expert_goes_back_for_a_second_object_that_it_saw() -> None:
     expert = HouseholdExpert()
     opening = (
-        "You are in the middle of a room. Looking quickly around you, you see a bed 1, a desk 1, and a shelf 1."
+        "You are in the middle of a room. Looking quickly around you, you see a bed 1, a desk 1, "
+        "and a shelf 1."
         "\n\nYour task is to: find two cd and put them in desk."
     )
     script = [
         (opening, "go to shelf 1"),
-        ("You arrive at shelf 1. On the shelf 1, you see a cd 2, and a cd 1.", "take cd 2 from shelf 1"),
+        (
+            "You arrive at shelf 1. On the shelf 1, you see a cd 2, and a cd 1.",
+            "take cd 2 from shelf 1",
+        ),
         ("You pick up the cd 2 from the shelf 1.", "go to desk 1"),
         ("You arrive at desk 1. On the desk 1, you see nothing.", "move cd 2 to desk 1"),
         ("You move the cd 2 to the desk 1.", "go to shelf 1"),
@@ -226,7 +252,8 @@ def test_every_generated_goal_is_read_and_a_strange_one_is_refused() -> None:
         parse_goal("make me a sandwich")
 
 
-# --- task lists -----------------------------------------------------------------------------------------------------
+# --- task lists
+# --------------------------------------------------------------------------------------------------
 
 
 def test_360_tasks_are_listed_in_seconds_without_a_game_twice() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from envs import EnvironmentFailure, EnvPool, Reply, get_suite
+from relive.envs import EnvironmentFailure, EnvPool, Reply, get_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,7 +154,9 @@ def test_a_failure_survives_pickling() -> None:
     assert (copy.reason, copy.worker, copy.task) == (failure.reason, 3, failure.task)
 
 
-def test_closing_ends_all_workers_even_busy_ones_and_the_pool_refuses_more(misbehaving: str) -> None:
+def test_closing_ends_all_workers_even_busy_ones_and_the_pool_refuses_more(
+    misbehaving: str,
+) -> None:
     pool = EnvPool(misbehaving, 2)
     task = get_suite(misbehaving).tasks("train", 1)[0]
     pool.reset(0, task)
@@ -182,7 +184,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
 print("main runs", flush=True)
-from envs import EnvPool, get_suite, register
+from relive.envs import EnvPool, get_suite, register
 register("misbehaving", "misbehaving_suite:MisbehavingSuite")
 task = get_suite("misbehaving").tasks("train", 1)[0]
 try:
@@ -199,13 +201,14 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_reaches_the_parent_only_and_main_is_not_imported_again(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(paths=[str(ROOT), str(Path(__file__).parent)]))
+    script.write_text(SCRIPT.format(paths=[str(Path(__file__).parent)]))
     with subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # a process group of its own, so that Ctrl-C can be sent to all of it
+        # a process group of its own, so that Ctrl-C can be sent to all of it
+        start_new_session=True,
         # A shell's background job ignores SIGINT and passes that on to whatever it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from memory import (
+from relive.memory import (
     Actor,
     Episode,
     ExperienceMemory,
@@ -60,7 +60,9 @@ def make_episode(
         ),
         steps=tuple(Step(f"You see shelf {step}.", f"go to shelf {step}") for step in range(steps)),
         final_observation="Done.",
-        outcome=Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT),
+        outcome=Outcome(
+            success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT
+        ),
         actor=Actor("expert", settings={"temperature": 0.0}),
     )
 
@@ -78,7 +80,9 @@ def shown(run: Episode, *ids: str) -> Episode:
 
 def found(memory: ExperienceMemory, text: str, at: int | None = None, **options: Any) -> list[str]:
     """Ids of what is found."""
-    return [hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), HOLDOUT, at)]
+    return [
+        hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), HOLDOUT, at)
+    ]
 
 
 @pytest.fixture

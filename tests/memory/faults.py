@@ -1,7 +1,9 @@
-"""What the fault, kill and stress tests share: episodes known by their numbers, an exact oracle, a disk that fails, writers to kill.
+"""What the fault, kill and stress tests share: episodes known by their numbers, an exact oracle, a
+disk that fails, writers to kill.
 
-Used by test_faults.py, test_kill.py, test_stress.py and scripts/fault_memory.py. An episode follows from its number, so whoever
-knows which numbers were acknowledged knows byte for byte what has to be there.
+Used by test_faults.py, test_kill.py, test_stress.py and scripts/fault_memory.py. An episode follows
+from its number, so whoever knows which numbers were acknowledged knows byte for byte what has to be
+there.
 """
 
 import errno
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from memory import (
+from relive.memory import (
     Actor,
     Damage,
     Episode,
@@ -31,9 +33,9 @@ from memory import (
     StopReason,
     TaskRecord,
 )
-from memory.codec import digest
-from memory.segments import FRAME_BYTES, HEADER_BYTES, MARK
-from memory.space import DECIMALS
+from relive.memory.search.space import DECIMALS
+from relive.memory.storage.codec import digest
+from relive.memory.storage.segments import FRAME_BYTES, HEADER_BYTES, MARK
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHES = ("catalog", "vectors", "index")
@@ -52,24 +54,47 @@ def goal_of(number: int) -> str:
     """Goal of an episode: some are alike, some are the same."""
     draw = random.Random(number)
     return " ".join(
-        [draw.choice(_VERBS), "a", draw.choice(_KINDS), draw.choice(_THINGS), "in", "the", draw.choice(_PLACES)]
+        [
+            draw.choice(_VERBS),
+            "a",
+            draw.choice(_KINDS),
+            draw.choice(_THINGS),
+            "in",
+            "the",
+            draw.choice(_PLACES),
+        ]
     )
 
 
 def make(number: int) -> Episode:
     """Episode `number`; every fourth one had others in context."""
     shown = (
-        (Retrieved(f"episode-{number - 1}", 0.5), Retrieved(f"episode-{number - 3}", 0.4)) if number % 4 == 3 else ()
+        (Retrieved(f"episode-{number - 1}", 0.5), Retrieved(f"episode-{number - 3}", 0.4))
+        if number % 4 == 3
+        else ()
     )
     steps = tuple(
-        Step("You see nothing. " * (number % 5), f"go {number} {step}", retrieved=shown if step == 0 else ())
+        Step(
+            "You see nothing. " * (number % 5),
+            f"go {number} {step}",
+            retrieved=shown if step == 0 else (),
+        )
         for step in range(1 + number % 3)
     )
     task = TaskRecord(
-        "suite", f"game {number}", f"type-{number % 3}", "train", f"room-{number}", number, "1", goal_of(number)
+        "suite",
+        f"game {number}",
+        f"type-{number % 3}",
+        "train",
+        f"room-{number}",
+        number,
+        "1",
+        goal_of(number),
     )
     success = number % 5 > 0
-    outcome = Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT)
+    outcome = Outcome(
+        success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT
+    )
     return Episode(f"episode-{number}", task, steps, "", outcome, Actor("expert"))
 
 
@@ -98,7 +123,8 @@ def delete_caches(folder: Path) -> None:
 
 
 class Oracle:
-    """Exact search, written down a second time: everything that is there at a log position is compared."""
+    """Exact search, written down a second time: everything that is there at a log position is
+    compared."""
 
     def __init__(self) -> None:
         self._vectors: dict[str, Any] = {}
@@ -112,7 +138,9 @@ class Oracle:
         for entry in there:
             if entry.episode_id not in self._vectors:
                 self._vectors[entry.episode_id] = EMBEDDER.encode([entry.task.goal])[0]
-                self._ties[entry.episode_id] = int(np.uint64(digest(entry.task.identity)).view(np.int64))
+                self._ties[entry.episode_id] = int(
+                    np.uint64(digest(entry.task.identity)).view(np.int64)
+                )
         rows = np.stack([self._vectors[entry.episode_id] for entry in there])
         scores = np.round(np.einsum("ij,j->i", rows, EMBEDDER.encode([text])[0]), DECIMALS)
         ties = np.array([self._ties[entry.episode_id] for entry in there])
@@ -133,7 +161,8 @@ class Agreement:
     wrong_scores: int = 0
     """Those of them with a hit that is not there, or with another score than it has."""
     hits_wanted: int = 0
-    """Hits that approximate searches should have given, and how many of those they gave (as close as the right ones)."""
+    """Hits that approximate searches should have given, and how many of those they gave (as close
+    as the right ones)."""
     hits_found: int = 0
     examples: list[str] = field(default_factory=list)
     """The first few disagreements, in words."""
@@ -150,17 +179,26 @@ class Agreement:
 
     def take(self, other: "Agreement") -> None:
         """Add up."""
-        for name in ("exact", "wrong_exact", "approximate", "wrong_scores", "hits_wanted", "hits_found"):
+        for name in (
+            "exact",
+            "wrong_exact",
+            "approximate",
+            "wrong_scores",
+            "hits_wanted",
+            "hits_found",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.examples = (self.examples + other.examples)[:5]
 
     def compare(self, memory: ExperienceMemory, oracle: Oracle, text: str, k: int) -> bool:
-        """Search at the current position and judge the answer; False if the memory moved on meanwhile."""
+        """Search at the current position and judge the answer; False if the memory moved on
+        meanwhile."""
         position = memory.position
         hits = memory.search(Query(text, k=k), at=position)
         right = oracle.best(memory, text, position)
         if memory.position != position:
-            return False  # compacted meanwhile and read anew: the two answers are about different things
+            # compacted meanwhile and read anew: the two answers are about different things
+            return False
         given = [(hit.episode_id, hit.score) for hit in hits]
         if not hits or hits[0].why.exact:
             self.exact += 1
@@ -179,7 +217,9 @@ class Agreement:
         return True
 
 
-def agreement(memory: ExperienceMemory, numbers: Iterable[int] = range(6), oracle: Oracle | None = None) -> Agreement:
+def agreement(
+    memory: ExperienceMemory, numbers: Iterable[int] = range(6), oracle: Oracle | None = None
+) -> Agreement:
     """Of some searches, with few and many hits."""
     found, oracle = Agreement(), oracle or Oracle()
     for number in numbers:
@@ -197,8 +237,9 @@ def check(
 ) -> tuple[Damage, ...]:
     """That a memory opens and holds what it has to; what it said about damage.
 
-    Read, then written (which repairs), then read again: all of `present` is there in full, nothing else but some of `maybe`,
-    searches agree with the oracle, and one more episode can be added, found, and is there in the end.
+    Read, then written (which repairs), then read again: all of `present` is there in full, nothing
+    else but some of `maybe`, searches agree with the oracle, and one more episode can be added,
+    found, and is there in the end.
     """
     said: dict[Damage, None] = {}
     numbers = range(searches)
@@ -214,17 +255,27 @@ def check(
         judge(memory, {*present, new.id}, maybe, numbers)
     with open_memory(folder) as memory:
         judge(memory, {*present, new.id}, maybe, numbers)
-        # What a writer mends is mended. Not what the log has lost; and a graph is only published when enough is new.
-        lasting = [damage for damage in memory.stats().damage if not damage.file.startswith(("log", "index"))]
+        # What a writer mends is mended. Not what the log has lost; and a graph is only published
+        # when enough is new.
+        lasting = [
+            damage
+            for damage in memory.stats().damage
+            if not damage.file.startswith(("log", "index"))
+        ]
         assert not lasting, lasting
     return tuple(said)
 
 
 def judge(
-    memory: ExperienceMemory, present: Collection[str], maybe: Collection[str] = (), numbers: Iterable[int] = range(3)
+    memory: ExperienceMemory,
+    present: Collection[str],
+    maybe: Collection[str] = (),
+    numbers: Iterable[int] = range(3),
 ) -> None:
     """Assert that an open memory holds what it has to, and finds it."""
-    for number in numbers:  # first: what is damaged must not spoil an answer even if nobody read it before
+    for (
+        number
+    ) in numbers:  # first: what is damaged must not spoil an answer even if nobody read it before
         found = agreement(memory, [number])
         assert not found.wrong, found.examples
     there = {entry.episode_id for entry in memory.entries()}
@@ -232,7 +283,11 @@ def judge(
     assert there <= {*present, *maybe}, f"not expected: {sorted(there - {*present, *maybe})}"
     for episode in memory.iterate():
         expected = make(int(episode.id.split("-")[1]))
-        assert (episode.task, episode.steps, episode.outcome) == (expected.task, expected.steps, expected.outcome)
+        assert (episode.task, episode.steps, episode.outcome) == (
+            expected.task,
+            expected.steps,
+            expected.outcome,
+        )
     assert len(memory) == len(there)
 
 
@@ -262,15 +317,25 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def told(memory: ExperienceMemory) -> tuple[object, ...]:
-    """What a memory says about its contents beside the episodes: all of it has to survive the loss of any cache."""
+    """What a memory says about its contents beside the episodes: all of it has to survive the loss
+    of any cache."""
     stats = memory.stats()
     useful = tuple(memory.usefulness(entry.episode_id) for entry in memory.entries())
     ratings = tuple(memory.get(entry.episode_id).ratings.get("worth") for entry in memory.entries())
-    return stats.deleted, stats.ratings, stats.notes, stats.credits, stats.most_useful, useful, ratings
+    return (
+        stats.deleted,
+        stats.ratings,
+        stats.notes,
+        stats.credits,
+        stats.most_useful,
+        useful,
+        ratings,
+    )
 
 
 def build_for_failures(folder: Path) -> None:
-    """A memory in which there is something to compact, to publish, and (before an opening) to repair."""
+    """A memory in which there is something to compact, to publish, and (before an opening) to
+    repair."""
     build(folder, range(16), publish=True)
     with open_memory(folder, "w") as memory:
         memory.add_many([make(number) for number in range(16, 20)])
@@ -312,16 +377,28 @@ class FailingDisk:
     """While entered, the `nth` operation on files of this process fails (one thread only).
 
     Args:
-        nth: from 1 on; operations are os.open, write, pwrite, fsync, replace, ftruncate, unlink, mkdir, lseek, and opening and
-            writing Python's own files.
+        nth: from 1 on; operations are os.open, write, pwrite, fsync, replace, ftruncate, unlink,
+            mkdir, lseek, and opening and writing Python's own files.
         code: the error.
         lasting: whether all later ones fail, too.
         partial: the nth operation, if it writes, writes half; the next write fails.
     """
 
-    OPERATIONS = ("open", "write", "pwrite", "fsync", "replace", "ftruncate", "unlink", "mkdir", "lseek")
+    OPERATIONS = (
+        "open",
+        "write",
+        "pwrite",
+        "fsync",
+        "replace",
+        "ftruncate",
+        "unlink",
+        "mkdir",
+        "lseek",
+    )
 
-    def __init__(self, nth: int, code: int = errno.ENOSPC, *, lasting: bool = False, partial: bool = False) -> None:
+    def __init__(
+        self, nth: int, code: int = errno.ENOSPC, *, lasting: bool = False, partial: bool = False
+    ) -> None:
         self.nth, self.code, self.lasting, self.partial = nth, code, lasting, partial
         self.counted = 0
         self.failed = ""
@@ -340,7 +417,12 @@ class FailingDisk:
     def __enter__(self) -> "FailingDisk":
         def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
             def call(*arguments: Any, **options: Any) -> Any:
-                if self.partial and name == "write" and self.counted + 1 == self.nth and len(arguments[1]) > 1:
+                if (
+                    self.partial
+                    and name == "write"
+                    and self.counted + 1 == self.nth
+                    and len(arguments[1]) > 1
+                ):
                     self.counted += 1
                     self._short = True
                     return real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])

@@ -1,4 +1,5 @@
-"""The peer comparison: its arithmetic, and that every engine that is installed gives the right answers."""
+"""The peer comparison: its arithmetic, and that every engine that is installed gives the right
+answers."""
 
 import importlib.util
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memory import codec
+from relive.memory.storage import codec
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench_peers.py"
 ENGINES = ["relive", "chromadb", "lancedb", "qdrant-local", "mem0"]
@@ -49,29 +50,46 @@ def test_recall_counts_what_is_kept_and_close_enough_once(bench: ModuleType) -> 
     assert bench.recall(["e0", "e2"], scores, kept, 2) == 1.0  # as close as e1
     assert bench.recall(["e0", "e0"], scores, kept, 2) == 0.5
     assert bench.recall(["e3", "e4"], scores, kept, 2) == 0.0
-    assert bench.recall(["e0", "e1", "e2", "e3", "e4"], scores, kept, 9) == 1.0  # e4 was filtered out: no credit
+    assert (
+        bench.recall(["e0", "e1", "e2", "e3", "e4"], scores, kept, 9) == 1.0
+    )  # e4 was filtered out: no credit
     assert bench.recall([], scores, kept, 2) == 0.0
     assert bench.recall([], scores, np.zeros(5, dtype=bool), 2) == 1.0
 
 
 def measured(**changed: float) -> dict[str, Any]:
     """What a round measures."""
-    numbers = {"add_seconds": 1.0, "search_ms": 2.0, "search_rare_ms": 4.0, "open_ms": 8.0, "recall_at_10": 1.0}
+    numbers = {
+        "add_seconds": 1.0,
+        "search_ms": 2.0,
+        "search_rare_ms": 4.0,
+        "open_ms": 8.0,
+        "recall_at_10": 1.0,
+    }
     return {**numbers, "tuned": "", **changed}
 
 
 def test_medians_over_rounds_but_the_worst_recall(bench: ModuleType) -> None:
-    rounds = [measured(add_seconds=s, recall_at_10=r) for s, r in ((1.0, 1.0), (9.0, 0.9), (2.0, 1.0))]
+    rounds = [
+        measured(add_seconds=s, recall_at_10=r) for s, r in ((1.0, 1.0), (9.0, 0.9), (2.0, 1.0))
+    ]
     merged = bench.medians(rounds)
     assert merged["add_seconds"] == 2.0
     assert merged["recall_at_10"] == 0.9
 
 
 def test_ratios_say_how_much_longer_the_peer_takes(bench: ModuleType) -> None:
-    row = bench.row("lancedb", "1", 10, measured(add_seconds=3.0, search_ms=20.0, search_rare_ms=8.0), measured())
+    row = bench.row(
+        "lancedb",
+        "1",
+        10,
+        measured(add_seconds=3.0, search_ms=20.0, search_rare_ms=8.0),
+        measured(),
+    )
     assert (row["add_ratio"], row["search_ratio"], row["open_ratio"]) == (3.0, 2.0, 1.0)
     wanted = (
-        "name version entries add_ratio search_ratio open_ratio recall_at_10 add_seconds search_ms open_ms durability"
+        "name version entries add_ratio search_ratio open_ratio recall_at_10 add_seconds "
+        "search_ms open_ms durability"
     )
     assert set(wanted.split()) <= set(row)
     own = bench.row("relive", "1", 10, measured(), measured())
@@ -83,10 +101,15 @@ def test_absent_peers_have_a_reason_and_the_others_are_compared(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     entries, queries = bench.make_job(100)
-    scores, kept = queries @ np.stack([e.vector for e in entries]).T, bench.keeps(bench.HALF, entries)
+    scores, kept = (
+        queries @ np.stack([e.vector for e in entries]).T,
+        bench.keeps(bench.HALF, entries),
+    )
     calls = []
 
-    def process(python: str, what: str, name: str, folder: str, count: int = 0, asked: int = 0) -> dict[str, Any]:
+    def process(
+        python: str, what: str, name: str, folder: str, count: int = 0, asked: int = 0
+    ) -> dict[str, Any]:
         calls.append((what, name))
         if name == "mem0":
             raise RuntimeError("No module named 'mem0'")
@@ -107,7 +130,15 @@ def test_absent_peers_have_a_reason_and_the_others_are_compared(
     assert "No module named 'mem0'" in by_name["mem0"]["absent"]
     assert "wrong" in by_name["chromadb"]["absent"]
     filled = [name for what, name in calls if what == "fill"]
-    assert filled == ["relive", "chromadb", "lancedb", "qdrant-local", "lancedb", "qdrant-local", "relive"]
+    assert filled == [
+        "relive",
+        "chromadb",
+        "lancedb",
+        "qdrant-local",
+        "lancedb",
+        "qdrant-local",
+        "relive",
+    ]
     assert not list(tmp_path.iterdir())
 
 
@@ -139,6 +170,8 @@ def test_an_engine_finds_the_right_ones_also_after_it_was_opened_again(
         for wanted in bench.FILTERS.values():
             kept = bench.keeps(wanted, entries)
             found = [engine.search(query, 10, wanted) for query in queries[:5]]
-            assert np.mean([bench.recall(ids, scores[i], kept) for i, ids in enumerate(found)]) >= 0.97
+            assert (
+                np.mean([bench.recall(ids, scores[i], kept) for i, ids in enumerate(found)]) >= 0.97
+            )
             assert all(kept[int(entry[1:])] for ids in found for entry in ids)
     engine.close()

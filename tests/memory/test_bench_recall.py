@@ -1,4 +1,5 @@
-"""The recall benchmark on a few hundred entries: what it deletes, what it counts, and that it goes on where it was killed."""
+"""The recall benchmark on a few hundred entries: what it deletes, what it counts, and that it goes
+on where it was killed."""
 
 import json
 from importlib import import_module
@@ -8,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from memory import ExperienceMemory, Hit
+from relive.memory import ExperienceMemory, Hit
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 COUNT, ASKED = 300, 5
@@ -73,12 +74,18 @@ def test_hits_that_are_wrong_or_missing_are_counted(
 
 
 def test_a_run_prints_goes_on_where_it_was_killed_and_writes(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, result = tmp_path / "recall.jsonl", tmp_path / "memory.json"
     out.write_text('{"settings": {"entr')  # killed while it wrote
     result.write_text(json.dumps({"entries": 7, "recall_by_dimension": [{"dimension": 1}]}))
-    words = f"bench_recall.py --entries {COUNT} --queries {ASKED} --out {out} --write {result} --dimensions 8"
+    words = (
+        f"bench_recall.py --entries {COUNT} --queries {ASKED} --out {out} --write {result} "
+        "--dimensions 8"
+    )
     monkeypatch.setattr("sys.argv", words.split())
     bench.main()
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["recall_by_dimension"]
@@ -94,7 +101,9 @@ def test_a_run_prints_goes_on_where_it_was_killed_and_writes(
     for row in rows:
         assert (row["dimension"], row["distribution"], row["entries"]) == (8, "clustered", COUNT)
         assert min(row["recall_at_10"], row["writer_recall_at_10"]) >= 0.97, row
-        assert row["graph_rows"] <= COUNT, "the rows that were added last should be in no published graph"
+        assert row["graph_rows"] <= COUNT, (
+            "the rows that were added last should be in no published graph"
+        )
     assert json.loads(result.read_text()) == {"entries": 7, "recall_by_dimension": rows}
 
     measured = []

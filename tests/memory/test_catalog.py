@@ -1,4 +1,5 @@
-"""The catalog: what is known of every record without reading it, and never anything that is not so."""
+"""The catalog: what is known of every record without reading it, and never anything that is not
+so."""
 
 import struct
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory import Episode, Retrieved, codec
-from memory.catalog import (
+from relive.memory import Episode, Retrieved
+from relive.memory.episode import StopReason
+from relive.memory.storage import codec
+from relive.memory.storage.catalog import (
     GAP,
     LONG,
     NEVER,
@@ -21,19 +24,24 @@ from memory.catalog import (
     Catalog,
     Filter,
 )
-from memory.codec import digest
-from memory.episode import StopReason
-from memory.ingest import CREDIT, gap_row, rows_of
-from memory.log import Damage, Kind, Place, Record
-from memory.rows import HEADER_BYTES, Rows
+from relive.memory.storage.codec import digest
+from relive.memory.storage.ingest import CREDIT, gap_row, rows_of
+from relive.memory.storage.log import Damage, Kind, Place, Record
+from relive.memory.storage.rows import HEADER_BYTES, Rows
 
 ID = bytes(16)
 Make = Callable[..., Episode]
 
 
-def record(sequence: int, kind: int, payload: bytes, segment: int = 0, generation: int = 0) -> Record:
+def record(
+    sequence: int, kind: int, payload: bytes, segment: int = 0, generation: int = 0
+) -> Record:
     """A record somewhere in a log."""
-    return Record(Place(sequence, segment, 100 * sequence, len(payload), 7 + sequence, generation), kind, payload)
+    return Record(
+        Place(sequence, segment, 100 * sequence, len(payload), 7 + sequence, generation),
+        kind,
+        payload,
+    )
 
 
 def said(episode: Episode, sequence: int) -> Record:
@@ -78,14 +86,30 @@ def test_a_row_is_what_it_was(episode: Make) -> None:
     assert data[8:40] == struct.pack("<QQIIIHBB", 9, 4, 1000, 321, 77, 2, 1, 0)[:32]
     assert data[40:48] == struct.pack("<Q", digest("episode-3"))
     assert data[144:] == b"episode-3".ljust(48, b"\0")
-    assert (row["task"], row["type"], row["policy"]) == (digest("game-3"), digest("heat"), digest("expert"))
-    assert (row["target"], row["steps"], row["value"], row["actions"]) == (NOBODY, 3, 0.0, codec.actions_digest(made))
+    assert (row["task"], row["type"], row["policy"]) == (
+        digest("game-3"),
+        digest("heat"),
+        digest("expert"),
+    )
+    assert (row["target"], row["steps"], row["value"], row["actions"]) == (
+        NOBODY,
+        3,
+        0.0,
+        codec.actions_digest(made),
+    )
 
 
 def test_episodes_come_back(tmp_path: Path, episode: Make) -> None:
-    """By ordinal, id, place and column; in this process and the next, and what is appended after that."""
+    """By ordinal, id, place and column; in this process and the next, and what is appended after
+    that."""
     first = catalog(tmp_path)
-    taken(first, *[said(episode(number, split="test" if number % 3 else "train"), 2 * number) for number in range(5)])
+    taken(
+        first,
+        *[
+            said(episode(number, split="test" if number % 3 else "train"), 2 * number)
+            for number in range(5)
+        ],
+    )
     again = catalog(tmp_path)
     # The last record may have had more rows than were written, so it is taken in again.
     assert len(again) == 4
@@ -103,16 +127,28 @@ def test_episodes_come_back(tmp_path: Path, episode: Make) -> None:
             assert opened.column("type")[number] == digest("heat")
         assert opened.ordinals_with(digest("nobody")) == []
         assert opened.ordinal_at(NOBODY) is None
-        assert [opened.count_before(position) for position in (0, 1, 2, 3, 99)] == [0, 1, 1, 2, count]
+        assert [opened.count_before(position) for position in (0, 1, 2, 3, 99)] == [
+            0,
+            1,
+            1,
+            2,
+            count,
+        ]
     assert not first.file.damage + again.file.damage
 
 
 def test_where_the_log_goes_on(tmp_path: Path, episode: Make) -> None:
-    """Loading says behind which record the log is to be read, and forgets the last one's rows, all of them."""
+    """Loading says behind which record the log is to be read, and forgets the last one's rows, all
+    of them."""
     empty = Catalog(tmp_path / "catalog.rows", memory=ID, writable=True)
     assert empty.load() is None
     shown = codec.Credit(("episode-0", "episode-1", "?"), "t", "heat", "p", True, 0.0)
-    taken(empty, said(episode(0), 0), said(episode(1), 1), record(2, CREDIT, codec.encode_credit(shown)))
+    taken(
+        empty,
+        said(episode(0), 0),
+        said(episode(1), 1),
+        record(2, CREDIT, codec.encode_credit(shown)),
+    )
     assert len(empty.file) == 5
     path = tmp_path / "catalog.rows"
     whole = path.read_bytes()
@@ -158,7 +194,12 @@ def test_generations_and_segments(tmp_path: Path, episode: Make) -> None:
     opened = catalog(tmp_path)
     assert opened.fits({})
     for number, (segment, generation) in enumerate([(0, 1), (0, 1), (2, 0), (3, 4)]):
-        taken(opened, record(number, Kind.EPISODE, codec.encode_episode(episode(number)), segment, generation))
+        taken(
+            opened,
+            record(
+                number, Kind.EPISODE, codec.encode_episode(episode(number)), segment, generation
+            ),
+        )
     opened.append(gap_row(Damage("log/0000000000000099.log", 0, 1, "x")))
     assert opened.fits({0: 1, 2: 0, 3: 4, 5: 0})
     for generations in ({0: 2, 2: 0, 3: 4}, {0: 1, 2: 0, 3: 5}, {0: 1, 3: 4}, {}):
@@ -169,7 +210,11 @@ def test_deletions_count_from_their_position(tmp_path: Path, episode: Make) -> N
     """Before it the episode is there; a second deletion changes nothing, one of nobody neither."""
     opened = catalog(tmp_path)
     delete = codec.encode_deletion(codec.Deletion("episode-1", "", 0.0))
-    taken(opened, *[said(episode(number), number) for number in range(3)], record(3, Kind.DELETE, delete))
+    taken(
+        opened,
+        *[said(episode(number), number) for number in range(3)],
+        record(3, Kind.DELETE, delete),
+    )
     taken(opened, record(4, Kind.DELETE, delete), said(episode(5), 5))
     taken(opened, record(6, Kind.DELETE, codec.encode_deletion(codec.Deletion("nobody", "", 0.0))))
     for _ in range(2):
@@ -189,7 +234,8 @@ def test_deletions_count_from_their_position(tmp_path: Path, episode: Make) -> N
 
 
 def test_what_is_said_about_episodes(tmp_path: Path, episode: Make) -> None:
-    """Ratings, notes and credits name the sequence number of their episode, also of one that came in the same batch."""
+    """Ratings, notes and credits name the sequence number of their episode, also of one that came
+    in the same batch."""
     opened = catalog(tmp_path)
     rating = codec.encode_rating(codec.Rating("episode-0", "human", 0.5, 2.0))
     long = codec.encode_rating(codec.Rating("episode-0", "x" * 49, 0.25, 2.0))
@@ -214,7 +260,10 @@ def test_a_run_has_a_row_for_each_it_was_shown(tmp_path: Path, episode: Make) ->
     opened = catalog(tmp_path)
     run = episode(2, success=False, task_type="cool")
     hits = (Retrieved("episode-1", 0.5), Retrieved("gone", 0.5), Retrieved("episode-0", 0.1))
-    run = replace(run, steps=(replace(run.steps[0], retrieved=hits[:2]), replace(run.steps[1], retrieved=hits)))
+    run = replace(
+        run,
+        steps=(replace(run.steps[0], retrieved=hits[:2]), replace(run.steps[1], retrieved=hits)),
+    )
     taken(opened, said(episode(0), 0), said(episode(1), 1), said(run, 2), said(run, 3))
     assert [target for _, target in opened.others(CREDIT)] == [1, NOBODY, 0]
     rows = opened.rows([number for number, _ in opened.others(CREDIT)])
@@ -225,13 +274,21 @@ def test_a_run_has_a_row_for_each_it_was_shown(tmp_path: Path, episode: Make) ->
 
 
 def test_what_cannot_be_taken_in_is_named(tmp_path: Path, episode: Make) -> None:
-    """A second episode of an id, and a payload of another version: a row that says so, and no episode."""
+    """A second episode of an id, and a payload of another version: a row that says so, and no
+    episode."""
     opened = catalog(tmp_path)
     damage = taken(
-        opened, said(episode(0), 0), said(episode(0), 1), record(2, Kind.EPISODE, b"\x80"), said(episode(3), 3)
+        opened,
+        said(episode(0), 0),
+        said(episode(0), 1),
+        record(2, Kind.EPISODE, b"\x80"),
+        said(episode(3), 3),
     )
     damage += taken(opened, said(episode(3), 4))
-    assert ["a second episode 'episode-0'" in str(damage[0]), "'v' is missing" in str(damage[1])] == [True, True]
+    assert [
+        "a second episode 'episode-0'" in str(damage[0]),
+        "'v' is missing" in str(damage[1]),
+    ] == [True, True]
     assert "a second episode 'episode-3'" in str(damage[2])
     assert opened.sequences.tolist() == [0, 3]
     rows = opened.rows(range(5))
@@ -245,7 +302,10 @@ def test_ids_that_do_not_fit(tmp_path: Path, episode: Make) -> None:
     """They are left to the log; what fits is kept exactly, odd characters included."""
     opened = catalog(tmp_path)
     names = ["x" * 48, "x" * 49, "ä" * 24, "ä" * 25, "half \ud800", "ends in \0"]
-    taken(opened, *[said(replace(episode(number), id=name), number) for number, name in enumerate(names)])
+    taken(
+        opened,
+        *[said(replace(episode(number), id=name), number) for number, name in enumerate(names)],
+    )
     assert opened.ids_of(np.arange(6)) == [names[0], None, names[2], None, names[4], None]
     assert all(opened.ordinals_with(digest(name)) == [number] for number, name in enumerate(names))
 
@@ -260,11 +320,15 @@ def test_hashes_that_are_nearly_equal_are_told_apart(tmp_path: Path, few: bool) 
     opened = catalog(tmp_path, writable=False)
     opened.append(rows[:-10])
     ask = range(0, len(hashes), 1 if few else 97)
-    assert [opened.ordinals_with(int(hashes[::-1][number])) for number in ask if number < len(hashes) - 10] == [
-        [number] for number in ask if number < len(hashes) - 10
-    ]
+    assert [
+        opened.ordinals_with(int(hashes[::-1][number]))
+        for number in ask
+        if number < len(hashes) - 10
+    ] == [[number] for number in ask if number < len(hashes) - 10]
     opened.append(rows[-10:])
-    assert [opened.ordinals_with(int(hashes[::-1][number])) for number in ask] == [[number] for number in ask]
+    assert [opened.ordinals_with(int(hashes[::-1][number])) for number in ask] == [
+        [number] for number in ask
+    ]
     assert opened.ordinals_with(start - 1) == opened.ordinals_with(start + len(hashes)) == []
 
 
@@ -273,7 +337,10 @@ def test_filters(tmp_path: Path, episode: Make) -> None:
     opened = catalog(tmp_path)
     made = [
         episode(
-            n, success=n % 2 == 0, task_type=["heat", "cool", "put"][n % 3], split="valid" if n % 5 == 4 else "train"
+            n,
+            success=n % 2 == 0,
+            task_type=["heat", "cool", "put"][n % 3],
+            split="valid" if n % 5 == 4 else "train",
         )
         for n in range(40)
     ]
@@ -281,10 +348,14 @@ def test_filters(tmp_path: Path, episode: Make) -> None:
         Filter.of(False, {}): lambda e: True,
         Filter.of(True, {}): lambda e: e.success,
         Filter.of(False, {"type": ["cool", "put"]}): lambda e: e.task.type != "heat",
-        Filter.of(True, {"type": {"cool"}, "suite": ["household"]}): lambda e: e.success and e.task.type == "cool",
+        Filter.of(True, {"type": {"cool"}, "suite": ["household"]}): lambda e: (
+            e.success and e.task.type == "cool"
+        ),
         Filter.of(False, {"policy": ["nobody"]}): lambda e: False,
         Filter.of(False, {"type": []}): lambda e: False,
-        Filter.of(True, {}).within(frozenset({"train"})): lambda e: e.success and e.task.split == "train",
+        Filter.of(True, {}).within(frozenset({"train"})): lambda e: (
+            e.success and e.task.split == "train"
+        ),
         Filter.of(False, {}, [StopReason.STEP_LIMIT]): lambda e: e.success,
     }
     for stop in (25, 40):

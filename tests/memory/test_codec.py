@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord, codec
-from memory.fields import CodecError
+from relive.memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.memory.storage import codec
+from relive.memory.storage.fields import CodecError
 
 # Lone surrogates included: a byte-level model may sample half a character.
 text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 number = st.floats(allow_nan=False)
-tasks = st.builds(TaskRecord, text, text, text, text, text, st.integers(-(2**63), 2**64 - 1), text, text)
+tasks = st.builds(
+    TaskRecord, text, text, text, text, text, st.integers(-(2**63), 2**64 - 1), text, text
+)
 steps = st.builds(
     Step, text, text, number, st.booleans(),
     st.lists(st.integers(0, 2**32), max_size=5).map(tuple),
@@ -60,17 +63,27 @@ WRITTEN = bytes.fromhex(
     "736572766174696f6ea654616b656e2ea6616374696f6ea473696e67a6726577617264cbbfd0000000000000a7696e76616c"
     "6964c3"
 )
-"""The same episode as it is written now: its head holds a hash of its actions and what was shown, too."""
+"""The same episode as it is written now: its head holds a hash of its actions and what was shown,
+too."""
 GOLDEN_EPISODE = Episode(
     id="e1",
-    task=TaskRecord("household", "ab12", "heat", "train", "FloorPlan1", 7, "1", "put a hot mug in cabinet"),
+    task=TaskRecord(
+        "household", "ab12", "heat", "train", "FloorPlan1", 7, "1", "put a hot mug in cabinet"
+    ),
     steps=(
         Step("You see a mug.", "take mug 1", tokens=(5, 300), retrieved=(Retrieved("e0", 0.5),)),
         Step("Taken.", "sing", reward=-0.25, invalid=True),
     ),
     final_observation="Nothing happens.",
     outcome=Outcome(False, 0.0, StopReason.POLICY_ERROR, "ValueError: too long"),
-    actor=Actor("local", "base", "00ff", "v3", "1", {"k": 2, "temperature": 0.5, "greedy": False, "stop": "\n"}),
+    actor=Actor(
+        "local",
+        "base",
+        "00ff",
+        "v3",
+        "1",
+        {"k": 2, "temperature": 0.5, "greedy": False, "stop": "\n"},
+    ),
     memory_position=12,
     started=1700000000.5,
     timings={"total": 1.5},
@@ -78,7 +91,9 @@ GOLDEN_EPISODE = Episode(
 )
 
 
-DELETION = bytes.fromhex("84a17601a7657069736f6465a26531a6726561736f6ea7746f6f206f6c64a474696d65cb4004000000000000")
+DELETION = bytes.fromhex(
+    "84a17601a7657069736f6465a26531a6726561736f6ea7746f6f206f6c64a474696d65cb4004000000000000"
+)
 CREDIT = bytes.fromhex(
     "87a17601a573686f776e92a26530a26531a47461736ba461623132a474797065a468656174a6706f6c696379a56c6f63616c"
     "a773756363657373c3a474696d65cb4008000000000000"
@@ -98,7 +113,8 @@ def test_golden_bytes_of_version_1() -> None:
 
 
 def test_heads_that_hold_less_are_read() -> None:
-    """The first programs wrote no hash of the actions and nothing of what was shown: both follow from the steps."""
+    """The first programs wrote no hash of the actions and nothing of what was shown: both follow
+    from the steps."""
     assert codec.decode_episode(GOLDEN) == GOLDEN_EPISODE
     head = codec.decode_head(GOLDEN)
     assert head == codec.decode_head(WRITTEN)
@@ -108,7 +124,8 @@ def test_heads_that_hold_less_are_read() -> None:
 
 
 def test_reasoning_is_written_only_where_there_is_some() -> None:
-    """An episode without it keeps the bytes it always had; old bytes are read as steps without reasoning."""
+    """An episode without it keeps the bytes it always had; old bytes are read as steps without
+    reasoning."""
     thought, silent = GOLDEN_EPISODE.steps
     episode = replace(GOLDEN_EPISODE, steps=(replace(thought, reasoning="A mug!"), silent))
     written = codec.encode_episode(episode)
@@ -126,7 +143,9 @@ def test_digests_are_the_same_everywhere() -> None:
     assert codec.digest("put a hot mug in cabinet") == int.from_bytes(
         hashlib.blake2b(b"put a hot mug in cabinet", digest_size=8).digest(), "little"
     )
-    assert codec.digest("\ud800") == int.from_bytes(hashlib.blake2b(b"\xed\xa0\x80", digest_size=8).digest(), "little")
+    assert codec.digest("\ud800") == int.from_bytes(
+        hashlib.blake2b(b"\xed\xa0\x80", digest_size=8).digest(), "little"
+    )
 
 
 def test_what_was_shown() -> None:
@@ -159,7 +178,9 @@ def test_numbers_of_other_libraries_are_taken(episode: Callable[..., Episode]) -
     """Rewards and tokens come from numpy as often as not."""
     odd = Step("o", "a", reward=np.float32(0.5), tokens=tuple(np.array([3, 4])))
     decoded = codec.decode_episode(
-        codec.encode_episode(Episode("x", episode(1).task, (odd,), "", episode(1).outcome, Actor("p")))
+        codec.encode_episode(
+            Episode("x", episode(1).task, (odd,), "", episode(1).outcome, Actor("p"))
+        )
     )
     assert decoded.steps == (Step("o", "a", 0.5, tokens=(3, 4)),)
 
@@ -169,7 +190,9 @@ def test_numbers_of_other_libraries_are_taken(episode: Callable[..., Episode]) -
 def test_garbage_gives_one_kind_of_error(data: st.DataObject) -> None:
     """Whatever the bytes, there is an episode or a CodecError; nothing else comes out."""
     payload = bytearray(
-        data.draw(st.one_of(*map(st.just, (GOLDEN, WRITTEN, DELETION, CREDIT)), st.binary(max_size=200)))
+        data.draw(
+            st.one_of(*map(st.just, (GOLDEN, WRITTEN, DELETION, CREDIT)), st.binary(max_size=200))
+        )
     )
     for _ in range(data.draw(st.integers(0, 3))):
         if payload:
@@ -251,7 +274,9 @@ def test_what_cannot_be_stored_is_named(episode: Callable[..., Episode]) -> None
     with pytest.raises(TypeError, match="episode 'x' cannot be stored"):
         codec.encode_episode(odd)
     with pytest.raises(ValueError, match="episode 'x' cannot be stored"):
-        codec.encode_episode(Episode("x", good.task, (), "", good.outcome, Actor("p", settings={"seed": 2**70})))
+        codec.encode_episode(
+            Episode("x", good.task, (), "", good.outcome, Actor("p", settings={"seed": 2**70}))
+        )
 
 
 def test_what_is_said_about_episodes_round_trips() -> None:
@@ -271,7 +296,9 @@ def test_what_is_said_about_episodes_round_trips() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.builds(codec.Deletion, text, text, number),
-    st.builds(codec.Credit, st.lists(text, max_size=3).map(tuple), text, text, text, st.booleans(), number),
+    st.builds(
+        codec.Credit, st.lists(text, max_size=3).map(tuple), text, text, text, st.booleans(), number
+    ),
 )
 def test_deletions_and_credits_round_trip(deletion: codec.Deletion, credit: codec.Credit) -> None:
     """Any of them comes back equal."""

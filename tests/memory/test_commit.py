@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from memory.commit import GroupCommit
+from relive.memory.storage.commit import GroupCommit
 
 
 class Recorder:
-    """Commits numbers: even ones succeed, odd ones are refused; remembers the groups, and can be held up."""
+    """Commits numbers: even ones succeed, odd ones are refused; remembers the groups, and can be
+    held up."""
 
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
@@ -54,7 +55,8 @@ def test_alone() -> None:
 
 
 def test_those_who_wait_share_one_commit() -> None:
-    """While the first is being written five more arrive: one more group, in which each gets its own."""
+    """While the first is being written five more arrive: one more group, in which each gets its
+    own."""
     recorder = Recorder()
     commit: GroupCommit[int, int] = GroupCommit(recorder)
     answers: dict[int, object] = {}
@@ -130,7 +132,8 @@ def test_alone_keeps_others_out() -> None:
 
 
 def test_many_threads() -> None:
-    """Every piece of work is done exactly once, and fewer commits than pieces are needed when the disk is slow."""
+    """Every piece of work is done exactly once, and fewer commits than pieces are needed when the
+    disk is slow."""
     done: list[int] = []
     commits: list[int] = []
 
@@ -151,5 +154,7 @@ def test_many_threads() -> None:
     for thread in in_threads(*[lambda thread=thread: work(thread) for thread in range(8)]):
         thread.join(20)
     assert not wrong
-    assert sorted(done) == sorted(100 * thread + number for thread in range(8) for number in range(10))
+    assert sorted(done) == sorted(
+        100 * thread + number for thread in range(8) for number in range(10)
+    )
     assert len(commits) < 80

@@ -1,4 +1,5 @@
-"""Compaction: what was deleted is gone, everything else is as it was, whenever it is interrupted."""
+"""Compaction: what was deleted is gone, everything else is as it was, whenever it is
+interrupted."""
 
 import os
 import subprocess
@@ -9,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from memory import ExperienceMemory, IndexSettings, Query
-from memory import compact as compact_module
-from memory.log import Kind, Log
-from memory.rows import RowFile
-from memory.segments import segments
-from memory.space import KeySpace
+from relive.memory import ExperienceMemory, IndexSettings, Query
+from relive.memory.maintenance import compact as compact_module
+from relive.memory.search.space import KeySpace
+from relive.memory.storage.log import Kind, Log
+from relive.memory.storage.rows import RowFile
+from relive.memory.storage.segments import segments
 from tests.memory.conftest import HOLDOUT, Make, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -41,7 +42,11 @@ def check(memory: ExperienceMemory, numbers: list[int]) -> None:
 
 def grep(folder: Path, text: str) -> list[str]:
     """Names of the files that hold a text."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes())
+    return sorted(
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and text.encode() in path.read_bytes()
+    )
 
 
 @pytest.fixture
@@ -65,14 +70,20 @@ LEFT = [0, 2, 3, 4, 6, 7, 8, 9, 11]
 
 
 def test_what_was_deleted_is_gone(memory: ExperienceMemory, folder: Path) -> None:
-    """From the log and from the caches, with what was said about it; nothing else is. Positions stay."""
+    """From the log and from the caches, with what was said about it; nothing else is. Positions
+    stay."""
     entries, position = memory.entries(), memory.position
     assert grep(folder, goal(1)) == ["0000000000000000.log"]
     assert grep(folder, "remark about 1") == ["0000000000000000.log"]
     before = memory.stats()
     done = memory.compact()
-    assert (done.episodes, done.before > done.after, done.after) == (3, True, memory.stats().log_bytes)
-    # Three episodes, three deletions, two ratings and a note of one of them, and a rating that another replaced.
+    assert (done.episodes, done.before > done.after, done.after) == (
+        3,
+        True,
+        memory.stats().log_bytes,
+    )
+    # Three episodes, three deletions, two ratings and a note of one of them, and a rating that
+    # another replaced.
     assert done.records == 10
     for gone in ("goal", "remark"):
         assert grep(folder, goal(1) if gone == "goal" else "remark about 1") == []
@@ -81,7 +92,13 @@ def test_what_was_deleted_is_gone(memory: ExperienceMemory, folder: Path) -> Non
     assert memory.get("episode-3").ratings == {"human": 0.3}
     assert memory.notes("episode-3") == ("remark about 3",)
     after = memory.stats()
-    assert (before.deleted, after.deleted, after.ratings, after.notes, after.embedded) == (3, 0, 1, 1, 0)
+    assert (before.deleted, after.deleted, after.ratings, after.notes, after.embedded) == (
+        3,
+        0,
+        1,
+        1,
+        0,
+    )
     assert after.damage == ()
     assert (memory.compact().records, memory.verify()) == (0, ())
     with pytest.raises(KeyError, match="is not there"):
@@ -90,10 +107,13 @@ def test_what_was_deleted_is_gone(memory: ExperienceMemory, folder: Path) -> Non
 
 @pytest.mark.parametrize("mode", ["r", "w"])
 @pytest.mark.parametrize("catalog", [True, False])
-def test_the_next_one_who_opens_it(memory: ExperienceMemory, folder: Path, mode: str, catalog: bool) -> None:
+def test_the_next_one_who_opens_it(
+    memory: ExperienceMemory, folder: Path, mode: str, catalog: bool
+) -> None:
     """With or without the catalog there is the same to be seen, at every position."""
     old = {
-        at: [one for one in ids(memory, at) if one not in ("episode-1", "episode-5", "episode-10")] for at in range(12)
+        at: [one for one in ids(memory, at) if one not in ("episode-1", "episode-5", "episode-10")]
+        for at in range(12)
     }
     memory.compact()
     memory.close()
@@ -119,7 +139,8 @@ def test_an_id_can_be_given_again(memory: ExperienceMemory, episode: Make) -> No
 
 
 def test_what_was_learnt_survives(folder: Path, episode: Make) -> None:
-    """Runs leave behind how they ended and what they were shown; also those of runs that were never stored."""
+    """Runs leave behind how they ended and what they were shown; also those of runs that were never
+    stored."""
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add_many([episode(number, goal(number), identity="t") for number in range(3)])
         for number in range(3, 23):
@@ -168,7 +189,9 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
     with ExperienceMemory.open(folder, "create") as memory:
         left: list[int] = []
         for turn in range(4):
-            memory.add_many([episode(number, goal(number)) for number in range(5 * turn, 5 * turn + 5)])
+            memory.add_many(
+                [episode(number, goal(number)) for number in range(5 * turn, 5 * turn + 5)]
+            )
             left += [5 * turn, 5 * turn + 1, 5 * turn + 3, 5 * turn + 4]
             memory.delete(f"episode-{5 * turn + 2}")
             assert memory.compact().episodes == 1
@@ -247,7 +270,8 @@ STEPS: list[tuple[object, str, int]] = [
 def test_killed_between_the_steps(
     folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch, step: tuple[object, str, int]
 ) -> None:
-    """The next one finds everything that was not deleted, nothing that was, the old positions, and goes on."""
+    """The next one finds everything that was not deleted, nothing that was, the old positions, and
+    goes on."""
     memory = ExperienceMemory.open(folder, "create", keys=["goal", "first"])
     memory.add_many([episode(number, goal(number)) for number in range(4)])
     memory.delete("episode-1")
@@ -263,7 +287,9 @@ def test_killed_between_the_steps(
     owner, name, calls = step
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, after(calls, getattr(owner, name)))
-        patch.setattr(type(memory._state), "load", lambda self: None)  # a dead process reads nothing again
+        patch.setattr(
+            type(memory._state), "load", lambda self: None
+        )  # a dead process reads nothing again
         try:
             memory.compact()
         except Killed:
@@ -299,7 +325,11 @@ def test_full_disk(memory: ExperienceMemory, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for owner, name in ((compact_module, "replace_file"), (RowFile, "replace"), (Log, "begin_segment")):
+    for owner, name in (
+        (compact_module, "replace_file"),
+        (RowFile, "replace"),
+        (Log, "begin_segment"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             with pytest.raises(OSError, match="No space left"):
@@ -318,11 +348,15 @@ def test_only_writers_compact(memory: ExperienceMemory, folder: Path) -> None:
 
 ASK: dict[str, Callable[[ExperienceMemory], object]] = {
     "search": lambda m: [hit.episode_id for hit in m.search(Query(goal(7), k=1), HOLDOUT)],
-    "where": lambda m: [hit.episode_id for hit in m.search(Query(goal(7), k=1, where=lambda e: e.success), HOLDOUT)],
+    "where": lambda m: [
+        hit.episode_id for hit in m.search(Query(goal(7), k=1, where=lambda e: e.success), HOLDOUT)
+    ],
     "get": lambda m: m.get("episode-7").task.goal,
     "meta": lambda m: m.meta("episode-7").task.goal,
     "notes": lambda m: m.notes("episode-3"),
-    "entries": lambda m: [number for number in map(int, (i.removeprefix("episode-") for i in ids(m))) if number < 12],
+    "entries": lambda m: [
+        number for number in map(int, (i.removeprefix("episode-") for i in ids(m))) if number < 12
+    ],
     "iterate": lambda m: [found.id for found in m.iterate()][:3],
     "stats": lambda m: (m.stats().by_type, m.stats().damage),
     "verify": lambda m: m.verify(),
@@ -342,7 +376,8 @@ ANSWERS: dict[str, object] = {
 
 @pytest.mark.parametrize("ask", ASK)
 def test_a_reader_goes_on(memory: ExperienceMemory, folder: Path, episode: Make, ask: str) -> None:
-    """Files that it has not read yet are gone: it looks again at what there is now, whatever it is asked."""
+    """Files that it has not read yet are gone: it looks again at what there is now, whatever it is
+    asked."""
     memory.compact()
     memory.add_many([episode(number, goal(number)) for number in range(20, 24)])
     with ExperienceMemory.open(folder) as reader:
@@ -353,7 +388,9 @@ def test_a_reader_goes_on(memory: ExperienceMemory, folder: Path, episode: Make,
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_reader_follows(memory: ExperienceMemory, folder: Path, episode: Make, warm: bool) -> None:
+def test_a_reader_follows(
+    memory: ExperienceMemory, folder: Path, episode: Make, warm: bool
+) -> None:
     """What was compacted and added since: rows that moved are not taken for what they were."""
     with ExperienceMemory.open(folder) as reader:
         if warm:
@@ -372,11 +409,13 @@ def test_a_reader_follows(memory: ExperienceMemory, folder: Path, episode: Make,
         assert (reader.stats().embedded, reader.stats().damage) == (0, ())
 
 
-def test_a_reader_in_another_process_follows(memory: ExperienceMemory, folder: Path, episode: Make) -> None:
+def test_a_reader_in_another_process_follows(
+    memory: ExperienceMemory, folder: Path, episode: Make
+) -> None:
     """It answers every question rightly before, between and after compactions."""
     code = """
 import sys
-from memory import *
+from relive.memory import *
 memory = ExperienceMemory.open(sys.argv[1])
 print("open", flush=True)
 for line in sys.stdin:
@@ -413,7 +452,9 @@ for line in sys.stdin:
         memory.add(episode(21, goal(21)))
         assert ask(21, "yes") == ["9", "episode-21"]
         assert ask(4, "yes") == ["9", "-"]
-        assert [ask(number, "no")[1] for number in (2, 3, 11, 20)] == [f"episode-{n}" for n in (2, 3, 11, 20)]
+        assert [ask(number, "no")[1] for number in (2, 3, 11, 20)] == [
+            f"episode-{n}" for n in (2, 3, 11, 20)
+        ]
 
 
 def test_records_that_mean_nothing_to_this_program_stay(folder: Path, episode: Make) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.embed import HashedEmbedder, features
+from relive.memory.search.embed import HashedEmbedder, features
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,10 +31,20 @@ THINGS = (
     "cellphone,remotecontrol,tissuebox,winebottle,saltshaker"
 )
 PLACES = "cabinet,drawer,fridge,shelf,countertop,sidetable,diningtable,desk,dresser,garbagecan,sinkbasin,toilet"
-COMPOUND = ["butter knife", "credit card", "remote control", "soap bar", "wine bottle", "salt shaker", "coffee mug"]
+COMPOUND = [
+    "butter knife",
+    "credit card",
+    "remote control",
+    "soap bar",
+    "wine bottle",
+    "salt shaker",
+    "coffee mug",
+]
 
 
-def goals(count: int, things: list[str], places: list[str], rng: random.Random) -> list[tuple[str, str]]:
+def goals(
+    count: int, things: list[str], places: list[str], rng: random.Random
+) -> list[tuple[str, str]]:
     """(type, goal) pairs, types in turn; wording, thing and place drawn."""
     made = []
     for number in range(count):
@@ -45,10 +55,15 @@ def goals(count: int, things: list[str], places: list[str], rng: random.Random) 
     return made
 
 
-def right_procedure(stored: list[tuple[str, str]], asked: list[tuple[str, str]]) -> dict[str, float]:
+def right_procedure(
+    stored: list[tuple[str, str]], asked: list[tuple[str, str]]
+) -> dict[str, float]:
     """Share of the two closest stored goals that are of the type of the query, by type."""
     embedder = HashedEmbedder()
-    scores = embedder.encode([text for _, text in asked]) @ embedder.encode([text for _, text in stored]).T
+    scores = (
+        embedder.encode([text for _, text in asked])
+        @ embedder.encode([text for _, text in stored]).T
+    )
     right = defaultdict(list)
     for (kind, _), row in zip(asked, scores, strict=True):
         for best in np.argsort(-row, kind="stable")[:2]:
@@ -67,13 +82,16 @@ def measure(seed: int, stored_count: int = 300, compound: bool = False) -> dict[
 
 
 @pytest.mark.parametrize(
-    ("stored", "compound", "least"), [(300, False, 0.97), (60, False, 0.97), (300, True, 0.94), (60, True, 0.9)]
+    ("stored", "compound", "least"),
+    [(300, False, 0.97), (60, False, 0.97), (300, True, 0.94), (60, True, 0.9)],
 )
-def test_right_procedure_is_found_for_things_never_stored(stored: int, compound: bool, least: float) -> None:
+def test_right_procedure_is_found_for_things_never_stored(
+    stored: int, compound: bool, least: float
+) -> None:
     """Hot is told from clean, two from one, whatever the thing is; least share of any type.
 
-    Measured over 20 seeds: 1.0 for things of one word; with "butter knife" and the like among them 0.98 (300) and
-    0.97 (60), because "butter" looks like a modifier.
+    Measured over 20 seeds: 1.0 for things of one word; with "butter knife" and the like among them
+    0.98 (300) and 0.97 (60), because "butter" looks like a modifier.
     """
     by_type: dict[str, list[float]] = defaultdict(list)
     for seed in range(5):
@@ -86,9 +104,21 @@ def test_right_procedure_is_found_for_things_never_stored(stored: int, compound:
 def test_same_thing_in_another_procedure_is_further_away() -> None:
     """The example this embedder was made for, in both wordings."""
     for query, right, wrong in [
-        ("put a hot cup in fridge.", "put a hot mug in cabinet", ["put a clean cup in fridge", "put a cup in fridge"]),
-        ("heat some cup and put it in fridge.", "heat some apple and put it in cabinet", ["put two cup in fridge"]),
-        ("put a hot cup in fridge.", "put a hot apple on shelf", ["put a cool cup in fridge", "put two cup in fridge"]),
+        (
+            "put a hot cup in fridge.",
+            "put a hot mug in cabinet",
+            ["put a clean cup in fridge", "put a cup in fridge"],
+        ),
+        (
+            "heat some cup and put it in fridge.",
+            "heat some apple and put it in cabinet",
+            ["put two cup in fridge"],
+        ),
+        (
+            "put a hot cup in fridge.",
+            "put a hot apple on shelf",
+            ["put a cool cup in fridge", "put two cup in fridge"],
+        ),
     ]:
         vectors = HashedEmbedder().encode([query, right, *wrong])
         scores = vectors[1:] @ vectors[0]
@@ -96,7 +126,8 @@ def test_same_thing_in_another_procedure_is_further_away() -> None:
 
 
 def test_vectors_never_change() -> None:
-    """Golden: stored vectors are compared with fresh ones for years; whoever changes this must change the identity."""
+    """Golden: stored vectors are compared with fresh ones for years; whoever changes this must
+    change the identity."""
     embedder = HashedEmbedder()
     assert embedder.identity == "hashed-1-384"
     vector = embedder.encode(["put a hot mug in cabinet."])[0]
@@ -110,12 +141,16 @@ GOLDEN = [(62, 0.371), (86, -0.4174), (166, -0.371), (276, -0.371)]
 def test_vectors_do_not_depend_on_the_hash_seed() -> None:
     """Python's own hash() differs from process to process; this one must not."""
     code = (
-        "import sys; from memory.embed import HashedEmbedder;"
+        "import sys; from relive.memory.search.embed import HashedEmbedder;"
         "sys.stdout.write(HashedEmbedder(64).encode(['a hot cup'])[0].tobytes().hex())"
     )
     seen = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, cwd=ROOT, capture_output=True, check=True
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }

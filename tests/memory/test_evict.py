@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from memory.evict import POLICIES, Candidate, victims
+from relive.memory.maintenance.evict import POLICIES, Candidate, victims
 
 
 def entries(*kinds: int, failures: set[int] | None = None) -> list[Candidate]:
@@ -58,7 +58,8 @@ def test_the_largest_type_gives() -> None:
 
 def test_what_is_spared_still_counts_for_its_type() -> None:
     """A type whose oldest entries stay is as large as before."""
-    # Type 1: two successes, which stay, and three failures; type 2: four failures, one of them older than those.
+    # Type 1: two successes, which stay, and three failures; type 2: four failures, one of them
+    # older than those.
     listed = entries(1, 1, 2, 1, 1, 1, 2, 2, 2, failures=set(range(2, 9)))
     assert victims(listed, capacity=8, by="largest-type") == [3]
     assert victims(listed, capacity=6, by="largest-type") == [3, 2, 4]
@@ -84,16 +85,26 @@ def test_random_is_fixed_and_not_the_order_of_the_log() -> None:
     gone = victims(listed, capacity=10, by="random")
     assert gone == victims(listed[::-1], capacity=10, by="random")
     assert sorted(gone) != gone
-    assert victims(listed[:49], capacity=10, by="random") == [sequence for sequence in gone if sequence != 49][:39]
+    assert (
+        victims(listed[:49], capacity=10, by="random")
+        == [sequence for sequence in gone if sequence != 49][:39]
+    )
 
 
 @pytest.mark.parametrize("by", POLICIES)
 def test_promises_of_every_policy(by: str) -> None:
-    """Random memories: the capacity is met unless successes that must stay forbid it; nobody goes twice."""
+    """Random memories: the capacity is met unless successes that must stay forbid it; nobody goes
+    twice."""
     draw = random.Random(1)
     for _ in range(60):
         listed = [
-            Candidate(3 * n, draw.randrange(4), draw.random() < 0.6, draw.choice([-0.1, 0.0, 0.2]), draw.random())
+            Candidate(
+                3 * n,
+                draw.randrange(4),
+                draw.random() < 0.6,
+                draw.choice([-0.1, 0.0, 0.2]),
+                draw.random(),
+            )
             for n in range(draw.randrange(40))
         ]
         capacity, keep = draw.randrange(40), draw.randrange(4)
@@ -111,7 +122,9 @@ def test_promises_of_every_policy(by: str) -> None:
 
 def test_refusals() -> None:
     """Each says what would do."""
-    with pytest.raises(ValueError, match=r"unknown eviction policy 'size'; use one of age, usefulness"):
+    with pytest.raises(
+        ValueError, match=r"unknown eviction policy 'size'; use one of age, usefulness"
+    ):
         victims([], capacity=1, by="size")
     with pytest.raises(ValueError, match="needs a capacity"):
         victims([])

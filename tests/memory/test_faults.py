@@ -1,4 +1,5 @@
-"""Damaged, cut, missing, exchanged files and failing disks: the memory opens, says so, finds what is there, loses nothing else."""
+"""Damaged, cut, missing, exchanged files and failing disks: the memory opens, says so, finds what
+is there, loses nothing else."""
 
 import errno
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memory import ExperienceMemory
+from relive.memory import ExperienceMemory
 from tests.memory.faults import (
     CACHES,
     EMBEDDER,
@@ -36,7 +37,8 @@ from tests.memory.faults import (
 pytestmark = pytest.mark.usefixtures("no_sync")
 
 SMALL = range(8)
-"""Episodes of the memory whose log is damaged byte by byte; the third is deleted, the second rated."""
+"""Episodes of the memory whose log is damaged byte by byte; the third is deleted, the second
+rated."""
 DELETED = "episode-3"
 MEDIUM = range(60)
 """Episodes of the memory whose caches are damaged; enough for the graph to be asked."""
@@ -60,7 +62,8 @@ def build_medium(folder: Path) -> None:
 
 
 def flips_in_log(folder: Path, every: int, *, caches: bool) -> Counter[str]:
-    """A bit of every `every`-th byte of the log is turned over: at most its record is lost, and it is named."""
+    """A bit of every `every`-th byte of the log is turned over: at most its record is lost, and it
+    is named."""
     template, result = folder / "template", Counter[str]()
     build_small(template)
     present = ids_of(SMALL) - {DELETED} | ids_of([20])
@@ -74,7 +77,8 @@ def flips_in_log(folder: Path, every: int, *, caches: bool) -> Counter[str]:
         flip(segment_of(copy), byte, byte // every % 8)
         hit = [i for i, (start, stop, _) in enumerate(records) if start <= byte < stop]
         lost = {episodes[i] for i in hit}
-        # Without the record of its deletion, or with another one of its id gone, an episode may be there again.
+        # Without the record of its deletion, or with another one of its id gone, an episode may be
+        # there again.
         said = check(copy, present - lost, {DELETED})
         assert any(damage.file.startswith("log") for damage in said), (byte, said)
         result["flips"] += 1
@@ -95,14 +99,18 @@ def cuts_of_last_record(folder: Path, every: int, *, caches: bool) -> Counter[st
             delete_caches(copy)
         os.truncate(segment_of(copy), length)
         said = check(copy, ids_of(SMALL) - {DELETED})
-        assert length == start or any(damage.file.startswith("log") for damage in said), (length, said)
+        assert length == start or any(damage.file.startswith("log") for damage in said), (
+            length,
+            said,
+        )
         result["cuts"] += 1
         shutil.rmtree(copy)
     return result
 
 
 def flips_in_caches(folder: Path, pattern: str, every: int, seed: int = 0) -> Counter[str]:
-    """A bit of about every `every`-th byte of a cache is turned over: nothing is lost, and it is named."""
+    """A bit of about every `every`-th byte of a cache is turned over: nothing is lost, and it is
+    named."""
     template, result, draw = folder / "template", Counter[str](), random.Random(seed)
     build_medium(template)
     with open_memory(template) as memory:
@@ -151,7 +159,8 @@ def test_flipped_bit_in_every_byte_of_a_description(tmp_path: Path, pattern: str
 
 
 def test_catalog_cut_after_every_row(tmp_path: Path) -> None:
-    """Also between the rows of one record, as a writer leaves it that dies while it writes: no credit is lost."""
+    """Also between the rows of one record, as a writer leaves it that dies while it writes: no
+    credit is lost."""
     template = tmp_path / "template"
     build_small(template)
     with open_memory(template) as memory:
@@ -209,8 +218,11 @@ CHANGES: tuple[Callable[[ExperienceMemory], set[str]], ...] = (_nothing, _delete
 """Each changes a memory and says which episodes are gone."""
 
 
-def mix_caches(folder: Path, what: str, change: Callable[[ExperienceMemory], set[str]]) -> Counter[str]:
-    """A memory is copied and both copies go their own ways; then one gets caches of the other, or of the time before."""
+def mix_caches(
+    folder: Path, what: str, change: Callable[[ExperienceMemory], set[str]]
+) -> Counter[str]:
+    """A memory is copied and both copies go their own ways; then one gets caches of the other, or
+    of the time before."""
     old, left, right = folder / "old", folder / "left", folder / "right"
     build_medium(old)
     shutil.copytree(old, left)
@@ -234,7 +246,9 @@ def mix_caches(folder: Path, what: str, change: Callable[[ExperienceMemory], set
             shutil.copytree(caches / name, mixed / name)
         check(mixed, present[log])
         shutil.rmtree(mixed)
-    return Counter({"caches older than the log": 1, "newer": 1, "of a copy that went its own way": 2})
+    return Counter(
+        {"caches older than the log": 1, "newer": 1, "of a copy that went its own way": 2}
+    )
 
 
 SOME = [pytest.param(name, marks=pytest.mark.slow) for name in CACHES]
@@ -255,7 +269,8 @@ def test_caches_older_or_newer_than_the_log(
     mix_caches(tmp_path, what, change)
 
 
-# Disks that fail. Each operation is done again and again; another one of its calls to the system fails each time, until none does.
+# Disks that fail. Each operation is done again and again; another one of its calls to the system
+# fails each time, until none does.
 
 
 def _open(memory: ExperienceMemory) -> None:
@@ -292,7 +307,8 @@ MODES: dict[str, dict[str, object]] = {
 
 
 def fail_everywhere(folder: Path, operation: str, mode: str) -> Counter[str]:
-    """Let the first, the second, … call fail; what was refused is not there, what was acknowledged is."""
+    """Let the first, the second, … call fail; what was refused is not there, what was acknowledged
+    is."""
     template, result = folder / "template", Counter[str]()
     build_for_failures(template)
     before = ids_of(range(20)) - {"episode-9"}
@@ -323,7 +339,8 @@ def fail_everywhere(folder: Path, operation: str, mode: str) -> Counter[str]:
             # The same object goes on once the disk is well again.
             judge(memory, present, numbers=[nth])
             if operation in ("compact", "publish_index"):
-                # Ratings, notes, credits. Not what is useful: it rests on all runs, also on those that are taken away.
+                # Ratings, notes, credits. Not what is useful: it rests on all runs, also on those
+                # that are taken away.
                 assert told(memory)[1:4] == known[1:4], (nth, disk.failed)
             if refused:
                 OPERATIONS[operation](memory)
@@ -370,7 +387,9 @@ def test_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 memory.annotate("episode-5", str(value))
             memory.delete(f"episode-{numbers[7]}")
             memory.publish_index()
-            assert memory.evict(capacity=len(memory) - 1, by="age", keep_per_type=0) == (f"episode-{int(mode == 'w')}",)
+            assert memory.evict(capacity=len(memory) - 1, by="age", keep_per_type=0) == (
+                f"episode-{int(mode == 'w')}",
+            )
     gone = ids_of((0, 1, 7, 52))
     with open_memory(folder) as memory:
         assert [entry.episode_id for entry in memory.entries()] == [

@@ -1,4 +1,5 @@
-"""Records with right checksums and impossible contents: damage that is named, and takes nothing else with it."""
+"""Records with right checksums and impossible contents: damage that is named, and takes nothing
+else with it."""
 
 import itertools
 import zlib
@@ -9,10 +10,11 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from memory import ExperienceMemory, codec
-from memory import compact as compact_module
-from memory.log import Damage, Kind
-from memory.segments import MOST_GENERATIONS, frame_of, segment_path
+from relive.memory import ExperienceMemory
+from relive.memory.maintenance import compact as compact_module
+from relive.memory.storage import codec
+from relive.memory.storage.log import Damage, Kind
+from relive.memory.storage.segments import MOST_GENERATIONS, frame_of, segment_path
 from tests.memory.conftest import Make, found, make_episode
 
 FORGED = make_episode(100)
@@ -24,7 +26,9 @@ def forge(head: Mapping[str, Any] | None = None, steps: object = None) -> bytes:
     unpacker = msgpack.Unpacker(raw=False)
     unpacker.feed(codec.encode_episode(FORGED))
     old_head, old_steps = unpacker
-    return b"".join(map(msgpack.packb, ({**old_head, **(head or {})}, old_steps if steps is None else steps)))
+    return b"".join(
+        map(msgpack.packb, ({**old_head, **(head or {})}, old_steps if steps is None else steps))
+    )
 
 
 def append(folder: Path, *records: tuple[int, int, bytes]) -> None:
@@ -68,7 +72,8 @@ def look(memory: ExperienceMemory, count: int = 4) -> tuple[Damage, ...]:
 )  # fmt: skip
 @pytest.mark.parametrize("mode", ["r", "w"])
 def test_heads(folder: Path, head: Mapping[str, Any], mode: str) -> None:
-    """2^40 steps, and whatever else cannot be: by readers and writers, at once and when opened again."""
+    """2^40 steps, and whatever else cannot be: by readers and writers, at once and when opened
+    again."""
     build(folder, (Kind.EPISODE, 3, forge(head)))
     for _ in range(2):
         with ExperienceMemory.open(folder, mode) as memory:
@@ -110,7 +115,8 @@ SEQUENCES = (2**53, 2**55, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
 
 @pytest.mark.parametrize(("number", "behind"), list(itertools.product(SEQUENCES, [True, False])))
 def test_sequence_numbers(folder: Path, number: int, behind: bool) -> None:
-    """A number that cannot be is not believed, whether anything follows or not, and adding goes on."""
+    """A number that cannot be is not believed, whether anything follows or not, and adding goes
+    on."""
     between = (int(Kind.NOTE), 3, codec.encode_note(codec.Note("episode-1", "remark", 1.0)))
     forged = (int(Kind.EPISODE), number, forge())
     build(folder, *((forged, between) if behind else (between, forged)), behind=behind)
@@ -142,7 +148,8 @@ def test_a_record_that_cannot_be_read_keeps_its_bytes(folder: Path) -> None:
 def test_what_earlier_versions_took_for_an_episode(
     folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They acknowledged steps that nobody can read: named, deleted when asked, and no hindrance to compaction."""
+    """They acknowledged steps that nobody can read: named, deleted when asked, and no hindrance to
+    compaction."""
     bad = forge(steps=[{"observation": b"x", "action": "b"}] * 3)
     ready = codec.Prepared(FORGED, codec.head_of(FORGED), bad)
     with ExperienceMemory.open(folder, "create") as memory:
@@ -175,7 +182,9 @@ def test_a_deleted_episode_that_cannot_be_read(folder: Path) -> None:
         assert look(memory) == ()
 
 
-def test_a_segment_that_was_compacted_too_often(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_that_was_compacted_too_often(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its next name could not be read, so nothing is begun."""
     build(folder)
     segment_path(folder / "log", 0).rename(segment_path(folder / "log", 0, MOST_GENERATIONS))
@@ -187,7 +196,9 @@ def test_a_segment_that_was_compacted_too_often(folder: Path, monkeypatch: pytes
     assert compact_module.MOST_GENERATIONS == 2**16 - 1
 
 
-@pytest.mark.parametrize("dimension", ["1e999", '"x"', "[" * 100_000 + "]" * 100_000], ids=["inf", "text", "lists"])
+@pytest.mark.parametrize(
+    "dimension", ["1e999", '"x"', "[" * 100_000 + "]" * 100_000], ids=["inf", "text", "lists"]
+)
 def test_descriptions(folder: Path, dimension: str) -> None:
     """What memory.json says of numbers is not believed either."""
     with ExperienceMemory.open(folder, "create") as memory:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memory import ExperienceMemory
+from relive.memory import ExperienceMemory
 from tests.memory.conftest import Make, found, make_episode
 
 
@@ -50,13 +50,17 @@ ACTS: dict[str, Callable[[ExperienceMemory], object]] = {
 
 
 @pytest.mark.parametrize("what", ACTS)
-def test_the_copy_of_a_writer_refuses(store: ExperienceMemory, folder: Path, episode: Make, what: str) -> None:
-    """It would write on top of its original, and learns nothing of what that adds; its original goes on."""
+def test_the_copy_of_a_writer_refuses(
+    store: ExperienceMemory, folder: Path, episode: Make, what: str
+) -> None:
+    """It would write on top of its original, and learns nothing of what that adds; its original
+    goes on."""
     store.add(episode(1))
     store._state.settled = False  # as if the fork came in the middle of an addition
     said = in_child(lambda: ACTS[what](store))
     assert said.startswith(
-        f"RuntimeError: the memory in {folder} was opened to write by process {os.getpid()}, of which"
+        f"RuntimeError: the memory in {folder} was opened to write by process {os.getpid()}, of "
+        "which"
     )
     assert store.add(episode(2)) == 2
     store.close()
@@ -66,7 +70,8 @@ def test_the_copy_of_a_writer_refuses(store: ExperienceMemory, folder: Path, epi
 
 
 def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
-    """The child may close its copy; it may write once the parent has closed; nobody is told a wrong holder."""
+    """The child may close its copy; it may write once the parent has closed; nobody is told a wrong
+    holder."""
     store = ExperienceMemory.open(folder, "create")
     store.add(episode(1))
 

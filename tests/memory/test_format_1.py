@@ -10,21 +10,26 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from memory import Episode, ExperienceMemory, HashedEmbedder, codec
-from memory.segments import FRAME_BYTES, segments
-from memory.vectors import column_name
+from relive.memory import Episode, ExperienceMemory, HashedEmbedder
+from relive.memory.search.vectors import column_name
+from relive.memory.storage import codec
+from relive.memory.storage.segments import FRAME_BYTES, segments
 from tests.memory.conftest import Make, found, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def old_payload(made: Episode) -> bytes:
-    """An episode as the first programs wrote it: nothing in its head that follows from its steps."""
+    """An episode as the first programs wrote it: nothing in its head that follows from its
+    steps."""
     unpacker = msgpack.Unpacker(strict_map_key=True)
     unpacker.feed(codec.encode_episode(made))
     head, steps = unpacker.unpack(), unpacker.unpack()
     assert {"actions", "shown"} <= set(head)
-    return bytes(msgpack.packb({n: v for n, v in head.items() if n not in ("actions", "shown")}) + msgpack.packb(steps))
+    return bytes(
+        msgpack.packb({n: v for n, v in head.items() if n not in ("actions", "shown")})
+        + msgpack.packb(steps)
+    )
 
 
 def make_format_1(folder: Path, episodes: list[Episode], *, column: bool = True) -> None:
@@ -38,11 +43,18 @@ def make_format_1(folder: Path, episodes: list[Episode], *, column: bool = True)
     (folder / "memory.json").write_text(json.dumps(described))
     header = b"RELIVELG" + struct.pack("<IIQ", 1, 0, 0) + memory
     log = header + struct.pack("<I", zlib.crc32(header))
-    header = b"RELIVEVC" + struct.pack("<II", 1, 384) + memory + hashlib.sha256(identity.encode()).digest()
+    header = (
+        b"RELIVEVC"
+        + struct.pack("<II", 1, 384)
+        + memory
+        + hashlib.sha256(identity.encode()).digest()
+    )
     rows = header + struct.pack("<I", zlib.crc32(header))
     for sequence, made in enumerate(episodes):
         payload = old_payload(made)
-        frame = b"\xc1RL\xc1" + struct.pack("<BBHIQI", 1, 0, 0, len(payload), sequence, zlib.crc32(payload))
+        frame = b"\xc1RL\xc1" + struct.pack(
+            "<BBHIQI", 1, 0, 0, len(payload), sequence, zlib.crc32(payload)
+        )
         log += frame + struct.pack("<I", zlib.crc32(frame)) + payload
         key = struct.pack("<QII", sequence, zlib.crc32(payload), 0)
         body = embedder.encode([made.task.goal])[0].astype("<f4").tobytes()
@@ -50,7 +62,12 @@ def make_format_1(folder: Path, episodes: list[Episode], *, column: bool = True)
     (folder / "log" / "0000000000000000.log").write_bytes(log)
     if column:
         (folder / "vectors" / f"{column_name(identity)}.vec").write_bytes(rows)
-    manifest: dict[str, object] = {"format": 1, "memory": memory.hex(), "entries": 1, "file": "x.hnsw"}
+    manifest: dict[str, object] = {
+        "format": 1,
+        "memory": memory.hex(),
+        "entries": 1,
+        "file": "x.hnsw",
+    }
     canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
     manifest["checksum"] = zlib.crc32(canonical)
     (folder / "index" / f"{column_name(identity)}.json").write_text(json.dumps(manifest))
@@ -58,8 +75,12 @@ def make_format_1(folder: Path, episodes: list[Episode], *, column: bool = True)
 
 @pytest.mark.parametrize("column", [True, False])
 def test_a_memory_of_format_1(folder: Path, episode: Make, column: bool) -> None:
-    """Nothing of it is lost: a reader leaves it as it is, a writer makes it a new one, and nothing is embedded twice."""
-    made = [shown(episode(n, goal(n), success=n % 3 > 0), "episode-0", f"episode-{n - 1}") for n in range(1, 30)]
+    """Nothing of it is lost: a reader leaves it as it is, a writer makes it a new one, and nothing
+    is embedded twice."""
+    made = [
+        shown(episode(n, goal(n), success=n % 3 > 0), "episode-0", f"episode-{n - 1}")
+        for n in range(1, 30)
+    ]
     made.insert(0, episode(0, goal(0)))
     make_format_1(folder, made, column=column)
 

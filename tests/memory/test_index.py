@@ -1,4 +1,5 @@
-"""Graphs, and snapshots that are only believed when they fit. What a graph finds is compared in test_space.py."""
+"""Graphs, and snapshots that are only believed when they fit. What a graph finds is compared in
+test_space.py."""
 
 import errno
 import json
@@ -9,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory import index as index_module
-from memory.embed import Vectors
-from memory.index import Graph, IndexSettings, SnapshotFolder, write_parts
-from memory.rows import BLOCK, Numbers
-from memory.vectors import VectorColumn
+from relive.memory.search import index as index_module
+from relive.memory.search.embed import Vectors
+from relive.memory.search.index import Graph, IndexSettings, SnapshotFolder, write_parts
+from relive.memory.search.vectors import VectorColumn
+from relive.memory.storage.rows import BLOCK, Numbers
 
 DIMENSION, EF = 16, 200
 
@@ -22,7 +23,9 @@ def clustered(count: int, seed: int = 0) -> Vectors:
     """Unit vectors in clusters of about fifty, as goals of the same kind are."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(1, count // 50), DIMENSION))
-    points = centres[generator.integers(0, len(centres), count)] + 0.4 * generator.standard_normal((count, DIMENSION))
+    points = centres[generator.integers(0, len(centres), count)] + 0.4 * generator.standard_normal(
+        (count, DIMENSION)
+    )
     return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -56,7 +59,12 @@ def graph_of(vectors: Vectors, start: int = 0) -> Graph:
 def snapshots(folder: Path, *, identity: str = "test", key: str = "goal") -> SnapshotFolder:
     """The snapshots in ``folder``."""
     return SnapshotFolder(
-        folder, memory=bytes(16), identity=identity, key=key, dimension=DIMENSION, settings=IndexSettings()
+        folder,
+        memory=bytes(16),
+        identity=identity,
+        key=key,
+        dimension=DIMENSION,
+        settings=IndexSettings(),
     )
 
 
@@ -67,7 +75,8 @@ def found_by(graph: Graph, query: Vectors, count: int) -> Numbers | None:
 
 
 def test_a_graph_finds_labels() -> None:
-    """Ascending, about the closest; all of them if as many are asked for; and it grows beyond the room it was made with."""
+    """Ascending, about the closest; all of them if as many are asked for; and it grows beyond the
+    room it was made with."""
     vectors = clustered(500)
     graph = Graph(DIMENSION, IndexSettings(), room=10)
     for low in range(0, 500, 50):
@@ -89,7 +98,8 @@ def test_a_graph_finds_labels() -> None:
 
 
 def test_graphs_are_deterministic(tmp_path: Path) -> None:
-    """The same vectors make the same file, byte for byte, whatever room there was; one that was loaded finds the same."""
+    """The same vectors make the same file, byte for byte, whatever room there was; one that was
+    loaded finds the same."""
     vectors = clustered(400)
     first = graph_of(vectors)
     size, checksum = write_parts(tmp_path / "a", first.parts())
@@ -143,7 +153,8 @@ def test_a_damaged_graph_is_never_given_to_hnswlib(tmp_path: Path) -> None:
 
 
 def test_snapshot_comes_back_the_same(tmp_path: Path) -> None:
-    """With how many rows it covers, and since when; the one before is removed, those of other keys are not."""
+    """With how many rows it covers, and since when; the one before is removed, those of other keys
+    are not."""
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     folder, other = snapshots(tmp_path), snapshots(tmp_path, key="window")
@@ -198,7 +209,13 @@ def test_damaged_old_or_foreign_snapshots_are_not_used(tmp_path: Path) -> None:
         assert changed != good_manifest
         manifest.write_bytes(changed)
         refused("damaged manifest")
-    for name, value in (("embedder", "other"), ("m", 8), ("memory", "ff"), ("key", "first"), ("dimension", 3)):
+    for name, value in (
+        ("embedder", "other"),
+        ("m", 8),
+        ("memory", "ff"),
+        ("key", "first"),
+        ("dimension", 3),
+    ):
         manifest.write_text(signed({**json.loads(good_manifest), name: value}))
         refused("another memory, embedder or setting")
     manifest.write_text(signed({"format": 1, "entries": 100}))
@@ -243,7 +260,9 @@ def test_after_rows_were_dropped(tmp_path: Path) -> None:
     none = column(tmp_path, vectors[:0])
     folder.renumber(none, 630)
     assert snapshots(tmp_path, key="first").read() is None
-    snapshots(tmp_path, key="first").renumber(none, 630)  # nothing was published, so nothing changes
+    snapshots(tmp_path, key="first").renumber(
+        none, 630
+    )  # nothing was published, so nothing changes
     assert snapshots(tmp_path).load(none) is None  # nothing of it is left
 
 
@@ -268,8 +287,11 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_snapshot_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer removes the old graph after a reader has read the manifest: the reader looks again."""
+def test_snapshot_replaced_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer removes the old graph after a reader has read the manifest: the reader looks
+    again."""
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     writer = snapshots(tmp_path)

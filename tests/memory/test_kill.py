@@ -1,4 +1,5 @@
-"""Real SIGKILLs at random moments of real writers: nothing that was acknowledged is lost, nothing deleted comes back."""
+"""Real SIGKILLs at random moments of real writers: nothing that was acknowledged is lost, nothing
+deleted comes back."""
 
 import itertools
 import json
@@ -18,11 +19,22 @@ from typing import Any
 
 import pytest
 
-from tests.memory.faults import ROOT, Agreement, Oracle, agreement, check, delete_caches, ids_of, make, open_memory
+from tests.memory.faults import (
+    ROOT,
+    Agreement,
+    Oracle,
+    agreement,
+    check,
+    delete_caches,
+    ids_of,
+    make,
+    open_memory,
+)
 
 
 def fork_writers() -> None:
-    """Body of a process that has imported everything: each line of its input (folder, seed, first number) is a writer to fork.
+    """Body of a process that has imported everything: each line of its input (folder, seed, first
+    number) is a writer to fork.
 
     Writers say on standard output what they are about to do and what was acknowledged.
     """
@@ -84,7 +96,11 @@ def write_until_killed(folder: Path, seed: int, first: int) -> None:
             doing("delete", gone, lambda gone=gone: memory.delete(gone))
         elif choice < 0.74:
             rated, value = draw.choice(alive), float(draw.randrange(1000))
-            doing("rate", [rated, value], lambda rated=rated, value=value: memory.rate(rated, "worth", value))
+            doing(
+                "rate",
+                [rated, value],
+                lambda rated=rated, value=value: memory.rate(rated, "worth", value),
+            )
         elif choice < 0.82:
             doing("compact", None, memory.compact)
         elif choice < 0.89:
@@ -103,7 +119,9 @@ def write_until_killed(folder: Path, seed: int, first: int) -> None:
             by = draw.choice(["age", "usefulness", "random"])
             few = len(alive) - capacity
             evicted = doing(
-                "evict", max(0, few), lambda c=capacity, b=by: memory.evict(capacity=c, by=b, keep_per_type=0)
+                "evict",
+                max(0, few),
+                lambda c=capacity, b=by: memory.evict(capacity=c, by=b, keep_per_type=0),
             )
             alive = [episode_id for episode_id in alive if episode_id not in set(evicted)]
 
@@ -136,7 +154,8 @@ class Kills:
 
 
 class WriterKiller:
-    """Kills writers of one memory, and keeps account from outside of what they were told is durable."""
+    """Kills writers of one memory, and keeps account from outside of what they were told is
+    durable."""
 
     def __init__(self, folder: Path, seed: int, result: Kills) -> None:
         self.folder, self.result = folder, result
@@ -147,7 +166,11 @@ class WriterKiller:
         self._next = 0
         self._oracle = Oracle()
         self._forker = subprocess.Popen(
-            [sys.executable, "-c", "from tests.memory.test_kill import fork_writers; fork_writers()"],
+            [
+                sys.executable,
+                "-c",
+                "from tests.memory.test_kill import fork_writers; fork_writers()",
+            ],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -166,7 +189,9 @@ class WriterKiller:
         """Let a writer write, kill it at a random moment, and look at what is there."""
         assert self._forker.stdin
         assert self._forker.stdout
-        self._forker.stdin.write(json.dumps([str(self.folder), self._draw.randrange(2**32), self._next]) + "\n")
+        self._forker.stdin.write(
+            json.dumps([str(self.folder), self._draw.randrange(2**32), self._next]) + "\n"
+        )
         self._forker.stdin.flush()
         lines = [self._forker.stdout.readline().split(" ", 2)]
         assert lines[0][0] == "P", lines
@@ -223,7 +248,9 @@ class WriterKiller:
                 evictable = about
         self._look(must, maybe, evictable, batches)
 
-    def _look(self, must: set[str], maybe: set[str], evictable: int, batches: list[set[str]]) -> None:
+    def _look(
+        self, must: set[str], maybe: set[str], evictable: int, batches: list[set[str]]
+    ) -> None:
         result = self.result
         if not (self.folder / "memory.json").exists():
             assert not must
@@ -240,15 +267,22 @@ class WriterKiller:
             result.split_batches += sum(0 < len(batch & there) < len(batch) for batch in batches)
             for episode_id in [i for i in self._ratings if i in there]:
                 value = memory.get(episode_id).ratings.get("worth", float("nan"))
-                if not any(value == known or value != value != known != known for known in self._ratings[episode_id]):
+                if not any(
+                    value == known or value != value != known != known
+                    for known in self._ratings[episode_id]
+                ):
                     result.wrong_ratings += 1
-                    result.problems.append(f"{episode_id} is rated {value}, not {self._ratings[episode_id]}")
+                    result.problems.append(
+                        f"{episode_id} is rated {value}, not {self._ratings[episode_id]}"
+                    )
                 self._ratings[episode_id] = {value}
             for damage in memory.stats().damage:
                 kind = "log: " + damage.detail if damage.file.startswith("log") else damage.detail
                 result.damage["".join("#" if c.isdigit() else c for c in kind)] += 1
                 result.torn += "not a complete record" in damage.detail
-                if damage.file.startswith("log/"):  # half a record at the end is no damage to any other
+                if damage.file.startswith(
+                    "log/"
+                ):  # half a record at the end is no damage to any other
                     result.problems.append(str(damage))
             queries = self._draw.sample(range(max(self._next, 3)), 3)
             result.agreement.take(agreement(memory, queries, self._oracle))
@@ -273,11 +307,14 @@ def kill_writers(folder: Path, kills: int, seed: int) -> Kills:
 def judge_kills(result: Kills) -> None:
     """Assert that nothing went wrong."""
     assert not result.problems, result.problems
-    assert result.lost + result.unexpected + result.wrong_ratings + result.agreement.wrong == 0, result
+    assert result.lost + result.unexpected + result.wrong_ratings + result.agreement.wrong == 0, (
+        result
+    )
 
 
 def test_no_acknowledged_episode_is_lost(tmp_path: Path) -> None:
-    """A dozen and a half kills of writers of the same memory, which do everything that a writer can do."""
+    """A dozen and a half kills of writers of the same memory, which do everything that a writer can
+    do."""
     result = kill_writers(tmp_path / "experience", 18, seed=0)
     judge_kills(result)
     assert result.acknowledged  # how many depends on how busy the machine is

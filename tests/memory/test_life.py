@@ -1,4 +1,5 @@
-"""A memory that is used: deleted from, rated, ranked by what helped, bounded, and added to by many."""
+"""A memory that is used: deleted from, rated, ranked by what helped, bounded, and added to by
+many."""
 
 import os
 import random
@@ -9,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from memory import ExperienceMemory, Query
-from memory.evict import POLICIES
-from memory.usefulness import PRIOR
+from relive.memory import ExperienceMemory, Query
+from relive.memory.maintenance.evict import POLICIES
+from relive.memory.usefulness import PRIOR
 from tests.memory.conftest import HOLDOUT, Make, found, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
-    """Nobody finds it any more, in this process or another; who looks back sees what was there then."""
+    """Nobody finds it any more, in this process or another; who looks back sees what was there
+    then."""
     with ExperienceMemory.open(folder, "create") as memory, ExperienceMemory.open(folder) as reader:
         memory.add_many([episode(number, goal(number)) for number in range(4)])
         reader.refresh()
@@ -59,7 +61,8 @@ def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
 
 
 def test_who_looks_back_sees_the_same_whatever_happens_later(folder: Path, episode: Make) -> None:
-    """An evaluation at a position can be repeated: additions, ratings and deletions since then make no difference."""
+    """An evaluation at a position can be repeated: additions, ratings and deletions since then make
+    no difference."""
     draw = random.Random(0)
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add_many([episode(number, goal(number)) for number in range(40)])
@@ -68,7 +71,12 @@ def test_who_looks_back_sees_the_same_whatever_happens_later(folder: Path, episo
         at = memory.position
         queries = [Query(goal(number), k=draw.choice([1, 5, 30])) for number in range(0, 40, 3)]
         before = [memory.search(query, HOLDOUT, at) for query in queries]
-        memory.add_many([episode(number, goal(number % 40), identity=f"again {number}") for number in range(40, 80)])
+        memory.add_many(
+            [
+                episode(number, goal(number % 40), identity=f"again {number}")
+                for number in range(40, 80)
+            ]
+        )
         for number in range(0, 40, 2):
             if number != 4:
                 memory.delete(f"episode-{number}")
@@ -80,19 +88,31 @@ def test_who_looks_back_sees_the_same_whatever_happens_later(folder: Path, episo
 
 
 def test_ratings_and_notes_of_all_sorts(folder: Path, episode: Make) -> None:
-    """The last of each name counts, names may be long, a reader sees them, and the episode's own are kept beside them."""
+    """The last of each name counts, names may be long, a reader sees them, and the episode's own
+    are kept beside them."""
     long = "a rather long name of what was judged by whom and when and why"
     with ExperienceMemory.open(folder, "create") as memory, ExperienceMemory.open(folder) as reader:
         memory.add(replace(episode(0), ratings={"own": 1.0, "human": 0.5}))
         memory.add(episode(1))
-        for name, value in (("human", 0.1), (long, 0.2), ("human", 0.3), (long + "!", 0.4), (long, 0.6)):
+        for name, value in (
+            ("human", 0.1),
+            (long, 0.2),
+            ("human", 0.3),
+            (long + "!", 0.4),
+            (long, 0.6),
+        ):
             memory.rate("episode-0", name, value)
         for text in ("first", "second", "half \ud800"):
             memory.annotate("episode-0", text)
         memory.annotate("episode-1", "other")
         reader.refresh()
         for one in (memory, reader):
-            assert one.get("episode-0").ratings == {"own": 1.0, "human": 0.3, long: 0.6, long + "!": 0.4}
+            assert one.get("episode-0").ratings == {
+                "own": 1.0,
+                "human": 0.3,
+                long: 0.6,
+                long + "!": 0.4,
+            }
             assert (one.get("episode-1").ratings, one.notes("episode-1")) == ({}, ("other",))
             assert one.notes("episode-0") == ("first", "second", "half \ud800")
         memory.rate("episode-0", "human", 0.9)
@@ -104,7 +124,8 @@ def test_ratings_and_notes_of_all_sorts(folder: Path, episode: Make) -> None:
 
 
 def test_duplicates_are_left_out_if_asked_for(folder: Path, episode: Make) -> None:
-    """The same actions at the same task, whatever was seen; other actions or another task are something else."""
+    """The same actions at the same task, whatever was seen; other actions or another task are
+    something else."""
     with ExperienceMemory.open(folder, "create") as memory:
         first = episode(0, goal(0), identity="game")
         assert memory.duplicate_of(first) is None
@@ -119,7 +140,12 @@ def test_duplicates_are_left_out_if_asked_for(folder: Path, episode: Make) -> No
             replace(copy, id="twin of the twin", steps=first.steps[:2]),
         ]
         assert memory.add_many([*others, copy], deduplicate=True) == 4
-        assert [entry.episode_id for entry in memory.entries()] == ["episode-0", "episode-1", "episode-2", "twin"]
+        assert [entry.episode_id for entry in memory.entries()] == [
+            "episode-0",
+            "episode-1",
+            "episode-2",
+            "twin",
+        ]
         memory.delete("episode-0")
         assert memory.duplicate_of(copy) is None
         memory.add(copy, deduplicate=True)
@@ -131,7 +157,8 @@ def test_duplicates_are_left_out_if_asked_for(folder: Path, episode: Make) -> No
 
 
 def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
-    """From runs that are stored and from others; the same numbers after the memory was opened again, and in a reader."""
+    """From runs that are stored and from others; the same numbers after the memory was opened
+    again, and in a reader."""
     with ExperienceMemory.open(folder, "create") as memory, ExperienceMemory.open(folder) as reader:
         memory.add_many([episode(number, goal(number)) for number in range(3)])
         assert memory.usefulness("episode-0").value == 0
@@ -141,7 +168,8 @@ def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
             failed = episode(60 + number, "test goal", identity="t", split="test", success=False)
             memory.add(shown(failed, "episode-1", "nobody"))
         useful = memory.usefulness("episode-0")
-        # Six runs of this task did not show it and failed; of this type, so did they; the three others solved theirs.
+        # Six runs of this task did not show it and failed; of this type, so did they; the three
+        # others solved theirs.
         rate = 3 / 9
         expected = 6 * (0 + PRIOR * rate) / (6 + PRIOR)
         assert (useful.shown, useful.solved, useful.expected) == (6, 6, pytest.approx(expected))
@@ -152,7 +180,9 @@ def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
         reader.refresh()
         assert (reader.usefulness("episode-0"), reader.usefulness("episode-1")) == (useful, worse)
         memory.credit(run)
-        assert memory.usefulness("episode-0").expected > expected  # one more run that did without it and ended well
+        assert (
+            memory.usefulness("episode-0").expected > expected
+        )  # one more run that did without it and ended well
         memory.credit(shown(run, "episode-2"))
         stats = memory.stats()
         assert (stats.credits, next(iter(stats.most_useful))) == (13, "episode-0")
@@ -164,9 +194,14 @@ def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
 
 
 def test_ranked_by_what_helped(folder: Path, episode: Make) -> None:
-    """With a weight of 0 nothing changes; with a larger one what helped comes first, and a hit says why."""
+    """With a weight of 0 nothing changes; with a larger one what helped comes first, and a hit says
+    why."""
     with ExperienceMemory.open(folder, "create") as memory:
-        goals = ["put a hot mug in the cabinet", "put a hot cup in the cabinet", "put a clean fork in the drawer"]
+        goals = [
+            "put a hot mug in the cabinet",
+            "put a hot cup in the cabinet",
+            "put a clean fork in the drawer",
+        ]
         memory.add_many([episode(number, text) for number, text in enumerate(goals)])
         for number in range(20):
             run = episode(50 + number, "other words", success=number % 2 == 0, identity="t")
@@ -186,17 +221,22 @@ def test_ranked_by_what_helped(folder: Path, episode: Make) -> None:
 
 
 def test_not_the_same_thing_twice(folder: Path, episode: Make) -> None:
-    """Three copies of the closest goal and one that is a little further: with diversity that one is the second hit."""
+    """Three copies of the closest goal and one that is a little further: with diversity that one is
+    the second hit."""
     near, other = "put a hot mug in the cabinet", "put a hot mug on two shelves and look at it"
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add_many([episode(number, near) for number in range(3)])
         memory.add_many([episode(3, other), episode(4, "water the plant")])
-        assert [hit.score for hit in memory.search(Query(near, k=3), HOLDOUT)] == pytest.approx([1.0] * 3, abs=1e-5)
+        assert [hit.score for hit in memory.search(Query(near, k=3), HOLDOUT)] == pytest.approx(
+            [1.0] * 3, abs=1e-5
+        )
         first, second = memory.search(Query(near, diversity=0.6), HOLDOUT)
         assert first.episode_id == found(memory, near, k=1)[0]
         assert second.episode_id in ("episode-3", "episode-4")
         assert (first.why.redundancy, second.why.redundancy < 0.9) == (0, True)
-        assert second.score == pytest.approx(0.4 * second.why.similarity - 0.6 * second.why.redundancy)
+        assert second.score == pytest.approx(
+            0.4 * second.why.similarity - 0.6 * second.why.redundancy
+        )
         assert len(found(memory, near, diversity=0.6)) == 5
         assert found(memory, near, diversity=1e-9) == found(memory, near)
         for wrong in (1.0, -0.1):
@@ -205,28 +245,44 @@ def test_not_the_same_thing_twice(folder: Path, episode: Make) -> None:
 
 
 def test_direct_ones_first(folder: Path, episode: Make) -> None:
-    """Of episodes that fit alike the short ones; a long one that fits comes before a short one that does not."""
+    """Of episodes that fit alike the short ones; a long one that fits comes before a short one that
+    does not."""
     near = "put a hot mug in the cabinet"
     with ExperienceMemory.open(folder, "create") as memory:
-        memory.add_many([episode(number, near, steps=steps) for number, steps in enumerate((32, 8, 16, 0))])
+        memory.add_many(
+            [episode(number, near, steps=steps) for number, steps in enumerate((32, 8, 16, 0))]
+        )
         memory.add(episode(4, "water the plant", steps=1))
         hits = memory.search(Query(near, k=5, brevity=0.05), HOLDOUT)
-        assert [hit.episode_id for hit in hits] == [f"episode-{number}" for number in (3, 1, 2, 0, 4)]
+        assert [hit.episode_id for hit in hits] == [
+            f"episode-{number}" for number in (3, 1, 2, 0, 4)
+        ]
         assert [hit.why.length for hit in hits] == pytest.approx([0, 0.15, 0.2, 0.25, 0])
-        assert [hit.score for hit in hits] == pytest.approx([hit.why.similarity - hit.why.length for hit in hits])
+        assert [hit.score for hit in hits] == pytest.approx(
+            [hit.why.similarity - hit.why.length for hit in hits]
+        )
         by_length, as_ever = [hit.episode_id for hit in hits], found(memory, near, k=5)
-        assert found(memory, near, k=5, brevity=1e-4) == by_length != as_ever == found(memory, near, k=5, brevity=0.0)
+        assert (
+            found(memory, near, k=5, brevity=1e-4)
+            == by_length
+            != as_ever
+            == found(memory, near, k=5, brevity=0.0)
+        )
         with pytest.raises(ValueError, match="must not be negative"):
             Query(near, brevity=-0.1)
 
 
 @pytest.mark.parametrize("by", POLICIES)
 def test_bounded(folder: Path, episode: Make, by: str) -> None:
-    """Evicted until the capacity is met, one synchronisation, nobody's type forgotten; those who went are really gone."""
+    """Evicted until the capacity is met, one synchronisation, nobody's type forgotten; those who
+    went are really gone."""
     with ExperienceMemory.open(folder, "create") as memory:
         kinds = ["heat"] * 14 + ["cool"] * 6 + ["look"] * 2
         memory.add_many(
-            [episode(n, goal(n), task_type=kind, success=n % 3 > 0 or n > 19) for n, kind in enumerate(kinds)]
+            [
+                episode(n, goal(n), task_type=kind, success=n % 3 > 0 or n > 19)
+                for n, kind in enumerate(kinds)
+            ]
         )
         for number in range(22, 30):
             memory.credit(shown(episode(number, identity="t", success=True), "episode-3"))
@@ -238,7 +294,8 @@ def test_bounded(folder: Path, episode: Make, by: str) -> None:
         left = Counter(entry.task.type for entry in memory.entries() if entry.success)
         assert all(left[kind] >= 2 for kind in ("heat", "cool", "look"))
         expected = {
-            "age": "episode-0", "usefulness": "episode-4", "largest-type": "episode-0", "random": gone[0],
+            "age": "episode-0", "usefulness": "episode-4", "largest-type": "episode-0",
+            "random": gone[0],
         }  # fmt: skip
         assert gone[0] == expected[by]
         if by == "usefulness":
@@ -258,7 +315,12 @@ def test_bounded(folder: Path, episode: Make, by: str) -> None:
 def test_bounded_by_time(folder: Path, episode: Make) -> None:
     """Those that started before go, as far as their type is not forgotten."""
     with ExperienceMemory.open(folder, "create") as memory:
-        memory.add_many([replace(episode(n, task_type="heat" if n else "cool"), started=100.0 - n) for n in range(6)])
+        memory.add_many(
+            [
+                replace(episode(n, task_type="heat" if n else "cool"), started=100.0 - n)
+                for n in range(6)
+            ]
+        )
         assert memory.evict(before=98.0, keep_per_type=1) == ("episode-3", "episode-4", "episode-5")
         with pytest.raises(ValueError, match="needs a capacity"):
             memory.evict()
@@ -279,12 +341,17 @@ def test_a_catalog_that_lost_its_end(folder: Path, episode: Make) -> None:
         path.write_bytes(whole[:length])
         with ExperienceMemory.open(folder, "w") as memory:
             assert [memory.usefulness(f"episode-{number}") for number in (0, 1, 3)] == expected
-            assert replace(memory.stats(), damage=(), total_bytes=0) == replace(stats, total_bytes=0)
+            assert replace(memory.stats(), damage=(), total_bytes=0) == replace(
+                stats, total_bytes=0
+            )
         assert path.read_bytes() == whole
 
 
-def test_many_threads_share_synchronisations(folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Additions, ratings and deletions at once: everyone gets their own answer, and the disk is asked less often."""
+def test_many_threads_share_synchronisations(
+    folder: Path, episode: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Additions, ratings and deletions at once: everyone gets their own answer, and the disk is
+    asked less often."""
     synced = []
 
     def slow(descriptor: int) -> None:
@@ -299,7 +366,9 @@ def test_many_threads_share_synchronisations(folder: Path, episode: Make, monkey
         def work(thread: int) -> None:
             for number in range(8):
                 name = f"episode-{100 * thread + number}"
-                answers.append((memory.add(episode(100 * thread + number)), memory.meta(name).position))
+                answers.append(
+                    (memory.add(episode(100 * thread + number)), memory.meta(name).position)
+                )
                 try:
                     memory.add(episode(9999))
                 except ValueError as error:
@@ -321,6 +390,8 @@ def test_many_threads_share_synchronisations(folder: Path, episode: Make, monkey
     with ExperienceMemory.open(folder) as memory:
         assert len(memory) == 25
         assert all(
-            entry.ratings == {"human": entry.task.seed // 100} for entry in memory.iterate() if entry.task.seed < 9999
+            entry.ratings == {"human": entry.task.seed // 100}
+            for entry in memory.iterate()
+            if entry.task.seed < 9999
         )
         assert memory.stats().damage == ()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from memory.lock import WriterLock
+from relive.memory.storage.lock import WriterLock
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from memory.lock import WriterLock
+from relive.memory.storage.lock import WriterLock
 lock = WriterLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -24,7 +24,11 @@ sys.stdin.read()
 def holder(path: Path) -> "subprocess.Popen[str]":
     """A process that holds the lock until it is killed or its standard input is closed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     assert process.stdout.readline() == "held\n"
@@ -34,7 +38,9 @@ def holder(path: Path) -> "subprocess.Popen[str]":
 def test_live_holder_is_named_and_a_dead_one_forgotten(tmp_path: Path) -> None:
     """The error says which process; after SIGKILL the lock is free at once."""
     process = holder(tmp_path / "lock")
-    with pytest.raises(BlockingIOError, match=rf"process {process.pid} on .* since \d{{4}}-.*mode='r'"):
+    with pytest.raises(
+        BlockingIOError, match=rf"process {process.pid} on .* since \d{{4}}-.*mode='r'"
+    ):
         WriterLock(tmp_path / "lock")
     process.send_signal(signal.SIGKILL)
     process.wait()

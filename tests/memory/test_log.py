@@ -13,14 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory.log import Kind, Log, Record, TakenBackError
-from memory.segments import FRAME_BYTES, HEADER_BYTES, MARK, memory_id, segments
+from relive.memory.storage.log import Kind, Log, Record, TakenBackError
+from relive.memory.storage.segments import FRAME_BYTES, HEADER_BYTES, MARK, memory_id, segments
 
 ID = bytes(range(16))
 PAYLOADS = [b"", b"one", MARK * 3, b"\x00" * 40, b"five is a little longer than the others"]
 
 
-def open_log(folder: Path, *, writable: bool = True, segment_bytes: int = 2**20) -> tuple[Log, list[Record]]:
+def open_log(
+    folder: Path, *, writable: bool = True, segment_bytes: int = 2**20
+) -> tuple[Log, list[Record]]:
     """A log and all its records."""
     folder.mkdir(exist_ok=True)
     log = Log(folder, memory=ID, writable=writable, segment_bytes=segment_bytes)
@@ -47,7 +49,11 @@ def test_golden_bytes_of_format_1(tmp_path: Path) -> None:
     header = b"RELIVELG" + struct.pack("<IIQ", 1, 0, 0) + ID
     frame = b"\xc1RL\xc1" + struct.pack("<BBHIQI", 1, 0, 0, 7, 0, zlib.crc32(b"payload"))
     expected = (
-        header + struct.pack("<I", zlib.crc32(header)) + frame + struct.pack("<I", zlib.crc32(frame)) + b"payload"
+        header
+        + struct.pack("<I", zlib.crc32(header))
+        + frame
+        + struct.pack("<I", zlib.crc32(frame))
+        + b"payload"
     )
     assert only_file(tmp_path / "log").read_bytes() == expected
     assert only_file(tmp_path / "log").name == "0000000000000000.log"
@@ -61,7 +67,9 @@ def test_records_come_back_in_order_and_can_be_read_again(tmp_path: Path) -> Non
     log.close()
     assert len(segments(tmp_path / "log")) > 1
     log, records = open_log(tmp_path / "log", writable=False)
-    assert [record.payload for record in records] == [payload for payload in PAYLOADS for _ in range(2)]
+    assert [record.payload for record in records] == [
+        payload for payload in PAYLOADS for _ in range(2)
+    ]
     assert [record.kind for record in records] == [Kind.EPISODE, Kind.RATING] * len(PAYLOADS)
     assert [record.place.sequence for record in records] == list(range(10))
     assert log.position == 10
@@ -95,7 +103,8 @@ def test_truncation_at_every_byte_of_the_last_record(tmp_path: Path) -> None:
 
 
 def test_flipped_bit_anywhere_costs_one_record(tmp_path: Path) -> None:
-    """Every bit of the file: at most the record it lies in is lost, it is named, and what follows is found."""
+    """Every bit of the file: at most the record it lies in is lost, it is named, and what follows
+    is found."""
     offsets = write(tmp_path / "log")
     whole = only_file(tmp_path / "log").read_bytes()
     ends = [*offsets[1:], len(whole)]
@@ -105,32 +114,45 @@ def test_flipped_bit_anywhere_costs_one_record(tmp_path: Path) -> None:
         only_file(tmp_path / "log").write_bytes(damaged)
         log, records = open_log(tmp_path / "log", writable=False)
         hit = [start <= bit // 8 < end for start, end in zip(offsets, ends, strict=True)]
-        assert [record.payload for record in records] == [p for p, lost in zip(PAYLOADS, hit, strict=True) if not lost]
+        assert [record.payload for record in records] == [
+            p for p, lost in zip(PAYLOADS, hit, strict=True) if not lost
+        ]
         if not hit[-1]:
             (damage,) = log.damage
-            start, end = (offsets[hit.index(True)], ends[hit.index(True)]) if any(hit) else (0, HEADER_BYTES)
+            start, end = (
+                (offsets[hit.index(True)], ends[hit.index(True)]) if any(hit) else (0, HEADER_BYTES)
+            )
             assert (damage.offset, damage.length) == (start, end - start)
         else:
             assert log.unfinished == ends[-1] - offsets[-1]
         log.close()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=8), st.data())
-def test_any_damage_leaves_the_untouched_records(tmp_path: Path, payloads: list[bytes], data: st.DataObject) -> None:
-    """Bytes overwritten, removed or put in between: every record outside is read, none is made up."""
+def test_any_damage_leaves_the_untouched_records(
+    tmp_path: Path, payloads: list[bytes], data: st.DataObject
+) -> None:
+    """Bytes overwritten, removed or put in between: every record outside is read, none is made
+    up."""
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     offsets = write(folder, payloads)
     whole = only_file(folder).read_bytes()
     start = data.draw(st.integers(HEADER_BYTES, len(whole)))
     stop = data.draw(st.integers(start, len(whole)))
     garbage = data.draw(
-        st.one_of(st.binary(max_size=50), st.just(MARK), st.just(whole[HEADER_BYTES : HEADER_BYTES + 30]))
+        st.one_of(
+            st.binary(max_size=50), st.just(MARK), st.just(whole[HEADER_BYTES : HEADER_BYTES + 30])
+        )
     )
     only_file(folder).write_bytes(whole[:start] + garbage + whole[stop:])
     ends = [*offsets[1:], len(whole)]
     untouched = [
-        payload for payload, low, high in zip(payloads, offsets, ends, strict=True) if high <= start or low >= stop
+        payload
+        for payload, low, high in zip(payloads, offsets, ends, strict=True)
+        if high <= start or low >= stop
     ]
     for writable in (False, True, False):
         log, records = open_log(folder, writable=writable)
@@ -150,7 +172,9 @@ def test_lost_records_and_segments_are_counted(tmp_path: Path) -> None:
     missing = sorted(set(range(9)) - {record.place.sequence for record in records})
     assert missing
     assert log.position == 9
-    assert any(f"records {missing[0]} to {missing[-1]} are missing" in str(damage) for damage in log.damage)
+    assert any(
+        f"records {missing[0]} to {missing[-1]} are missing" in str(damage) for damage in log.damage
+    )
     assert log.append([(Kind.EPISODE, b"next")])[0].sequence == 9
     log.close()
     assert first.exists()
@@ -158,7 +182,9 @@ def test_lost_records_and_segments_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", ["write", "fsync"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, code: int) -> None:
+def test_failing_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, code: int
+) -> None:
     """The append says what happened and leaves the log as it was; after that it works again."""
     log, _ = open_log(tmp_path / "log")
     log.append([(Kind.EPISODE, b"first")])
@@ -241,7 +267,8 @@ def test_reader_follows_a_writer(tmp_path: Path) -> None:
 
 
 def test_reader_notices_that_a_record_was_taken_back(tmp_path: Path) -> None:
-    """It had been seen before it was durable, and then the disk failed: better an error than a wrong answer."""
+    """It had been seen before it was durable, and then the disk failed: better an error than a
+    wrong answer."""
     write(tmp_path / "log")
     reader, records = open_log(tmp_path / "log", writable=False)
     os.truncate(only_file(tmp_path / "log"), records[-1].place.offset)

@@ -9,16 +9,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from envs import get_suite
-from memory import normal
-from memory.normal import normal_goal, normal_text
+from relive.envs import get_suite
+from relive.memory import normal
+from relive.memory.normal import normal_goal, normal_text
 
 GOAL = "put hot mug in cabinet 3"
 HOSTILE = st.text(
     st.one_of(
         st.characters(),
         st.characters(categories=["Cs", "Cc", "Cf", "Mn", "Me", "Nd", "Zs", "Sk", "Lm"]),
-        st.sampled_from("aA _-.\t\n\u00a0\u0130\u0345\u0390\u1fb3\u3164\uac01\ufb03\u2126\u1e9e\u03a3"),
+        st.sampled_from(
+            "aA _-.\t\n\u00a0\u0130\u0345\u0390\u1fb3\u3164\uac01\ufb03\u2126\u1e9e\u03a3"
+        ),
     )
 )
 
@@ -185,4 +187,4 @@ def test_the_characters_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_table_is_shipped() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert "confusables.txt" in project["tool"]["setuptools"]["package-data"]["memory"]
+    assert "confusables.txt" in project["tool"]["setuptools"]["package-data"]["relive.memory"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from memory.embed import Vectors
-from memory.rank import choose
+from relive.memory.search.embed import Vectors
+from relive.memory.search.rank import choose
 
 
 def unit(*degrees: float) -> Vectors:
@@ -20,7 +20,9 @@ def similarity(vectors: Vectors) -> Vectors:
 
 def test_without_diversity_it_is_the_order_by_similarity_and_bonus() -> None:
     """Ties go to the earlier one; no vectors are needed."""
-    chosen = choose(np.array([0.9, 0.8, 0.8, 0.5]), np.array([0.0, 0.0, 0.0, 0.35]), np.empty((4, 0)), 4, 0.0)
+    chosen = choose(
+        np.array([0.9, 0.8, 0.8, 0.5]), np.array([0.0, 0.0, 0.0, 0.35]), np.empty((4, 0)), 4, 0.0
+    )
     assert [index for index, _, _ in chosen] == [0, 3, 1, 2]
     assert [score for _, score, _ in chosen] == pytest.approx([0.9, 0.85, 0.8, 0.8])
     assert [redundancy for _, _, redundancy in chosen] == [0, 0, 0, 0]
@@ -38,9 +40,15 @@ def test_what_says_the_same_comes_later() -> None:
     vectors = unit(10, 10, -40)
     chosen = choose(similarity(vectors), np.zeros(3), vectors, 3, 0.5)
     assert [index for index, _, _ in chosen] == [0, 2, 1]
-    assert [redundancy for _, _, redundancy in chosen] == pytest.approx([0, np.cos(np.radians(50)), 1])
-    assert chosen[1][1] == pytest.approx(0.5 * np.cos(np.radians(40)) - 0.5 * np.cos(np.radians(50)))
-    assert [index for index, _, _ in choose(similarity(vectors), np.zeros(3), vectors, 3, 0.01)] == [0, 1, 2]
+    assert [redundancy for _, _, redundancy in chosen] == pytest.approx(
+        [0, np.cos(np.radians(50)), 1]
+    )
+    assert chosen[1][1] == pytest.approx(
+        0.5 * np.cos(np.radians(40)) - 0.5 * np.cos(np.radians(50))
+    )
+    assert [
+        index for index, _, _ in choose(similarity(vectors), np.zeros(3), vectors, 3, 0.01)
+    ] == [0, 1, 2]
 
 
 def test_redundancy_is_with_the_closest_chosen() -> None:

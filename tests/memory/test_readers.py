@@ -1,4 +1,5 @@
-"""Readers beside a writer that compacts, takes back, fails or is damaged: they miss nothing and find nothing that is gone."""
+"""Readers beside a writer that compacts, takes back, fails or is damaged: they miss nothing and
+find nothing that is gone."""
 
 import os
 import shutil
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from memory.log import TakenBackError
-from memory.segments import FRAME_BYTES
-from memory.state import State
+from relive.memory.state import State
+from relive.memory.storage.log import TakenBackError
+from relive.memory.storage.segments import FRAME_BYTES
 from tests.memory.faults import (
     EMBEDDER,
     FailingDisk,
@@ -36,7 +37,8 @@ pytestmark = pytest.mark.usefixtures("no_sync")
 
 @pytest.mark.parametrize("publish", [True, False])
 def test_reader_goes_on_through_compactions(tmp_path: Path, publish: bool) -> None:
-    """The column that it has mapped is another file afterwards, with fewer rows: no vector may be taken for another's."""
+    """The column that it has mapped is another file afterwards, with fewer rows: no vector may be
+    taken for another's."""
     folder = tmp_path / "experience"
     build(folder, range(80), publish=publish)
     with open_memory(folder) as reader, open_memory(folder, "w") as writer:
@@ -62,7 +64,8 @@ def test_reader_goes_on_through_compactions(tmp_path: Path, publish: bool) -> No
 
 
 def test_reader_that_has_not_read_the_records_yet_meets_a_compaction(tmp_path: Path) -> None:
-    """It knows them from the catalog only, and their file is gone when a search wants to look at them."""
+    """It knows them from the catalog only, and their file is gone when a search wants to look at
+    them."""
     folder = tmp_path / "experience"
     for low in (0, 20, 40):
         with open_memory(folder, "create") as memory:
@@ -98,12 +101,16 @@ def test_compaction_names_the_damaged_record_that_it_leaves_out(tmp_path: Path) 
     with open_memory(folder, "w") as memory:
         memory.delete("episode-8")
         memory.compact()
-        assert any("record 4" in damage.detail for damage in memory.stats().damage), memory.stats().damage
+        assert any("record 4" in damage.detail for damage in memory.stats().damage), (
+            memory.stats().damage
+        )
         judge(memory, ids_of(range(10)) - {"episode-4", "episode-8"})
     check(folder, ids_of(range(10)) - {"episode-4", "episode-8"})
 
 
-def test_closing_waits_for_what_is_being_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_waits_for_what_is_being_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its file must not be closed under it: the number of a closed file is the next file's."""
     folder = tmp_path / "experience"
     build(folder, range(3))
@@ -184,12 +191,14 @@ def test_reader_of_a_log_that_was_taken_back(tmp_path: Path) -> None:
 
 
 def test_reader_follows_a_column_that_was_exchanged_or_is_damaged(tmp_path: Path) -> None:
-    """What it knew of the rows holds neither for another file nor for rows that it mended only in its own memory."""
+    """What it knew of the rows holds neither for another file nor for rows that it mended only in
+    its own memory."""
     folder = tmp_path / "experience"
     build(folder, range(30))
     with open_memory(folder) as reader:
         judge(reader, ids_of(range(30)))
-        # As in the middle of a compaction: the column is that of fewer episodes already, and the log grew.
+        # As in the middle of a compaction: the column is that of fewer episodes already, and the
+        # log grew.
         with open_memory(folder, "w") as writer:
             writer.add_many([make(number) for number in range(30, 40)])
         other = tmp_path / "other"
@@ -205,7 +214,11 @@ def test_reader_follows_a_column_that_was_exchanged_or_is_damaged(tmp_path: Path
     folder = tmp_path / "second"
     row = struct.unpack_from("<12xI", only(folder, "vectors/*.vec").read_bytes())[0]
     for number in (3, 17):
-        flip(only(folder, "vectors/*.vec"), only(folder, "vectors/*.vec").stat().st_size - number * row + 60, 6)
+        flip(
+            only(folder, "vectors/*.vec"),
+            only(folder, "vectors/*.vec").stat().st_size - number * row + 60,
+            6,
+        )
     with open_memory(folder) as reader:
         judge(reader, ids_of(range(30)))
         shutil.copytree(folder, tmp_path / "third")
@@ -216,8 +229,11 @@ def test_reader_follows_a_column_that_was_exchanged_or_is_damaged(tmp_path: Path
         judge(reader, ids_of(range(31)))
 
 
-def test_reader_that_opens_while_a_writer_compacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has read the catalog and wants to embed what the column lacks; the file with the texts is gone."""
+def test_reader_that_opens_while_a_writer_compacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the catalog and wants to embed what the column lacks; the file with the texts is
+    gone."""
     folder = tmp_path / "experience"
     for low in (0, 20):
         with open_memory(folder, "create") as memory:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memory import Episode, ExperienceMemory, HashedEmbedder, Retrieved, Step
-from memory.embed import Vectors
-from memory.rebuild import rebuild
+from relive.memory import Episode, ExperienceMemory, HashedEmbedder, Retrieved, Step
+from relive.memory.maintenance.rebuild import rebuild
+from relive.memory.search.embed import Vectors
 from tests.memory.conftest import Make, found, make_episode, shown
 
 GOOD = make_episode(0)
@@ -62,7 +62,9 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_episodes_that_cannot_be_read_back(store: ExperienceMemory, folder: Path, episode: Make, what: str) -> None:
+def test_episodes_that_cannot_be_read_back(
+    store: ExperienceMemory, folder: Path, episode: Make, what: str
+) -> None:
     """Refused, alone or with others, and as a run that taught something; not a byte is changed."""
     make, kind, message = WRONG[what]
     store.add(episode(1))
@@ -90,7 +92,9 @@ def test_the_same_value_in_another_type_is_stored_as_what_it_is(store: Experienc
         outcome=replace(GOOD.outcome, reason="solved"),  # type: ignore[arg-type]
     )
     store.add(odd)
-    assert store.get(GOOD.id) == replace(GOOD, started=5.0, steps=(Step("a", "b", 0.5, True, (7, 8)),))
+    assert store.get(GOOD.id) == replace(
+        GOOD, started=5.0, steps=(Step("a", "b", 0.5, True, (7, 8)),)
+    )
     assert store.verify() == ()
 
 
@@ -99,8 +103,14 @@ def test_what_is_said_about_episodes(store: ExperienceMemory, folder: Path) -> N
     store.add(GOOD)
     before = contents(folder)
     acts: list[tuple[Callable[[], object], str]] = [
-        (lambda: store.delete(GOOD.id, None), "a deletion cannot be stored: reason should be text and is NoneType"),  # type: ignore[arg-type]
-        (lambda: store.annotate(GOOD.id, None), "a note cannot be stored: text should be text and is NoneType"),  # type: ignore[arg-type]
+        (
+            lambda: store.delete(GOOD.id, None),
+            "a deletion cannot be stored: reason should be text and is NoneType",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: store.annotate(GOOD.id, None),
+            "a note cannot be stored: text should be text and is NoneType",
+        ),  # type: ignore[arg-type]
         (lambda: store.rate(GOOD.id, None, 1.0), "a rating cannot be stored: name should be text"),  # type: ignore[arg-type]
         (lambda: store.rate(GOOD.id, "a", None), "value should be a number and is NoneType"),  # type: ignore[arg-type]
         (lambda: store.rate(GOOD.id, "a", "1"), "value should be a number and is str '1'"),  # type: ignore[arg-type]
@@ -109,7 +119,9 @@ def test_what_is_said_about_episodes(store: ExperienceMemory, folder: Path) -> N
     for act, message in acts:
         with pytest.raises(TypeError, match=message):
             act()
-    with pytest.raises(ValueError, match="value should be an integer of 64 bits and is int of 1329 bits"):
+    with pytest.raises(
+        ValueError, match="value should be an integer of 64 bits and is int of 1329 bits"
+    ):
         store.rate(GOOD.id, "a", 10**400)
     assert contents(folder) == before
     assert (GOOD.id in store, store.position, store.verify()) == (True, 1, ())
@@ -128,14 +140,26 @@ class Odd(HashedEmbedder):
 
 
 NONE: dict[str, tuple[Callable[[Vectors], Any], type[Exception], str]] = {
-    "nothing": (lambda rows: None, TypeError, r"hashed-1-384 made nothing \(None\) of 1 texts: return a numpy array"),
+    "nothing": (
+        lambda rows: None,
+        TypeError,
+        r"hashed-1-384 made nothing \(None\) of 1 texts: return a numpy array",
+    ),
     "list": (lambda rows: rows.tolist(), TypeError, "made a list of 1 texts"),
     "text": (lambda rows: "vectors", TypeError, "made a str of 1 texts"),
     "objects": (lambda rows: rows.astype(object), TypeError, "made an array of object"),
-    "flat": (lambda rows: rows[0], ValueError, r"made an array of shape \(384,\) .* float32 of shape \(1, 384\)"),
+    "flat": (
+        lambda rows: rows[0],
+        ValueError,
+        r"made an array of shape \(384,\) .* float32 of shape \(1, 384\)",
+    ),
     "zeros": (np.zeros_like, ValueError, "made a vector of zeros"),
     "nan": (lambda rows: rows * np.float32("nan"), ValueError, "numbers that are not finite"),
-    "infinity": (lambda rows: np.full_like(rows, np.inf), ValueError, "numbers that are not finite"),
+    "infinity": (
+        lambda rows: np.full_like(rows, np.inf),
+        ValueError,
+        "numbers that are not finite",
+    ),
 }
 
 
@@ -155,7 +179,9 @@ def test_embedders_that_make_no_vectors(folder: Path, episode: Make, what: str) 
 
 
 @pytest.mark.parametrize("factor", [3, 0.01, 1e30, 1e-30, np.float64(1e200), np.float64(1e-200)])
-def test_vectors_of_another_length_are_normalised(folder: Path, episode: Make, factor: float) -> None:
+def test_vectors_of_another_length_are_normalised(
+    folder: Path, episode: Make, factor: float
+) -> None:
     """A score is a cosine, whatever an embedder makes."""
     embedder = Odd(lambda rows: rows * factor)
     with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
@@ -170,7 +196,9 @@ def test_vectors_of_another_length_are_normalised(folder: Path, episode: Make, f
     [("identity", None, TypeError), ("identity", " ", ValueError), ("identity", "\ud800", ValueError),
      ("dimension", 2.5, TypeError), ("dimension", True, TypeError), ("dimension", 0, ValueError)],
 )  # fmt: skip
-def test_embedders_that_do_not_say_what_they_are(folder: Path, name: str, value: Any, kind: type[Exception]) -> None:
+def test_embedders_that_do_not_say_what_they_are(
+    folder: Path, name: str, value: Any, kind: type[Exception]
+) -> None:
     """Refused before a folder is made."""
     embedder: Any = SimpleNamespace(**{"identity": "mine", "dimension": 4, name: value})
     for act in (
@@ -182,8 +210,12 @@ def test_embedders_that_do_not_say_what_they_are(folder: Path, name: str, value:
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("what", ["lock", "log", "catalog", "vectors", "index", "log/0000000000000000.log"])
-def test_links_are_not_written_through(folder: Path, tmp_path: Path, episode: Make, what: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["lock", "log", "catalog", "vectors", "index", "log/0000000000000000.log"]
+)
+def test_links_are_not_written_through(
+    folder: Path, tmp_path: Path, episode: Make, what: str
+) -> None:
     """Writing is refused, what the link leads to stays as it was."""
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add(episode(1))
@@ -205,7 +237,9 @@ def test_links_are_not_written_through(folder: Path, tmp_path: Path, episode: Ma
         assert memory.add(episode(2)) == 2
 
 
-def test_caches_and_leftovers_that_are_links_are_replaced(folder: Path, tmp_path: Path, episode: Make) -> None:
+def test_caches_and_leftovers_that_are_links_are_replaced(
+    folder: Path, tmp_path: Path, episode: Make
+) -> None:
     """They can be made again, beside what they lead to."""
     elsewhere = tmp_path / "elsewhere"
     with ExperienceMemory.open(folder, "create") as memory:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory import (
+from relive.memory import (
     EntryMeta,
     Episode,
     ExperienceMemory,
@@ -20,7 +20,7 @@ from memory import (
     Query,
     TaskRecord,
 )
-from memory.normal import normal_goal, normal_text
+from relive.memory.normal import normal_goal, normal_text
 from tests.memory.conftest import strict
 
 GOAL = "put a hot mug in cabinet"
@@ -30,7 +30,9 @@ ACTOR = strict("my game", "train", "my room", "my goal", Purpose.ACT)
 Make = Callable[..., Episode]
 
 
-def found(memory: ExperienceMemory, holdout: Holdout | None, at: int | None = None, **options: object) -> list[str]:
+def found(
+    memory: ExperienceMemory, holdout: Holdout | None, at: int | None = None, **options: object
+) -> list[str]:
     """Ids of all that is shown."""
     return [hit.episode_id for hit in memory.search(Query(GOAL, k=99, **options), holdout, at)]  # type: ignore[arg-type]
 
@@ -53,7 +55,9 @@ def test_never_a_near_duplicate(store: ExperienceMemory, episode: Make, holdout:
 
 
 @pytest.mark.parametrize("holdout", [TESTER, LEARNER, ACTOR])
-def test_only_the_training_split_is_shown(store: ExperienceMemory, episode: Make, holdout: Holdout) -> None:
+def test_only_the_training_split_is_shown(
+    store: ExperienceMemory, episode: Make, holdout: Holdout
+) -> None:
     """Held-out experience never leaks, and a split that nobody heard of is held out."""
     for number, split in enumerate(["train", "valid", "test", "Train", "train ", "seen"]):
         store.add(episode(number, split=split))
@@ -81,10 +85,14 @@ def test_never_the_split_under_evaluation(store: ExperienceMemory, episode: Make
         (("i", "valid", "r", "g", Purpose.TRAIN), "cannot be trained on"),
     ],
 )
-def test_a_task_must_say_what_it_is(fields: tuple[str, str, str, str, Purpose], message: str) -> None:
+def test_a_task_must_say_what_it_is(
+    fields: tuple[str, str, str, str, Purpose], message: str
+) -> None:
     """It fails closed, with what to do."""
     with pytest.raises(ValueError, match=message):
-        Holdout.strict(TaskRecord("s", fields[0], "t", fields[1], fields[2], 0, "1", fields[3]), fields[4])
+        Holdout.strict(
+            TaskRecord("s", fields[0], "t", fields[1], fields[2], 0, "1", fields[3]), fields[4]
+        )
 
 
 @pytest.mark.parametrize("holdout", ["me", {"identity": "i"}, 3, False])
@@ -108,13 +116,28 @@ def test_alone_a_memory_shows_everything(store: ExperienceMemory, episode: Make)
 def test_filters(store: ExperienceMemory, episode: Make) -> None:
     """Successes only, exclusions, a predicate, a least score; in any combination."""
     for number in range(6):
-        store.add(episode(number, success=number % 2 == 0, task_type="heat" if number < 4 else "cool"))
-    assert sorted(found(store, TESTER, successes_only=True)) == ["episode-0", "episode-2", "episode-4"]
+        store.add(
+            episode(number, success=number % 2 == 0, task_type="heat" if number < 4 else "cool")
+        )
+    assert sorted(found(store, TESTER, successes_only=True)) == [
+        "episode-0",
+        "episode-2",
+        "episode-4",
+    ]
     assert len(found(store, TESTER, exclude=frozenset({"episode-0", "unknown"}))) == 5
-    assert sorted(found(store, TESTER, where=lambda entry: entry.task.type == "cool")) == ["episode-4", "episode-5"]
+    assert sorted(found(store, TESTER, where=lambda entry: entry.task.type == "cool")) == [
+        "episode-4",
+        "episode-5",
+    ]
     assert found(store, TESTER, min_score=0.999) == []
     assert len(found(store, TESTER, min_score=0.5)) == 6
-    only = found(store, TESTER, successes_only=True, exclude=frozenset({"episode-4"}), where=lambda e: e.task.seed > 1)
+    only = found(
+        store,
+        TESTER,
+        successes_only=True,
+        exclude=frozenset({"episode-4"}),
+        where=lambda e: e.task.seed > 1,
+    )
     assert only == ["episode-2"]
     assert store.search(Query(GOAL, k=0), TESTER) == []
     with pytest.raises(ValueError, match="k is -1"):
@@ -128,7 +151,9 @@ def test_a_hit_says_why(store: ExperienceMemory, episode: Make) -> None:
     store.add(episode(2, GOAL, task_type="cool"))
     store.add(episode(3, "put a hot thing in cabinet"))
     store.add(episode(4, "water the plant"))
-    (hit,) = store.search(Query(GOAL, k=1, successes_only=True, where=lambda e: e.task.type == "heat"), TESTER)
+    (hit,) = store.search(
+        Query(GOAL, k=1, successes_only=True, where=lambda e: e.task.type == "heat"), TESTER
+    )
     assert (hit.episode_id, hit.position) == ("episode-3", 3)
     why = hit.why
     assert (why.considered, why.firewalled, why.filtered, why.exact) == (4, 1, 2, True)
@@ -136,7 +161,8 @@ def test_a_hit_says_why(store: ExperienceMemory, episode: Make) -> None:
 
 
 def test_ties_are_broken_by_task_not_by_what_ended_first(tmp_path: Path, episode: Make) -> None:
-    """Equal goals, so equal scores: the order is the same however the log came to be, and no k cuts it differently."""
+    """Equal goals, so equal scores: the order is the same however the log came to be, and no k cuts
+    it differently."""
     orders = []
     for name, numbers in (("up", range(60)), ("down", range(59, -1, -1))):
         with ExperienceMemory.open(tmp_path / name, mode="create") as store:
@@ -144,7 +170,9 @@ def test_ties_are_broken_by_task_not_by_what_ended_first(tmp_path: Path, episode
             everything = [hit.episode_id for hit in store.search(Query(GOAL, k=60), TESTER)]
             assert len(set(everything)) == 60
             for k in (1, 2, 39, 59):
-                assert [h.episode_id for h in store.search(Query(GOAL, k=k), TESTER)] == everything[:k]
+                assert [h.episode_id for h in store.search(Query(GOAL, k=k), TESTER)] == everything[
+                    :k
+                ]
         orders.append(everything)
     assert orders[0] == orders[1]
 
@@ -153,17 +181,23 @@ def test_at_a_position(store: ExperienceMemory, episode: Make) -> None:
     """What came after the position does not exist: neither as a hit nor in the counts."""
     positions = [store.add(episode(number, GOAL)) for number in range(5)]
     for count, position in enumerate([0, *positions]):
-        assert set(found(store, TESTER, at=position)) == {f"episode-{number}" for number in range(count)}
+        assert set(found(store, TESTER, at=position)) == {
+            f"episode-{number}" for number in range(count)
+        }
     store.rate("episode-0", "human", 1.0)
     store.add(episode(5, GOAL))
-    assert set(found(store, TESTER, at=positions[-1])) == {f"episode-{number}" for number in range(5)}
+    assert set(found(store, TESTER, at=positions[-1])) == {
+        f"episode-{number}" for number in range(5)
+    }
     with pytest.raises(ValueError, match="refresh"):
         found(store, TESTER, at=store.position + 1)
     with pytest.raises(ValueError, match="not known here"):
         found(store, TESTER, at=-1)
 
 
-def oracle(memory: ExperienceMemory, query: Query, task: TaskRecord, purpose: Purpose, at: int) -> list[str]:
+def oracle(
+    memory: ExperienceMemory, query: Query, task: TaskRecord, purpose: Purpose, at: int
+) -> list[str]:
     """The rules once more, in the plainest words."""
     embedder = HashedEmbedder()
     vector = embedder.encode([query.text])[0]
@@ -190,14 +224,15 @@ def oracle(memory: ExperienceMemory, query: Query, task: TaskRecord, purpose: Pu
 
 @pytest.mark.parametrize("approximate", [False, True])
 def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> None:
-    """Random memories, tasks and filters, most of them so narrow that nearly everything is removed: k hits whenever
-    k entries qualify, and the right ones. With a graph under it too."""
+    """Random memories, tasks and filters, most of them so narrow that nearly everything is removed:
+    k hits whenever k entries qualify, and the right ones. With a graph under it too."""
     index = IndexSettings(exact_limit=50, publish_rows=50) if approximate else IndexSettings()
     draw = random.Random(3)
     with ExperienceMemory.open(folder, "create", index=index) as memory:
         for number in range(400):
             goal = (
-                f"{draw.choice(['put a hot', 'put a clean', 'find two', 'look at'])} thing{draw.randrange(40)} in box"
+                f"{draw.choice(['put a hot', 'put a clean', 'find two', 'look at'])} "
+                f"thing{draw.randrange(40)} in box"
             )
             memory.add(
                 episode(
@@ -216,7 +251,9 @@ def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> N
             goal = draw.choice(memory.entries()).task.goal
             identity, room = f"game {draw.randrange(100)}", f"room {draw.randrange(5)}"
             task = TaskRecord("household", identity, "", split, room, 0, "1", goal)
-            wanted: Callable[[EntryMeta], bool] | None = draw.choice([None, lambda e: e.task.seed % 23 == 0])
+            wanted: Callable[[EntryMeta], bool] | None = draw.choice(
+                [None, lambda e: e.task.seed % 23 == 0]
+            )
             query = Query(
                 draw.choice([goal, "put a hot thing7 in box"]),
                 k=draw.choice([1, 2, 10]),

@@ -1,4 +1,5 @@
-"""Files of fixed rows: every change is noticed, a torn end is made again, a mapped row stays what it was."""
+"""Files of fixed rows: every change is noticed, a torn end is made again, a mapped row stays what
+it was."""
 
 import errno
 import hashlib
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory.rows import BLOCK, HEADER_BYTES, RowFile, Rows, blocks_sum, row_sums
+from relive.memory.storage.rows import BLOCK, HEADER_BYTES, RowFile, Rows, blocks_sum, row_sums
 
 DTYPE = np.dtype([("sum", "<u8"), ("number", "<u8"), ("text", "S16")])
 ID = bytes(range(16))
@@ -26,14 +27,21 @@ def rows(*numbers: int) -> Rows:
 def open_file(folder: Path, *, writable: bool = True, tag: str = "t", number: int = 3) -> RowFile:
     """The file in ``folder``, loaded."""
     file = RowFile(
-        folder / "a.rows", magic=b"RELIVEXX", number=number, dtype=DTYPE, memory=ID, tag=tag, writable=writable
+        folder / "a.rows",
+        magic=b"RELIVEXX",
+        number=number,
+        dtype=DTYPE,
+        memory=ID,
+        tag=tag,
+        writable=writable,
     )
     file.load()
     return file
 
 
 def numbers(file: RowFile) -> list[int]:
-    """What the rows hold, by both ways of getting at them, which must agree; their checksums hold."""
+    """What the rows hold, by both ways of getting at them, which must agree; their checksums
+    hold."""
     taken = file.take(np.arange(len(file)))["number"].tolist()
     parts = [part["number"].tolist() for part in file.parts(0, len(file))]
     assert taken == [number for part in parts for number in part]
@@ -42,13 +50,22 @@ def numbers(file: RowFile) -> list[int]:
 
 
 def test_golden_bytes(tmp_path: Path) -> None:
-    """See docs/file-format.md: the header, and the checksum of a row computed in the plainest way."""
+    """See docs/file-format.md: the header, and the checksum of a row computed in the plainest
+    way."""
     open_file(tmp_path).append(rows(7))
     data = (tmp_path / "a.rows").read_bytes()
-    header = b"RELIVEXX" + struct.pack("<II", 3, DTYPE.itemsize) + ID + hashlib.sha256(b"t").digest()
+    header = (
+        b"RELIVEXX" + struct.pack("<II", 3, DTYPE.itemsize) + ID + hashlib.sha256(b"t").digest()
+    )
     assert data[:HEADER_BYTES] == header + struct.pack("<II", zlib.crc32(header), 0)
-    # SplitMix64 from state 0 gives these (made odd): the first three outputs of its reference implementation.
-    factors = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4 | 1, 0x06C45D188009454F, 0xF88BB8A8724C81EC | 1]
+    # SplitMix64 from state 0 gives these (made odd): the first three outputs of its reference
+    # implementation.
+    factors = [
+        0xE220A8397B1DCDAF,
+        0x6E789E6AA1B965F4 | 1,
+        0x06C45D188009454F,
+        0xF88BB8A8724C81EC | 1,
+    ]
     words = struct.unpack("<QQQ", struct.pack("<Q16s", 7, b"row 7"))
     expected = (factors[0] + sum(f * w for f, w in zip(factors[1:], words, strict=True))) % 2**64
     assert data[HEADER_BYTES:] == struct.pack("<QQ16s", expected, 7, b"row 7")
@@ -93,11 +110,16 @@ def test_rows_of_zeros_are_not_sound() -> None:
 
 
 def test_any_changed_block_is_noticed() -> None:
-    """Flipped, swapped or missing blocks of a file that is no rows; how it is cut into parts at blocks makes no difference."""
+    """Flipped, swapped or missing blocks of a file that is no rows; how it is cut into parts at
+    blocks makes no difference."""
     data = np.random.default_rng(0).integers(0, 256, 3 * BLOCK + 100, dtype=np.uint8)
     good = blocks_sum(data)
     assert good == blocks_sum(data[:BLOCK], data[BLOCK:]) == blocks_sum(data.copy())
-    others = [blocks_sum(data[: 3 * BLOCK]), blocks_sum(data[BLOCK:]), blocks_sum(data[BLOCK : 2 * BLOCK], data)]
+    others = [
+        blocks_sum(data[: 3 * BLOCK]),
+        blocks_sum(data[BLOCK:]),
+        blocks_sum(data[BLOCK : 2 * BLOCK], data),
+    ]
     others.append(blocks_sum(data[BLOCK : 2 * BLOCK], data[:BLOCK], data[2 * BLOCK :]))
     for at in (0, BLOCK - 1, BLOCK, 2 * BLOCK + 17, len(data) - 1):
         flipped = data.copy()
@@ -108,7 +130,8 @@ def test_any_changed_block_is_noticed() -> None:
 
 
 def test_half_a_row_is_overwritten(tmp_path: Path) -> None:
-    """A writer died in the middle of a row: whole rows are kept, and what comes next takes its place."""
+    """A writer died in the middle of a row: whole rows are kept, and what comes next takes its
+    place."""
     open_file(tmp_path).append(rows(0, 1, 2))
     path = tmp_path / "a.rows"
     whole = path.read_bytes()
@@ -216,7 +239,8 @@ def test_replacing_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be written is kept, and written with what comes next; half a write does no harm."""
+    """What cannot be written is kept, and written with what comes next; half a write does no
+    harm."""
     file = open_file(tmp_path)
     file.append(rows(0, 1))
     real = os.write

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory import space as space_module
-from memory.embed import Vectors
-from memory.index import IndexSettings
-from memory.rows import Numbers
-from memory.space import DECIMALS, KeySpace
-from memory.vectors import WINDOW_BITS, VectorColumn
+from relive.memory.search import space as space_module
+from relive.memory.search.embed import Vectors
+from relive.memory.search.index import IndexSettings
+from relive.memory.search.space import DECIMALS, KeySpace
+from relive.memory.search.vectors import WINDOW_BITS, VectorColumn
+from relive.memory.storage.rows import Numbers
 
 DIMENSION = 16
 SMALL = IndexSettings(exact_limit=10)
@@ -21,7 +21,9 @@ def clustered(count: int, seed: int = 0) -> Vectors:
     """Unit vectors in clusters of about fifty, as goals of the same kind are."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(1, count // 50), DIMENSION))
-    points = centres[generator.integers(0, len(centres), count)] + 0.4 * generator.standard_normal((count, DIMENSION))
+    points = centres[generator.integers(0, len(centres), count)] + 0.4 * generator.standard_normal(
+        (count, DIMENSION)
+    )
     return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -52,19 +54,27 @@ class Made:
         )
         count = len(vectors) // per_episode
         self.sequences = 3 * np.arange(count)
-        self.labels = (np.repeat(self.sequences, per_episode) << WINDOW_BITS) + np.tile(np.arange(per_episode), count)
+        self.labels = (np.repeat(self.sequences, per_episode) << WINDOW_BITS) + np.tile(
+            np.arange(per_episode), count
+        )
         self.space.column.open(self.labels, np.zeros(len(self.labels), dtype=np.uint32))
 
     def add(self, vectors: Vectors) -> None:
         """More episodes, of one text each."""
         start = len(self.sequences)
         new = 3 * np.arange(start, start + len(vectors))
-        self.vectors, self.sequences = np.concatenate([self.vectors, vectors]), np.concatenate([self.sequences, new])
+        self.vectors, self.sequences = (
+            np.concatenate([self.vectors, vectors]),
+            np.concatenate([self.sequences, new]),
+        )
         self.labels = np.concatenate([self.labels, new << WINDOW_BITS])
         self.space.column.append(new << WINDOW_BITS, np.zeros(len(new), dtype=np.uint32), vectors)
 
-    def oracle(self, query: Vectors, count: int, sequences: Numbers) -> tuple[list[int], list[float]]:
-        """What is found, in the plainest words: the best row of each episode, the best episodes and all that are equal."""
+    def oracle(
+        self, query: Vectors, count: int, sequences: Numbers
+    ) -> tuple[list[int], list[float]]:
+        """What is found, in the plainest words: the best row of each episode, the best episodes and
+        all that are equal."""
         best: dict[int, float] = {}
         ordinals = {int(sequence): ordinal for ordinal, sequence in enumerate(sequences)}
         every = np.round(self.vectors @ query, DECIMALS).tolist()
@@ -87,15 +97,17 @@ def test_exact_search_against_the_oracle(tmp_path: Path, per_episode: int) -> No
     for query in clustered(3, seed=1):
         for stop in (0, 1, total // 2, total):
             for count in (1, 5, total, 2 * total):
-                ordinals, scores, exact = made.space.candidates(query, count, made.sequences[:stop])[:3]
+                ordinals, scores, exact = made.space.candidates(
+                    query, count, made.sequences[:stop]
+                )[:3]
                 expected = made.oracle(query, count, made.sequences[:stop])
                 assert exact
                 assert ordinals.tolist() == expected[0]
                 assert scores == pytest.approx(expected[1], abs=2e-5)
         for among in ([], [0], [total - 1], list(range(0, total, 3)), list(range(total))):
-            ordinals, scores, exact = made.space.candidates(query, 7, made.sequences, np.array(among, dtype=np.int64))[
-                :3
-            ]
+            ordinals, scores, exact = made.space.candidates(
+                query, 7, made.sequences, np.array(among, dtype=np.int64)
+            )[:3]
             expected = made.oracle(query, total, made.sequences)
             assert ordinals.tolist() == among
             assert scores == pytest.approx([expected[1][ordinal] for ordinal in among], abs=2e-5)
@@ -112,7 +124,8 @@ def test_everything_equal_to_the_last_one_is_a_candidate(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("per_episode", [1, 3])
 def test_a_graph_and_the_rows_after_it(tmp_path: Path, per_episode: int) -> None:
-    """Nearly always what comparing everything finds, with the very same scores; what came after the graph never missing."""
+    """Nearly always what comparing everything finds, with the very same scores; what came after the
+    graph never missing."""
     made = Made(tmp_path, clustered(1200), per_episode)
     assert made.space.grow(800, small=True)
     assert made.space.covered == 800
@@ -127,14 +140,19 @@ def test_a_graph_and_the_rows_after_it(tmp_path: Path, per_episode: int) -> None
         wanted, right = wanted + len(expected), right + len(set(ordinals.tolist()) & set(expected))
         if per_episode == 1:
             found = dict(zip(ordinals.tolist(), scores.tolist(), strict=True))
-            assert found == pytest.approx({ordinal: everything[ordinal] for ordinal in found}, abs=2e-5)
+            assert found == pytest.approx(
+                {ordinal: everything[ordinal] for ordinal in found}, abs=2e-5
+            )
         late = [ordinal for ordinal in expected if ordinal * per_episode >= 800]
         assert set(late) <= set(ordinals.tolist())
     assert right >= 0.95 * wanted
 
 
-def test_seen_from_the_past_or_for_many_it_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer about the past must not depend on when a graph was made; a graph is no good at finding thousands."""
+def test_seen_from_the_past_or_for_many_it_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer about the past must not depend on when a graph was made; a graph is no good at
+    finding thousands."""
     monkeypatch.setattr(space_module, "WIDEST", 50)
     made = Made(tmp_path, clustered(300))
     assert not made.space.grow(9999, small=True)
@@ -203,7 +221,8 @@ def test_a_reader_takes_newer_graphs_only(tmp_path: Path) -> None:
 
 
 def test_dropping_rows(tmp_path: Path) -> None:
-    """The graph still knows them: they are passed over, and it is built anew once too many are gone."""
+    """The graph still knows them: they are passed over, and it is built anew once too many are
+    gone."""
     made = Made(tmp_path, clustered(400))
     made.space.grow(300, small=True)
     made.space.publish(900)
@@ -229,7 +248,11 @@ def test_dropping_rows(tmp_path: Path) -> None:
     )
     loaded.space.column.open(made.labels, np.zeros(len(made.labels), dtype=np.uint32))
     loaded.space.load_graph()
-    assert (loaded.space.covered, loaded.space.column.embedded, loaded.space.snapshots.damage) == (247, 0, [])
+    assert (loaded.space.covered, loaded.space.column.embedded, loaded.space.snapshots.damage) == (
+        247,
+        0,
+        [],
+    )
     wanted = right = 0
     for space in (made.space, loaded.space):
         for query in clustered(30, seed=1):
@@ -257,10 +280,13 @@ def test_everything_in_the_graph_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "numbers", [range(500, 540), range(0, 120, 3), [3, 4, 5, 300, 301]], ids=["dense", "spaced", "gap"]
+    "numbers",
+    [range(500, 540), range(0, 120, 3), [3, 4, 5, 300, 301]],
+    ids=["dense", "spaced", "gap"],
 )
 def test_labels_are_found_whatever_was_recorded_between(numbers: list[int]) -> None:
-    """Also after compaction, when a graph still proposes what came before, between and after all that is left."""
+    """Also after compaction, when a graph still proposes what came before, between and after all
+    that is left."""
     there = np.array(list(numbers)) << WINDOW_BITS
     asked = np.sort(np.concatenate([there[::2], np.array([0, 1, 2, 7, 299, 900]) << WINDOW_BITS]))
     expected = [there.tolist().index(label) for label in asked.tolist() if label in there]
@@ -285,7 +311,10 @@ def test_recall_on_five_thousand(tmp_path: Path) -> None:
         ordinals, scores, exact = made.space.candidates(query, 10, made.sequences)[:3]
         assert not exact
         best = ordinals[np.argsort(-scores, kind="stable")[:10]]
-        found += len(set(best.tolist()) & set(np.argsort(-(made.vectors @ query), kind="stable")[:10].tolist()))
+        found += len(
+            set(best.tolist())
+            & set(np.argsort(-(made.vectors @ query), kind="stable")[:10].tolist())
+        )
     assert found >= 950
 
 

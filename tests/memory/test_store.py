@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory import Episode, ExperienceMemory, HashedEmbedder, IndexSettings, Query
-from memory.catalog import Catalog
-from memory.embed import Vectors
-from memory.vectors import VectorColumn
+from relive.memory import Episode, ExperienceMemory, HashedEmbedder, IndexSettings, Query
+from relive.memory.search.embed import Vectors
+from relive.memory.search.vectors import VectorColumn
+from relive.memory.storage.catalog import Catalog
 from tests.memory.conftest import HOLDOUT
 
 ROOT = Path(__file__).parents[2]
@@ -50,18 +50,36 @@ def test_what_is_added_comes_back(folder: Path, episode: Make) -> None:
         assert memory.get("episode-3") == episodes[3]
         assert memory.meta("episode-3").task == episodes[3].task
         assert [entry.episode_id for entry in memory.entries(at=2)] == ["episode-0", "episode-1"]
-        assert memory.search(Query("put a hot thing4 in cabinet", k=1), HOLDOUT)[0].episode_id == "episode-4"
+        assert (
+            memory.search(Query("put a hot thing4 in cabinet", k=1), HOLDOUT)[0].episode_id
+            == "episode-4"
+        )
         with pytest.raises(KeyError, match="no episode 'episode-9'"):
             memory.get("episode-9")
 
 
 def test_stats(store: ExperienceMemory, episode: Make) -> None:
     """Counted by type, split and policy, with bytes and position."""
-    store.add_many([episode(n, split="test" if n == 2 else "train", success=n > 0, task_type="heat") for n in range(3)])
+    store.add_many(
+        [
+            episode(n, split="test" if n == 2 else "train", success=n > 0, task_type="heat")
+            for n in range(3)
+        ]
+    )
     store.rate("episode-0", "human", 1)
     stats = store.stats()
-    assert (stats.entries, stats.successes, stats.position, stats.ratings, stats.notes) == (3, 2, 4, 1, 0)
-    assert (stats.by_type, stats.by_split, stats.by_policy) == ({"heat": 3}, {"train": 2, "test": 1}, {"expert": 3})
+    assert (stats.entries, stats.successes, stats.position, stats.ratings, stats.notes) == (
+        3,
+        2,
+        4,
+        1,
+        0,
+    )
+    assert (stats.by_type, stats.by_split, stats.by_policy) == (
+        {"heat": 3},
+        {"train": 2, "test": 1},
+        {"expert": 3},
+    )
     assert 0 < stats.log_bytes < stats.total_bytes
     assert stats.embedder == "hashed-1-384"
     assert stats.index_entries == 0
@@ -103,7 +121,9 @@ def test_refusals_say_what_to_do(folder: Path, episode: Make) -> None:
         memory.add_many([episode(2), episode(2)])
     with pytest.raises(ValueError, match="no task split"):
         memory.add(episode(2, split=" "))
-    with pytest.raises(BlockingIOError, match="being written by another ExperienceMemory of this very process"):
+    with pytest.raises(
+        BlockingIOError, match="being written by another ExperienceMemory of this very process"
+    ):
         ExperienceMemory.open(folder, "w")
     reader = ExperienceMemory.open(folder)
     for change in (
@@ -130,11 +150,16 @@ def test_another_embedder_is_refused_unless_asked_for(folder: Path, episode: Mak
     with ExperienceMemory.open(folder, "create") as memory:
         memory.add_many([episode(number) for number in range(3)])
     for mode in ("r", "w"):
-        with pytest.raises(ValueError, match=r"hashed-1-384 \(384 dimensions\), not with hashed-1-64.*reembed=True"):
+        with pytest.raises(
+            ValueError, match=r"hashed-1-384 \(384 dimensions\), not with hashed-1-64.*reembed=True"
+        ):
             ExperienceMemory.open(folder, mode, embedder=HashedEmbedder(64))
     with ExperienceMemory.open(folder, embedder=HashedEmbedder(64), reembed=True) as memory:
         assert memory.stats().embedded == 3
-        assert memory.search(Query("put a hot thing2 in cabinet", k=1), HOLDOUT)[0].episode_id == "episode-2"
+        assert (
+            memory.search(Query("put a hot thing2 in cabinet", k=1), HOLDOUT)[0].episode_id
+            == "episode-2"
+        )
     ExperienceMemory.open(folder).close()
     ExperienceMemory.open(folder, "w", embedder=HashedEmbedder(64), reembed=True).close()
     with ExperienceMemory.open(folder, embedder=HashedEmbedder(64)) as memory:
@@ -159,7 +184,8 @@ def test_nothing_is_embedded_twice(folder: Path, episode: Make) -> None:
 
 
 def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> None:
-    """Published once it pays, used by readers, and made again by the next writer when it is damaged."""
+    """Published once it pays, used by readers, and made again by the next writer when it is
+    damaged."""
     index = IndexSettings(exact_limit=30, publish_rows=30)
     with ExperienceMemory.open(folder, "create", index=index) as memory:
         memory.add_many([episode(number) for number in range(30)])
@@ -178,14 +204,19 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> No
             hit = reader.search(Query("put a hot thing77 in cabinet", k=1), HOLDOUT)[0]
             assert hit.episode_id == "episode-77"
             # Seen from the past the graph knows too much: exact, whenever it was built.
-            assert reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT, at=40)[0].why.exact
+            assert reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT, at=40)[
+                0
+            ].why.exact
     (graph,) = (folder / "index").glob("*.hnsw")
     graph.write_bytes(graph.read_bytes()[:100])
     with ExperienceMemory.open(folder) as reader:
         stats = reader.stats()
         assert stats.index_entries == 0
         assert "damaged index" in str(stats.damage[0])
-        assert reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT)[0].episode_id == "episode-7"
+        assert (
+            reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT)[0].episode_id
+            == "episode-7"
+        )
     with ExperienceMemory.open(folder, "w") as memory:
         memory.publish_index()
     with ExperienceMemory.open(folder) as reader:
@@ -194,9 +225,12 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> No
 
 
 def test_damage_costs_one_episode_and_is_named(folder: Path, episode: Make) -> None:
-    """A flipped bit in the middle of the log: everything else is there and is found with the right vectors."""
+    """A flipped bit in the middle of the log: everything else is there and is found with the right
+    vectors."""
     with ExperienceMemory.open(folder, "create") as memory:
-        memory.add_many([episode(number, f"put a hot thing in place{number}") for number in range(9)])
+        memory.add_many(
+            [episode(number, f"put a hot thing in place{number}") for number in range(9)]
+        )
     (segment,) = (folder / "log").glob("*.log")
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 16
@@ -211,7 +245,9 @@ def test_damage_costs_one_episode_and_is_named(folder: Path, episode: Make) -> N
             assert stats.entries == 8
             assert stats.position == 9
             assert any("log/0000000000000000.log, byte" in str(damage) for damage in stats.damage)
-            assert all(memory.get(entry.episode_id).id == entry.episode_id for entry in memory.entries())
+            assert all(
+                memory.get(entry.episode_id).id == entry.episode_id for entry in memory.entries()
+            )
             for entry in memory.entries():
                 hit = memory.search(Query(entry.task.goal, k=1), HOLDOUT)[0]
                 assert hit.episode_id == entry.episode_id
@@ -240,7 +276,8 @@ def test_description_can_be_lost(folder: Path, episode: Make) -> None:
 
 
 def test_full_disk(store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adding fails with one sentence, everything else goes on, and adding the same again works once there is room."""
+    """Adding fails with one sentence, everything else goes on, and adding the same again works once
+    there is room."""
     store.add(episode(1))
     real = os.fsync
 
@@ -289,7 +326,9 @@ def test_interrupted_in_the_middle(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Catalog, "append") if moment == "take" else (VectorColumn, "append")), interrupt)
+        patch.setattr(
+            *((Catalog, "append") if moment == "take" else (VectorColumn, "append")), interrupt
+        )
         with pytest.raises(KeyboardInterrupt):
             store.add_many([episode(3), episode(4)])
     assert "episode-4" in store
@@ -333,7 +372,7 @@ def test_reader_in_another_process_follows(folder: Path, episode: Make) -> None:
     """It sees nothing new until it refreshes, and then everything."""
     code = """
 import sys
-from memory import *
+from relive.memory import *
 memory = ExperienceMemory.open(sys.argv[1])
 print("open", flush=True)
 for line in sys.stdin:
@@ -359,7 +398,12 @@ for line in sys.stdin:
             memory.add(episode(number))
             reader.stdin.write(f"put a hot thing{number} in cabinet\n")
             reader.stdin.flush()
-            assert reader.stdout.readline().split() == [str(number), str(number + 1), f"episode-{number}", "0"]
+            assert reader.stdout.readline().split() == [
+                str(number),
+                str(number + 1),
+                f"episode-{number}",
+                "0",
+            ]
 
 
 def test_threads_take_turns(store: ExperienceMemory, episode: Make) -> None:
@@ -386,10 +430,14 @@ def test_threads_take_turns(store: ExperienceMemory, episode: Make) -> None:
 def test_import_is_light() -> None:
     """No torch, no hnswlib, no textworld, and less than a fifth of a second on top of numpy."""
     code = (
-        "import sys, time, numpy; start = time.perf_counter(); import memory; took = time.perf_counter() - start;"
-        "print(took, [name for name in ('torch', 'hnswlib', 'textworld', 'envs', 'agent') if name in sys.modules])"
+        "import sys, time, numpy; start = time.perf_counter(); import relive.memory; took = "
+        "time.perf_counter() - start;"
+        "print(took, [name for name in ('torch', 'hnswlib', 'textworld', 'relive.envs', "
+        "'relive.agent') if name in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     took, loaded = out.split(maxsplit=1)
     assert loaded.strip() == "[]"
     assert float(took) < 0.2

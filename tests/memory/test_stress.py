@@ -1,4 +1,5 @@
-"""One writer that changes everything all the time, and readers that compare every answer with exact search of what they read."""
+"""One writer that changes everything all the time, and readers that compare every answer with exact
+search of what they read."""
 
 import json
 import random
@@ -12,8 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from memory import Query
-from tests.memory.faults import EMBEDDER, ROOT, Agreement, Oracle, agreement, check, goal_of, make, open_memory
+from relive.memory import Query
+from tests.memory.faults import (
+    EMBEDDER,
+    ROOT,
+    Agreement,
+    Oracle,
+    agreement,
+    check,
+    goal_of,
+    make,
+    open_memory,
+)
 
 LIMIT = 60
 """Rows from which on graphs and snapshots are in use."""
@@ -61,7 +72,8 @@ class Stress:
 
 
 def write_along(folder: str, seed: int, seconds: float) -> None:
-    """Body of the writer's process: add (two threads), search (two threads), and now and then everything else."""
+    """Body of the writer's process: add (two threads), search (two threads), and now and then
+    everything else."""
     draw, end, result = random.Random(seed), time.monotonic() + seconds, Stress()
     memory = open_memory(Path(folder), "create")
     alive = [entry.episode_id for entry in memory.entries()]
@@ -98,7 +110,12 @@ def write_along(folder: str, seed: int, seconds: float) -> None:
         result.threaded += 1
         time.sleep(0.005)
 
-    threads = [guarded(add, seed), guarded(add, seed + 1), guarded(search, seed + 2), guarded(search, seed + 3)]
+    threads = [
+        guarded(add, seed),
+        guarded(add, seed + 1),
+        guarded(search, seed + 2),
+        guarded(search, seed + 3),
+    ]
     while time.monotonic() < end and not result.errors:
         time.sleep(0.05)
         choice = draw.random()
@@ -144,7 +161,9 @@ def read_along(folder: str, seed: int, seconds: float) -> None:
             result.refreshes += 1
             for _ in range(draw.randrange(1, 4)):
                 text = goal_of(draw.randrange(1000))
-                result.moved += not result.readers_found.compare(memory, oracle, text, draw.choice([1, 3, 10]))
+                result.moved += not result.readers_found.compare(
+                    memory, oracle, text, draw.choice([1, 3, 10])
+                )
             stats = memory.stats()
             result.graphs += stats.index_entries != covered
             covered = stats.index_entries

@@ -1,4 +1,5 @@
-"""Out as lines of JSON and in again: nothing is lost, and what somebody else wrote is checked line by line."""
+"""Out as lines of JSON and in again: nothing is lost, and what somebody else wrote is checked line
+by line."""
 
 import io
 import json
@@ -9,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from memory import Actor, Episode, ExperienceMemory, Outcome, Retrieved, Step, StopReason, transfer
-from memory.plain import plain, read_as
-from memory.transfer import HEADER, Imported, export_file, export_lines, import_lines
+from relive.memory import (
+    Actor,
+    Episode,
+    ExperienceMemory,
+    Outcome,
+    Retrieved,
+    Step,
+    StopReason,
+    transfer,
+)
+from relive.memory.plain import plain, read_as
+from relive.memory.transfer import HEADER, Imported, export_file, export_lines, import_lines
 
 Make = Callable[..., Episode]
 HALF = "half a character \ud83d, a tab\t, a line\nand a\u2028separator, 🫖"
@@ -23,11 +33,25 @@ def full(episode: Make) -> Episode:
     return replace(
         episode(1, f"boil \udc80 in {HALF}"),
         steps=(
-            Step(HALF, "go", 0.1 + 0.2, True, (0, 2**63, 7), (Retrieved("other", 1 / 3), Retrieved("another", -0.0))),
+            Step(
+                HALF,
+                "go",
+                0.1 + 0.2,
+                True,
+                (0, 2**63, 7),
+                (Retrieved("other", 1 / 3), Retrieved("another", -0.0)),
+            ),
             Step("", "", float("-inf")),
         ),
         outcome=Outcome(False, float("nan"), StopReason.POLICY_ERROR, "ValueError: no"),
-        actor=Actor("local", "m", "w", "v3", "p", {"a": 1, "b": 1.0, "c": True, "d": "NaN", "e": float("inf")}),
+        actor=Actor(
+            "local",
+            "m",
+            "w",
+            "v3",
+            "p",
+            {"a": 1, "b": 1.0, "c": True, "d": "NaN", "e": float("inf")},
+        ),
         memory_position=17,
         started=1.7e9 + 1e-6,
         timings={"policy": 1e-300, "ü\ud800": 2.0},
@@ -40,7 +64,9 @@ def out(memory: ExperienceMemory) -> bytes:
 
 def into(memory: ExperienceMemory, *lines: bytes | str | object, name: str = "x.jsonl") -> Imported:
     """Import lines given as bytes, or as what JSON makes of them."""
-    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines]
+    texts = [
+        line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines
+    ]
     return import_lines(memory, io.BytesIO(b"".join(texts)), name)
 
 
@@ -63,8 +89,16 @@ def test_every_field_comes_back_and_a_second_export_is_the_same(
     with ExperienceMemory.open(tmp_path / "copy", "create") as copy:
         assert into(copy, first) == Imported(added=1)
         came = copy.get(full.id)
-        assert repr(came) == repr(store.get(full.id))  # not ==: a number that is none does not equal itself
-        assert [type(value) for value in came.actor.settings.values()] == [int, float, bool, str, float]
+        assert repr(came) == repr(
+            store.get(full.id)
+        )  # not ==: a number that is none does not equal itself
+        assert [type(value) for value in came.actor.settings.values()] == [
+            int,
+            float,
+            bool,
+            str,
+            float,
+        ]
         assert copy.notes(full.id) == (HALF, HALF)
         stats = copy.stats()
         assert (stats.ratings, stats.notes) == (2, 2)
@@ -72,26 +106,33 @@ def test_every_field_comes_back_and_a_second_export_is_the_same(
 
 
 def test_random_episodes_survive(store: ExperienceMemory, episode: Make, tmp_path: Path) -> None:
-    """Whatever characters there are, apart from two halves in a row, which are one character in JSON."""
+    """Whatever characters there are, apart from two halves in a row, which are one character in
+    JSON."""
     chance = random.Random(0)
 
     def text() -> str:
         drawn = [
-            chance.choice(["a", '"', "\\", "\n", "\0", "\x7f", "é", "\ud800", "\udfff", "\u2028", "😀"])
+            chance.choice(
+                ["a", '"', "\\", "\n", "\0", "\x7f", "é", "\ud800", "\udfff", "\u2028", "😀"]
+            )
             for _ in range(9)
         ]
         return "".join(drawn).replace("\ud800\udfff", "-")
 
     for number in range(150):
         steps = tuple(Step(text(), text(), chance.random(), tokens=(number,)) for _ in range(3))
-        store.add(replace(episode(number, text() + "x"), steps=steps, timings={text(): chance.random()}))
+        store.add(
+            replace(episode(number, text() + "x"), steps=steps, timings={text(): chance.random()})
+        )
     with ExperienceMemory.open(tmp_path / "copy", "create") as copy:
         assert into(copy, out(store)).added == 150
         assert list(copy.iterate()) == list(store.iterate())
         assert out(copy) == out(store)
 
 
-def test_a_file_is_there_in_full_or_not_at_all(store: ExperienceMemory, episode: Make, tmp_path: Path) -> None:
+def test_a_file_is_there_in_full_or_not_at_all(
+    store: ExperienceMemory, episode: Make, tmp_path: Path
+) -> None:
     """It is never written over, and a failure leaves nothing behind."""
     store.add_many([episode(number) for number in range(3)])
     told: list[int] = []
@@ -112,11 +153,13 @@ def test_the_first_line_says_what_it_is(store: ExperienceMemory, episode: Make) 
     """Anything else is refused as a whole, with the line that is missing."""
     for wrong in (b"", b"RELIVELG\0\0", line_of(episode(1)), [1], b"\xff\xfe\n"):
         with pytest.raises(
-            ValueError, match=r"^x.jsonl is no export of episodes: its first line must be \{.*relive-episodes"
+            ValueError,
+            match=r"^x.jsonl is no export of episodes: its first line must be \{.*relive-episodes",
         ):
             into(store, wrong)
     with pytest.raises(
-        ValueError, match=r"x.jsonl is of version 2 .* reads 1: import it with the version that wrote it"
+        ValueError,
+        match=r"x.jsonl is of version 2 .* reads 1: import it with the version that wrote it",
     ):
         into(store, {**HEADER, "v": 2})
     assert into(store, HEADER) == Imported()
@@ -158,7 +201,11 @@ def test_a_bad_line_is_named_and_costs_no_other(
     """File, line, place in it, what was found."""
     if isinstance(wrong, dict) and "v" not in wrong and wrong:
         wrong = {**line_of(episode(7)), **wrong}
-    tail = b"" if isinstance(wrong, bytes) and b"torn" in wrong else json.dumps(line_of(episode(2))).encode()
+    tail = (
+        b""
+        if isinstance(wrong, bytes) and b"torn" in wrong
+        else json.dumps(line_of(episode(2))).encode()
+    )
     done = into(store, HEADER, line_of(episode(1)), wrong, tail)
     (problem,) = done.problems
     assert str(problem).startswith("x.jsonl, line 3: ")
@@ -168,10 +215,14 @@ def test_a_bad_line_is_named_and_costs_no_other(
     assert (done.bad, done.added, len(store)) == (1, 1 + bool(tail), 1 + bool(tail))
 
 
-def test_a_huge_line_is_passed_over(store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_line_is_passed_over(
+    store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without being held; the one behind it has its right number."""
     monkeypatch.setattr(transfer, "MAX_LINE", 2000)
-    huge = json.dumps(line_of(replace(episode(2), final_observation="x" * 3_000_000))).encode() + b"\n"
+    huge = (
+        json.dumps(line_of(replace(episode(2), final_observation="x" * 3_000_000))).encode() + b"\n"
+    )
     done = into(store, HEADER, line_of(episode(1)), huge, line_of(episode(3)), b"{\n", huge.strip())
     assert (done.added, done.bad) == (2, 3)
     assert [problem.line for problem in done.problems] == [3, 5, 6]
@@ -188,7 +239,8 @@ def test_only_the_first_bad_lines_are_described(
 
 
 def test_bad_episodes_of_a_batch_are_told_apart(store: ExperienceMemory, episode: Make) -> None:
-    """What only the memory can refuse is refused alone, and problems come in the order of the lines."""
+    """What only the memory can refuse is refused alone, and problems come in the order of the
+    lines."""
     blank = replace(episode(3), task=replace(episode(3).task, identity=" "))
     done = into(store, HEADER, *map(line_of, [episode(1), blank, episode(2)]), b"rubbish\n")
     assert [problem.line for problem in done.problems] == [3, 5]
@@ -196,8 +248,11 @@ def test_bad_episodes_of_a_batch_are_told_apart(store: ExperienceMemory, episode
     assert [entry.episode_id for entry in store.entries()] == ["episode-1", "episode-2"]
 
 
-def test_unknown_fields_blank_lines_and_joined_files(store: ExperienceMemory, full: Episode, episode: Make) -> None:
-    """A later version may say more; files may be put one behind the other; numbers may be written as integers."""
+def test_unknown_fields_blank_lines_and_joined_files(
+    store: ExperienceMemory, full: Episode, episode: Make
+) -> None:
+    """A later version may say more; files may be put one behind the other; numbers may be written
+    as integers."""
     more = {**line_of(episode(1)), "later": {"deep": [[]]}, "started": 5}
     more["task"] = {**more["task"], "later": None}  # type: ignore[dict-item]
     done = into(store, HEADER, b"\n", more, b"  \n", HEADER, line_of(full) | {"id": "full"})
@@ -206,11 +261,16 @@ def test_unknown_fields_blank_lines_and_joined_files(store: ExperienceMemory, fu
 
 
 def test_what_is_there_is_passed_over_and_completed(store: ExperienceMemory, episode: Make) -> None:
-    """Also twice in one file. Ratings and notes that it lacks are added, none is changed: an interrupted import goes on."""
+    """Also twice in one file. Ratings and notes that it lacks are added, none is changed: an
+    interrupted import goes on."""
     store.add(episode(1))
     store.rate("episode-1", "human", 0.25)
     store.annotate("episode-1", "again")
-    line = {**line_of(episode(1)), "ratings": {"human": 0.75, "fun": 1.0}, "notes": ["again", "again", "new"]}
+    line = {
+        **line_of(episode(1)),
+        "ratings": {"human": 0.75, "fun": 1.0},
+        "notes": ["again", "again", "new"],
+    }
     done = into(store, HEADER, line, line_of(episode(2)), line_of(episode(2)), line)
     assert done == Imported(added=1, there=3)
     assert store.get("episode-1").ratings == {"human": 0.25, "fun": 1.0}
@@ -220,7 +280,9 @@ def test_what_is_there_is_passed_over_and_completed(store: ExperienceMemory, epi
     assert store.position == position
 
 
-def test_another_episode_of_the_same_id_is_not_passed_over(store: ExperienceMemory, episode: Make) -> None:
+def test_another_episode_of_the_same_id_is_not_passed_over(
+    store: ExperienceMemory, episode: Make
+) -> None:
     """It would be lost without a word."""
     store.add(episode(1))
     done = into(store, HEADER, line_of(replace(episode(2), id="episode-1")))
@@ -278,11 +340,16 @@ def test_batches(store: ExperienceMemory, episode: Make, monkeypatch: pytest.Mon
 def test_a_memory_open_for_reading_is_no_fault_of_the_lines(folder: Path, episode: Make) -> None:
     """It is said once."""
     ExperienceMemory.open(folder, "create").close()
-    with ExperienceMemory.open(folder) as memory, pytest.raises(ValueError, match="open for reading"):
+    with (
+        ExperienceMemory.open(folder) as memory,
+        pytest.raises(ValueError, match="open for reading"),
+    ):
         into(memory, HEADER, line_of(episode(1)))
 
 
-def test_an_episode_that_could_not_be_read_again_is_refused(store: ExperienceMemory, episode: Make) -> None:
+def test_an_episode_that_could_not_be_read_again_is_refused(
+    store: ExperienceMemory, episode: Make
+) -> None:
     """A list longer than readers accept: added, it would be lost."""
     step = Step("o", "a", tokens=(1,) * (2**20 + 1))
     with pytest.raises(ValueError, match="1048577 items in a list; the limit is 1048576"):
@@ -295,7 +362,8 @@ def test_plain_values_by_hand(full: Episode) -> None:
     """What has its default is left out, and every type comes back as what it was."""
     assert plain(Step("o", "a")) == {"observation": "o", "action": "a"}
     assert plain(full)["outcome"] == {
-        "success": False, "score": {"float": "nan"}, "reason": "policy error", "detail": "ValueError: no",
+        "success": False, "score": {"float": "nan"}, "reason": "policy error",
+        "detail": "ValueError: no",
     }  # fmt: skip
     assert repr(read_as(Episode, json.loads(json.dumps(plain(full))))) == repr(full)
     with pytest.raises(ValueError, match="it should be an object and is true"):
@@ -308,10 +376,13 @@ def test_golden_line(store: ExperienceMemory, episode: Make) -> None:
     store.rate("episode-1", "human", 1)
     store.annotate("episode-1", "fine")
     golden = (
-        b'{"format":"relive-episodes","v":1,"about":"one episode per line; relive memory import reads it"}\n'
+        b'{"format":"relive-episodes","v":1,"about":"one episode per line; relive memory import '
+        b'reads it"}\n'
         b'{"v":1,"id":"episode-1","task":{"suite":"household","identity":"game-1","type":"heat","split":"train",'
-        b'"room":"room-1","seed":1,"version":"1","goal":"put a hot thing1 in cabinet"},"steps":[{"observation":'
-        b'"You see shelf 0.","action":"go to shelf 0"}],"final_observation":"\xc3\xa9\\udc80","outcome":{"success":true,'
+        b'"room":"room-1","seed":1,"version":"1","goal":"put a hot thing1 in '
+        b'cabinet"},"steps":[{"observation":'
+        b'"You see shelf 0.","action":"go to shelf '
+        b'0"}],"final_observation":"\xc3\xa9\\udc80","outcome":{"success":true,'
         b'"score":1.0,"reason":"solved"},"actor":{"policy":"expert","settings":{"temperature":0.0}},'
         b'"ratings":{"human":1.0},"notes":["fine"]}\n'
     )

@@ -1,10 +1,11 @@
-"""What an entry is worth: compared with runs that did not have it, and nothing believed of two lucky ones."""
+"""What an entry is worth: compared with runs that did not have it, and nothing believed of two
+lucky ones."""
 
 import random
 
 import pytest
 
-from memory.usefulness import PRIOR, Run, UsefulnessTable
+from relive.memory.usefulness import PRIOR, Run, UsefulnessTable
 
 ENTRY, OTHER = 1000, 1001
 
@@ -16,7 +17,15 @@ class History:
         self.table = UsefulnessTable()
         self.count = 0
 
-    def run(self, success: bool, *shown: int, task: int = 1, kind: int = 1, policy: int = 1, times: int = 1) -> None:
+    def run(
+        self,
+        success: bool,
+        *shown: int,
+        task: int = 1,
+        kind: int = 1,
+        policy: int = 1,
+        times: int = 1,
+    ) -> None:
         """So many runs that ended alike."""
         for _ in range(times):
             self.count += 1
@@ -37,7 +46,8 @@ def test_nothing_is_known_of_what_was_never_shown() -> None:
 
 
 def test_nobody_to_compare_with_means_no_difference() -> None:
-    """Whether all runs succeed or fail: without others, the entry made no difference as far as anyone can tell."""
+    """Whether all runs succeed or fail: without others, the entry made no difference as far as
+    anyone can tell."""
     for success in (True, False):
         history = History()
         history.run(success, ENTRY, times=20)
@@ -66,8 +76,11 @@ def test_the_task_counts_more_than_its_type() -> None:
     history.run(False, task=2, times=50)
     history.run(True, ENTRY, task=1, times=10)
     history.run(True, OTHER, task=2, times=10)
-    # Task 1 without the entry: 50 of 50; its type without it: 60 of 110 (those that showed OTHER count).
-    assert history.table.of(ENTRY).expected == pytest.approx(10 * (50 + PRIOR * 60 / 110) / (50 + PRIOR))
+    # Task 1 without the entry: 50 of 50; its type without it: 60 of 110 (those that showed OTHER
+    # count).
+    assert history.table.of(ENTRY).expected == pytest.approx(
+        10 * (50 + PRIOR * 60 / 110) / (50 + PRIOR)
+    )
     assert history.table.of(ENTRY).value < 0.05
     assert history.table.of(OTHER).value > 0.6
     assert history.table.values([OTHER, 5, ENTRY])[1] == 0
@@ -88,7 +101,8 @@ def test_of_a_new_task_its_type_is_all_there_is() -> None:
 
 
 def test_two_lucky_runs_are_not_believed() -> None:
-    """The same share of successes is worth more the more often it was seen, and never more than one."""
+    """The same share of successes is worth more the more often it was seen, and never more than
+    one."""
     values = []
     for times in (1, 2, 10, 100, 1000):
         history = History()
@@ -109,11 +123,14 @@ def test_a_run_that_showed_several_counts_once() -> None:
     assert history.table.of(ENTRY).expected == pytest.approx(3 * (0 + PRIOR * 0) / (1 + PRIOR))
     assert history.table.of(ENTRY).shown == 3
     assert (history.table.of(OTHER).shown, history.table.of(OTHER).solved) == (4, 3)
-    assert history.table.of(OTHER).value == pytest.approx((3 - 4 * (0 + PRIOR * 0.75) / PRIOR) / (4 + PRIOR))
+    assert history.table.of(OTHER).value == pytest.approx(
+        (3 - 4 * (0 + PRIOR * 0.75) / PRIOR) / (4 + PRIOR)
+    )
 
 
 def test_it_finds_what_helps() -> None:
-    """Simulated: tasks of all degrees of difficulty, one entry that adds 0.3, one that takes 0.3, one that does nothing."""
+    """Simulated: tasks of all degrees of difficulty, one entry that adds 0.3, one that takes 0.3,
+    one that does nothing."""
     draw = random.Random(0)
     history = History()
     effects = {1: 0.3, 2: -0.3, 3: 0.0}

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from memory.embed import Vectors
-from memory.log import TakenBackError
-from memory.rows import HEADER_BYTES, Numbers, row_sums
-from memory.vectors import WINDOW_BITS, VectorColumn, column_name, read_format_1
+from relive.memory.search.embed import Vectors
+from relive.memory.search.vectors import WINDOW_BITS, VectorColumn, column_name, read_format_1
+from relive.memory.storage.log import TakenBackError
+from relive.memory.storage.rows import HEADER_BYTES, Numbers, row_sums
 
 DIMENSION = 8
 ROW = 24 + 4 * DIMENSION
@@ -64,22 +64,37 @@ def check(opened: VectorColumn, rows: range | list[int] = ALL) -> None:
     count = len(rows)
     assert len(opened) == count
     assert np.array_equal(opened.labels, sources(rows)[0])
-    assert np.array_equal(opened.scores(vectors([1])[0], 2, count), DIMENSION * np.array(rows[2:], dtype=np.float32))
-    assert np.array_equal(opened.scores(vectors([1])[0], 0, count), DIMENSION * np.array(rows, dtype=np.float32))
+    assert np.array_equal(
+        opened.scores(vectors([1])[0], 2, count), DIMENSION * np.array(rows[2:], dtype=np.float32)
+    )
+    assert np.array_equal(
+        opened.scores(vectors([1])[0], 0, count), DIMENSION * np.array(rows, dtype=np.float32)
+    )
     assert np.array_equal(opened.take(np.arange(count)), vectors(rows))
     assert np.array_equal(opened.take(np.array([1, 0, 1])), vectors([rows[1], rows[0], rows[1]]))
 
 
 def test_golden_bytes_of_format_2(tmp_path: Path) -> None:
-    """See docs/file-format.md; rows of an odd dimension are filled up to a multiple of eight bytes."""
+    """See docs/file-format.md; rows of an odd dimension are filled up to a multiple of eight
+    bytes."""
     column(tmp_path, range(1, 2))
     data = (tmp_path / "v.vec").read_bytes()
     header = b"RELIVEVC" + struct.pack("<II", 2, ROW) + bytes(16) + hashlib.sha256(b"test").digest()
     assert data[:HEADER_BYTES] == header + struct.pack("<II", zlib.crc32(header), 0)
-    assert data[HEADER_BYTES + 8 :] == struct.pack(f"<QII{DIMENSION}f", 3 << 8, 1001, 0, *[1.0] * DIMENSION)
-    assert data[HEADER_BYTES : HEADER_BYTES + 8] == row_sums(np.frombuffer(data[HEADER_BYTES:], f"V{ROW}")).tobytes()
+    assert data[HEADER_BYTES + 8 :] == struct.pack(
+        f"<QII{DIMENSION}f", 3 << 8, 1001, 0, *[1.0] * DIMENSION
+    )
+    assert (
+        data[HEADER_BYTES : HEADER_BYTES + 8]
+        == row_sums(np.frombuffer(data[HEADER_BYTES:], f"V{ROW}")).tobytes()
+    )
     odd = VectorColumn(
-        tmp_path / "o.vec", identity="test", dimension=3, memory=bytes(16), embed=lambda n: n, writable=True
+        tmp_path / "o.vec",
+        identity="test",
+        dimension=3,
+        memory=bytes(16),
+        embed=lambda n: n,
+        writable=True,
     )
     odd.append(*sources([0]), np.ones((1, 3), dtype=np.float32))
     assert (tmp_path / "o.vec").stat().st_size == HEADER_BYTES + 40
@@ -115,7 +130,8 @@ def test_every_torn_length(tmp_path: Path, writable: bool) -> None:
 
 
 def test_flipped_bits(tmp_path: Path) -> None:
-    """One row is embedded again; a damaged header costs all of them, and no wrong vector is used."""
+    """One row is embedded again; a damaged header costs all of them, and no wrong vector is
+    used."""
     column(tmp_path)
     path = tmp_path / "v.vec"
     whole = path.read_bytes()
@@ -133,7 +149,8 @@ def test_flipped_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("ask", ["take", "scores", "check_all"])
 def test_damage_that_opening_did_not_look_at(tmp_path: Path, ask: str, writable: bool) -> None:
-    """Only some rows are looked at when a column is opened; the others when they are used, and are embedded again then."""
+    """Only some rows are looked at when a column is opened; the others when they are used, and are
+    embedded again then."""
     rows = range(300)
     column(tmp_path, rows)
     path = tmp_path / "v.vec"
@@ -147,7 +164,9 @@ def test_damage_that_opening_did_not_look_at(tmp_path: Path, ask: str, writable:
     if ask == "take":
         assert np.array_equal(opened.take(np.array([150, 7, 150])), vectors([150, 7, 150]))
     elif ask == "scores":
-        assert opened.scores(vectors([1])[0], 5, 160).tolist() == [DIMENSION * row for row in range(5, 160)]
+        assert opened.scores(vectors([1])[0], 5, 160).tolist() == [
+            DIMENSION * row for row in range(5, 160)
+        ]
     else:
         assert opened.check_all() == 2
     assert opened.embedded == 2
@@ -183,7 +202,8 @@ def test_rows_made_from_other_records_are_not_used(tmp_path: Path) -> None:
 
 
 def test_rows_in_the_middle_came_or_went(tmp_path: Path) -> None:
-    """A compaction was killed, or a record that could not be read can be again: what is known is kept, in its new place."""
+    """A compaction was killed, or a record that could not be read can be again: what is known is
+    kept, in its new place."""
     column(tmp_path)
     fewer = [0, 1, 4, 5, 6, 9]
     check(column(tmp_path, fewer, writable=False), fewer)
@@ -198,7 +218,8 @@ def test_rows_in_the_middle_came_or_went(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("writable", [True, False])
 def test_nothing_is_left(tmp_path: Path, writable: bool) -> None:
-    """The log has no episodes any more: rows of nobody are no reason to fail, and are gone once there are others."""
+    """The log has no episodes any more: rows of nobody are no reason to fail, and are gone once
+    there are others."""
     column(tmp_path)
     opened = column(tmp_path, [], writable=writable)
     assert (len(opened), opened.embedded) == (0, 0)
@@ -210,7 +231,8 @@ def test_nothing_is_left(tmp_path: Path, writable: bool) -> None:
 
 
 def test_dropping_rows(tmp_path: Path) -> None:
-    """For good, in a new file; what was mapped of the old one stays, a damaged row is put right on the way."""
+    """For good, in a new file; what was mapped of the old one stays, a damaged row is put right on
+    the way."""
     rows = range(300)
     column(tmp_path, rows)
     path = tmp_path / "v.vec"
@@ -236,7 +258,8 @@ def test_dropping_rows(tmp_path: Path) -> None:
 
 
 def test_reader_follows(tmp_path: Path) -> None:
-    """It takes new rows from the file, embeds those not there yet, and minds neither being ahead nor behind."""
+    """It takes new rows from the file, embeds those not there yet, and minds neither being ahead
+    nor behind."""
     writer = column(tmp_path, range(3))
     reader = column(tmp_path, range(2), writable=False)
     assert reader.embedded == 0
@@ -342,29 +365,48 @@ def test_equal_rows_get_equal_scores_wherever_they_stand(tmp_path: Path) -> None
     reader.append(*sources(range(5, 10)), np.tile(row, (5, 1)))
     query = generator.standard_normal(DIMENSION).astype(np.float32)
     assert len({float(score) for score in reader.scores(query, 0, 10)}) == 1
-    assert len({float(score) for score in np.einsum("ij,j->i", reader.take(np.array([9, 0, 3])), query)}) == 1
+    assert (
+        len(
+            {
+                float(score)
+                for score in np.einsum("ij,j->i", reader.take(np.array([9, 0, 3])), query)
+            }
+        )
+        == 1
+    )
 
 
 def test_digest_names_what_rows_were_made_from(tmp_path: Path) -> None:
     """Labels and checksums both count, and only those of the first so many rows."""
     opened = column(tmp_path)
-    assert opened.digest(6) == column(tmp_path, range(6), writable=False).digest(6) != opened.digest(7)
+    assert (
+        opened.digest(6) == column(tmp_path, range(6), writable=False).digest(6) != opened.digest(7)
+    )
     assert opened.digest(6) != column(tmp_path, [0, 1, 2, 3, 4, 7], writable=False).digest(6)
 
 
 def format_1(rows: range | list[int], identity: str = "test") -> bytes:
     """A column of format 1, as docs/file-format.md described it."""
-    header = b"RELIVEVC" + struct.pack("<II", 1, DIMENSION) + bytes(16) + hashlib.sha256(identity.encode()).digest()
+    header = (
+        b"RELIVEVC"
+        + struct.pack("<II", 1, DIMENSION)
+        + bytes(16)
+        + hashlib.sha256(identity.encode()).digest()
+    )
     data = header + struct.pack("<I", zlib.crc32(header))
     for row in rows:
-        key, body = struct.pack("<QII", 3 * row, 1000 + row, 0), vectors([row]).astype("<f4").tobytes()
+        key, body = (
+            struct.pack("<QII", 3 * row, 1000 + row, 0),
+            vectors([row]).astype("<f4").tobytes(),
+        )
         data += key + struct.pack("<I", zlib.crc32(key + body)) + body
     return data
 
 
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_column_of_format_1_is_read(tmp_path: Path, writable: bool) -> None:
-    """Its vectors are taken over, a damaged or torn row is embedded again; a writer leaves the new format behind."""
+    """Its vectors are taken over, a damaged or torn row is embedded again; a writer leaves the new
+    format behind."""
     path = tmp_path / "v.vec"
     data = bytearray(format_1(range(9)))
     data[68 + 2 * (20 + 4 * DIMENSION) + 30] ^= 1

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from training.continual import average_success, backward_transfer, forgetting, forward_transfer, learning_curve_area
+from relive.training.experiments.continual import (
+    average_success,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    learning_curve_area,
+)
 
 R = [[0.5, 0.1, 0.2], [0.9, 0.6, 0.4], [0.7, 0.8, 1.0]]
 B = [0.0, 0.2, 0.1]
@@ -14,12 +20,16 @@ def test_by_hand() -> None:
     assert backward_transfer(R) == pytest.approx(((0.7 - 0.5) + (0.8 - 0.6)) / 2)
     assert forward_transfer(R, B) == pytest.approx(((0.1 - 0.2) + (0.4 - 0.1)) / 2)
     assert forgetting(R) == pytest.approx(((0.9 - 0.7) + (0.6 - 0.8)) / 2)
-    assert learning_curve_area(R) == pytest.approx((0.5 + (0.9 + 0.6) / 2 + (0.7 + 0.8 + 1.0) / 3) / 3)
+    assert learning_curve_area(R) == pytest.approx(
+        (0.5 + (0.9 + 0.6) / 2 + (0.7 + 0.8 + 1.0) / 3) / 3
+    )
 
 
 def test_a_single_stage_has_nothing_to_forget() -> None:
     assert average_success([[0.4]]) == learning_curve_area([[0.4]]) == pytest.approx(0.4)
-    assert backward_transfer([[0.4]]) == forgetting([[0.4]]) == forward_transfer([[0.4]], [0.1]) == 0.0
+    assert (
+        backward_transfer([[0.4]]) == forgetting([[0.4]]) == forward_transfer([[0.4]], [0.1]) == 0.0
+    )
 
 
 def test_only_square_matrices() -> None:

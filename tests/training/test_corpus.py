@@ -1,4 +1,5 @@
-"""The corpus carries no information about the household's true bindings, and is written in the frozen format."""
+"""The corpus carries no information about the household's true bindings, and is written in the
+frozen format."""
 
 import os
 import random
@@ -10,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from agent.chat import ChatEncoder
-from agent.runner import spec_of
-from envs import get_suite
-from training import corpus
-from training import lexicon as lex
-from training.pretrain import PretrainSettings, _with_kinds, chat_text, encode, pool_batches
-from training.tokenizer import build_tokenizer
-from training.worlds import HOUSEHOLD, Kind, draw_goal, draw_lore, draw_room
+from relive.agent.llm.chat import ChatEncoder
+from relive.agent.runner import spec_of
+from relive.envs import get_suite
+from relive.training.pretraining import corpus
+from relive.training.pretraining import lexicon as lex
+from relive.training.pretraining.pretrain import (
+    PretrainSettings,
+    _with_kinds,
+    chat_text,
+    encode,
+    pool_batches,
+)
+from relive.training.pretraining.tokenizer import build_tokenizer
+from relive.training.pretraining.worlds import HOUSEHOLD, Kind, draw_goal, draw_lore, draw_room
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = [corpus.draw(1, i, p) for p in (0.05, 0.2, 0.9) for i in range(250)]
@@ -31,7 +38,10 @@ def test_draws_are_functions_of_seed_index_and_progress() -> None:
 
 
 def test_draws_do_not_depend_on_the_hash_seed() -> None:
-    code = "from training import corpus; print([corpus.draw(1, i, 0.9) for i in range(150)])"
+    code = (
+        "from relive.training.pretraining import corpus; print([corpus.draw(1, i, 0.9) for i in "
+        "range(150)])"
+    )
     texts = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -46,7 +56,8 @@ def test_draws_do_not_depend_on_the_hash_seed() -> None:
 
 
 def test_true_pairs_occur_at_chance_rate() -> None:
-    """Over many worlds, "hot" goes with "heat" and with the microwave as often as with any other verb or appliance."""
+    """Over many worlds, "hot" goes with "heat" and with the microwave as often as with any other
+    verb or appliance."""
     rng, n = random.Random(3), 40_000
     verbs: Counter[tuple[str, str]] = Counter()
     places: Counter[tuple[str, str]] = Counter()
@@ -81,7 +92,8 @@ def test_true_pairs_occur_at_chance_rate() -> None:
 
 
 def test_the_text_itself_shows_no_true_pair_more_often_than_others() -> None:
-    """The same in the text: among tasks that ask for something "hot", the verb that is carried out is any verb."""
+    """The same in the text: among tasks that ask for something "hot", the verb that is carried out
+    is any verb."""
     done: Counter[str] = Counter()
     asked = 0
     for index in range(8000):
@@ -90,7 +102,11 @@ def test_the_text_itself_shows_no_true_pair_more_often_than_others() -> None:
         if not goal or goal[1] != "hot":
             continue
         asked += 1
-        applied = [m for t in sample.conversation if t.role == "assistant" and (m := _APPLIED.match(t.text))]
+        applied = [
+            m
+            for t in sample.conversation
+            if t.role == "assistant" and (m := _APPLIED.match(t.text))
+        ]
         done.update(m[1] for m in applied)
     assert asked > 15
     assert done["heat"] <= max(3, 0.2 * asked)
@@ -120,7 +136,9 @@ def test_pretraining_reads_what_the_chat_template_writes() -> None:
     encoder = ChatEncoder(tokenizer)
     for sample, (ids, mask) in zip(SAMPLES[::25], encode(tokenizer, SAMPLES[::25]), strict=True):
         messages = [{"role": t.role, "content": t.text} for t in sample.conversation]
-        assert chat_text(sample.conversation) == tokenizer.apply_chat_template(messages, tokenize=False)
+        assert chat_text(sample.conversation) == tokenizer.apply_chat_template(
+            messages, tokenize=False
+        )
         encoded = encoder.encode(sample.conversation, generation_prompt=False)
         assert encoded.ids == ids
         if not sample.slips:
@@ -151,7 +169,10 @@ def test_solved_rooms_go_through_every_stage_in_order(kind: Kind) -> None:
                 }[op.name]
             )
         rest = iter(actions)
-        assert all(any(re.fullmatch(pattern, action) for action in rest) for pattern in wanted), (wanted, actions)
+        assert all(any(re.fullmatch(pattern, action) for action in rest) for pattern in wanted), (
+            wanted,
+            actions,
+        )
         assert re.fullmatch(wanted[-1], actions[-1])
 
 
@@ -169,7 +190,8 @@ def test_what_was_seen_on_the_way_is_gone_back_to() -> None:
 
 
 def test_routines_never_fetch_a_second_object_of_a_kind() -> None:
-    """Two-object tasks are a structure held out: "take, go, move" twice with two things of one kind."""
+    """Two-object tasks are a structure held out: "take, go, move" twice with two things of one
+    kind."""
     before = after = 0
     for seed in range(400):
         rng = random.Random(seed)
@@ -178,7 +200,10 @@ def test_routines_never_fetch_a_second_object_of_a_kind() -> None:
         steps = room.solve(rng).steps
         taken = [action.split()[1] for action, _ in steps if action.startswith("take ")]
         assert len(taken) == len(set(taken))
-        assert sum(name.split()[0] == target for things in room.inside.values() for name in things) <= 1
+        assert (
+            sum(name.split()[0] == target for things in room.inside.values() for name in things)
+            <= 1
+        )
         before += taken[0] != target
         after += taken[-1] != target
     assert before > 50
@@ -197,7 +222,9 @@ def test_no_refused_action_is_ever_repeated_or_learnt() -> None:
     slipped = [s for s in SAMPLES if s.slips][:20]
     for sample, ((ids, kinds),) in ((s, _with_kinds(tokenizer, [s])) for s in slipped):
         ((_, weight),) = pool_batches([(ids, kinds)], settings, -1, random.Random(0))
-        muted = [tokenizer.decode(t) for t, w in zip(ids, weight[0].tolist(), strict=True) if w == 0.0]
+        muted = [
+            tokenizer.decode(t) for t, w in zip(ids, weight[0].tolist(), strict=True) if w == 0.0
+        ]
         assert len(muted) == sum(kind == 2 for kind in kinds) > 0
         assert sample.slips
 
@@ -213,7 +240,12 @@ def test_goals_like_another_ask_for_the_same_procedure(kind: Kind) -> None:
 
 def test_the_tokenizer_loses_nothing_and_is_short() -> None:
     tokenizer = build_tokenizer()
-    for text in ("go to cabinet 12", "heat cup 2 with microwave 1", "Ünïcode 99 \u2603 'quoted'", "a\n\nb  c"):
+    for text in (
+        "go to cabinet 12",
+        "heat cup 2 with microwave 1",
+        "Ünïcode 99 \u2603 'quoted'",
+        "a\n\nb  c",
+    ):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer.encode("go to cabinet 12")) == 2
     used = {t for s in SAMPLES for t in tokenizer.encode(chat_text(s.conversation))}

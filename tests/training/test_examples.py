@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.assemble import PolicySettings, assemble, words
-from agent.chat import ChatEncoder
-from agent.loop import task_record
-from agent.recall import Recall, Recalled, RecallSettings
-from agent.runner import Runner, play_all, spec_of
-from envs import get_suite
-from memory import ExperienceMemory, Purpose
-from memory.episode import Episode, Step
-from training.examples import ContextRates, Example, build_examples, example
-from training.lora import encode_example
-from training.select import SelectSettings, select, tasks_of
-from training.tokenizer import build_tokenizer
+from relive.agent.assemble import PolicySettings, assemble, words
+from relive.agent.llm.chat import ChatEncoder
+from relive.agent.loop import task_record
+from relive.agent.recall import Recall, Recalled, RecallSettings
+from relive.agent.runner import Runner, play_all, spec_of
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory, Purpose
+from relive.memory.episode import Episode, Step
+from relive.training.examples import ContextRates, Example, build_examples, example
+from relive.training.lora import encode_example
+from relive.training.pretraining.tokenizer import build_tokenizer
+from relive.training.select import SelectSettings, select, tasks_of
 
 SUITE = get_suite("toy")
 SPEC = spec_of(SUITE)
@@ -40,7 +40,9 @@ def test_context_is_what_the_agent_would_have_been_shown(memory: ExperienceMemor
         (made,) = build_examples([episode], recall(memory), ContextRates(0, 0), seed=0)
         acting = Recall(memory, SPEC, words, RecallSettings(k=2), Purpose.ACT)(episode.task)
         assert made.conversation[:2] == example(SPEC, episode, acting).conversation[:2]
-        assert [t.text for t in made.conversation if t.role == "assistant"] == [s.action for s in episode.steps]
+        assert [t.text for t in made.conversation if t.role == "assistant"] == [
+            s.action for s in episode.steps
+        ]
         assert made.conversation[-1].role == "assistant"
 
 
@@ -57,7 +59,10 @@ def test_the_episode_and_its_task_are_never_in_its_own_context(memory: Experienc
 def test_rates_of_empty_and_irrelevant_context_are_kept(memory: ExperienceMemory) -> None:
     episodes = [replace(e, id=f"{e.id}-{i}") for e in memory.iterate() for i in range(20)]
     made = build_examples(episodes, recall(memory), ContextRates(0.2, 0.1), seed=1)
-    share = {kind: sum(e.memory == kind for e in made) / len(made) for kind in ("empty", "irrelevant", "retrieved")}
+    share = {
+        kind: sum(e.memory == kind for e in made) / len(made)
+        for kind in ("empty", "irrelevant", "retrieved")
+    }
     assert share["empty"] == pytest.approx(0.2, abs=0.06)
     assert share["irrelevant"] == pytest.approx(0.1, abs=0.05)
     for e in made:
@@ -90,9 +95,13 @@ def test_selection_takes_train_successes_of_the_named_policies(memory: Experienc
     detour = replace(first, id="longer", actor=local, steps=(*first.steps, first.steps[-1]))
     memory.add(detour)
     memory.add(replace(first, id="shorter", actor=local))
-    held_out = replace(first, id="held-out", actor=local, task=replace(first.task, split="test", identity="other"))
+    held_out = replace(
+        first, id="held-out", actor=local, task=replace(first.task, split="test", identity="other")
+    )
     memory.add(held_out)
-    memory.add(replace(first, id="failed", actor=local, outcome=replace(first.outcome, success=False)))
+    memory.add(
+        replace(first, id="failed", actor=local, outcome=replace(first.outcome, success=False))
+    )
     chosen = select(memory, SelectSettings())
     assert [e.id for e in chosen] == ["shorter"]
     assert tasks_of(chosen) == [first.task.identity]
@@ -100,7 +109,9 @@ def test_selection_takes_train_successes_of_the_named_policies(memory: Experienc
     assert select(memory, SelectSettings(types=("no such type",))) == []
 
 
-def test_only_the_assistants_words_are_learnt_and_refused_actions_are_not(memory: ExperienceMemory) -> None:
+def test_only_the_assistants_words_are_learnt_and_refused_actions_are_not(
+    memory: ExperienceMemory,
+) -> None:
     encoder = ChatEncoder(build_tokenizer())
     episode: Episode = next(iter(memory.iterate()))
     slip = Step(episode.steps[0].observation, "open the sky", invalid=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.assemble import PolicySettings
-from agent.recall import RecallSettings
-from agent.runner import RunSettings
-from memory import ExperienceMemory
-from training.learn import Learner, LearnSettings, NothingToLearnError, train_from_memory
-from training.lora import LoraSettings
-from training.select import SelectSettings
+from relive.agent.assemble import PolicySettings
+from relive.agent.recall import RecallSettings
+from relive.agent.runner import RunSettings
+from relive.memory import ExperienceMemory
+from relive.training.learn import Learner, LearnSettings, NothingToLearnError, train_from_memory
+from relive.training.lora import LoraSettings
+from relive.training.select import SelectSettings
 
 
 def settings(model: Path, **changes: object) -> LearnSettings:
@@ -31,25 +31,32 @@ def settings(model: Path, **changes: object) -> LearnSettings:
         policy=PolicySettings(model=str(model)),
         select=SelectSettings(policies=("local", "expert")),
         lora=LoraSettings(steps=2, rehearsal=0.0, batch_tokens=2000),
-        recall=RecallSettings(k=1, budget=300),  # the toy's words are not in the tokenizer: a token is a byte
+        recall=RecallSettings(
+            k=1, budget=300
+        ),  # the toy's words are not in the tokenizer: a token is a byte
         run=RunSettings(max_steps=3, batch=8),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def test_the_cycle_fills_memory_trains_versions_and_gates_them(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_cycle_fills_memory_trains_versions_and_gates_them(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     learner = Learner(tmp_path / "run", settings(tiny_model))
     rounds = learner.run()
     assert [r.round for r in rounds] == [1, 2]
     assert [r.candidate for r in rounds] == ["v1", "v2"]
     for r in rounds:
-        manifest = json.loads((tmp_path / "run" / "adapters" / r.candidate / "manifest.json").read_text())
+        manifest = json.loads(
+            (tmp_path / "run" / "adapters" / r.candidate / "manifest.json").read_text()
+        )
         assert manifest["version"] == r.candidate
         assert manifest["base_sha256"] == learner.local.base_sha256
         assert manifest["tasks"]
         assert r.gate["n"] == 6
     assert (
-        json.loads((tmp_path / "run" / "adapters" / "v2" / "manifest.json").read_text())["parent"] == rounds[0].adapter
+        json.loads((tmp_path / "run" / "adapters" / "v2" / "manifest.json").read_text())["parent"]
+        == rounds[0].adapter
     )
     with ExperienceMemory.open(tmp_path / "run" / "memory") as memory:
         stats = memory.stats()
@@ -64,7 +71,11 @@ def test_the_cycle_fills_memory_trains_versions_and_gates_them(tiny_model: Path,
 
 def test_memory_may_start_empty(tiny_model: Path, tmp_path: Path) -> None:
     (only,) = Learner(tmp_path / "run", settings(tiny_model, demonstrations=0, rounds=1)).run()
-    assert (only.candidate, only.adopted, only.adapter) == ("", False, "")  # a random model succeeds at nothing
+    assert (only.candidate, only.adopted, only.adapter) == (
+        "",
+        False,
+        "",
+    )  # a random model succeeds at nothing
     assert only.memory_size == 4
 
 
@@ -76,7 +87,11 @@ def test_a_run_with_other_settings_is_refused(tiny_model: Path, tmp_path: Path) 
 
 def test_mistakes_are_found_before_anything_is_written(tiny_model: Path, tmp_path: Path) -> None:
     wrong_adapter = PolicySettings(model=str(tiny_model), adapter="somewhere")
-    for bad in ({"types": ("fecth",)}, {"policy": wrong_adapter}, {"policy": PolicySettings(model="./nowhere")}):
+    for bad in (
+        {"types": ("fecth",)},
+        {"policy": wrong_adapter},
+        {"policy": PolicySettings(model="./nowhere")},
+    ):
         with pytest.raises((ValueError, FileNotFoundError)):
             Learner(tmp_path / "run", settings(tiny_model, **bad))
         assert not (tmp_path / "run").exists()
@@ -92,7 +107,9 @@ def test_training_from_a_memory(tiny_model: Path, tmp_path: Path) -> None:
     own = settings(tiny_model, select=SelectSettings())
     with pytest.raises(NothingToLearnError, match="holds no success of local"):
         train_from_memory(own, tmp_path / "run" / "memory", tmp_path / "adapter")
-    manifest = train_from_memory(settings(tiny_model), tmp_path / "run" / "memory", tmp_path / "adapter")
+    manifest = train_from_memory(
+        settings(tiny_model), tmp_path / "run" / "memory", tmp_path / "adapter"
+    )
     assert manifest["examples"] == 8
 
 
@@ -101,7 +118,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.training.test_learn import settings
-from training.learn import Learner
+from relive.training.learn import Learner
 Learner(Path({out!r}), settings(Path({model!r}))).run()
 """
 
@@ -130,7 +147,8 @@ def test_a_killed_run_resumes_to_the_same_end(tiny_model: Path, tmp_path: Path) 
 
 
 def test_a_bad_adapter_is_rolled_back(tmp_path: Path) -> None:
-    """The bundled model, fine-tuned at a rate that ruins it: the gate notices, and the bare model stays in force."""
+    """The bundled model, fine-tuned at a rate that ruins it: the gate notices, and the bare model
+    stays in force."""
     ruinous = LearnSettings(
         rounds=1,
         successes=1,
@@ -147,4 +165,6 @@ def test_a_bad_adapter_is_rolled_back(tmp_path: Path) -> None:
     assert only.gate["difference"] < -ruinous.margin
     assert (only.adopted, only.adapter) == (False, "")
     assert learner.adapter == ""
-    assert (tmp_path / "run" / "adapters" / "v1" / "manifest.json").exists()  # rolled back, not forgotten
+    assert (
+        tmp_path / "run" / "adapters" / "v1" / "manifest.json"
+    ).exists()  # rolled back, not forgotten

@@ -5,13 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.chat import ChatEncoder
-from agent.local import LocalPolicy
-from agent.weights import hash_weights
-from training import corpus
-from training.examples import Example
-from training.lora import LoraSettings, _items, batches, encode_example, pieces, train_adapter
-from training.tokenizer import build_tokenizer
+from relive.agent.llm.chat import ChatEncoder
+from relive.agent.llm.local import LocalPolicy
+from relive.agent.llm.weights import hash_weights
+from relive.training.examples import Example
+from relive.training.lora import (
+    LoraSettings,
+    _items,
+    batches,
+    encode_example,
+    pieces,
+    train_adapter,
+)
+from relive.training.pretraining import corpus
+from relive.training.pretraining.tokenizer import build_tokenizer
 
 ENCODER = ChatEncoder(build_tokenizer())
 EXAMPLES = [Example(corpus.draw(3, i, 0.05).conversation) for i in range(12)]
@@ -20,7 +27,9 @@ SETTINGS = LoraSettings(steps=30, rate=0.02, batch_tokens=1500, rehearsal=0.0, b
 
 def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "v1"
-    manifest = train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, out, {"version": "v1", "parent": ""})
+    manifest = train_adapter(
+        tiny_model, ENCODER, EXAMPLES, SETTINGS, out, {"version": "v1", "parent": ""}
+    )
     assert manifest["loss_last"] < manifest["loss_first"] - 0.1
     assert json.loads((out / "manifest.json").read_text()) == manifest
     assert manifest["adapter_sha256"] == hash_weights(out)
@@ -34,12 +43,16 @@ def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_pa
 
 def test_an_adapter_of_other_weights_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "v1"
-    train_adapter(tiny_model, ENCODER, EXAMPLES[:2], LoraSettings(steps=1), out, {"base_sha256": "0" * 64})
+    train_adapter(
+        tiny_model, ENCODER, EXAMPLES[:2], LoraSettings(steps=1), out, {"base_sha256": "0" * 64}
+    )
     with pytest.raises(ValueError, match="trained on weights 000000000000"):
         LocalPolicy(tiny_model, adapter=out)
 
 
-def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     (tmp_path / "v1").mkdir()
     with pytest.raises(FileExistsError, match="never overwritten"):
         train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, tmp_path / "v1", {})
@@ -51,14 +64,17 @@ def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(tiny_model: Path
 def test_the_same_settings_give_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
     settings = LoraSettings(steps=4, batch_tokens=1500, bf16=False)
     hashes = {
-        train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / name, {})["adapter_sha256"]
+        train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / name, {})[
+            "adapter_sha256"
+        ]
         for name in ("a", "b")
     }
     assert len(hashes) == 1
 
 
 def test_loss_falls_on_the_assistants_tokens_only(tiny_model: Path, tmp_path: Path) -> None:
-    """Changing what is not supervised at the end of a conversation changes nothing that is trained."""
+    """Changing what is not supervised at the end of a conversation changes nothing that is
+    trained."""
     shortest = min(EXAMPLES, key=lambda e: len(e.conversation))
     ids, learn = encode_example(ENCODER, shortest)
     (alone,) = islice(batches(iter([(ids, learn), (ids, learn)]), len(ids)), 1)
@@ -87,7 +103,11 @@ def test_rehearsal_is_the_stated_share() -> None:
 def test_batches_keep_to_their_tokens_and_lose_nothing() -> None:
     sizes = [5, 9, 3, 30, 8, 8, 8, 2, 40]
     items = [(list(range(1, n + 1)), [True] * n) for n in sizes]
-    made = [piece for batch in batches(iter([*items, ([1] * 100, [True] * 100)]), 32) for piece in pieces(batch, 32)]
+    made = [
+        piece
+        for batch in batches(iter([*items, ([1] * 100, [True] * 100)]), 32)
+        for piece in pieces(batch, 32)
+    ]
     assert sum(int(mask.sum()) for _, mask in made) == sum(sizes)
     whole = list(pieces(items, 32))  # one batch of all of them is worked on in pieces
     assert sum(int(mask.sum()) for _, mask in whole) == sum(sizes)
@@ -103,13 +123,17 @@ def test_settings_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
         LoraSettings(**bad)  # type: ignore[arg-type]
 
 
-def test_batches_of_examples_supervise_the_same_tokens_whatever_the_context(tiny_model: Path, tmp_path: Path) -> None:
+def test_batches_of_examples_supervise_the_same_tokens_whatever_the_context(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     """So that trainings with and without memory differ in nothing but what the prompt shows."""
     settings = LoraSettings(steps=3, batch_examples=4, rehearsal=0.5, bf16=False)
     manifests = []
     for name, memory in (("with", True), ("without", False)):
         examples = [Example(corpus.draw(3, i, 0.05, memory).conversation) for i in range(12)]
-        manifests.append(train_adapter(tiny_model, ENCODER, examples, settings, tmp_path / name, {}))
+        manifests.append(
+            train_adapter(tiny_model, ENCODER, examples, settings, tmp_path / name, {})
+        )
     assert manifests[0]["supervised_tokens"] == manifests[1]["supervised_tokens"]
     assert manifests[0]["adapter_sha256"] != manifests[1]["adapter_sha256"]
     counted = batches(iter([([1] * n, [True] * n) for n in range(1, 9)]), 64, 3)
@@ -119,8 +143,12 @@ def test_batches_of_examples_supervise_the_same_tokens_whatever_the_context(tiny
 def test_pieces_of_a_batch_learn_what_the_whole_would(tiny_model: Path, tmp_path: Path) -> None:
     losses = []
     for tokens in (10_000, 600):
-        settings = LoraSettings(steps=1, batch_examples=6, batch_tokens=tokens, rehearsal=0.0, bf16=False, dropout=0.0)
-        manifest = train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / str(tokens), {})
+        settings = LoraSettings(
+            steps=1, batch_examples=6, batch_tokens=tokens, rehearsal=0.0, bf16=False, dropout=0.0
+        )
+        manifest = train_adapter(
+            tiny_model, ENCODER, EXAMPLES, settings, tmp_path / str(tokens), {}
+        )
         losses.append((manifest["loss_last"], manifest["supervised_tokens"]))
     assert losses[0][0] == pytest.approx(losses[1][0], abs=2e-4)
     assert losses[0][1] == losses[1][1]
@@ -131,7 +159,11 @@ def test_rehearsal_comes_on_top_and_changes_no_order() -> None:
     encoded = [encode_example(ENCODER, e) for e in EXAMPLES]
     plain = LoraSettings(batch_examples=5, rehearsal=0.0)
     mixed = LoraSettings(batch_examples=5, rehearsal=0.5)
-    assert (plain.mix, mixed.mix, LoraSettings(rehearsal=0.25).mix) == ((0, 5), (5, 10), (250, 1000))
+    assert (plain.mix, mixed.mix, LoraSettings(rehearsal=0.25).mix) == (
+        (0, 5),
+        (5, 10),
+        (250, 1000),
+    )
     alone = list(islice(_items(encoded, ENCODER, plain), 40))
     both = list(islice(_items(encoded, ENCODER, mixed), 80))
     assert [item for item in both if item in encoded] == alone

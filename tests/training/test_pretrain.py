@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import corpus
-from training.pretrain import Pretraining, PretrainSettings, action_accuracy, build_model, settle_unseen
-from training.tokenizer import build_tokenizer
+from relive.training.pretraining import corpus
+from relive.training.pretraining.pretrain import (
+    Pretraining,
+    PretrainSettings,
+    action_accuracy,
+    build_model,
+    settle_unseen,
+)
+from relive.training.pretraining.tokenizer import build_tokenizer
 
 SMALL = PretrainSettings(tokens=60_000, hidden=64, layers=1, heads=2, mlp=64)
 
@@ -42,8 +48,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
 def test_export_is_an_ordinary_folder(tmp_path: Path) -> None:
     run = Pretraining(SMALL, tmp_path)
     run.export(tmp_path / "model")
-    from agent.conversation import Turn
-    from agent.local import LocalPolicy
+    from relive.agent.conversation import Turn
+    from relive.agent.llm.local import LocalPolicy
 
     policy = LocalPolicy(tmp_path / "model")
     (action,) = policy.act([(Turn("system", "Act."), Turn("user", "You see a cup 1."))])
@@ -78,7 +84,9 @@ def test_tokens_that_never_occurred_are_average_words() -> None:
     unseen = {vocab[token] for token in ("▁two", "▁them", "▁cup▁3")}
     seen = set(vocab.values()) - unseen
     settle_unseen(model, tokenizer, seen)
-    words = [i for token, i in vocab.items() if i in seen and token[1:].isalpha() and token[0] == "▁"]
+    words = [
+        i for token, i in vocab.items() if i in seen and token[1:].isalpha() and token[0] == "▁"
+    ]
     cups = [i for token, i in vocab.items() if i in seen and token.rpartition("▁")[0] == "▁cup"]
     assert cups
     assert torch.allclose(table[vocab["▁two"]], before[words].mean(0))

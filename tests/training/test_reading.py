@@ -7,21 +7,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agent.assemble import PolicySettings, assemble
-from agent.chat import ChatEncoder
-from agent.local import LocalPolicy
-from agent.runner import Runner, play_all
-from envs import get_suite
-from training import corpus
-from training.curve import treatments
-from training.examples import Example
-from training.lora import encode_example
-from training.reading import forced, mean_loss
-from training.tokenizer import build_tokenizer
+from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.llm.chat import ChatEncoder
+from relive.agent.llm.local import LocalPolicy
+from relive.agent.runner import Runner, play_all
+from relive.envs import get_suite
+from relive.training.examples import Example
+from relive.training.experiments.curve import treatments
+from relive.training.lora import encode_example
+from relive.training.pretraining import corpus
+from relive.training.pretraining.tokenizer import build_tokenizer
+from relive.training.reading import forced, mean_loss
 
 
 def test_actions_are_scored_as_the_model_would_have_said_them(tiny_model: Path) -> None:
-    """Checked against the model's own greedy answer and against torch's loss over the same tokens."""
+    """Checked against the model's own greedy answer and against torch's loss over the same
+    tokens."""
     sample = corpus.draw(1, 3, 0.2)
     tokenizer = build_tokenizer()
     encoded = encode_example(ChatEncoder(tokenizer), Example(sample.conversation))
@@ -39,7 +40,9 @@ def test_actions_are_scored_as_the_model_would_have_said_them(tiny_model: Path) 
     first = sample.conversation[:2]
     (answer,) = policy.act([first])
     said = [*policy.encoder.encode(first, generation_prompt=True).ids, *answer.tokens]
-    own = forced(model, (said, [False] * (len(said) - len(answer.tokens)) + [True] * len(answer.tokens)))
+    own = forced(
+        model, (said, [False] * (len(said) - len(answer.tokens)) + [True] * len(answer.tokens))
+    )
     assert own[0].matched
     assert 0 < math.exp(-own[0].loss) <= 1
 

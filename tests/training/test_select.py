@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from memory import Actor, Episode, ExperienceMemory, Outcome, Step, StopReason, TaskRecord
-from training.select import SelectSettings, select
+from relive.memory import Actor, Episode, ExperienceMemory, Outcome, Step, StopReason, TaskRecord
+from relive.training.select import SelectSettings, select
 
 
 def success(name: str, steps: int = 1, task: str = "") -> Episode:
@@ -13,14 +13,18 @@ def success(name: str, steps: int = 1, task: str = "") -> Episode:
     task = task or name
     about = TaskRecord("toy", task, "fetch", "train", "farm", 1, "1", f"put the {task} in barn")
     outcome = Outcome(True, 1.0, StopReason.SOLVED)
-    return Episode(name, about, (Step("A barn.", "look"),) * steps, "Done.", outcome, Actor("local"))
+    return Episode(
+        name, about, (Step("A barn.", "look"),) * steps, "Done.", outcome, Actor("local")
+    )
 
 
 @pytest.fixture
 def memory(tmp_path: Path) -> ExperienceMemory:
     """Three tasks; one has a short and a long success."""
     made = ExperienceMemory.open(tmp_path / "m", "create")
-    made.add_many([success("cup"), success("key", 2), success("key-long", 3, "key"), success("lamp")])
+    made.add_many(
+        [success("cup"), success("key", 2), success("key-long", 3, "key"), success("lamp")]
+    )
     return made
 
 

@@ -1,4 +1,5 @@
-"""Continual learning on the household: arms, orders, kills, and tables that follow from the records."""
+"""Continual learning on the household: arms, orders, kills, and tables that follow from the
+records."""
 
 import json
 from collections import Counter
@@ -9,20 +10,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.cli import main
-from agent.recall import RecallSettings
-from agent.records import REPLAYED, record
-from agent.runner import spec_of
-from agent.settings import build
-from envs import get_suite
-from memory import ExperienceMemory
-from training import stream as stream_module
-from training.continual import measures
-from training.lora import LoraSettings
-from training.stream import Life, Living, Stream
-from training.stream_pictures import picture
-from training.stream_plan import StageSettings, StreamSettings, held_out_tasks, order_of, training_tasks
-from training.stream_results import curves, disagreements, lives_of, markdown, publish, recomputed, rows_of, summaries
+from relive.agent.cli import main
+from relive.agent.evaluation.records import REPLAYED, record
+from relive.agent.recall import RecallSettings
+from relive.agent.runner import spec_of
+from relive.agent.settings import build
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory
+from relive.training.experiments import stream as stream_module
+from relive.training.experiments.continual import measures
+from relive.training.experiments.stream import Life, Living, Stream
+from relive.training.experiments.stream_pictures import picture
+from relive.training.experiments.stream_plan import (
+    StageSettings,
+    StreamSettings,
+    held_out_tasks,
+    order_of,
+    training_tasks,
+)
+from relive.training.experiments.stream_results import (
+    curves,
+    disagreements,
+    lives_of,
+    markdown,
+    publish,
+    recomputed,
+    rows_of,
+    summaries,
+)
+from relive.training.lora import LoraSettings
 
 
 def settings(**changes: Any) -> StreamSettings:
@@ -55,12 +71,17 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
         ("light", 8, "stage-1"),
     ]
     assert both[1].tokens > both[0].tokens > 0
-    assert (bounded[1].memory_size, bounded[1].stored) == (4, 4)  # two successes of each type are spared
+    assert (bounded[1].memory_size, bounded[1].stored) == (
+        4,
+        4,
+    )  # two successes of each type are spared
     assert all(state.seconds > 0 for state in both)
     with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
         assert len(memory.entries(at=both[0].position)) == 4
     assert stream.run() == records
-    with pytest.raises(ValueError, match=r"other settings \(stream.held_out: 3 there, 2 now\): use another"):
+    with pytest.raises(
+        ValueError, match=r"other settings \(stream.held_out: 3 there, 2 now\): use another"
+    ):
         Stream(tmp_path / "s", settings(held_out=2))
     longer = (*settings().stages, StageSettings("clean", tasks=4))
     with pytest.raises(ValueError, match=r"stream.stages\[2\].name: nothing there, \"clean\" now"):
@@ -69,9 +90,11 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", [("brevity", 0.5), ("min_score", 0.99)])
 def test_a_stage_can_be_restored(tmp_path: Path, setting: tuple[str, float]) -> None:
-    """Its log position and its adapter are all that an evaluation needs to do the same again, after later stages too."""
+    """Its log position and its adapter are all that an evaluation needs to do the same again, after
+    later stages too."""
     stream = Stream(
-        tmp_path / "s", settings(arms=("both",), recall=replace(RecallSettings(), **{setting[0]: setting[1]}))
+        tmp_path / "s",
+        settings(arms=("both",), recall=replace(RecallSettings(), **{setting[0]: setting[1]})),
     )
     records = stream.run()
     life, done = tmp_path / "s" / "lives" / "both-o0-s0", []
@@ -81,21 +104,30 @@ def test_a_stage_can_be_restored(tmp_path: Path, setting: tuple[str, float]) -> 
         memory += [f"--{setting[0].replace('_', '-')}", str(setting[1])]
         tasks = ["--split", "valid", "--types", "pick_and_place_simple", "--tasks", "3"]
         assert main(["eval", *memory, *tasks, "--adapter", str(adapter), "--out", str(out)]) == 0
-        with ExperienceMemory.open(out / "episodes") as played, ExperienceMemory.open(life / "memory") as lived:
+        with (
+            ExperienceMemory.open(out / "episodes") as played,
+            ExperienceMemory.open(life / "memory") as lived,
+        ):
             again = {e.task.identity: record(e, {}, lived) for e in played.iterate()}
-        cell = {r["task"]: r for r in records if (r["stage"], r["evaluated"]) == (state.stage, "put")}
+        cell = {
+            r["task"]: r for r in records if (r["stage"], r["evaluated"]) == (state.stage, "put")
+        }
         done.append({task: {name: r[name] for name in REPLAYED} for task, r in again.items()})
         assert done[-1] == {task: {name: r[name] for name in REPLAYED} for task, r in cell.items()}
     assert done[0] != done[1]  # a state is told from another
 
 
-def test_killed_anywhere_it_comes_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before and after everything that writes, each kill in the run that the one before it left behind; adapters bit for bit."""
+def test_killed_anywhere_it_comes_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after everything that writes, each kill in the run that the one before it left
+    behind; adapters bit for bit."""
     small = settings(arms=("bounded-usefulness",), experience="own", temperature=1.0)
     small = replace(small, lora=replace(small.lora, bf16=False))
     whole = Stream(tmp_path / "whole", small).run()
     writes: list[tuple[Any, str]] = [
-        (ExperienceMemory, "add_many"), (ExperienceMemory, "evict"), (stream_module, "train_adapter"), (stream_module, "measure"),
+        (ExperienceMemory, "add_many"), (ExperienceMemory, "evict"),
+        (stream_module, "train_adapter"), (stream_module, "measure"),
     ]  # fmt: skip
     for owner, name in writes:
         for after in (False, True):
@@ -111,7 +143,9 @@ def test_killed_anywhere_it_comes_to_the_same_numbers(tmp_path: Path, monkeypatc
                 with pytest.raises(KeyboardInterrupt):
                     Stream(tmp_path / "killed", small).run()
     assert Stream(tmp_path / "killed", small).run() == whole
-    assert len({r["weights_sha256"] for r in whole}) == 2  # an adapter for each stage, and they are compared
+    assert (
+        len({r["weights_sha256"] for r in whole}) == 2
+    )  # an adapter for each stage, and they are compared
 
 
 def test_orders_differ_and_begin_differently() -> None:
@@ -135,14 +169,27 @@ def test_no_task_belongs_to_two_stages_or_seeds() -> None:
     )
     some = settings(stages=stages)
     for listed, different in ((held_out_tasks, 2), (training_tasks, 3)):
-        found = [{t.identity for t in listed(some, number, seed)} for seed in (0, 1) for number in range(different)]
+        found = [
+            {t.identity for t in listed(some, number, seed)}
+            for seed in (0, 1)
+            for number in range(different)
+        ]
         assert len(set.union(*found)) == sum(map(len, found))
     assert held_out_tasks(some, 1, 0) == held_out_tasks(some, 2, 0)
     for seed in (0, 1):  # what was given away is replaced by tasks of the same type
-        assert Counter(task.type for task in training_tasks(some, 1, seed)) == {easy[0]: 3, both[1]: 3}
+        assert Counter(task.type for task in training_tasks(some, 1, seed)) == {
+            easy[0]: 3,
+            both[1]: 3,
+        }
     with pytest.raises(ValueError, match="stage 'none' finds 0 of 4 tasks of split 'train'"):
         training_tasks(
-            settings(stages=(StageSettings("none", types=("look_at_obj_in_light",), wording="put", tasks=4),)), 0, 0
+            settings(
+                stages=(
+                    StageSettings("none", types=("look_at_obj_in_light",), wording="put", tasks=4),
+                )
+            ),
+            0,
+            0,
         )
 
 
@@ -156,7 +203,10 @@ def test_no_task_belongs_to_two_stages_or_seeds() -> None:
         ({"replay": -1.0}, "must not be negative"),
         ({"stages": ()}, r"\[\[stages\]\]"),
         ({"recall": RecallSettings(query="dynamic")}, "under one memory block"),
-        ({"stages": (StageSettings("a"), StageSettings("a", wording="put"))}, "give them different names"),
+        (
+            {"stages": (StageSettings("a"), StageSettings("a", wording="put"))},
+            "give them different names",
+        ),
         ({"tune": "melody"}, "'restart', 'continue' or 'replay'"),
     ],
 )
@@ -167,9 +217,15 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
 
 def test_groups_keep_the_streams_own_defaults() -> None:
     some = build(
-        StreamSettings, {"orders": 1, "stages": [{"name": "a"}], "lora": {"rate": 1e-3}, "context": {"empty": 0.3}}
+        StreamSettings,
+        {"orders": 1, "stages": [{"name": "a"}], "lora": {"rate": 1e-3}, "context": {"empty": 0.3}},
     )
-    assert (some.lora.rate, some.lora.steps, some.lora.batch_examples, some.lora.rehearsal) == (1e-3, 80, 5, 0.5)
+    assert (some.lora.rate, some.lora.steps, some.lora.batch_examples, some.lora.rehearsal) == (
+        1e-3,
+        80,
+        5,
+        0.5,
+    )
     assert (some.context.empty, some.context.irrelevant) == (0.3, 0.2)
     with pytest.raises(ValueError, match=r"write \[\[stages\]\] in the file"):
         build(StreamSettings, {"stages": {"name": "a"}})
@@ -180,9 +236,13 @@ def test_a_frozen_memory_is_frozen_when_it_explores_too(tmp_path: Path) -> None:
     stream.run()
     first, second = stream.states(Life("frozen-memory"))
     assert (second.read, second.memory_size, second.stored) == (first.read, 4, 8)
-    with ExperienceMemory.open(tmp_path / "s" / "lives" / "frozen-memory-o0-s0" / "memory") as memory:
+    with ExperienceMemory.open(
+        tmp_path / "s" / "lives" / "frozen-memory-o0-s0" / "memory"
+    ) as memory:
         assert {
-            episode.memory_position for episode in memory.iterate() if episode.task.type == "look_at_obj_in_light"
+            episode.memory_position
+            for episode in memory.iterate()
+            if episode.task.type == "look_at_obj_in_light"
         } == {4}
 
 
@@ -198,8 +258,12 @@ def test_examples_are_under_the_prompt_of_their_own_suite(tmp_path: Path) -> Non
     with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
         made = living._examples(list(memory.iterate()), memory, memory.position, 0)
     told = [example.conversation[0].text for example in made]
-    expected = [spec_of(get_suite(name)).instructions for name in ("toy", "toy", "household", "household")]
-    assert [instructions in text for instructions, text in zip(expected, told, strict=True)] == [True] * 4
+    expected = [
+        spec_of(get_suite(name)).instructions for name in ("toy", "toy", "household", "household")
+    ]
+    assert [instructions in text for instructions, text in zip(expected, told, strict=True)] == [
+        True
+    ] * 4
     assert len(set(expected)) == 2
 
 
@@ -212,7 +276,9 @@ def test_stages_draw_on_their_own_rooms_wordings_and_rounds() -> None:
         stage,
         stage,
     )
-    first, second, put, once, again = (training_tasks(settings(stages=varied), number, 0) for number in range(5))
+    first, second, put, once, again = (
+        training_tasks(settings(stages=varied), number, 0) for number in range(5)
+    )
     assert not {task.room for task in first} & {task.room for task in second}
     assert all(task.goal.startswith("put") for task in put)
     assert not {task.identity for task in once} & {task.identity for task in again}
@@ -251,9 +317,13 @@ def test_measures_are_those_of_the_matrices() -> None:
         expected.append(measures(matrix, [float(untaught[seed][name][0].mean()) for name in names]))
     for row in rows:
         if row["arm"] == "both":
-            assert row["value"] == pytest.approx(np.mean([e[row["name"]] for e in expected]), abs=1e-4)
+            assert row["value"] == pytest.approx(
+                np.mean([e[row["name"]] for e in expected]), abs=1e-4
+            )
             assert row["low"] <= row["value"] <= row["high"]
-    (gain,) = [t for t in tests if (t["a"], t["b"], t["name"]) == ("both", "memory", "average_success")]
+    (gain,) = [
+        t for t in tests if (t["a"], t["b"], t["name"]) == ("both", "memory", "average_success")
+    ]
     assert 0.2 < gain["low"] < gain["value"] < gain["high"]
     assert "both − memory" in markdown(records, draws=20)
 
@@ -274,7 +344,10 @@ def test_published_tables_are_checked(tmp_path: Path) -> None:
         "tokens": 0.0,
     }
     assert "| memory | 8.0 | 8.0 | 0.0 |" in markdown(records, published["states"], draws=20)
-    assert "costs" in disagreements({**published, "costs": []}, records, published["weights_sha256"])[0]
+    assert (
+        "costs"
+        in disagreements({**published, "costs": []}, records, published["weights_sha256"])[0]
+    )
     records[0]["success"] = not records[0]["success"]
     assert disagreements(published, records, published["weights_sha256"])
 
@@ -299,7 +372,8 @@ def test_arms_may_have_been_lived_in_more_seeds_than_others() -> None:
 
 
 def test_intervals_cover_what_they_should() -> None:
-    """Tasks differ in how hard they are, and the lives of a seed share them: lives are not independent."""
+    """Tasks differ in how hard they are, and the lives of a seed share them: lives are not
+    independent."""
     covered = 0
     for repeat in range(60):
         rng = np.random.default_rng(repeat)
@@ -315,7 +389,9 @@ def test_intervals_cover_what_they_should() -> None:
                 ]  # fmt: skip
         rows, _ = summaries(records, draws=100)
         covered += rows[0]["low"] <= 0.5 <= rows[0]["high"]
-    assert covered >= 57  # of 200, it covers 99 %; with lives drawn as if independent it would be 90
+    assert (
+        covered >= 57
+    )  # of 200, it covers 99 %; with lives drawn as if independent it would be 90
 
 
 def test_curves_average_over_lives_and_stages(tmp_path: Path) -> None:
@@ -323,7 +399,9 @@ def test_curves_average_over_lives_and_stages(tmp_path: Path) -> None:
     found = {(row["arm"], row["stage"]): row for row in curves(records, draws=50)}
     assert {row["evaluated"] for row in found.values()} == {"all stages"}
     for arm in ("none", "both"):
-        expected = [row["success"] for row in rows_of(records) if (row["arm"], row["stage"]) == (arm, 1)]
+        expected = [
+            row["success"] for row in rows_of(records) if (row["arm"], row["stage"]) == (arm, 1)
+        ]
         assert found[arm, 1]["value"] == pytest.approx(np.mean(expected), abs=1e-4)
         assert found[arm, 1]["low"] < found[arm, 1]["value"] < found[arm, 1]["high"]
     picture(tmp_path / "s.png", records)

@@ -7,16 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from agent.recall import RecallSettings
-from agent.records import Record, read
-from agent.runner import RunSettings
-from envs import get_suite
-from memory import ExperienceMemory
-from training.arms import Cell, cells, tier_of
-from training.examples import ContextRates
-from training.lora import LoraSettings
-from training.study import Study, StudySettings, tasks_for
-from training.study_results import compared, disagreements, markdown, publish, rows_of, summaries, wording
+from relive.agent.evaluation.records import Record, read
+from relive.agent.recall import RecallSettings
+from relive.agent.runner import RunSettings
+from relive.envs import get_suite
+from relive.memory import ExperienceMemory
+from relive.training.examples import ContextRates
+from relive.training.experiments.arms import Cell, cells, tier_of
+from relive.training.experiments.study import Study, StudySettings, tasks_for
+from relive.training.experiments.study_results import (
+    compared,
+    disagreements,
+    markdown,
+    publish,
+    rows_of,
+    summaries,
+    wording,
+)
+from relive.training.lora import LoraSettings
 
 
 def settings(model: Path, **changes: object) -> StudySettings:
@@ -32,7 +40,12 @@ def settings(model: Path, **changes: object) -> StudySettings:
         robust=ContextRates(0.5, 0.25),
         recall=RecallSettings(k=2, budget=300),
         run=RunSettings(max_steps=2, batch=4),
-        conditions=("none/empty", "rag-lora-robust/matching/own", "rag-lora-robust/other", "lora/empty"),
+        conditions=(
+            "none/empty",
+            "rag-lora-robust/matching/own",
+            "rag-lora-robust/other",
+            "lora/empty",
+        ),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -41,7 +54,9 @@ def test_every_required_cell_is_there_once() -> None:
     found = cells(seeds=3, control=True)
     assert len({c.name for c in found}) == len(found)
     by = Counter(
-        (c.train, c.memory) for c in found if (c.k, c.query, c.source, c.base) == (2, "static", "expert", "bundled")
+        (c.train, c.memory)
+        for c in found
+        if (c.k, c.query, c.source, c.base) == (2, "static", "expert", "bundled")
     )
     for train in ("none", "lora", "rag-lora", "rag-lora-robust"):
         for memory in ("matching", "other", "empty"):
@@ -62,7 +77,11 @@ def test_seeds_share_no_task_and_the_sealed_tier_is_apart() -> None:
     seen: set[str] = set()
     for seed in range(3):
         tasks = tasks_for(s, suite, seed)
-        assert Counter(tier_of(t.type, suite) for t in tasks) == {"easy": 6, "binding": 6, "structure": 6}
+        assert Counter(tier_of(t.type, suite) for t in tasks) == {
+            "easy": 6,
+            "binding": 6,
+            "structure": 6,
+        }
         assert not seen & {t.identity for t in tasks}
         seen |= {t.identity for t in tasks}
     assert {tier_of(t.type, suite) for t in tasks_for(s, suite, 0, sealed=True)} == {"composed"}
@@ -73,7 +92,11 @@ def test_seeds_share_no_task_and_the_sealed_tier_is_apart() -> None:
 def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path: Path) -> None:
     s = settings(tiny_model)
     done: list[str] = []
-    study = Study(tmp_path / "run", s, lambda event, detail: done.append(str(detail)) if event == "job" else None)
+    study = Study(
+        tmp_path / "run",
+        s,
+        lambda event, detail: done.append(str(detail)) if event == "job" else None,
+    )
     records = study.run()
     assert len(records) == 4 * 6
     assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
@@ -83,7 +106,10 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
         assert len(own) == s.demonstrations
     # What is done is not done again; what is lost is.
     done.clear()
-    assert Study(tmp_path / "run", s, lambda e, d: done.append(e) if e == "job" else None).run() == records
+    assert (
+        Study(tmp_path / "run", s, lambda e, d: done.append(e) if e == "job" else None).run()
+        == records
+    )
     assert not done
     lost = tmp_path / "run" / "records" / f"{Cell('none', 'empty').name}.jsonl.gz"
     kept = read(lost)
@@ -92,7 +118,9 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     assert read(lost) == kept
     # Trainings differ in what contexts show, and in nothing else.
     manifests = {
-        name: json.loads((tmp_path / "run" / "adapters" / f"{name}-bundled-s0" / "manifest.json").read_text())
+        name: json.loads(
+            (tmp_path / "run" / "adapters" / f"{name}-bundled-s0" / "manifest.json").read_text()
+        )
         for name in ("lora", "rag-lora-robust")
     }
     assert manifests["lora"]["tasks"] == manifests["rag-lora-robust"]["tasks"]
@@ -110,11 +138,18 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     published = tmp_path / "out" / "study-toy-valid" / "adapters"
     assert disagreements(summary, records, summary["weights_sha256"], published) == []
     for change in ({"success": not records[0]["success"]}, {"weights_sha256": "0" * 64}):
-        assert disagreements(summary, [{**records[0], **change}, *records[1:]], summary["weights_sha256"], published)
+        assert disagreements(
+            summary, [{**records[0], **change}, *records[1:]], summary["weights_sha256"], published
+        )
     assert disagreements(summary, records, "0" * 64, published)
     assert summary["rows"] == rows_of(read(tmp_path / "out" / "study-toy-valid-episodes.jsonl.gz"))
     assert (
-        tmp_path / "out" / "study-toy-valid" / "adapters" / "lora-bundled-s0" / "adapter_model.safetensors"
+        tmp_path
+        / "out"
+        / "study-toy-valid"
+        / "adapters"
+        / "lora-bundled-s0"
+        / "adapter_model.safetensors"
     ).exists()
 
 
@@ -122,11 +157,13 @@ def made_up(condition: str, tier: str, wins: list[int], seed: int = 0) -> list[R
     train, memory = condition.split("/")[:2]
     return [
         {
-            "train": train, "memory": memory, "k": 2, "query": "static", "source": "expert", "base": "bundled", "seed": seed,
-            "condition": condition, "tier": tier, "rooms": "test", "task": f"{tier}{seed}{i}", "task_type": tier,
-            "room": f"room {i % 4}", "goal": "put a hot egg in shelf" if i % 2 else "heat some egg and put it in shelf",
-            "retrieved": [["x", tier], ["y", "else"]] if memory != "empty" else [], "actions": ["look"] * 4,
-            "success": bool(won), "invalid": 1, "memory_tokens": 10, "adapter": "",
+            "train": train, "memory": memory, "k": 2, "query": "static", "source": "expert",
+            "base": "bundled", "seed": seed, "condition": condition, "tier": tier, "rooms": "test",
+            "task": f"{tier}{seed}{i}", "task_type": tier, "room": f"room {i % 4}",
+            "goal": "put a hot egg in shelf" if i % 2 else "heat some egg and put it in shelf",
+            "retrieved": [["x", tier], ["y", "else"]] if memory != "empty" else [],
+            "actions": ["look"] * 4, "success": bool(won), "invalid": 1, "memory_tokens": 10,
+            "adapter": "",
         }
         for i, won in enumerate(wins)
     ]  # fmt: skip
@@ -144,7 +181,11 @@ def test_rows_tests_and_text_follow_from_records() -> None:
     assert rows["rag-lora", "binding"]["right_type_share"] == 0.5
     assert rows["lora", "binding"]["right_type_share"] is None
     assert rows["lora", "binding"]["invalid_share"] == 0.25
-    hard = next(r for r in summaries(records) if (r["condition"], r["tier"]) == ("rag-lora/matching", "hard"))
+    hard = next(
+        r
+        for r in summaries(records)
+        if (r["condition"], r["tier"]) == ("rag-lora/matching", "hard")
+    )
     assert (hard["success"], hard["n"]) == (0.75, 40)
     tests = {(t["a"], t["b"], t["tier"]): t for t in compared(records)}
     assert tests["rag-lora/matching", "lora/empty", "hard"]["difference"] == 0.75

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from memory import ExperienceMemory, Hit, Holdout, Query, TaskRecord
+from relive.memory import ExperienceMemory, Hit, Holdout, Query, TaskRecord
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ def _is_near(near: tuple[str, str], task: TaskRecord) -> bool:
     return (_plain(near[0]), _plain(near[1])) == (_plain(task.room), _plain(task.goal))
 
 
-def ask(memory: ExperienceMemory, query: Query, at: int | None = None, hide: Hide = NOTHING) -> list[Hit]:
+def ask(
+    memory: ExperienceMemory, query: Query, at: int | None = None, hide: Hide = NOTHING
+) -> list[Hit]:
     """Search."""
     return list(memory.search(query, Holdout(**vars(hide)), at))
 

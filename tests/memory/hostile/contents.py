@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
 
 LEAST, MOST = -(2**63), 2**64 - 1
 """Integers that fit into a record."""
@@ -75,7 +75,9 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if is_dataclass(one):
-        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+        return all(
+            same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)
+        )
     if isinstance(one, tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, float):
@@ -95,13 +97,19 @@ def paired(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(paired, value))
     if is_dataclass(value):
-        return replace(value, **{field.name: paired(getattr(value, field.name)) for field in fields(value)})  # type: ignore[type-var]
+        return replace(
+            value, **{field.name: paired(getattr(value, field.name)) for field in fields(value)}
+        )  # type: ignore[type-var]
     return value
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     """Every file in a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 GOOD = Episode(
@@ -139,7 +147,17 @@ _NO_TEXT: tuple[Any, ...] = (
     Strange,
     {"s"},
 )
-_NO_NUMBER: tuple[Any, ...] = (None, "1", b"1", [1.0], {}, 1j, Strange(), 10**400, np.array([1.0, 2.0]))
+_NO_NUMBER: tuple[Any, ...] = (
+    None,
+    "1",
+    b"1",
+    [1.0],
+    {},
+    1j,
+    Strange(),
+    10**400,
+    np.array([1.0, 2.0]),
+)
 _NO_WHOLE: tuple[Any, ...] = (*_NO_NUMBER, 1.5, math.nan, math.inf, MOST + 1, LEAST - 1)
 _NO_TRUTH: tuple[Any, ...] = (None, "true", b"", 2, 0.5, [], Strange(), np.array([True, False]))
 _NO_TEXT_KEYS: tuple[Any, ...] = ({1: 1.0}, {None: 1.0}, {b"a": 1.0}, {("a",): 1.0})
@@ -156,7 +174,10 @@ _NO_NUMBERS: tuple[Any, ...] = (
 )
 _NO_SETTINGS: tuple[Any, ...] = (
     *(None, 5, "text", [("a", 1)], [], *_NO_TEXT_KEYS),
-    *({"a": bad} for bad in (None, b"x", [1], (1,), {}, Strange(), 1j, MOST + 1, LEAST - 1, np.zeros(2))),
+    *(
+        {"a": bad}
+        for bad in (None, b"x", [1], (1,), {}, Strange(), 1j, MOST + 1, LEAST - 1, np.zeros(2))
+    ),
 )
 _NO_TOKENS: tuple[Any, ...] = (
     None,

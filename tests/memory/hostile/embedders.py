@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.embed import Vectors
+from relive.memory.search.embed import Vectors
 
 DISTRIBUTIONS = ("clustered", "uniform", "identical")
 NOISE = 0.15
@@ -43,7 +43,9 @@ class MadeEmbedder:
 
 
 def _seed(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 @lru_cache(maxsize=2**14)
@@ -51,7 +53,9 @@ def _vector(distribution: str, dimension: int, text: str) -> NDArray[np.float64]
     seed = _seed(text)
     vector = np.random.default_rng(seed).standard_normal(dimension)
     if distribution == "clustered" and " " in text:
-        vector = _vector("uniform", dimension, text.split()[0]) + NOISE * vector / np.sqrt(dimension)
+        vector = _vector("uniform", dimension, text.split()[0]) + NOISE * vector / np.sqrt(
+            dimension
+        )
     elif distribution == "identical" and seed % 10:
         return _vector("uniform", dimension, f"vector {seed // 10 % DISTINCT}")
     return vector / np.linalg.norm(vector)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from memory import Embedder, Episode, Query
-from memory.keys import key_texts
+from relive.memory import Embedder, Episode, Query
+from relive.memory.search.keys import key_texts
 from tests.memory.hostile.ask import Hide, is_hidden
 
 
@@ -91,7 +91,9 @@ class Model:
         self.entries = self.alive
         return before - len(self.entries)
 
-    def victims(self, capacity: int | None, before: float | None, keep_per_type: int) -> list[Entry]:
+    def victims(
+        self, capacity: int | None, before: float | None, keep_per_type: int
+    ) -> list[Entry]:
         """Who has to go: those that began before a time, then the oldest until no more than the
         capacity are left."""
         gone: list[Entry] = []
@@ -106,7 +108,9 @@ class Model:
         for entry in self.alive:
             if before is not None and entry.episode.started < before:
                 go(entry)
-        for entry in [entry for entry in self.alive if entry not in gone] if capacity is not None else []:
+        for entry in (
+            [entry for entry in self.alive if entry not in gone] if capacity is not None else []
+        ):
             if len(self.alive) - len(gone) > (capacity or 0):
                 go(entry)
         return gone
@@ -128,7 +132,9 @@ class Model:
         has |= {"policy": actor.policy, "adapter": actor.adapter}
         if query.successes_only and not entry.episode.success:
             return False
-        return entry.id not in query.exclude and all(has[name] in values for name, values in query.only.items())
+        return entry.id not in query.exclude and all(
+            has[name] in values for name, values in query.only.items()
+        )
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
         return np.asarray(self.embedder.encode(texts), dtype=np.float64)
@@ -142,12 +148,15 @@ def greedy(
     begins: dict[str, int],
 ) -> Iterator[tuple[float, float]]:
     """For a list that was chosen one after the other: the score of each in its turn, and the best
-    that was left then. `begins`: the turn from which some of them are looked at, where not from the first."""
+    that was left then. `begins`: the turn from which some of them are looked at, where not from the
+    first."""
     redundancy = dict.fromkeys(scores, -np.inf)
     left = set(scores)
     for turn, name in enumerate(names):
         worth = {
-            other: (1 - diversity) * scores[other] - (diversity * redundancy[other] if turn else 0.0) for other in left
+            other: (1 - diversity) * scores[other]
+            - (diversity * redundancy[other] if turn else 0.0)
+            for other in left
         }
         there = [value for other, value in worth.items() if begins.get(other, 0) <= turn]
         yield worth[name], max(there)

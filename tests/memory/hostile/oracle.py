@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memory import Embedder, ExperienceMemory, Query
+from relive.memory import Embedder, ExperienceMemory, Query
 from tests.memory.hostile.ask import ask
 
 NEAR = 2e-5
@@ -72,7 +72,9 @@ class Answers:
         self.exact, self.approximate = self.exact + exact, self.approximate + (not exact)
         strange = [name for name, score in given if abs(right.get(name, np.inf) - score) > NEAR]
         if strange:
-            self.wrong.append(f"hits that may not be shown, or with another score than theirs: {strange}")
+            self.wrong.append(
+                f"hits that may not be shown, or with another score than theirs: {strange}"
+            )
         if len({name for name, _ in given}) != len(given) or scores != sorted(scores, reverse=True):
             self.wrong.append(f"hits twice, or not in order: {given}")
         if len(given) > len(best) or (complete and len(given) < len(best)):
@@ -87,7 +89,9 @@ class Answers:
             self.imperfect += good < len(best)
 
 
-def compare_all(memory: ExperienceMemory, goals: Mapping[str, str], texts: Iterable[str], k: int = 10) -> Answers:
+def compare_all(
+    memory: ExperienceMemory, goals: Mapping[str, str], texts: Iterable[str], k: int = 10
+) -> Answers:
     """Search for some texts and compare with the exact answers.
 
     Args:

@@ -1,4 +1,5 @@
-"""Random sequences of everything that can be done to a memory, each step compared with a plain list.
+"""Random sequences of everything that can be done to a memory, each step compared with a plain
+list.
 
 A sequence follows from its seed. What a step does follows from the step's own number and from what
 is there when its turn comes, so any part of a sequence is a sequence, too: what fails is shortened
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memory import (
+from relive.memory import (
     Actor,
     Episode,
     ExperienceMemory,
@@ -29,8 +30,8 @@ from memory import (
     StopReason,
     TaskRecord,
 )
-from memory.evict import POLICIES
-from memory.rank import LEAST_POOL, POOL
+from relive.memory.maintenance.evict import POLICIES
+from relive.memory.search.rank import LEAST_POOL, POOL
 from tests.memory.faults import SMALL, delete_caches
 from tests.memory.hostile.ask import Hide, ask
 from tests.memory.hostile.contents import same
@@ -116,7 +117,9 @@ def judge(seeds: Iterable[int]) -> Answers:
         except Exception as error:
             short = shortened(plan(seed))
             raise AssertionError(f"{type(error).__name__}: {error}\n{short}") from error
-        assert answers.wanted < LONGEST or answers.recall >= 0.9, f"recall {answers.recall:.3f}: {plan(seed)}"
+        assert answers.wanted < LONGEST or answers.recall >= 0.9, (
+            f"recall {answers.recall:.3f}: {plan(seed)}"
+        )
         total.take(answers)
     return total
 
@@ -127,13 +130,19 @@ class _Run:
     def __init__(self, seed: int, folder: Path) -> None:
         draw = random.Random(f"run {seed}")
         self.folder = folder
-        self.embedder = MadeEmbedder(DISTRIBUTIONS[seed % len(DISTRIBUTIONS)], draw.choice([8, 12, 16, 24, 32]))
-        self.keys = draw.choice([("goal",), ("goal",), ("goal",), ("goal", "first"), ("goal", "window")])
+        self.embedder = MadeEmbedder(
+            DISTRIBUTIONS[seed % len(DISTRIBUTIONS)], draw.choice([8, 12, 16, 24, 32])
+        )
+        self.keys = draw.choice(
+            [("goal",), ("goal",), ("goal",), ("goal", "first"), ("goal", "window")]
+        )
         self.model = Model(self.embedder, self.keys)
         self.answers = Answers()
         self.count = 0
         """Episodes that were made so far: they are numbered."""
-        self.memory = ExperienceMemory.open(folder, "create", embedder=self.embedder, keys=self.keys, index=SMALL)
+        self.memory = ExperienceMemory.open(
+            folder, "create", embedder=self.embedder, keys=self.keys, index=SMALL
+        )
         self.reader: ExperienceMemory | None = None
 
     def close(self) -> None:
@@ -165,7 +174,9 @@ class _Run:
             with pytest.raises(KeyError):
                 memory.get(entry.id)
         at = draw.randrange(self.model.position + 1)
-        assert [entry.episode_id for entry in memory.entries(at=at)] == [entry.id for entry in self.model.visible(at)]
+        assert [entry.episode_id for entry in memory.entries(at=at)] == [
+            entry.id for entry in self.model.visible(at)
+        ]
 
     # What is done.
 
@@ -200,7 +211,10 @@ class _Run:
             if self.model.alive:
                 entry = self._one(draw)
                 self.model.delete(entry)
-                assert self.memory.delete(entry.id, draw.choice(["", "too old"])) == self.model.position
+                assert (
+                    self.memory.delete(entry.id, draw.choice(["", "too old"]))
+                    == self.model.position
+                )
 
     def _delete_kind(self, draw: random.Random) -> None:
         """All that have something to do with each other, so that what remains is unlike it."""
@@ -241,7 +255,9 @@ class _Run:
             limits["capacity"] = len(self.model.alive) * 3 // 4
         keep = draw.choice([0, 2])
         gone = self.model.victims(limits["capacity"], limits["before"], keep)  # type: ignore[arg-type]
-        assert self.memory.evict(by="age", keep_per_type=keep, **limits) == tuple(entry.id for entry in gone)  # type: ignore[arg-type]
+        assert self.memory.evict(by="age", keep_per_type=keep, **limits) == tuple(
+            entry.id for entry in gone
+        )  # type: ignore[arg-type]
         for entry in gone:
             self.model.delete(entry)
 
@@ -249,7 +265,9 @@ class _Run:
         """By what the model does not know: who goes is the memory's choice, how many is not."""
         before, keep = self.model.alive, draw.choice([0, 2])
         capacity = draw.randrange(len(before) + 2)
-        ids = self.memory.evict(capacity=capacity, by=draw.choice(POLICIES), keep_per_type=keep, seed=draw.randrange(9))
+        ids = self.memory.evict(
+            capacity=capacity, by=draw.choice(POLICIES), keep_per_type=keep, seed=draw.randrange(9)
+        )
         entries = [self.model.find(name) for name in ids]
         for entry in entries:
             assert entry is not None
@@ -260,8 +278,12 @@ class _Run:
             for some in (before, self.model.alive)
         )
         assert all(left[kind] >= min(keep, had[kind]) for kind in had)
-        spared = all(e.episode.success and left[e.episode.task.type] <= keep for e in self.model.alive)
-        assert len(self.model.alive) == min(capacity, len(before)) or (len(self.model.alive) > capacity and spared)
+        spared = all(
+            e.episode.success and left[e.episode.task.type] <= keep for e in self.model.alive
+        )
+        assert len(self.model.alive) == min(capacity, len(before)) or (
+            len(self.model.alive) > capacity and spared
+        )
 
     def _compact(self, draw: random.Random) -> None:
         names = [entry.id for entry in self.model.alive]
@@ -269,7 +291,9 @@ class _Run:
         done = self.memory.compact()
         assert done.episodes == self.model.compact()
         if done.records:
-            assert done.after == sum(path.stat().st_size for path in (self.folder / "log").glob("*.log"))
+            assert done.after == sum(
+                path.stat().st_size for path in (self.folder / "log").glob("*.log")
+            )
         for name in names:
             # What was learnt from runs stays when these are gone.
             assert self.memory.usefulness(name).value == pytest.approx(worth[name].value, abs=1e-9)
@@ -360,8 +384,12 @@ class _Run:
         hits = ask(memory, query, at, hide)
         given = [(hit.episode_id, hit.score) for hit in hits]
         for k in {draw.randrange(1, query.k + 1), query.k // 2}:
-            fewer = [(hit.episode_id, hit.score) for hit in ask(memory, replace(query, k=k), at, hide)]
-            assert fewer == given[:k], f"of {query.k} hits, {k} are others: {fewer} instead of {given[:k]}"
+            fewer = [
+                (hit.episode_id, hit.score) for hit in ask(memory, replace(query, k=k), at, hide)
+            ]
+            assert fewer == given[:k], (
+                f"of {query.k} hits, {k} are others: {fewer} instead of {given[:k]}"
+            )
         right = self.model.scores(query, hide, at)
         # An approximate answer may miss what is just close enough, and an empty one does not say
         # how it was found.
@@ -379,32 +407,51 @@ class _Run:
             entry, why = self.model.find(hit.episode_id), hit.why
             assert entry is not None
             length = query.brevity * np.log2(max(1, len(entry.episode.steps)))
-            assert (why.similarity, why.length) == pytest.approx((right[hit.episode_id], length), abs=NEAR)
+            assert (why.similarity, why.length) == pytest.approx(
+                (right[hit.episode_id], length), abs=NEAR
+            )
             if at in (None, self.model.position) and entry.deleted is None:
                 value = query.usefulness * memory.usefulness(hit.episode_id).value
                 assert why.usefulness == pytest.approx(value, abs=NEAR)
             worth[hit.episode_id] = right[hit.episode_id] + why.usefulness - why.length
         if query.keys == ("goal",):
             # Of all, where they are so few that all were weighed; else of those that were found.
-            everything = len(right) <= LEAST_POOL and exact and not query.usefulness and not query.brevity
+            everything = (
+                len(right) <= LEAST_POOL and exact and not query.usefulness and not query.brevity
+            )
             among = worth if everything else {hit.episode_id: worth[hit.episode_id] for hit in hits}
-            vectors = {entry.id: entry.vectors["goal"][0] for entry in self.model.entries if entry.id in among}
+            vectors = {
+                entry.id: entry.vectors["goal"][0]
+                for entry in self.model.entries
+                if entry.id in among
+            }
             # Each place is taken from the closest eight times as many, and 32 at least.
-            ranks = {h.episode_id: h.why.considered - h.why.firewalled - h.why.filtered for h in hits}
-            begins = {name: 0 if rank <= LEAST_POOL else -(-rank // POOL) - 1 for name, rank in ranks.items()}
-            turns = greedy(among, vectors, query.diversity, [hit.episode_id for hit in hits], begins)
+            ranks = {
+                h.episode_id: h.why.considered - h.why.firewalled - h.why.filtered for h in hits
+            }
+            begins = {
+                name: 0 if rank <= LEAST_POOL else -(-rank // POOL) - 1
+                for name, rank in ranks.items()
+            }
+            turns = greedy(
+                among, vectors, query.diversity, [hit.episode_id for hit in hits], begins
+            )
             for hit, (score, best) in zip(hits, turns, strict=True):
                 assert hit.score == pytest.approx(score, abs=NEAR), (query, given)
                 assert score >= best - NEAR, (query, given)
 
     def _query(self, draw: random.Random) -> Query:
-        options: dict[str, Any] = {"k": draw.choice([1, 2, 5, 5, 10, 10, LONGEST, draw.randrange(1, LONGEST)])}
+        options: dict[str, Any] = {
+            "k": draw.choice([1, 2, 5, 5, 10, 10, LONGEST, draw.randrange(1, LONGEST)])
+        }
         if len(self.keys) > 1 and draw.random() < 0.6:
             options["keys"] = draw.choice([self.keys, self.keys[1:]])
         if draw.random() < 0.2:
             options["successes_only"] = True
         if draw.random() < 0.2:
-            options["only"] = draw.choice([{"type": ["type-1"]}, {"split": ["train"], "policy": ["expert", "none"]}])
+            options["only"] = draw.choice(
+                [{"type": ["type-1"]}, {"split": ["train"], "policy": ["expert", "none"]}]
+            )
         if draw.random() < 0.2:
             some = draw.sample(self.model.entries, min(5, len(self.model.entries)))
             options["exclude"] = frozenset(["nobody", *(entry.id for entry in some)])
@@ -415,7 +462,10 @@ class _Run:
         }.items():
             if draw.random() < 0.12:
                 options[name] = draw.choice(values)
-        texts = [entry.episode.task.goal for entry in draw.sample(self.model.entries, min(1, len(self.model.entries)))]
+        texts = [
+            entry.episode.task.goal
+            for entry in draw.sample(self.model.entries, min(1, len(self.model.entries)))
+        ]
         texts += [
             clustered_goal(draw.randrange(10**6), draw.randrange(KINDS)),
             f"unheard{draw.random()}",
@@ -436,7 +486,9 @@ class _Run:
         near = task.room, draw.choice([task.goal, task.goal.upper(), f" {task.goal}!"])
         return Hide(
             tasks=draw.choice([frozenset(), frozenset([task.identity])]),
-            splits=draw.choice([None, frozenset(["train"]), frozenset(["train", "valid"]), frozenset()]),
+            splits=draw.choice(
+                [None, frozenset(["train"]), frozenset(["train", "valid"]), frozenset()]
+            ),
             hidden_splits=draw.choice([frozenset(), frozenset(["test"])]),
             near=draw.choice([None, near]),
         )
@@ -455,7 +507,11 @@ class _Run:
         kind = draw.randrange(KINDS)
         goal = clustered_goal(draw.choice([number, draw.randrange(20)]), kind)
         goal = draw.choice([goal, goal, goal.upper().replace("KIND", "kind")])
-        others = draw.sample(self.model.entries, min(2, len(self.model.entries))) if draw.random() < 0.2 else []
+        others = (
+            draw.sample(self.model.entries, min(2, len(self.model.entries)))
+            if draw.random() < 0.2
+            else []
+        )
         shown = tuple(Retrieved(entry.id, 0.5) for entry in others)
         observed = f"kind{draw.randrange(KINDS)} view {number}"
         success = draw.random() < 0.6
@@ -476,7 +532,9 @@ class _Run:
                 for i in range(draw.randrange(0, 5))
             ),
             "Done.",
-            Outcome(success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT),
+            Outcome(
+                success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT
+            ),
             Actor(draw.choice(["expert", "local"])),
             memory_position=0,  # all had a memory, so that compaction keeps what they taught
             started=float(number),

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory import Episode, ExperienceMemory, Outcome, Query, StopReason
-from memory.transfer import export_lines, import_lines
+from relive.memory import Episode, ExperienceMemory, Outcome, Query, StopReason
+from relive.memory.transfer import export_lines, import_lines
 from tests.memory.conftest import make_episode
 from tests.memory.faults import open_memory
 from tests.memory.hostile import contents
@@ -58,7 +58,9 @@ def refused(memory: ExperienceMemory, act: Act, *names: str) -> str | None:
         act(memory)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        clear = isinstance(error, TypeError | ValueError) and any(name in str(error) for name in names)
+        clear = isinstance(error, TypeError | ValueError) and any(
+            name in str(error) for name in names
+        )
     else:
         return "accepted"
     if (memory.position, len(memory)) != (position, count):
@@ -69,7 +71,11 @@ def refused(memory: ExperienceMemory, act: Act, *names: str) -> str | None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(contents.episodes, min_size=1, max_size=5, unique_by=lambda episode: paired(episode.id)))
+@given(
+    st.lists(
+        contents.episodes, min_size=1, max_size=5, unique_by=lambda episode: paired(episode.id)
+    )
+)
 def test_anything_that_an_episode_may_hold_comes_back(episodes: list[Episode]) -> None:
     """After adding, opening again, another one's deletion and compaction, and after export and
     import."""
@@ -137,13 +143,17 @@ def test_what_a_field_cannot_hold_is_refused(folder: Path, name: str) -> None:
             leaf = name.rpartition(".")[2]
             acts: dict[str, Act] = {
                 "add": lambda memory, bad=bad: memory.add(bad),  # type: ignore[misc]
-                "among others": lambda memory, bad=bad: memory.add_many([make_episode(8), bad, make_episode(9)]),  # type: ignore[misc]
+                "among others": lambda memory, bad=bad: memory.add_many(
+                    [make_episode(8), bad, make_episode(9)]
+                ),  # type: ignore[misc]
                 "deduplicated": lambda memory, bad=bad: memory.add(bad, deduplicate=True),  # type: ignore[misc]
             }
             for how, act in acts.items():
                 problem = refused(memory, act, leaf)
                 if problem is not None:
-                    problems.append(f"{name} = {type(held).__name__} {held!r:.30}, {how}: {problem:.120}")
+                    problems.append(
+                        f"{name} = {type(held).__name__} {held!r:.30}, {how}: {problem:.120}"
+                    )
                     break
         assert not problems, "not refused as they should be:\n" + "\n".join(problems)
         memory.add(GOOD)
@@ -163,7 +173,9 @@ def test_what_is_no_episode_is_refused(store: ExperienceMemory, what: Any) -> No
     assert not problems
 
 
-@pytest.mark.parametrize("name", [name for name in WRONG if not name.startswith(("task.s", "task.g", "task.v"))])
+@pytest.mark.parametrize(
+    "name", [name for name in WRONG if not name.startswith(("task.s", "task.g", "task.v"))]
+)
 def test_credits_hold_nothing_that_cannot_be_read(folder: Path, name: str) -> None:
     """A run that is not stored leaves a record all the same: refused without a trace, or
     readable."""
@@ -174,7 +186,9 @@ def test_credits_hold_nothing_that_cannot_be_read(folder: Path, name: str) -> No
             try:
                 memory.credit(with_field(GOOD, name, held))
             except Exception:
-                assert folder_bytes(memory.path) == before, f"{name} = {held!r}: refused and written"
+                assert folder_bytes(memory.path) == before, (
+                    f"{name} = {held!r}: refused and written"
+                )
         assert not memory.verify()
         memory.compact()
     with open_memory(folder) as memory:
@@ -206,7 +220,9 @@ def test_what_cannot_be_said_is_refused(store: ExperienceMemory, how: str, value
     assert not store.stats().damage
 
 
-@pytest.mark.parametrize("value", [None, "high", [1.0], {}, 10**400, 1j], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [None, "high", [1.0], {}, 10**400, 1j], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_rating_is_refused(store: ExperienceMemory, value: Any) -> None:
     """Row 6: the value of a rating."""
     store.add(GOOD)
@@ -216,7 +232,9 @@ def test_what_is_no_rating_is_refused(store: ExperienceMemory, value: Any) -> No
 
 @pytest.mark.parametrize("number", [MOST + 1, LEAST - 1, 10**30])
 @pytest.mark.parametrize("name", ["task.seed", "memory_position", "steps.tokens", "actor.settings"])
-def test_integers_that_do_not_fit_are_refused(store: ExperienceMemory, name: str, number: int) -> None:
+def test_integers_that_do_not_fit_are_refused(
+    store: ExperienceMemory, name: str, number: int
+) -> None:
     """64 bits are what a record holds; one less is held."""
     wraps: dict[str, Callable[[int], Any]] = {
         "steps.tokens": lambda n: (1, n),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memory import ExperienceMemory, Query
+from relive.memory import ExperienceMemory, Query
 from tests.memory.conftest import make_episode
 from tests.memory.hostile.ask import ask
 from tests.memory.hostile.contents import folder_bytes
@@ -50,7 +50,9 @@ NO_VECTORS: dict[str, Made] = {
     "nothing": lambda rows: [],
     "text": lambda rows: "vectors",
     "a list of texts": lambda rows: ["vector"] * len(rows),
-    "a ragged list": lambda rows: [[1.0] * (1 + i % 2 + (len(rows) == 1)) for i in range(len(rows))],
+    "a ragged list": lambda rows: [
+        [1.0] * (1 + i % 2 + (len(rows) == 1)) for i in range(len(rows))
+    ],
     "a list of None": lambda rows: [None] * len(rows),
     "a generator": lambda rows: (row for row in rows),
     "objects in an array": lambda rows: np.full(rows.shape, None),
@@ -117,7 +119,11 @@ def test_what_are_no_vectors_does_not_get_into_a_column(folder: Path, what: str)
         memory.add_many([make_episode(number) for number in range(5)])
     shutil.rmtree(folder / "vectors")
     for mode in ("r", "w"):
-        refuses(lambda mode=mode: ExperienceMemory.open(folder, mode, embedder=TurningEmbedder(NO_VECTORS[what])))  # type: ignore[misc]
+        refuses(
+            lambda mode=mode: ExperienceMemory.open(
+                folder, mode, embedder=TurningEmbedder(NO_VECTORS[what])
+            )
+        )  # type: ignore[misc]
     with ExperienceMemory.open(folder, "w", embedder=TurningEmbedder()) as memory:
         goals = {f"episode-{number}": make_episode(number).task.goal for number in range(5)}
         assert not compare_all(memory, goals, ["anything", "something"]).wrong
@@ -136,7 +142,9 @@ def test_vectors_of_any_length_are_normalised(folder: Path, what: str) -> None:
             refusal = str(error)
     if refusal:
         assert "turning-embedder" in refusal
-        assert what.startswith(("very", "longer", "shorter", "a list")), f"{what} can be normalised: {refusal}"
+        assert what.startswith(("very", "longer", "shorter", "a list")), (
+            f"{what} can be normalised: {refusal}"
+        )
         return
     for mode in ("r", "w"):
         with ExperienceMemory.open(folder, mode, embedder=embedder) as memory:
@@ -146,8 +154,12 @@ def test_vectors_of_any_length_are_normalised(folder: Path, what: str) -> None:
                 for hit in hits:
                     row = right.encode([memory.meta(hit.episode_id).task.goal])[0]
                     # Half precision and integers are not exact.
-                    assert hit.score == pytest.approx(float(row @ right.encode([text])[0]), abs=50 * NEAR)
-                assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+                    assert hit.score == pytest.approx(
+                        float(row @ right.encode([text])[0]), abs=50 * NEAR
+                    )
+                assert [hit.score for hit in hits] == sorted(
+                    (hit.score for hit in hits), reverse=True
+                )
 
 
 def test_what_an_embedder_raises_changes_nothing(folder: Path) -> None:
@@ -198,8 +210,12 @@ _QUERIES: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), _QUERIES, ids=[f"{name} {value!r}" for name, value in _QUERIES])
-def test_queries_that_make_no_sense_are_refused(store: ExperienceMemory, name: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), _QUERIES, ids=[f"{name} {value!r}" for name, value in _QUERIES]
+)
+def test_queries_that_make_no_sense_are_refused(
+    store: ExperienceMemory, name: str, value: Any
+) -> None:
     """Row 7: at the latest when it is asked, by the name of what is wrong."""
     store.add_many([make_episode(number) for number in range(5)])
     with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):

@@ -11,9 +11,10 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from memory import Episode, ExperienceMemory, Query, codec
-from memory.log import Kind
-from memory.segments import frame_of, memory_id, plain_header, segment_path, segments
+from relive.memory import Episode, ExperienceMemory, Query
+from relive.memory.storage import codec
+from relive.memory.storage.log import Kind
+from relive.memory.storage.segments import frame_of, memory_id, plain_header, segment_path, segments
 from tests.memory.conftest import make_episode
 from tests.memory.faults import EMBEDDER, delete_caches, open_memory
 from tests.memory.hostile.ask import ask
@@ -26,7 +27,9 @@ TEXTS = ("put a hot thing3 in cabinet", "anything")
 
 def packed(*parts: object) -> bytes:
     """msgpack, one object after the other."""
-    return b"".join(msgpack.packb(part, use_bin_type=True, unicode_errors="surrogatepass") for part in parts)
+    return b"".join(
+        msgpack.packb(part, use_bin_type=True, unicode_errors="surrogatepass") for part in parts
+    )
 
 
 def parts_of(episode: Episode) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -52,7 +55,9 @@ def append(folder: Path, *records: tuple[int, int, bytes]) -> None:
             file.write(frame_of(kind, sequence, payload, zlib.crc32(payload)))
 
 
-def judge(folder: Path, expected: tuple[Episode, ...], *, damaged: bool | None, strangers: int = 0) -> None:
+def judge(
+    folder: Path, expected: tuple[Episode, ...], *, damaged: bool | None, strangers: int = 0
+) -> None:
     """Readers and writers find the honest episodes, whatever was forged beside them.
 
     Args:
@@ -120,7 +125,9 @@ _HEADS: dict[str, Mapping[str, Any]] = {
     for value in values
 }
 _LEGAL = {
-    *(f"actions {value}" for value in (MOST, 2**63, -2, LEAST)),  # a hash that is wrong, or that has to be made
+    *(
+        f"actions {value}" for value in (MOST, 2**63, -2, LEAST)
+    ),  # a hash that is wrong, or that has to be made
     *(f"memory_position {value}" for value in (MOST, LEAST)),
     *(f"started {value}" for value in (MOST, LEAST)),
 }
@@ -244,7 +251,10 @@ _FORGED: dict[str, tuple[int, bytes]] = {
 
 @pytest.mark.parametrize(
     ("what", "number"),
-    [*itertools.product(["episode"], NUMBERS), *itertools.product(["note", "deletion", "unknown"], [2**55, 2**64 - 1])],
+    [
+        *itertools.product(["episode"], NUMBERS),
+        *itertools.product(["note", "deletion", "unknown"], [2**55, 2**64 - 1]),
+    ],
 )
 def test_sequence_numbers(folder: Path, what: str, number: int) -> None:
     """Row 7d2: damage, named; nothing is lost, the number is not believed, and adding goes on."""
@@ -273,7 +283,9 @@ def test_segments_with_impossible_numbers(folder: Path, number: int, header: boo
     memory = memory_id(folder / "log")
     assert memory is not None
     payload = codec.encode_episode(GOOD)
-    text = plain_header(number, memory) + frame_of(Kind.EPISODE, number, payload, zlib.crc32(payload))
+    text = plain_header(number, memory) + frame_of(
+        Kind.EPISODE, number, payload, zlib.crc32(payload)
+    )
     segment_path(folder / "log", number).write_bytes(text if header else b"nothing")
     impossible = number in NUMBERS
     judge(

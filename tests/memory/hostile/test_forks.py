@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from memory import ExperienceMemory, HashedEmbedder, Query
-from memory.embed import Vectors
+from relive.memory import ExperienceMemory, HashedEmbedder, Query
+from relive.memory.search.embed import Vectors
 from tests.memory.conftest import make_episode
 from tests.memory.faults import open_memory
 from tests.memory.hostile.ask import ask
@@ -155,7 +155,10 @@ def test_a_forked_memory_is_read_rightly_or_not_at_all(folder: Path, mode: str) 
         memory.add_many([make_episode(number) for number in range(30)])
 
     def answers(memory: ExperienceMemory) -> list[Any]:
-        hits = [[hit.episode_id, hit.score] for hit in ask(memory, Query("put a hot thing7 in cabinet", k=5))]
+        hits = [
+            [hit.episode_id, hit.score]
+            for hit in ask(memory, Query("put a hot thing7 in cabinet", k=5))
+        ]
         return [
             len(memory),
             hits,
@@ -196,7 +199,9 @@ class WaitingEmbedder(HashedEmbedder):
 
 
 @pytest.mark.parametrize("held", ["embedder", "state"])
-def test_a_child_that_is_forked_while_a_thread_is_inside_is_refused(folder: Path, held: str) -> None:
+def test_a_child_that_is_forked_while_a_thread_is_inside_is_refused(
+    folder: Path, held: str
+) -> None:
     """A lock that a thread held when the process forked is held for ever in the child, where there
     is no such thread."""
     inside, leave, embedder = threading.Event(), threading.Event(), WaitingEmbedder()

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-import memory as package
-from memory import ExperienceMemory, Hit, Purpose, Query, TaskRecord
+from relive import memory as package
+from relive.memory import ExperienceMemory, Hit, Purpose, Query, TaskRecord
 from tests.memory.conftest import make_episode
 from tests.memory.hostile.ask import Hide, ask
 
-TASK = make_episode(0, "put a hot mug in cabinet", split="valid", room="kitchen", identity="task").task
+TASK = make_episode(
+    0, "put a hot mug in cabinet", split="valid", room="kitchen", identity="task"
+).task
 
 
 def names(hits: list[Hit]) -> set[str]:
@@ -36,7 +38,9 @@ def filled(store: ExperienceMemory) -> ExperienceMemory:
     return store
 
 
-def strictly(memory: ExperienceMemory, task: TaskRecord, purpose: Purpose, **options: object) -> set[str]:
+def strictly(
+    memory: ExperienceMemory, task: TaskRecord, purpose: Purpose, **options: object
+) -> set[str]:
     """What the strict policy shows."""
     holdout = package.Holdout.strict(task, purpose, **options)  # type: ignore[attr-defined,unused-ignore]
     return names(list(memory.search(Query("anything", k=50), holdout=holdout)))  # type: ignore[call-arg,unused-ignore]
@@ -84,7 +88,9 @@ def test_the_strict_policy_fails_closed(filled: ExperienceMemory) -> None:
 
 @pytest.mark.parametrize("field", ["identity", "split"])
 @pytest.mark.parametrize("value", ["", "  ", "\t"], ids=repr)
-def test_the_strict_policy_needs_to_know_the_task(filled: ExperienceMemory, field: str, value: str) -> None:
+def test_the_strict_policy_needs_to_know_the_task(
+    filled: ExperienceMemory, field: str, value: str
+) -> None:
     """A task that cannot be told apart gets an error, not results."""
     with pytest.raises(ValueError, match=field):
         strictly(filled, replace(TASK, **{field: value}), Purpose.EVALUATE)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from memory import ExperienceMemory
-from memory.rebuild import rebuild
-from memory.segments import MARK
+from relive.memory import ExperienceMemory
+from relive.memory.maintenance.rebuild import rebuild
+from relive.memory.storage.segments import MARK
 from tests.memory.conftest import make_episode
 from tests.memory.faults import EMBEDDER, build, make, open_memory, segment_of
 from tests.memory.hostile.contents import folder_bytes
@@ -103,7 +103,9 @@ def judge(folder: Path) -> None:
         *itertools.product(["lock", "segment"], ["empty", "none"]),
     ],
 )
-def test_files_that_are_links_are_not_written_through(made: Path, victim: Path, what: str, content: str) -> None:
+def test_files_that_are_links_are_not_written_through(
+    made: Path, victim: Path, what: str, content: str
+) -> None:
     """Whatever the file elsewhere holds: the memory's own bytes, something else, nothing; or it
     does not exist."""
     (path,) = made.glob(FILES[what])
@@ -121,9 +123,14 @@ def test_files_that_are_links_are_not_written_through(made: Path, victim: Path, 
 
 
 @pytest.mark.parametrize("what", LEFTOVERS)
-def test_leftovers_that_are_links_are_not_written_through(made: Path, victim: Path, what: str) -> None:
+def test_leftovers_that_are_links_are_not_written_through(
+    made: Path, victim: Path, what: str
+) -> None:
     """The names that files have while they are written can be guessed."""
-    names = {name: str(next(made.glob(FILES[name])).relative_to(made)) for name in ("column", "manifest", "graph")}
+    names = {
+        name: str(next(made.glob(FILES[name])).relative_to(made))
+        for name in ("column", "manifest", "graph")
+    }
     path = made / what.format(stem=Path(names["manifest"]).stem, **names)
     outside = victim / "file"
     outside.write_bytes(b"somebody else's")
@@ -136,7 +143,9 @@ def test_leftovers_that_are_links_are_not_written_through(made: Path, victim: Pa
 
 @pytest.mark.parametrize("what", ["log", "catalog", "vectors", "index"])
 @pytest.mark.parametrize("full", [True, False], ids=["full", "empty"])
-def test_folders_that_are_links_are_not_written_through(made: Path, victim: Path, what: str, full: bool) -> None:
+def test_folders_that_are_links_are_not_written_through(
+    made: Path, victim: Path, what: str, full: bool
+) -> None:
     """Nothing is made, changed or deleted in a folder elsewhere."""
     if full:
         shutil.copytree(made / what, victim / what)

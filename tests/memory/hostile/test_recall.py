@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memory import Embedder, ExperienceMemory, HashedEmbedder, IndexSettings, Query
+from relive.memory import Embedder, ExperienceMemory, HashedEmbedder, IndexSettings, Query
 from tests.memory.conftest import make_episode
 from tests.memory.faults import SMALL
 from tests.memory.hostile.ask import ask
@@ -22,9 +22,12 @@ FRESH, DELETED = 0.97, 0.99
 approximate answers of one from which any share was."""
 KINDS = 20
 VERBS = (
-    "put heat cool clean slice examine move fetch open close paint fold wash carry break mend pour dry stack weigh"
+    "put heat cool clean slice examine move fetch open close paint fold wash carry break mend pour "
+    "dry stack weigh"
 ).split()
-_FORMS = "hot cold small large red green wooden metal empty full old new heavy light wet dirty".split()
+_FORMS = (
+    "hot cold small large red green wooden metal empty full old new heavy light wet dirty".split()
+)
 _THINGS = "mug plate apple knife book lamp towel bottle pan potato key box".split()
 _PLACES = "cabinet drawer fridge shelf sofa table sink safe bed desk".split()
 
@@ -46,7 +49,9 @@ class Scene:
 
     def add(self, memory: ExperienceMemory, goals: Sequence[str]) -> None:
         """Add an episode for each goal."""
-        episodes = [make_episode(number, goal, steps=1) for number, goal in enumerate(goals, self.count)]
+        episodes = [
+            make_episode(number, goal, steps=1) for number, goal in enumerate(goals, self.count)
+        ]
         memory.add_many(episodes)
         self.count += len(episodes)
         self.goals |= {episode.id: episode.task.goal for episode in episodes}
@@ -63,7 +68,9 @@ class Scene:
         for name in memory.evict(capacity=count, by="age", keep_per_type=0):
             del self.goals[name]
 
-    def judge(self, memories: Sequence[ExperienceMemory], texts: Sequence[str], least: float) -> Answers:
+    def judge(
+        self, memories: Sequence[ExperienceMemory], texts: Sequence[str], least: float
+    ) -> Answers:
         """Search in each memory; the answers together."""
         total = Answers()
         for memory in memories:
@@ -89,7 +96,8 @@ def sentences(count: int, seed: int) -> list[str]:
     """Goals in English, of twenty verbs one after the other."""
     draw = random.Random(seed)
     return [
-        f"{VERBS[i * len(VERBS) // count]} a {draw.choice(_FORMS)} {draw.choice(_THINGS)} in the {draw.choice(_PLACES)}"
+        f"{VERBS[i * len(VERBS) // count]} a {draw.choice(_FORMS)} {draw.choice(_THINGS)} in the "
+        f"{draw.choice(_PLACES)}"
         for i in range(count)
     ]
 
@@ -98,7 +106,8 @@ def questions(count: int, seed: int = 0) -> list[str]:
     """Half of them are like what is there, half like nothing that is."""
     draw = random.Random(seed)
     return [
-        clustered_goal(10**6 + i, draw.randrange(KINDS)) if i % 2 else f"unheard{draw.random()}" for i in range(count)
+        clustered_goal(10**6 + i, draw.randrange(KINDS)) if i % 2 else f"unheard{draw.random()}"
+        for i in range(count)
     ]
 
 
@@ -131,7 +140,9 @@ def worn(large: Scene, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return scene
 
 
-def judge_worn(scene: Scene, memory: ExperienceMemory, texts: Sequence[str], tail: Sequence[str]) -> Answers:
+def judge_worn(
+    scene: Scene, memory: ExperienceMemory, texts: Sequence[str], tail: Sequence[str]
+) -> Answers:
     """Before compaction, after it, and with episodes that no graph has: in the writer, reopened,
     and in readers."""
     with ExitStack() as stack:
@@ -142,14 +153,18 @@ def judge_worn(scene: Scene, memory: ExperienceMemory, texts: Sequence[str], tai
         total.take(scene.judge([memory, beside], texts, DELETED))
         scene.add(memory, tail)
         beside.refresh()
-        total.take(scene.judge([memory, beside, stack.enter_context(scene.open("r"))], texts, DELETED))
+        total.take(
+            scene.judge([memory, beside, stack.enter_context(scene.open("r"))], texts, DELETED)
+        )
         memory.close()
         total.take(scene.judge([stack.enter_context(scene.open("w"))], texts, DELETED))
     return total
 
 
 @pytest.mark.parametrize("mode", ["r", "w"])
-def test_of_a_memory_that_lost_most_of_its_content_the_living_are_found(worn: Scene, mode: str) -> None:
+def test_of_a_memory_that_lost_most_of_its_content_the_living_are_found(
+    worn: Scene, mode: str
+) -> None:
     """Row 1: 14,000 episodes, 95 % deleted, compacted, some rows added, reopened."""
     with worn.open(mode) as memory:
         worn.judge([memory], questions(80), DELETED)
@@ -187,13 +202,18 @@ def test_a_fresh_memory_is_searched_well(large: Scene) -> None:
 def judge_prefixes(memory: ExperienceMemory, texts: Sequence[str], weights: dict[str, Any]) -> None:
     """The lists of 1 to 50 hits of a query begin alike."""
     for text in texts:
-        lists = [[hit.episode_id for hit in ask(memory, Query(text, k=k, **weights))] for k in range(1, 51)]
+        lists = [
+            [hit.episode_id for hit in ask(memory, Query(text, k=k, **weights))]
+            for k in range(1, 51)
+        ]
         broken = [k for k, names in enumerate(lists, 1) if names != lists[-1][:k]]
         assert not broken, f"lists of {broken} hits are no prefixes of that of 50"
         assert len(lists[-1]) == 50
 
 
-@pytest.mark.parametrize("weights", [{}, {"diversity": 0.5}, {"brevity": 0.01}, {"usefulness": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "weights", [{}, {"diversity": 0.5}, {"brevity": 0.01}, {"usefulness": 0.2}], ids=str
+)
 def test_lists_are_prefixes_of_longer_ones(large: Scene, weights: dict[str, Any]) -> None:
     """Row 3: k from 1 to 50, of a memory that uses graphs."""
     with large.open("r") as memory:
@@ -207,7 +227,9 @@ def test_lists_are_prefixes_in_small_memories(
     tmp_path: Path, distribution: str, graphs: bool, weights: dict[str, Any]
 ) -> None:
     """Row 3 with ties, and with what is ranked by more than similarity."""
-    scene = Scene(tmp_path / "experience", MadeEmbedder(distribution, 8), index=SMALL if graphs else None)
+    scene = Scene(
+        tmp_path / "experience", MadeEmbedder(distribution, 8), index=SMALL if graphs else None
+    )
     with scene.open("create") as memory:
         scene.add(memory, goals_by_kind(600 if graphs else 120))
         judge_prefixes(memory, questions(3), weights)
@@ -217,7 +239,9 @@ def test_lists_are_prefixes_in_small_memories(
     ("dimension", "distribution"),
     [(8, "clustered"), (16, "identical"), (64, "uniform"), (384, "identical")],
 )
-def test_recall_holds_for_vectors_of_any_kind(tmp_path: Path, dimension: int, distribution: str) -> None:
+def test_recall_holds_for_vectors_of_any_kind(
+    tmp_path: Path, dimension: int, distribution: str
+) -> None:
     """Row 2 in small: a sample of the matrix below."""
     scene = Scene(tmp_path / "experience", MadeEmbedder(distribution, dimension), index=SMALL)
     with scene.open("create") as memory:
@@ -232,7 +256,9 @@ def test_recall_holds_for_vectors_of_any_kind(tmp_path: Path, dimension: int, di
 @pytest.mark.slow
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("dimension", [8, 16, 64, 384, 1024])
-def test_recall_holds_for_every_dimension_and_distribution(tmp_path: Path, dimension: int, distribution: str) -> None:
+def test_recall_holds_for_every_dimension_and_distribution(
+    tmp_path: Path, dimension: int, distribution: str
+) -> None:
     """Rows 1 and 2 with default settings: fresh, with half deleted, with nineteen of twenty
     deleted."""
     scene = Scene(tmp_path / "experience", MadeEmbedder(distribution, dimension))

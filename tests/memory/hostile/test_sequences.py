@@ -23,7 +23,8 @@ def judge_recall(seeds: range) -> Answers:
     """Play sequences, and demand that what was found approximately is good enough."""
     answers = judge(seeds)
     assert answers.recall >= LEAST, (
-        f"recall {answers.recall:.4f}: {answers.imperfect} of {answers.approximate} approximate answers lack some hits"
+        f"recall {answers.recall:.4f}: {answers.imperfect} of {answers.approximate} approximate "
+        "answers lack some hits"
     )
     return answers
 

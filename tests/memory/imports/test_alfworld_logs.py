@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from memory import Outcome, Step, StopReason
-from memory.codec import MAX_ITEMS
-from memory.imports.alfworld_logs import parse, parts
-from memory.imports.parsed import Labels
+from relive.memory import Outcome, Step, StopReason
+from relive.memory.imports.alfworld_logs import parse, parts
+from relive.memory.imports.parsed import Labels
+from relive.memory.storage.codec import MAX_ITEMS
 
 DATA = Path(__file__).parent / "data"
 KNOWAGENT = [json.loads(line) for line in (DATA / "knowagent.jsonl").read_text().splitlines()]
@@ -32,14 +32,18 @@ def test_a_success_in_the_dialect_of_knowagent() -> None:
     assert opening.endswith("\nYour task is to: put a pillow in armchair.")
     thoughts = [step.reasoning.splitlines() for step in episode.steps]
     assert [len(lines) for lines in thoughts] == [2, 1, 1, 1]
-    assert thoughts[2] == ["Now I get a pillow (1). Next, I need to go to armchair 1 to continue with the task."]
+    assert thoughts[2] == [
+        "Now I get a pillow (1). Next, I need to go to armchair 1 to continue with the task."
+    ]
     assert [(step.observation, step.action, step.invalid) for step in episode.steps[1:]] == [
         ("On the sofa 1, you see a laptop 1, and a pillow 1.", "take pillow 1 from sofa 1", False),
         ("You pick up the pillow 1 from the sofa 1.", "go to armchair 1", False),
         ("On the armchair 1, you see a newspaper 2.", "put pillow 1 in/on armchair 1", False),
     ]
     assert episode.final_observation == "You put the pillow 1 in/on the armchair 1."
-    assert parsed.notes == ("Action path: Start->Goto(sofa 1)->Take(pillow 1, from: sofa 1)->Goto(armchair 1)",)
+    assert parsed.notes == (
+        "Action path: Start->Goto(sofa 1)->Take(pillow 1, from: sofa 1)->Goto(armchair 1)",
+    )
     assert parsed.left_out == ()
 
 
@@ -47,7 +51,9 @@ def test_a_failure_with_refused_actions() -> None:
     """A word that begins like a thought, and was answered, was an action."""
     parsed = parse(KNOWAGENT[1], UNLABELLED)
     steps = parsed.episode.steps
-    assert parsed.episode.outcome == Outcome(False, 0.0, StopReason.FAILED, "the log says false and no more")
+    assert parsed.episode.outcome == Outcome(
+        False, 0.0, StopReason.FAILED, "the log says false and no more"
+    )
     assert [step.action for step in steps[-8:]] == ["put tomato 2 in/on fridge 1", *["think"] * 7]
     assert [step.invalid for step in steps] == [True] * 3 + [False] * 5 + [True] * 8
     assert parsed.kept["actions that were refused, marked as invalid"] == 11
@@ -66,7 +72,9 @@ def test_an_episode_that_broke_off_in_a_thought() -> None:
     """What was thought last led to no action: it is kept as a note."""
     parsed = parse(KNOWAGENT[2], UNLABELLED)
     assert parsed.success_known
-    assert parsed.episode.outcome == Outcome(False, 0.0, StopReason.FAILED, "the log says 0 and no more")
+    assert parsed.episode.outcome == Outcome(
+        False, 0.0, StopReason.FAILED, "the log says 0 and no more"
+    )
     assert parsed.episode.steps[-1].action == "put keychain 2 in/on shelf 1"
     assert parsed.episode.final_observation == "You put the keychain 2 in/on the shelf 1."
     assert parsed.notes[1].splitlines() == [
@@ -89,7 +97,9 @@ def test_prompts_with_and_without_thoughts() -> None:
         (step.observation, step.action) for step in act.episode.steps
     ]
     assert put.episode.final_observation == "You put the spraybottle 2 in/on the toilet 1."
-    assert put.episode.steps[3].reasoning == "Now I find a spraybottle (2). Next, I need to take it."
+    assert (
+        put.episode.steps[3].reasoning == "Now I find a spraybottle (2). Next, I need to take it."
+    )
     assert not any(step.reasoning for step in act.episode.steps)
     assert [len(parsed.left_out) for parsed in (put, examine, act)] == [3, 5, 0]
     assert examine.left_out[0] == ("'OK.' after a thought", "the environment says nothing with it")
@@ -131,7 +141,9 @@ def test_what_has_no_place_and_what_is_labelled() -> None:
     assert parsed.left_out == (("field 'seconds'", "an episode has no place for it"),)
     task = parsed.episode.task
     assert (task.suite, task.split, task.type, task.room) == ("s", "p", "", "")
-    assert task.identity == parse(log(TEXT + "\n> x"), UNLABELLED).episode.task.identity  # the same game
+    assert (
+        task.identity == parse(log(TEXT + "\n> x"), UNLABELLED).episode.task.identity
+    )  # the same game
     assert task.identity != parse(log(TEXT, name="b game"), UNLABELLED).episode.task.identity
 
 

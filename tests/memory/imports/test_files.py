@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from memory import Episode, ExperienceMemory
-from memory.imports import FORMATS, ImportReport, Labels, LeftOut, import_file, source
-from memory.transfer import LISTED, Imported, export_lines
+from relive.memory import Episode, ExperienceMemory
+from relive.memory.imports import FORMATS, ImportReport, Labels, LeftOut, import_file, source
+from relive.memory.transfer import LISTED, Imported, export_lines
 
 DATA = Path(__file__).parent / "data"
 Make = Callable[..., Episode]
@@ -27,7 +27,10 @@ def talk(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def lines(*values: Any) -> bytes:
-    return b"".join(value if isinstance(value, bytes) else json.dumps(value).encode() + b"\n" for value in values)
+    return b"".join(
+        value if isinstance(value, bytes) else json.dumps(value).encode() + b"\n"
+        for value in values
+    )
 
 
 def into(memory: ExperienceMemory, data: bytes, **options: Any) -> ImportReport:
@@ -42,7 +45,9 @@ def test_conversations_and_their_report(store: ExperienceMemory) -> None:
     system = {"role": "system", "content": "be kind"}
     first = talk(1, success=True, dataset="d")
     first["messages"].insert(0, system)
-    report = into(store, lines(first, b"\n", talk(2, dataset="d", split="test"), talk(3, success=False)))
+    report = into(
+        store, lines(first, b"\n", talk(2, dataset="d", split="test"), talk(3, success=False))
+    )
     assert (report.format, report.imported) == ("messages", Imported(added=3))
     assert (report.read, report.successes, report.unknown) == (3, 1, 1)
     assert report.left_out == (LeftOut("field 'dataset'", "an episode has no place for it", 2, 1),)
@@ -50,7 +55,8 @@ def test_conversations_and_their_report(store: ExperienceMemory) -> None:
         "3 episodes read: 1 successes, 2 failures",
         "2 of suite imported, split train",
         "1 of suite imported, split test",
-        "of 1 the file does not say whether they succeeded: they count as failures (unknown is not success)",
+        "of 1 the file does not say whether they succeeded: they count as failures (unknown is not "
+        "success)",
         "told apart: 1 system turns, in notes (they are not shown to agents)",
         "not taken: field 'dataset': an episode has no place for it (2 times, first in line 1)",
     ]
@@ -89,7 +95,9 @@ def test_a_list_is_read_like_lines(store: ExperienceMemory, tmp_path: Path) -> N
     report = into(store, b"\n " + text.encode())
     assert report.imported.added == 2
     begins = 1 + text[: text.index('"messages": []')].count("\n")
-    assert [str(problem) for problem in report.imported.problems] == [f"x, line {begins}: messages is empty"]
+    assert [str(problem) for problem in report.imported.problems] == [
+        f"x, line {begins}: messages is empty"
+    ]
     assert into(store, lines(*values)).imported.there == 2
     assert into(store, b"[]", format="messages").imported == Imported()
 
@@ -121,7 +129,10 @@ def test_a_damaged_list(store: ExperienceMemory, tail: bytes, line: int, detail:
 def test_a_list_that_is_too_long(store: ExperienceMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "MAX_LIST", 50)
     (problem,) = into(store, b"[" + lines(talk(1)) + b"]", format="messages").imported.problems
-    assert "a list longer than 50 bytes: write one object per line (jq -c '.[]' FILE)" in problem.detail
+    assert (
+        "a list longer than 50 bytes: write one object per line (jq -c '.[]' FILE)"
+        in problem.detail
+    )
 
 
 def test_bad_lines_are_named_and_the_others_go_in(store: ExperienceMemory) -> None:
@@ -187,13 +198,19 @@ def test_deleted_episodes_stay_deleted(store: ExperienceMemory) -> None:
 
 def test_further_fields_are_counted_without_end(store: ExperienceMemory) -> None:
     """A file with another field in every line does not fill the memory of the machine."""
-    report = into(store, lines(*(talk(i, suite=f"s{i}", **{f"f{i}": 1}) for i in range(LISTED + 5))))
+    report = into(
+        store, lines(*(talk(i, suite=f"s{i}", **{f"f{i}": 1}) for i in range(LISTED + 5)))
+    )
     assert len(report.left_out) == LISTED + 1
-    assert report.left_out[-1] == LeftOut("further parts", "too many kinds of them to list", 5, LISTED + 1)
+    assert report.left_out[-1] == LeftOut(
+        "further parts", "too many kinds of them to list", 5, LISTED + 1
+    )
     assert (len(report.labels), report.labels["further suites and splits"]) == (LISTED + 1, 5)
 
 
-def test_an_export_is_recognised_and_keeps_its_labels(store: ExperienceMemory, episode: Make, tmp_path: Path) -> None:
+def test_an_export_is_recognised_and_keeps_its_labels(
+    store: ExperienceMemory, episode: Make, tmp_path: Path
+) -> None:
     store.add(episode(1))
     data = b"".join(export_lines(store))
     for number, packed in enumerate([data, gzip.compress(data), b"\xef\xbb\xbf" + data]):
@@ -205,7 +222,9 @@ def test_an_export_is_recognised_and_keeps_its_labels(store: ExperienceMemory, e
                 [],
             )
             assert list(copy.iterate()) == [episode(1)]
-            with pytest.raises(ValueError, match="the episodes in x have their suite and split: give no labels"):
+            with pytest.raises(
+                ValueError, match="the episodes in x have their suite and split: give no labels"
+            ):
                 into(copy, packed, labels=Labels(split="test"))
 
 
@@ -221,7 +240,9 @@ def test_labels(store: ExperienceMemory) -> None:
 )
 def test_a_packed_file_that_is_cut_off(store: ExperienceMemory, data: bytes) -> None:
     """What could be unpacked is there; the rest is named."""
-    done = into(store, data[:-8] if len(data) < 1000 else data[: len(data) // 2], format="messages").imported
+    done = into(
+        store, data[:-8] if len(data) < 1000 else data[: len(data) // 2], format="messages"
+    ).imported
     assert done.added >= 1
     assert done.bad >= 1
     assert "the compressed file is cut off or damaged from here on" in done.problems[-1].detail
@@ -262,7 +283,9 @@ def test_what_is_not_recognised(store: ExperienceMemory, data: bytes, detail: st
 
 def test_formats(store: ExperienceMemory, folder: Path) -> None:
     assert FORMATS == ("episodes", "messages", "alfworld-logs")
-    with pytest.raises(ValueError, match="unknown format 'csv': use one of episodes, messages, alfworld-logs"):
+    with pytest.raises(
+        ValueError, match="unknown format 'csv': use one of episodes, messages, alfworld-logs"
+    ):
         into(store, b"", format="csv")
     with pytest.raises(ValueError, match="is no export of episodes"):
         into(store, lines(talk(1)), format="episodes")

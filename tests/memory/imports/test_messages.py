@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from memory import Outcome, Step, StopReason
-from memory.imports.messages import parse
-from memory.imports.parsed import Labels, Parsed
+from relive.memory import Outcome, Step, StopReason
+from relive.memory.imports.messages import parse
+from relive.memory.imports.parsed import Labels, Parsed
 
 ASK = {"role": "user", "content": "Reset my password."}
 ANSWER = {"role": "assistant", "content": "unlock account"}
@@ -151,7 +151,9 @@ def test_unknown_is_not_success() -> None:
     assert parsed.episode.outcome == Outcome(
         False, 0.0, StopReason.FAILED, "the line does not say whether the goal was reached"
     )
-    assert parsed.left_out == (("field 'score'", "1 is the score of successes, and of nothing else"),)
+    assert parsed.left_out == (
+        ("field 'score'", "1 is the score of successes, and of nothing else"),
+    )
     assert [read(ASK, ANSWER, success=value).episode.success for value in (1, 0)] == [True, False]
     assert read(ASK, ANSWER, success=True, score=0.5).left_out == parsed.left_out
 
@@ -235,5 +237,7 @@ def test_what_is_no_conversation(messages: Any, detail: str) -> None:
 
 
 def test_a_line_that_is_no_object() -> None:
-    with pytest.raises(ValueError, match="not a conversation: a list instead of an object with messages"):
+    with pytest.raises(
+        ValueError, match="not a conversation: a list instead of an object with messages"
+    ):
         parse([ASK, ANSWER], Labels())

@@ -1,0 +1,7 @@
+"""`python -m relive`."""
+
+import sys
+
+from .agent.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""From episodes to numbers: metrics, statistics, records and what a person sees."""

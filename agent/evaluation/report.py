@@ -1,0 +1,206 @@
+"""What a person sees: tables, a live progress line, and a picture of success over rounds."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from ...memory.episode import Episode
+from ..terminal import silence, visible
+from .metrics import Row, wilson
+
+
+class _Console(Console):
+    """A console that shows as text what would command a terminal; its own colours it keeps."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """A text as it is measured and shown."""
+        return super().render_str(visible(text, lines=True), **style)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The pieces of whatever is shown; control codes are pieces of their own kind."""
+        for piece in super().render(renderable, options):
+            text = piece.text if piece.control else visible(piece.text, lines=True)
+            yield Segment(text, piece.style, piece.control)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: progress goes on unseen, what was asked for ends as any error
+        does."""
+        if not self.stderr:
+            raise BrokenPipeError("nobody reads standard output any more")
+        self.quiet = True
+        silence(sys.stderr)
+
+
+def console(*, error: bool = False) -> Console:
+    """Where tables go, on standard output; or where progress is shown, on standard error."""
+    # Markup and emoji are off: actions and observations are other people's text, brackets and
+    # colons included.
+    if error:
+        return _Console(stderr=True, highlight=False, markup=False, emoji=False)
+    # Not a terminal: wide enough for a table, whatever the width of the terminal that is not there.
+    width = None if sys.stdout.isatty() else 120
+    return _Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
+
+
+def percent(value: float | None) -> str:
+    """A rate as a person reads it."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def results_table(rows: Sequence[Row], title: str = "") -> Table:
+    """Success per type with its interval, and what else says how it came about."""
+    table = Table(title=visible(title) or None, title_justify="left")
+    for name, justify in (
+        ("task type", "left"), ("n", "right"), ("success %", "right"), ("95 %", "right"), ("steps", "right"),
+        ("invalid %", "right"), ("right procedure %", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify="left" if justify == "left" else "right")
+    for row in rows:
+        interval = f"{percent(row.low)}–{percent(row.high)}"
+        lost = f" (+{row.errors} lost)" if row.errors else ""
+        lost += f" ({row.policy_errors} raised)" if row.policy_errors else ""
+        table.add_row(
+            visible(row.name), f"{row.n}{lost}", percent(row.success), interval, f"{row.steps:.1f}",
+            percent(row.invalid), percent(row.right_type),
+        )  # fmt: skip
+    return table
+
+
+class LiveProgress:
+    """A progress line that counts episodes and successes; told about events by `announce`."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
+            MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(), console=console(error=True),
+        )  # fmt: skip
+        self._task: Any = None
+        self._title, self._won, self._seen = "episodes", 0, 0
+
+    def __enter__(self) -> "LiveProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def pause(self) -> None:
+        """Ends the line, so that something else can be printed."""
+        self._bar.stop()
+
+    def announce(self, event: str, detail: Any) -> None:
+        """Events: phase (text), job (text), tasks or demonstrations (count), episode, step (number,
+        of, loss)."""
+        if event == "phase":
+            self._title = visible(str(detail))
+        elif event == "job":
+            self._bar.console.print(visible(str(detail)))
+        elif event in ("tasks", "demonstrations"):
+            if event == "demonstrations":
+                self._title = "expert demonstrations"
+            self._begin(int(detail))
+        elif event == "episode" and isinstance(detail, Episode):
+            self._seen += 1
+            self._won += detail.success
+            if self._task is not None:
+                self._bar.update(self._task, advance=1, note=f"{self._won}/{self._seen} solved")
+        elif event == "step":
+            number, of, loss = detail
+            if number == 1:
+                self._begin(of)
+            self._bar.update(self._task, completed=number, note=f"loss {loss:.3f}")
+
+    def _begin(self, total: int) -> None:
+        self._won = self._seen = 0
+        if self._task is not None:
+            self._bar.stop_task(self._task)
+        self._task = self._bar.add_task(self._title, total=total, note="") if total else None
+
+
+@contextmanager
+def watched(title: str, total: int) -> Iterator[LiveProgress]:
+    """A progress line for one list of tasks."""
+    with LiveProgress() as live:
+        live.announce("phase", title)
+        live.announce("tasks", total)
+        yield live
+
+
+def picture_of_rounds(
+    file: Path, rounds: Sequence[dict[str, Any]], held_out: dict[str, dict[str, float]]
+) -> None:
+    """Success of the training rollouts over rounds, and the held-out comparison, as a PNG.
+
+    Args:
+        file: where to.
+        rounds: with keys round, episodes, success (of the training tasks), adapter (in force after
+            the round), validation.
+        held_out: by condition: success, n, low, high.
+    """
+    plt = pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2))
+    xs, ys = [r["round"] for r in rounds], [100 * r["success"] for r in rounds]
+    spans = [wilson(round(r["success"] * r["episodes"]), r["episodes"]) for r in rounds]
+    spread = [[max(0.0, y - 100 * low) for y, (low, _) in zip(ys, spans, strict=True)],
+              [max(0.0, 100 * high - y) for y, (_, high) in zip(ys, spans, strict=True)]]  # fmt: skip
+    left.errorbar(
+        xs, ys, yerr=spread, marker="o", capsize=3, label="training tasks, while exploring"
+    )
+    played_by = ["", *(r["adapter"] for r in rounds[:-1])]
+    for r, y, adapter in zip(rounds, ys, played_by, strict=True):
+        left.annotate(
+            adapter or "base",
+            (r["round"], y),
+            textcoords="offset points",
+            xytext=(5, -11),
+            fontsize=8,
+        )
+    checked = [
+        (r["round"], 100 * r["validation"]) for r in rounds if r.get("validation") is not None
+    ]
+    left.plot(
+        [number for number, _ in checked],
+        [rate for _, rate in checked],
+        marker="s",
+        linestyle="--",
+        label="validation, policy after the round",
+    )
+    left.set(xlabel="round", ylabel="success %", ylim=(0, 103), title="success over rounds")
+    left.set_xticks(xs)
+    left.legend(loc="lower left", fontsize=8)
+    names = list(held_out)
+    tops = [100 * held_out[n]["success"] for n in names]
+    errors = [[max(0.0, t - 100 * held_out[n]["low"]) for t, n in zip(tops, names, strict=True)],
+              [max(0.0, 100 * held_out[n]["high"] - t) for t, n in zip(tops, names, strict=True)]]  # fmt: skip
+    right.bar(
+        [n.replace("_", "\n") for n in names],
+        tops,
+        yerr=errors,
+        capsize=3,
+        color=["#999999", "#4878a8", "#2a5580"][: len(names)],
+    )
+    right.set(ylim=(0, 103), title="unseen rooms, held-out types")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def pyplot() -> Any:
+    """matplotlib's pyplot, drawing into files: no display is needed, and none may be there."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

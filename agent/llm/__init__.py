@@ -1,0 +1,1 @@
+"""Language models as policies: loading, chat templates, the cache of keys and values."""

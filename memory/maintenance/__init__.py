@@ -1,0 +1,1 @@
+"""What keeps a memory in order: counting, evicting, compacting, making caches anew."""

@@ -1,0 +1,129 @@
+"""Caches made anew from the log: what to do when one of them is damaged, or not trusted."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..description import DESCRIPTION, identify, is_memory
+from ..search.embed import Embedder, HashedEmbedder, Vectors
+from ..search.encode import check_embedder
+from ..search.index import IndexSettings
+from ..search.vectors import column_name
+from ..state import CACHES, State
+from ..storage.durable import refuse_links
+from ..storage.lock import WriterLock
+from ..storage.log import Damage
+
+_STEP = 1024  # rows that go into a graph between two reports
+
+Announce = Callable[[str, int, int], None]
+"""Told what is done, how much of it is, and how much it will be (0: not known)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was made."""
+
+    episodes: int
+    """Episodes in the log that were not deleted."""
+    embedded: int
+    """Vectors that were computed."""
+    indexed: int
+    """Rows in the graphs; 0 while so few are there that all are compared."""
+    damage: tuple[Damage, ...]
+    """What of the log cannot be read: no cache mends that."""
+
+
+def rebuild(
+    path: str | os.PathLike[str],
+    *,
+    embedder: Embedder | None = None,
+    reembed: bool = False,
+    index: IndexSettings | None = None,
+    announce: Announce | None = None,
+) -> Rebuilt:
+    """Throw the caches of a memory away and make them again.
+
+    Args:
+        path: the folder.
+        embedder: as for ``ExperienceMemory.open``.
+        reembed: the vectors, too, which takes longest; otherwise those that fit the log stay.
+        index: as for ``ExperienceMemory.open``.
+        announce: told how it goes.
+
+    Raises:
+        FileNotFoundError: there is no memory.
+        BlockingIOError: someone is writing it.
+        ValueError: another embedder, or a format that this program does not read; nothing was
+            thrown away.
+    """
+    folder, announce = Path(path), announce or _nobody
+    embedder = HashedEmbedder() if embedder is None else embedder
+    check_embedder(embedder)
+    if not is_memory(folder):
+        raise FileNotFoundError(
+            f"there is no memory in {folder} (no {DESCRIPTION}): check the path"
+        )
+    refuse_links(folder, ("log", *CACHES))
+    with WriterLock(folder / "lock"):
+        counted = _Counted(embedder, announce)
+        known = identify(folder, counted, (), writable=True, reembed=False)
+        unwanted = ["catalog/*", "index/*", "vectors/*.tmp"]
+        if reembed:
+            unwanted.append(
+                f"vectors/{column_name(counted.identity)}*.vec"
+            )  # those of other embedders are not in use
+        for pattern in unwanted:
+            for file in folder.glob(pattern):
+                file.unlink()
+        for name in CACHES:
+            (folder / name).mkdir(exist_ok=True)
+        announce("reading the log", 0, 0)
+        state = State(
+            folder,
+            memory=known.memory,
+            embedder=counted,
+            keys=known.keys,
+            writable=True,
+            index=index or IndexSettings(),
+        )
+        try:
+            state.load()
+            for key, space in state.spaces.items():
+                space.column.check_all()
+                while space.grow(_STEP):
+                    announce(f"building the index of {key}", space.covered, len(space.column))
+                space.publish(state.position)
+            indexed = sum(space.covered for space in state.spaces.values())
+            return Rebuilt(
+                state.catalog.alive, counted.count, indexed, (*known.damage, *state.all_damage())
+            )
+        finally:
+            state.log.close()
+
+
+class _Counted:
+    """An embedder that says how far it is."""
+
+    def __init__(self, embedder: Embedder, announce: Announce) -> None:
+        self.count = 0
+        self._embedder, self._announce = embedder, announce
+
+    @property
+    def identity(self) -> str:
+        return self._embedder.identity
+
+    @property
+    def dimension(self) -> int:
+        return self._embedder.dimension
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """As the embedder, some at a time."""
+        self.count += len(texts)
+        self._announce("embedding", self.count, 0)
+        return self._embedder.encode(texts)
+
+
+def _nobody(what: str, done: int, total: int) -> None:
+    """Nobody is told."""

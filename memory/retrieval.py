@@ -1,0 +1,295 @@
+"""From a query to its hits: candidates, then who may see what, then what is wanted, then the
+ranking."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .holdout import Holdout
+from .query import EntryMeta, Hit, Query, Why
+from .search.embed import Vectors
+from .search.rank import choose, pool_of
+from .search.space import WIDEST, Found, KeySpace
+from .storage.catalog import Catalog, Filter
+from .storage.rows import Numbers
+
+SAME_LIST = 50
+"""Where a graph proposes candidates, the hits of every k up to this are cut from one list, so that
+they are prefixes of each other: a wider search of a graph may find what a narrower one missed."""
+LEAST_WIDE = 100
+"""Candidates that are taken at least where all are compared anyway."""
+FEW = 0.25
+"""Share of the rows from which on graphs are used: so few that match are compared, whatever else
+there is (taking rows from here and there costs more than reading one after the other)."""
+LOOKED_AT = 16
+"""Entries that are looked at for each that is drawn, before all of them are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What is searched, as of a log position."""
+
+    catalog: Catalog
+    spaces: Mapping[str, KeySpace]
+    position: int
+    meta: Callable[[int], EntryMeta]
+    """What is known of the entry with an ordinal."""
+    identify: Callable[[Numbers], list[str]]
+    """Ids of entries."""
+    find: Callable[[str], int | None]
+    """Ordinal of an id."""
+    useful: Callable[[Numbers], NDArray[np.float64]]
+    """Usefulness of entries."""
+    readable: Callable[[int], bool]
+    """Whether the record of an entry is intact; looked at once."""
+    gone: Callable[[Numbers], NDArray[np.bool_]]
+    """Which entries were deleted by then, or are known to be damaged."""
+
+
+class _Candidates(NamedTuple):
+    """What was compared with the query, best first."""
+
+    ordinals: Numbers
+    scores: Vectors
+    keys: NDArray[np.int8]
+    """By which of the query's keys each is closest."""
+    exact: bool
+    """Whether everything was compared."""
+    floor: float
+    """A score that nothing else exceeds."""
+
+
+class _Qualified(NamedTuple):
+    """A candidate that may be shown and is wanted."""
+
+    rank: int
+    kept_back: int
+    unwanted: int
+
+
+def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) -> list[Hit]:
+    """The best ``query.k`` entries that may be shown and that the query wants, best first.
+
+    Candidates are taken from the index, as many more than needed as the filters make necessary; if
+    too few of them are left, more still; if that is not enough either, every entry that passes the
+    filters is compared. So there are k hits whenever k entries qualify. A list is taken only if it
+    is closer than anything that the index may have passed over. Ties are broken by task, see
+    :meth:`Catalog.break_ties`; they are never cut in half.
+
+    Args:
+        query: what is looked for.
+        vector: of the query, shape (dimension,).
+        holdout: what must not be shown.
+        library: what is searched.
+    """
+    _require_keys(query, library)
+    stop = library.catalog.count_before(library.position)
+    if query.k == 0 or stop == 0:
+        return []
+    sequences = library.catalog.sequences[:stop]
+    approximate = any(library.spaces[key].approximate(sequences) for key in query.keys)
+    k = max(query.k, SAME_LIST) if approximate else query.k
+    needed = pool_of(k) if query.ranked else k
+    wanted = Filter.of(query.successes_only, query.only, query.exclude_reasons)
+    mask, matching = library.catalog.matching(wanted.within(holdout.splits), stop)
+    alive = matching * library.catalog.alive / len(library.catalog)
+    wide = math.ceil(1.5 * needed * stop / max(1.0, alive))
+    wide = wide if approximate else max(LEAST_WIDE, wide)
+    # Comparing all that match costs less than a graph that mostly proposes others, or that is asked
+    # for too many.
+    few = FEW * min(library.spaces[key].exact_limit for key in query.keys)
+    everything = approximate and (wide > WIDEST or alive <= few)
+    for width in [stop] if everything else [min(wide, stop), min(8 * wide, stop), stop]:
+        among = None
+        if width == stop and approximate:
+            among = np.flatnonzero(mask)
+            among = among[~library.gone(among)]
+            among = among if 2 * len(among) < stop else None
+        found = _candidates(query, vector, library, width, stop, among)
+        qualified, finished = _qualify(query, wanted, holdout, library, found, needed)
+        # Others may be as close as the last one, unless all of them were looked at.
+        least = (
+            float(found.scores[qualified[-1].rank]) if len(qualified) == needed else query.min_score
+        )
+        if width == stop or (finished and least is not None and least > found.floor):
+            break
+    hits = _hits(query, library, qualified, found)
+    # What cannot be read is no hit. It is known as broken from now on.
+    return retrieve(query, vector, holdout, library) if hits is None else hits
+
+
+def draw(
+    query: Query,
+    vector: Vectors,
+    holdout: Holdout,
+    library: Library,
+    count: int,
+    rng: np.random.Generator,
+) -> list[tuple[str, float]]:
+    """`count` entries drawn evenly from all that may be shown and that the query wants, or all of
+    them if there are not more.
+
+    Args:
+        query: as of :func:`retrieve`; ``k``, ``min_score`` and what ranks are not looked at.
+        vector: of the query, shape (dimension,).
+        holdout: what must not be shown.
+        library: what is drawn from.
+        count: how many.
+        rng: decides which.
+
+    Returns:
+        Ids and similarities, the most similar first. Only a few times `count` entries are looked
+        at, however many there are, unless nearly none of them qualifies.
+    """
+    _require_keys(query, library)
+    stop, wanted = (
+        library.catalog.count_before(library.position),
+        Filter.of(query.successes_only, query.only, query.exclude_reasons),
+    )
+
+    def qualifying(ordinals: Numbers) -> Numbers:
+        shown, kept = _masks(query, wanted, holdout, library, ordinals)
+        found = ordinals[shown & kept]
+        if query.where is not None:
+            right = (ordinal for ordinal in found.tolist() if query.where(library.meta(ordinal)))
+            found = np.array(list(islice(right, count)), dtype=np.int64)
+        return found[:count]
+
+    few = stop <= 2 * LOOKED_AT * count
+    found = qualifying(
+        rng.permutation(stop) if few else rng.choice(stop, LOOKED_AT * count, replace=False)
+    )
+    if len(found) < count and not few:
+        found = qualifying(rng.permutation(stop))
+    if not len(found):
+        return []
+    parts = [
+        library.spaces[key].candidates(
+            vector, len(found), library.catalog.sequences[:stop], np.sort(found)
+        )
+        for key in query.keys
+    ]
+    ordinals, scores, _ = _best_of(parts)
+    order = library.catalog.break_ties(ordinals, scores)
+    return list(zip(library.identify(ordinals[order]), scores[order].tolist(), strict=True))
+
+
+def _require_keys(query: Query, library: Library) -> None:
+    missing = [key for key in query.keys if key not in library.spaces]
+    if missing:
+        raise ValueError(
+            f"this memory has no key {', '.join(missing)}: open it once with mode='w' and "
+            f"keys=(..., {missing[0]!r})"
+        )
+
+
+def _candidates(
+    query: Query, vector: Vectors, library: Library, count: int, stop: int, among: Numbers | None
+) -> _Candidates:
+    """Candidates of all keys that are asked, each with the best of its scores."""
+    sequences = library.catalog.sequences[:stop]
+    parts = [library.spaces[key].candidates(vector, count, sequences, among) for key in query.keys]
+    ordinals, scores, keys = _best_of(parts)
+    order = library.catalog.break_ties(ordinals, scores)
+    exact, floor = all(part.exact for part in parts), max(part.floor for part in parts)
+    return _Candidates(ordinals[order], scores[order], keys[order], exact, floor)
+
+
+def _best_of(parts: list[Found]) -> tuple[Numbers, Vectors, NDArray[np.int8]]:
+    if len(parts) == 1:
+        return parts[0].ordinals, parts[0].scores, np.zeros(len(parts[0].ordinals), dtype=np.int8)
+    ordinals = np.concatenate([part.ordinals for part in parts])
+    scores = np.concatenate([part.scores for part in parts])
+    keys = np.concatenate(
+        [np.full(len(part.ordinals), i, dtype=np.int8) for i, part in enumerate(parts)]
+    )
+    order = np.lexsort((keys, -scores, ordinals))
+    first = order[np.flatnonzero(np.diff(ordinals[order], prepend=-1))]
+    return ordinals[first], scores[first], keys[first]
+
+
+def _masks(
+    query: Query, wanted: Filter, holdout: Holdout, library: Library, ordinals: Numbers
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of these entries may be shown, and which are wanted as far as columns can tell."""
+    kept = library.catalog.wanted(wanted, ordinals) & ~library.gone(ordinals)
+    if query.exclude:
+        unwanted = [ordinal for ordinal in map(library.find, query.exclude) if ordinal is not None]
+        kept &= ~np.isin(ordinals, np.array(unwanted, dtype=np.int64))
+    return holdout.visible(library.catalog, ordinals), kept
+
+
+def _qualify(
+    query: Query,
+    wanted: Filter,
+    holdout: Holdout,
+    library: Library,
+    candidates: _Candidates,
+    count: int,
+) -> tuple[list[_Qualified], bool]:
+    """The first `count` that qualify, and whether no further one could change them."""
+    enough, ordinals = False, candidates.ordinals
+    if query.min_score is not None:
+        close = int(np.count_nonzero(candidates.scores >= query.min_score))
+        enough, ordinals = close < len(ordinals), ordinals[:close]
+    shown, kept = _masks(query, wanted, holdout, library, ordinals)
+    kept_back, unwanted = np.cumsum(~shown), np.cumsum(shown & ~kept)
+    refused = 0
+    found: list[_Qualified] = []
+    for rank in np.flatnonzero(shown & kept).tolist():
+        if query.where is not None and not query.where(library.meta(int(ordinals[rank]))):
+            refused += 1
+            continue
+        found.append(_Qualified(rank, int(kept_back[rank]), int(unwanted[rank]) + refused))
+        if len(found) == count:
+            return found, True
+    return found, enough
+
+
+def _hits(
+    query: Query, library: Library, qualified: list[_Qualified], candidates: _Candidates
+) -> list[Hit] | None:
+    """Hits from those that qualify, best first: by similarity, or by all that the query weighs.
+    None if one is damaged."""
+    if not qualified:
+        return []
+    ranks = np.array([one.rank for one in qualified], dtype=np.int64)
+    ordinals, scores = candidates.ordinals[ranks], candidates.scores[ranks]
+    useful = length = np.zeros(len(ranks))
+    vectors: Vectors = np.empty((len(ranks), 0), dtype=np.float32)
+    if query.usefulness:
+        useful = query.usefulness * library.useful(ordinals)
+    if query.brevity:
+        length = query.brevity * np.log2(np.maximum(1, library.catalog.column("steps")[ordinals]))
+    if query.diversity:
+        vectors = library.spaces[query.keys[0]].vectors_of(library.catalog.sequences[ordinals])
+    if query.ranked:
+        chosen = choose(scores, useful - length, vectors, query.k, query.diversity)
+    else:
+        chosen = [(i, float(score), 0.0) for i, score in enumerate(scores[: query.k])]
+    picked = ordinals[[i for i, _, _ in chosen]]
+    if not all(map(library.readable, picked.tolist())):
+        return None
+    positions = library.catalog.sequences[picked].tolist()
+    hits = []
+    for (i, score, redundancy), name, position in zip(
+        chosen, library.identify(picked), positions, strict=True
+    ):
+        why = Why(
+            similarity=float(scores[i]),
+            considered=qualified[i].rank + 1,
+            firewalled=qualified[i].kept_back,
+            filtered=qualified[i].unwanted,
+            exact=candidates.exact,
+            key=query.keys[int(candidates.keys[qualified[i].rank])],
+            usefulness=float(useful[i]),
+            length=float(length[i]),
+            redundancy=redundancy,
+        )
+        hits.append(Hit(name, score, position, why))
+    return hits

@@ -1,0 +1,1 @@
+"""Finding episodes again: embedders, vectors, the graph, exact search."""

@@ -1,0 +1,123 @@
+"""Whether a graph finds what it should: a sample of its answers, compared with the exact ones.
+
+How many candidates an HNSW search has to keep at hand (``ef``) depends on the vectors: two hundred
+do for goals in clusters, not for uniform vectors of a hundred dimensions, and no number does for
+thousands of identical ones. So it is measured for each graph, and where no number is enough, all
+rows are compared instead.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import numpy as np
+
+from .embed import Vectors
+from .index import Graph, IndexSettings, Lock
+from .vectors import VectorColumn
+
+SAMPLE = 32
+"""Rows that are asked for, each as it is and slightly changed."""
+NEIGHBOURS = 10
+"""Closest rows that a search of the sample should find."""
+WIDTH = 75
+"""Candidates that a search of the sample takes from the graph: as many as those of small k do."""
+EFFORTS = (1, 2, 4, 8)
+"""Multiples of the least ``ef`` that are tried."""
+EQUAL = 1e-5
+"""Scores that differ by no more than this are equal."""
+_CHUNK = 4096  # rows that are compared while a search in another thread waits
+
+
+class Sample(NamedTuple):
+    """Queries of which the right answer is known."""
+
+    queries: Vectors
+    """Unit rows, shape (n, dimension)."""
+    least: Vectors
+    """Score of the last of the right neighbours of each, shape (n,)."""
+    neighbours: int
+    """How many are right for each."""
+
+
+def needed_ef(
+    graph: Graph, column: VectorColumn, rows: int, settings: IndexSettings, lock: Lock | None = None
+) -> int:
+    """The smallest ``ef`` with which a sample of searches finds `settings.recall` of the right ten;
+    0 if none does.
+
+    Args:
+        graph: holds the first `rows` rows of the column.
+        column: the vectors.
+        rows: how many of its rows count.
+        settings: the least ``ef`` and the recall that is wanted.
+        lock: guards both; it is held for a few milliseconds at a time.
+    """
+    sample = draw(column, rows, lock=lock)
+    for effort in EFFORTS:
+        if recall(graph, column, rows, sample, effort * settings.ef, lock) >= settings.recall:
+            return effort * settings.ef
+    return 0
+
+
+def recall(
+    graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None = None
+) -> float:
+    """Share of the right neighbours that the graph finds: of the rows themselves or of changed
+    ones, whichever is less.
+
+    Arguments as of :func:`needed_ef`.
+    """
+    if not sample.neighbours:
+        return 1.0
+    found = []
+    for query, least in zip(sample.queries, sample.least, strict=True):
+        with lock or nullcontext():
+            answer = graph.search(query, min(WIDTH, rows), ef)
+            if answer is None:
+                return 0.0
+            near = column.take(column.places(answer[0], rows)) @ query
+        right = int(np.count_nonzero(near >= least - EQUAL))
+        found.append(min(sample.neighbours, right) / sample.neighbours)
+    half = len(found) // 2
+    return float(min(np.mean(found[:half]), np.mean(found[half:])))
+
+
+def draw(column: VectorColumn, rows: int, seed: int = 0, lock: Lock | None = None) -> Sample:
+    """Rows that are evenly spread, and next to each a made-up query about as far away as the
+    closest other vector.
+
+    Arguments as of :func:`needed_ef`; another seed takes other rows.
+    """
+    generator = np.random.default_rng(seed)
+    step = max(1, rows // SAMPLE)
+    numbers = np.unique(
+        np.minimum(np.arange(SAMPLE) * step + generator.integers(step, size=SAMPLE), rows - 1)
+    )
+    with lock or nullcontext():
+        own = column.take(numbers)
+    _, nearest = _exact(column, rows, own, lock)
+    away = generator.standard_normal(own.shape, dtype=np.float32)
+    away -= np.einsum("ij,ij->i", away, own)[:, None] * own
+    away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), np.float32(1e-12))
+    cosine = np.clip(nearest, 0, 1)[:, None]
+    queries = np.concatenate([own, cosine * own + np.sqrt(1 - cosine**2) * away]).astype(np.float32)
+    best, _ = _exact(column, rows, queries, lock)
+    return Sample(queries, best.min(axis=0), len(best))
+
+
+def _exact(
+    column: VectorColumn, rows: int, queries: Vectors, lock: Lock | None
+) -> Sequence[Vectors]:
+    """The best scores of each query, shape (neighbours, queries), and of the closest row that is
+    not the same, (queries,)."""
+    best = np.empty((0, len(queries)), dtype=np.float32)
+    nearest = np.zeros(len(queries), dtype=np.float32)
+    for low in range(0, rows, _CHUNK):
+        with lock or nullcontext():
+            scores = column.products(queries, low, min(low + _CHUNK, rows))
+        nearest = np.maximum(nearest, np.where(scores < 1 - 10 * EQUAL, scores, 0).max(axis=0))
+        best = np.concatenate([best, scores])
+        if len(best) > NEIGHBOURS:
+            best = np.partition(best, len(best) - NEIGHBOURS, axis=0)[-NEIGHBOURS:]
+    return best, nearest

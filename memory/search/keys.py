@@ -1,0 +1,43 @@
+"""What an episode is found by: texts of it that are embedded.
+
+``goal``: what was to be done; one text. ``first``: the first observation; one text. ``window``:
+what a dynamic query would have said before each step, the goal and the latest steps; as many texts
+as there are steps.
+"""
+
+from collections.abc import Sequence
+
+from ..episode import Episode
+
+KEYS = ("goal", "first", "window")
+"""All kinds of keys. A memory always has the first; the others where it was opened with them."""
+WINDOW = 3
+"""Steps of the history that a dynamic query holds: with more of them the goal is drowned."""
+MOST = 255
+"""Texts of one episode at most; of more steps, evenly spread ones."""
+
+
+def query_text(goal: str, history: Sequence[tuple[str, str]]) -> str:
+    """What is embedded to ask: the goal, and the latest steps (action, the observation that
+    followed) where there are any."""
+    return " ".join([goal, *(f". {action}. {seen}" for action, seen in history[-WINDOW:])])
+
+
+def key_count(key: str, steps: int) -> int:
+    """How many texts an episode of so many steps has."""
+    return min(max(steps, 1), MOST) if key == "window" else 1
+
+
+def key_texts(key: str, episode: Episode) -> list[str]:
+    """The texts of an episode; :func:`key_count` of them."""
+    if key == "goal":
+        return [episode.task.goal]
+    if key == "first":
+        return [episode.observations[0]]
+    steps = [
+        (step.action, seen)
+        for step, seen in zip(episode.steps, episode.observations[1:], strict=True)
+    ]
+    count = key_count(key, len(steps))
+    ends = [number * max(len(steps), 1) // count for number in range(count)]
+    return [query_text(episode.task.goal, steps[:end]) for end in ends]

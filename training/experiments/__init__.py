@@ -1,0 +1,1 @@
+"""Experiments on the cycle: the study, the stream, their jobs and conditions."""

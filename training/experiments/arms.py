@@ -1,0 +1,144 @@
+"""The study's arms: how a policy is trained, under which memory it is measured, and on what.
+
+A *cell* is one measurement: a training, a base model, what the memory holds, how it is asked, and a
+seed. Cells of one seed share tasks, memory and adapters, so every comparison is paired. Definitions
+follow Ferraz et al., arXiv:2603.18272; what goes past it (rehearsal, robust contexts, the control
+base, the copier) is named apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ...envs import Suite
+from ..examples import ContextRates
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What one training differs in. Episodes, their order and tokens, and optimiser steps are the
+    same for all; rehearsal comes on top."""
+
+    memory: bool
+    """Whether examples have a memory block: the agent's own retrieval from the other training
+    episodes."""
+    robust: bool = False
+    """Whether blocks are left out or beside the point at the study's stated rates."""
+    rehearsal: bool = False
+    """Whether made-up worlds of pretraining are mixed in, at the study's stated share."""
+
+
+TRAININGS: Mapping[str, Training] = {
+    "lora": Training(memory=False),
+    "lora-rehearsal": Training(memory=False, rehearsal=True),
+    "rag-lora": Training(memory=True),
+    "rag-lora-rehearsal": Training(memory=True, rehearsal=True),  # for learning curves only
+    "rag-lora-robust": Training(memory=True, robust=True, rehearsal=True),
+}
+"""``none`` (the frozen base), ``copier`` and ``copier-search`` (scripted) need no training."""
+
+SCRIPTED = ("copier", "copier-search")
+
+TIERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "household": {
+        "easy": ("pick_and_place_simple", "look_at_obj_in_light", "pick_clean_then_place_in_recep"),
+        "binding": ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep"),
+        "structure": ("pick_two_obj_and_place",),
+    }
+}
+"""Suite -> tier -> task types. *Binding*: a shape that was trained on, with an appliance that was
+not. *Structure*: a shape that never was."""
+HARD = ("binding", "structure")
+
+
+def tiers_of(suite: Suite) -> Mapping[str, tuple[str, ...]]:
+    """Tiers in which a suite's results are reported; its own groups where none are defined."""
+    return TIERS.get(suite.name, suite.groups)
+
+
+def tier_of(task_type: str, suite: Suite) -> str:
+    """The tier of a task type; the suite's group for those outside the tiers (``composed``)."""
+    for tiers in (tiers_of(suite), suite.groups):
+        for tier, types in tiers.items():
+            if task_type in types:
+                return tier
+    raise ValueError(f"task type {task_type!r} belongs to no tier of suite {suite.name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One measurement."""
+
+    train: str
+    memory: str = "matching"
+    """``matching``, ``other`` or ``empty``; see `relive.training.experiments.conditions`."""
+    k: int = 2
+    query: str = "static"
+    source: str = "expert"
+    """Whose successes the memory holds: the ``expert``'s or the agent's ``own``."""
+    base: str = "bundled"
+    """``bundled`` or ``control``."""
+    sealed: bool = False
+    """Whether it is measured on the sealed tier of composed goals, and on nothing else."""
+    seed: int = 0
+
+    @property
+    def condition(self) -> str:
+        """The cell without its seed, in one word: ``rag-lora-robust/matching``, with what is not
+        the default appended."""
+        parts = [self.train, self.memory]
+        if self.memory != "empty" and self.k != 2:
+            parts.append(f"k{self.k}")
+        parts += [self.query] if self.query != "static" else []
+        parts += [self.source] if self.source != "expert" else []
+        parts += [self.base] if self.base != "bundled" else []
+        return "/".join(parts)
+
+    @property
+    def name(self) -> str:
+        """A folder name of its own."""
+        return f"{self.condition.replace('/', '+')}{'+sealed' if self.sealed else ''}+s{self.seed}"
+
+    @property
+    def adapter(self) -> str:
+        """Name of the adapter it is measured with; empty for none."""
+        return f"{self.train}-{self.base}-s{self.seed}" if self.train in TRAININGS else ""
+
+
+def cells(seeds: int, control: bool, sealed: bool = False) -> list[Cell]:
+    """All cells, the most telling first, seed by seed.
+
+    Args:
+        seeds: number of seeds.
+        control: whether there is a control base.
+        sealed: the cells of the sealed tier instead.
+    """
+    arms = ("rag-lora-robust", "none", "rag-lora", "lora")
+    found: list[Cell] = []
+    if sealed:
+        found = [
+            Cell(train, memory, sealed=True) for train in arms for memory in ("matching", "empty")
+        ]
+        found.append(Cell("copier", sealed=True))
+        return [replace(cell, seed=seed) for seed in range(seeds) for cell in found]
+    main = [Cell(train, memory) for train in arms for memory in ("matching", "empty", "other")]
+    main += [Cell("lora-rehearsal", memory) for memory in ("matching", "empty")]
+    main += [Cell(train) for train in SCRIPTED]
+    more = [Cell(train, k=k) for train in ("rag-lora-robust", "none") for k in (1, 4)]
+    more.append(Cell("rag-lora-robust", source="own"))
+    if control:
+        more += [
+            Cell(t, m, base="control") for t in ("none", "lora") for m in ("matching", "empty")
+        ]
+    found = [
+        replace(cell, seed=seed)
+        for group in (main, more)
+        for seed in range(seeds)
+        for cell in group
+    ]
+    # One seed: at every step the prompt changes and is read anew.
+    return [*found, *(Cell(train, query="dynamic") for train in ("rag-lora-robust", "none"))]
+
+
+def rates_of(training: Training, robust: ContextRates) -> ContextRates:
+    """How often a training's memory blocks are left out or beside the point."""
+    return robust if training.robust else ContextRates(0.0, 0.0)

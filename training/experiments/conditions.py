@@ -1,0 +1,76 @@
+"""What the memory holds at test time: the matching experience, only that of other tasks, or
+nothing.
+
+For experiments. *matching* is the memory as it is. *other* leaves out the task type under test and
+is cut to the token length of what *matching* would have shown, so that the two differ in what they
+say and not in how much. *empty* shows nothing: its prompt is that of an agent without memory, byte
+for byte. Retrieval itself reads text only and never knows a task's type.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...agent.prompt import Demonstration
+from ...agent.recall import History, Recall, Recalled, Recaller
+from ...memory.episode import TaskRecord
+
+MEMORIES = ("matching", "other", "empty")
+
+
+def under(memory: str, recall: Recall) -> Recaller | None:
+    """How a condition recalls, given retrieval from the whole memory; None for *empty*.
+
+    Raises:
+        ValueError: no such condition.
+    """
+    if memory not in MEMORIES:
+        raise ValueError(f"unknown memory condition {memory!r}: use one of {', '.join(MEMORIES)}")
+    if memory == "empty":
+        return None
+    return OtherTypes(recall) if memory == "other" else recall
+
+
+class OtherTypes:
+    """Recalls only what is of other task types, cut to the token length of what would have been
+    recalled."""
+
+    def __init__(self, matching: Recall) -> None:
+        self.matching = matching
+        self.position = matching.position
+        self.dynamic = matching.dynamic
+
+    def held_back(self, task: TaskRecord) -> int:
+        """As of what would have been recalled."""
+        return self.matching.held_back(task)
+
+    def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
+        """The closest of other types, of at most equal token length."""
+        m = self.matching
+        tokens = sum(m.count(demo.text) for demo in m(task, history).demonstrations)
+        more = replace(m.settings, k=m.settings.k + 3)
+        other = Recall(
+            m.memory,
+            m.spec,
+            m.count,
+            more,
+            m.purpose,
+            m.position,
+            lambda e: e.task.type != task.type,
+        )
+        found = other(task, history)
+        shown = cut(found.demonstrations, tokens, m)
+        kept = {demo.episode for demo in shown}
+        return Recalled(shown, tuple(r for r in found.retrieved if r.episode in kept))
+
+
+def cut(demos: Sequence[Demonstration], tokens: int, recall: Recall) -> tuple[Demonstration, ...]:
+    """Demonstrations of at most so many tokens together; the last one loses its last steps."""
+    shown: list[Demonstration] = []
+    for demo in demos:
+        left = tokens - sum(recall.count(d.text) for d in shown)
+        while demo.steps and recall.count(demo.text) > left:
+            demo = replace(demo, steps=demo.steps[:-1])
+        if not demo.steps:
+            break
+        shown.append(demo)
+    return tuple(shown)

@@ -1,0 +1,149 @@
+"""Learning curves: success, reading and validation loss as fine-tuning goes on, at a constant rate,
+on valid rooms only.
+
+The paper finds that success on hard tasks still rises at 30-50 epochs while validation loss worsens
+(Ferraz et al., arXiv:2603.18272), so a checkpoint is chosen by rollouts. Here both are measured at
+the same checkpoints.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ...agent.assemble import PolicySettings, actor_of, assemble
+from ...agent.recall import Recall, Recalled
+from ...agent.rundir import RunDirectory, measure
+from ...agent.runner import Runner, play_all
+from ...envs import Suite, Task
+from ...memory import ExperienceMemory, Purpose
+from ...memory.episode import Episode
+from ...memory.storage.lock import WriterLock
+from ..examples import example
+from ..lora import encode_example
+from ..reading import Action, forced, mean_loss
+from .arms import HARD, Cell, tier_of, tiers_of
+from .study import Desk, Study, StudySettings, described, fill_memory, memory_path, train_arm
+
+_TREATED = re.compile(r"\w+ .+ with (.+)")
+
+
+def treatments(episode: Episode) -> list[int]:
+    """Indices of the actions at an appliance: what is done with it, and going there right
+    before."""
+    found = []
+    for i, step in enumerate(episode.steps):
+        match = _TREATED.fullmatch(step.action)
+        if match:
+            went = i and episode.steps[i - 1].action == f"go to {match[1]}"
+            found += [i - 1, i] if went else [i]
+    return found
+
+
+def curves(study: Study) -> list[dict[str, Any]]:
+    """All learning curves of a study: what is not measured yet is, one process per arm.
+
+    Returns:
+        One row per arm and checkpoint: arm, step, success per tier and on both hard ones, reading,
+        loss_easy, loss_reading.
+
+    Raises:
+        ValueError: the study's folder holds curves of other settings.
+    """
+    settings, wanted = study.settings, asdict(study.settings.curve)
+    before = study.directory.read("curve/settings.json")
+    if before is not None and before != json.loads(json.dumps(wanted)):
+        raise ValueError(
+            f"{study.path / 'curve'} holds curves of other settings: move it away to measure others"
+        )
+    (study.path / "curve").mkdir(exist_ok=True)
+    study.directory.write("curve/settings.json", wanted)
+    with WriterLock(study.path / "lock"):
+        fill_memory(study.path, settings, 0)
+        todo = [arm for arm in settings.curve.arms if None in _rows(study.directory, settings, arm)]
+        study.jobs(
+            "curves", [(f"curve-{arm}", measure_curve, (study.path, settings, arm)) for arm in todo]
+        )
+    found = [(arm, _rows(study.directory, settings, arm)) for arm in settings.curve.arms]
+    return [{"arm": arm, **row} for arm, rows in found for row in rows if row is not None]
+
+
+def _rows(
+    directory: RunDirectory, settings: StudySettings, arm: str
+) -> list[dict[str, Any] | None]:
+    """What is measured of an arm's curve, None where it is not."""
+    return [directory.read(f"curve/{arm}-{step}.json") for step in (0, *settings.curve.steps)]
+
+
+def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
+    """Trains one arm once, and measures every checkpoint that is not measured yet."""
+    desk, wanted = Desk.at(path, settings), settings.curve
+    folder = path / "curve" / arm
+    if not (folder / "last" / "manifest.json").exists():
+
+        def save(step: int, model: Any) -> None:
+            if step in wanted.steps:
+                model.save_pretrained(folder / f"step-{step}")
+
+        long = replace(settings, lora=replace(settings.lora, steps=wanted.steps[-1], decay=False))
+        train_arm(path, long, arm, "bundled", 0, out=folder / "last", checkpoint=save)
+    directory = RunDirectory(path, described(settings))
+    for step in (0, *wanted.steps):
+        if directory.read(f"curve/{arm}-{step}.json") is None:
+            adapter = folder / f"step-{step}" if step else None
+            row = _measured(desk, directory, f"{arm}-{step}", adapter)
+            directory.write(f"curve/{arm}-{step}.json", {"step": step, **row})
+
+
+def _measured(
+    desk: Desk, directory: RunDirectory, name: str, adapter: Path | None
+) -> dict[str, float]:
+    """Rollouts and teacher-forced measures of one checkpoint, on valid rooms with matching
+    memory."""
+    suite, cell, wanted = desk.suite, Cell("none"), desk.settings.curve
+    made = desk.made("bundled")
+    local = made.local
+    assert local is not None
+    local.set_adapter(adapter, name if adapter else None)
+    tasks = [
+        t for types in tiers_of(suite).values() for t in _spread(suite, wanted.per_tier, types)
+    ]
+    with ExperienceMemory.open(memory_path(desk.path, "expert", 0)) as memory:
+        recall = desk.recall(memory, cell, made.count, Purpose.EVALUATE)
+        actor = actor_of(local, "bundled", {"k": cell.k})
+        runner = Runner(suite, local, actor, desk.settings.run, recall)
+        episodes = measure(directory, f"curve/episodes/{name}", runner, tasks)
+        easy = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
+        bound = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
+    at_appliance = [actions[i] for episode, actions in bound for i in treatments(episode)]
+    row = {
+        "reading": sum(a.matched for a in at_appliance) / len(at_appliance),
+        "loss_reading": mean_loss(at_appliance),
+        "loss_easy": mean_loss([a for _, actions in easy for a in actions]),
+    }
+    for tier in tiers_of(suite):
+        mine = [e.success for e in episodes if tier_of(e.task.type, suite) == tier]
+        row[tier] = sum(mine) / len(mine)
+    hard = [e.success for e in episodes if tier_of(e.task.type, suite) in HARD]
+    row["hard"] = sum(hard) / len(hard)
+    return {key: round(value, 4) for key, value in row.items()}
+
+
+def _spread(suite: Suite, count: int, types: Sequence[str]) -> list[Task]:
+    return suite.tasks("valid", -(-count // len(types)) * len(types), types)
+
+
+def _said(desk: Desk, recall: Recall, tasks: Sequence[Task]) -> list[tuple[Episode, list[Action]]]:
+    """The expert's episodes at tasks, and what the model would have said at each of their
+    actions."""
+    made = assemble(PolicySettings(kind="expert"), desk.suite)
+    local = desk.made("bundled").local
+    assert local is not None
+    found = []
+    for episode in play_all(Runner(desk.suite, made.policy, made.actor), tasks):
+        recalled: Recalled = recall(episode.task)
+        encoded = encode_example(local.encoder, example(desk.spec, episode, recalled))
+        found.append((episode, forced(local.model, encoded)))
+    return found

@@ -1,0 +1,99 @@
+"""Jobs in processes of one thread each: what several experiments do with two cores."""
+
+import multiprocessing
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from ...agent.rundir import Announce, RunDirectory
+
+Job = tuple[str, Callable[..., object], tuple[Any, ...]]
+"""Name, function of a module, arguments that can be pickled."""
+
+
+def run_jobs(
+    directory: RunDirectory, what: str, jobs: Sequence[Job], processes: int, announce: Announce
+) -> None:
+    """Runs jobs, notes in ``seconds.json`` how long each took, and stops at the first that fails.
+
+    Args:
+        directory: the run they belong to.
+        what: what they are, for who watches.
+        jobs: each resumable by itself.
+        processes: how many at once; with 1 everything happens in this process.
+        announce: told about each job that is done.
+    """
+    if not jobs:
+        return
+    seconds: dict[str, float] = directory.read("seconds.json") or {}
+
+    def done(number: int, name: str, took: float) -> None:
+        seconds[name] = round(seconds.get(name, 0.0) + took, 1)
+        directory.write("seconds.json", seconds)
+        announce("job", f"{what} {number}/{len(jobs)}: {name} ({took:.0f} s)")
+
+    if processes == 1:
+        for number, (name, act, arguments) in enumerate(jobs, 1):
+            done(number, name, _timed(act, arguments))
+        return
+    # Forked workers would inherit torch's threads in an undefined state.
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(
+        min(processes, len(jobs)), mp_context=context, initializer=_end_with_parent
+    )
+    try:
+        running = {pool.submit(_timed, act, arguments): name for name, act, arguments in jobs}
+        for number, future in enumerate(as_completed(running), 1):
+            done(number, running[future], future.result())
+    except BaseException:
+        # What runs is resumable; waiting for it would make Ctrl-C take minutes.
+        for worker in list(getattr(pool, "_processes", {}).values()):
+            worker.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def commit() -> str:
+    """The commit that this code stands at, with a plus when files differ from it; ``unknown``
+    outside a repository."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--exclude=*",
+        "--dirty=+",
+    ]
+    try:
+        return subprocess.run(
+            git, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _end_with_parent() -> None:
+    """Makes a worker end when the experiment's own process does, however that ends: two must not
+    share a folder."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _timed(act: Callable[..., object], arguments: tuple[Any, ...]) -> float:
+    began = time.monotonic()
+    act(*arguments)
+    return time.monotonic() - began

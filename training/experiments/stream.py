@@ -1,0 +1,388 @@
+"""Continual learning: an agent lives through stages one after the other, and is measured on all of
+them after each.
+
+A run is one arm (what of it learns), one order of the stages and one seed. In each stage it gathers
+experience, the scripted expert's or its own, forgets what does not fit into a bounded memory,
+fine-tunes, and then plays held-out tasks of every stage with its memory read-only. What it is after
+a stage, a log position and an adapter, is kept and can be restored. Arms play the same tasks in the
+same order. Whatever is done is found again after a kill, with the same numbers.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...agent.assemble import BUNDLED, PolicySettings, actor_of, assemble
+from ...agent.evaluation.records import Record, read, record, write
+from ...agent.llm.weights import find_model, hash_weights
+from ...agent.prompt import PROMPT_VERSION, PromptSpec
+from ...agent.recall import Recall
+from ...agent.rundir import Announce, RunDirectory, measure, silent, versions
+from ...agent.runner import Runner, play_all, spec_of
+from ...envs import get_suite
+from ...memory import ExperienceMemory, Purpose
+from ...memory.episode import Episode
+from ...memory.storage.lock import WriterLock
+from ..examples import ContextRates, Example, build_examples
+from ..lora import train_adapter
+from ..select import SelectSettings, select, tasks_of
+from .jobs import commit, run_jobs
+from .stream_plan import ARMS, StreamSettings, held_out_tasks, order_of, suite_of, training_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One run: an arm, an order of the stages, a seed."""
+
+    arm: str
+    order: int = 0
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """A folder name of its own."""
+        return f"{self.arm}-o{self.order}-s{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What an agent is after a stage: enough to go on from there."""
+
+    stage: int
+    """Index in the order in which this life meets the stages."""
+    name: str
+    position: int
+    """Log position of its memory."""
+    read: int
+    """Position at which it reads its memory; less than `position` where the memory is frozen."""
+    adapter: str
+    """Name of its adapter; empty for the bare model."""
+    memory_size: int
+    """Episodes that it can retrieve."""
+    stored: int
+    """Episodes that it keeps, to retrieve or to learn from again."""
+    tokens: int
+    """Supervised tokens that this stage's fine-tuning learnt from."""
+    seconds: float
+    """Wall time of living through it and of fine-tuning; measuring, and what a kill destroyed,
+    excluded."""
+
+
+class Living:
+    """One life in a stream's folder."""
+
+    def __init__(self, path: Path, settings: StreamSettings, life: Life) -> None:
+        self.path, self.settings, self.life = path, settings, life
+        self.arm, self.numbers = ARMS[life.arm], order_of(settings, life.order)
+        self.stages = [settings.stages[number] for number in self.numbers]
+        self.folder = path / "lives" / life.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.directory = RunDirectory(path, described(settings))
+        self.made = assemble(
+            PolicySettings(model=settings.model), get_suite(settings.suite), settings.run.batch
+        )
+        assert self.made.local is not None
+        self.local = self.made.local
+        self.states = [
+            StageState(**s) for s in self.directory.read(self._file("states.json")) or []
+        ]
+
+    def _file(self, name: str) -> str:
+        return f"lives/{self.life.name}/{name}"
+
+    def run(self) -> None:
+        """Lives through what it has not lived through yet, and measures after each stage."""
+        with ExperienceMemory.open(
+            self.folder / "memory", "create", keys=self.settings.recall.keys
+        ) as memory:
+            for number in range(len(self.stages)):
+                if number == len(self.states):
+                    self.states.append(self._stage(number, memory))
+                    self.directory.write(
+                        self._file("states.json"), [asdict(state) for state in self.states]
+                    )
+                self._measure(number, memory)
+
+    def _stage(self, number: int, memory: ExperienceMemory) -> StageState:
+        plan = self.directory.read(self._file(f"stage-{number}.json"))
+        if plan is None:
+            plan = {"position": memory.position, "lived": False, "seconds": 0.0}
+            self.directory.write(self._file(f"stage-{number}.json"), plan)
+        if (self.arm.memory or self.arm.adapter) and not plan["lived"]:
+            began = time.monotonic()
+            self._gather(number, memory, plan["position"])
+            plan |= {"lived": True, "seconds": time.monotonic() - began}
+            self.directory.write(self._file(f"stage-{number}.json"), plan)
+        if self.arm.evict:
+            total = sum(stage.tasks for stage in self.stages)
+            capacity = max(1, round(self.settings.capacity * total))
+            keep = self.settings.keep_per_type
+            memory.evict(
+                capacity=capacity, by=self.arm.evict, keep_per_type=keep, seed=self.life.seed
+            )
+        read_at = self._read_at(number, memory.position)
+        adapter, manifest = (
+            self._tune(number, memory, plan["position"], read_at) if self.arm.adapter else ("", {})
+        )
+        return StageState(
+            stage=number,
+            name=self.stages[number].name,
+            position=memory.position,
+            read=read_at,
+            adapter=adapter,
+            memory_size=len(memory.entries(at=read_at)) if self.arm.memory else 0,
+            stored=len(memory),
+            tokens=manifest.get("supervised_tokens", 0),
+            seconds=round(plan["seconds"] + manifest.get("seconds", 0.0), 1),
+        )
+
+    def _read_at(self, number: int, position: int) -> int:
+        """The log position at which a stage's agent reads its memory."""
+        return self.states[0].read if self.arm.frozen and number else position
+
+    def _gather(self, number: int, memory: ExperienceMemory, position: int) -> None:
+        """Lives through a stage's training tasks, in waves that are added whole and in the order of
+        the tasks."""
+        s, stage = self.settings, self.stages[number]
+        tasks = training_tasks(s, self.numbers[number], self.life.seed)
+        known = {entry.task.identity for entry in memory.entries() if entry.position >= position}
+        for first in range(0, len(tasks), s.run.batch):
+            wave = [
+                task for task in tasks[first : first + s.run.batch] if task.identity not in known
+            ]
+            if s.experience == "expert":
+                suite = suite_of(s, stage)
+                expert = assemble(PolicySettings(kind="expert"), suite)
+                runner = Runner(suite, expert.policy, expert.actor, s.run)
+            else:
+                runner = self._runner(
+                    number, memory, number - 1, self._read_at(number, position), Purpose.ACT
+                )
+                runner = replace(
+                    runner, settings=replace(s.run, seed=1000 * self.life.seed + number)
+                )
+            memory.add_many(play_all(runner, wave))
+
+    def _runner(
+        self, number: int, memory: ExperienceMemory, state: int, position: int, purpose: Purpose
+    ) -> Runner:
+        """A runner for the tasks of a stage, with the adapter of an earlier one (-1: none yet)."""
+        s, stage = self.settings, self.stages[number]
+        adapter = self.states[state].adapter if state >= 0 else ""
+        self.local.set_adapter(
+            self.folder / "adapters" / adapter if adapter else None, adapter or None
+        )
+        self.local.temperature = s.temperature if purpose is Purpose.ACT else 0.0
+        noted: dict[str, str | int | float | bool] = {
+            "arm": self.life.arm,
+            "temperature": self.local.temperature,
+        }
+        suite = suite_of(s, stage)
+        recall = (
+            self._recall(memory, spec_of(suite), position, purpose) if self.arm.memory else None
+        )
+        return Runner(suite, self.local, actor_of(self.local, s.model, noted), s.run, recall)
+
+    def _recall(
+        self, memory: ExperienceMemory, spec: PromptSpec, position: int, purpose: Purpose
+    ) -> Recall:
+        asked = self.settings.recall if self.arm.memory else replace(self.settings.recall, k=0)
+        return Recall(memory, spec, self.made.count, asked, purpose, position)
+
+    def _tune(
+        self, number: int, memory: ExperienceMemory, since: int, read_at: int
+    ) -> tuple[str, dict[str, Any]]:
+        """Fine-tunes the stage's adapter unless it exists; its name and its manifest."""
+        s, name = self.settings, f"stage-{number}"
+        folder, last = (
+            self.folder / "adapters" / name,
+            self.states[-1].adapter if self.states else "",
+        )
+        if not (folder / "manifest.json").exists():
+            remembered = select(memory, SelectSettings(policies=("expert", "local")))
+            new = {entry.episode_id for entry in memory.entries() if entry.position >= since}
+            fresh = [episode for episode in remembered if episode.id in new]
+            old = [episode for episode in remembered if episode.id not in new]
+            if s.tune == "replay":
+                draw = random.Random(f"replay/{self.life.seed}/{number}")
+                old = draw.sample(old, min(len(old), round(s.replay * len(fresh))))
+            learnt = fresh if s.tune == "continue" else [*old, *fresh]
+            if not learnt:
+                return last, {}
+            seed = 100 * self.life.seed + number
+            examples = self._examples(learnt, memory, read_at, seed)
+            start = self.folder / "adapters" / last if last and s.tune != "restart" else None
+            folder.parent.mkdir(exist_ok=True)
+            described = {
+                "version": name,
+                "parent": last,
+                "life": asdict(self.life),
+                "tasks": tasks_of(learnt),
+            }
+            lora = replace(s.lora.resolved(s.model), seed=s.lora.seed + seed)
+            train_adapter(
+                self.local.folder,
+                self.local.encoder,
+                examples,
+                lora,
+                folder,
+                described,
+                start=start,
+            )
+        return name, self.directory.read(self._file(f"adapters/{name}/manifest.json")) or {}
+
+    def _examples(
+        self, learnt: Sequence[Episode], memory: ExperienceMemory, read_at: int, seed: int
+    ) -> list[Example]:
+        """Examples of these episodes, each under the prompt of its own suite."""
+        rates = self.settings.context if self.arm.memory else ContextRates(0.0, 0.0)
+        by_spec: dict[PromptSpec, list[Episode]] = {}
+        for episode in learnt:
+            by_spec.setdefault(spec_of(get_suite(episode.task.suite)), []).append(episode)
+        return [
+            made
+            for spec, episodes in by_spec.items()
+            for made in build_examples(
+                episodes, self._recall(memory, spec, read_at, Purpose.TRAIN), rates, seed
+            )
+        ]
+
+    def _measure(self, number: int, memory: ExperienceMemory) -> None:
+        """Plays held-out tasks of every stage as the agent is after a stage, and writes their
+        records."""
+        s, state = self.settings, self.states[number]
+        for name, index in {
+            stage.name: i for i, stage in reversed(list(enumerate(self.stages)))
+        }.items():
+            file = records_file(self.path, self.life, number, name)
+            if file.exists():
+                continue
+            if number and not (self.arm.memory or self.arm.adapter):
+                # Nothing was learnt, so it does what it did.
+                before = read(records_file(self.path, self.life, 0, name))
+                write(file, [{**r, "stage": number, "learnt": state.name} for r in before])
+                continue
+            tasks = held_out_tasks(s, self.numbers[index], self.life.seed)
+            runner = self._runner(index, memory, number, state.read, Purpose.EVALUATE)
+            place = {**asdict(self.life), "stage": number, "learnt": state.name, "evaluated": name}
+            played = measure(
+                self.directory, self._file(f"evaluated/{number}-{name}"), runner, tasks
+            )
+            write(
+                file,
+                [
+                    record(episode, place, memory if self.arm.memory else None, runner.recall)
+                    for episode in played
+                ],
+            )
+
+
+def records_file(path: Path, life: Life, stage: int, evaluated: str) -> Path:
+    """Where the records of one cell of the matrix lie."""
+    return path / "records" / life.name / f"{stage}-{evaluated}.jsonl.gz"
+
+
+def live(path: Path, settings: StreamSettings, life: Life) -> None:
+    """A life, in a process of its own with one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    Living(path, settings, life).run()
+
+
+def described(settings: StreamSettings) -> dict[str, Any]:
+    """What a stream's folder belongs to; how many jobs there are and which arms are wanted may
+    change on the way."""
+    plain = {
+        k: v for k, v in asdict(settings).items() if k not in ("jobs", "arms", "orders", "seeds")
+    }
+    weights = hash_weights(find_model(BUNDLED if settings.model == "bundled" else settings.model))
+    suites = {stage.suite or settings.suite for stage in settings.stages}
+    return {
+        "stream": plain,
+        "weights": weights,
+        "suites": {name: get_suite(name).version for name in sorted(suites)},
+        "prompt": PROMPT_VERSION,
+    }
+
+
+class Stream:
+    """A resumable stream in a run directory.
+
+    Args:
+        path: the run directory.
+        settings: what to do.
+        announce: told about progress.
+
+    Raises:
+        ValueError: the directory holds a stream with other settings.
+    """
+
+    def __init__(self, path: Path, settings: StreamSettings, announce: Announce = silent) -> None:
+        self.path, self.settings, self.announce = path, settings, announce
+        self.directory = RunDirectory(path, described(settings))
+
+    def lives(self) -> list[Life]:
+        """All runs, order by order. An agent that learns nothing is the same in every order."""
+        s = self.settings
+        return [
+            Life(arm, order, seed)
+            for order in range(s.orders)
+            for seed in range(s.seeds)
+            for arm in s.arms
+            if arm != "none" or order == 0
+        ]
+
+    def run(self) -> list[Record]:
+        """Does what is not done yet and returns all records.
+
+        Raises:
+            BlockingIOError: another process works on this stream.
+        """
+        with WriterLock(self.path / "lock"):
+            todo = [life for life in self.lives() if not self._done(life)]
+            jobs = [(life.name, live, (self.path, self.settings, life)) for life in todo]
+            run_jobs(self.directory, "lives", jobs, self.settings.jobs, self.announce)
+            return self.records()
+
+    def records(self) -> list[Record]:
+        """The records of all finished lives."""
+        return [
+            r
+            for life in self.lives()
+            if self._done(life)
+            for file in self._files(life)
+            for r in read(file)
+        ]
+
+    def states(self, life: Life) -> list[StageState]:
+        """What an agent was after each stage; `relive eval --memory … --at READ --adapter …`
+        measures it again."""
+        return [
+            StageState(**s) for s in self.directory.read(f"lives/{life.name}/states.json") or []
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """What a published result says of how it was made."""
+        seconds = self.directory.read("seconds.json") or {}
+        return {
+            "commit": commit(),
+            "settings": asdict(self.settings),
+            "weights_sha256": described(self.settings)["weights"],
+            "versions": versions(),
+            "job_seconds": round(sum(seconds.values())),
+        }
+
+    def _files(self, life: Life) -> list[Path]:
+        names = dict.fromkeys(stage.name for stage in self.settings.stages)
+        return [
+            records_file(self.path, life, number, name)
+            for number in range(len(self.settings.stages))
+            for name in names
+        ]
+
+    def _done(self, life: Life) -> bool:
+        return all(file.exists() for file in self._files(life))

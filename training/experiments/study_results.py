@@ -1,0 +1,378 @@
+"""A study's tables, recomputed from the records of its episodes: rows, paired tests, and the text
+of a report.
+
+Rates are in [0, 1]. Intervals resample whole clusters, a cluster being one room in one seed:
+episodes in one room are alike, and one seed shares its adapters and its memory. Tests compare two
+conditions on the very same tasks; p-values of all tests together are corrected by Holm's method.
+"""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...agent.evaluation.audit import summed
+from ...agent.evaluation.metrics import wilson
+from ...agent.evaluation.records import Record, right_type_share, write
+from ...agent.evaluation.report import pyplot
+from ...agent.evaluation.statistics import cluster_interval, holm, paired_difference
+from ...agent.llm.weights import hash_weights, with_adapter
+from ...agent.rundir import write_json
+from ...agent.settings import json_of
+from .arms import HARD, SCRIPTED
+
+if TYPE_CHECKING:
+    from .study import Study  # needs torch, which recomputing does not
+
+Row = dict[str, Any]
+
+GROUPS = ("easy", *HARD, "hard", "composed")
+"""What is reported apart; ``hard`` is both hard tiers together."""
+
+_RAG = ("rag-lora-robust", "rag-lora")
+COMPARISONS: tuple[tuple[str, str], ...] = (
+    *((f"{a}/matching", b) for a in _RAG for b in (
+        "lora/empty", "lora-rehearsal/empty", "none/matching", "lora/matching",
+        "lora-rehearsal/matching", "copier/matching", "copier-search/matching",
+    )),
+    *(("rag-lora-robust/" + memory, b) for memory in ("empty", "other") for b in ("lora/empty", "lora-rehearsal/empty")),
+    ("rag-lora/empty", "lora/empty"),
+    ("rag-lora/other", "lora/empty"),
+    ("rag-lora-robust/empty", "rag-lora/empty"),
+    ("rag-lora-robust/other", "rag-lora/other"),
+    *((f"{a}/matching", f"{a}/matching/k1") for a in ("rag-lora-robust", "none")),
+    *((f"{a}/matching/k4", f"{a}/matching") for a in ("rag-lora-robust", "none")),
+    *((f"{a}/matching/dynamic", f"{a}/matching") for a in ("rag-lora-robust", "none")),
+    ("rag-lora-robust/matching/own", "rag-lora-robust/matching"),
+    ("rag-lora-robust/matching/own", "lora/empty"),
+    ("none/matching", "none/empty"),
+    ("none/matching", "none/matching/control"),
+    ("none/empty", "none/empty/control"),
+    ("lora/matching", "lora/matching/control"),
+    ("lora/empty", "lora/empty/control"),
+)  # fmt: skip
+"""Pairs of conditions that are tested, where a study holds both."""
+
+
+def rows_of(records: Iterable[Record]) -> list[Row]:
+    """One row per condition, tier and seed, in the order of the records."""
+    groups: dict[tuple[str, str, int], list[Record]] = {}
+    for r in records:
+        groups.setdefault((r["condition"], r["tier"], r["seed"]), []).append(r)
+    return [
+        {
+            **{key: found[0][key] for key in ("train", "base", "memory", "k", "query", "tier", "rooms", "source", "seed")},
+            "condition": condition,
+            "success": round(sum(r["success"] for r in found) / len(found), 4),
+            "n": len(found),
+            "right_type_share": right_type_share(found),
+            "invalid_share": round(sum(r["invalid"] for r in found) / max(1, sum(len(r["actions"]) for r in found)), 4),
+            "memory_tokens": round(sum(r["memory_tokens"] for r in found) / len(found), 1),
+        }
+        for (condition, _, _), found in groups.items()
+    ]  # fmt: skip
+
+
+def in_group(records: Iterable[Record], condition: str, group: str) -> list[Record]:
+    """Records of a condition and a tier, or of both hard tiers."""
+    tiers = HARD if group == "hard" else (group,)
+    return [r for r in records if r["condition"] == condition and r["tier"] in tiers]
+
+
+def clusters(records: Sequence[Record]) -> list[tuple[str, int]]:
+    """The cluster of each record: its room and its seed."""
+    return [(r["room"], r["seed"]) for r in records]
+
+
+def _interval(records: Sequence[Record]) -> tuple[float, float]:
+    """95 % interval of the success rate: by clusters, or Wilson's where there is but one."""
+    labels = clusters(records)
+    if len(set(labels)) < 2:
+        return wilson(sum(r["success"] for r in records), len(records))
+    return cluster_interval([float(r["success"]) for r in records], labels)
+
+
+def summaries(records: Sequence[Record]) -> list[Row]:
+    """Success of every condition over all seeds, per group, with its 95 % cluster interval."""
+    found = []
+    for condition in dict.fromkeys(r["condition"] for r in records):
+        for group in GROUPS:
+            mine = in_group(records, condition, group)
+            if mine:
+                low, high = _interval(mine)
+                success = sum(r["success"] for r in mine) / len(mine)
+                found.append(
+                    {"condition": condition, "tier": group, "success": round(success, 4), "n": len(mine),
+                     "low": round(low, 4), "high": round(high, 4), "right_type_share": right_type_share(mine)}
+                )  # fmt: skip
+    return found
+
+
+def compared(records: Sequence[Record]) -> list[Row]:
+    """All comparisons that the records allow; ``p`` is corrected over all of them."""
+    present = {r["condition"] for r in records}
+    found: list[Row] = []
+    for a, b in COMPARISONS:
+        for group in GROUPS if {a, b} <= present else ():
+            first = {(r["task"], r["seed"]): r for r in in_group(records, a, group)}
+            second = {(r["task"], r["seed"]): r for r in in_group(records, b, group)}
+            both = [key for key in first if key in second]
+            if len({(first[key]["room"], first[key]["seed"]) for key in both}) > 1:
+                test = paired_difference(
+                    [float(first[key]["success"]) for key in both],
+                    [float(second[key]["success"]) for key in both],
+                    clusters([first[key] for key in both]),
+                )
+                found.append(
+                    {"a": a, "b": b, "tier": group, "n": test.n, "difference": round(test.difference, 4),
+                     "low": round(test.low, 4), "high": round(test.high, 4), "p_raw": test.p}
+                )  # fmt: skip
+    for row, p in zip(found, holm([row.pop("p_raw") for row in found]), strict=True):
+        row["p"] = round(float(p), 5)
+    return found
+
+
+def wording(goal: str) -> str:
+    """``verb`` for goals that name the verb ("heat some egg and put it in …"), ``property`` for
+    those that name what is to become of the thing ("put a hot egg in …"), ``other`` where the
+    procedure has neither."""
+    first = goal.split()[0]
+    if first in ("clean", "heat", "cool"):
+        return "verb"
+    return "property" if any(word in ("clean", "hot", "cool") for word in goal.split()) else "other"
+
+
+def by_wording(records: Sequence[Record], conditions: Sequence[str]) -> list[Row]:
+    """Success per wording of the goal, where the procedure has both: clean in the easy tier, heat
+    and cool in the binding one."""
+    found = []
+    for condition in conditions:
+        for tier in ("easy", "binding"):
+            for kind in ("property", "verb"):
+                mine = [r for r in in_group(records, condition, tier) if wording(r["goal"]) == kind]
+                if mine:
+                    low, high = _interval(mine)
+                    success = round(sum(r["success"] for r in mine) / len(mine), 4)
+                    found.append(
+                        {"condition": condition, "tier": tier, "wording": kind, "success": success, "n": len(mine),
+                         "low": round(low, 4), "high": round(high, 4)}
+                    )  # fmt: skip
+    return found
+
+
+def recomputed(records: Sequence[Record]) -> dict[str, Any]:
+    """All of a published study that follows from its records."""
+    treated = [c for c in dict.fromkeys(r["condition"] for r in records) if "/matching" in c]
+    found: dict[str, Any] = {
+        "rows": rows_of(records),
+        "summaries": summaries(records),
+        "wordings": by_wording(records, treated),
+        "tests": compared(records),
+    }
+    audit = summed(records)
+    return found if audit is None else {**found, "audit": audit}
+
+
+def publish(
+    folder: Path, study: "Study", records: Sequence[Record], curves: Sequence[Row] = ()
+) -> None:
+    """Writes all that is needed to recompute and replay a study: ``study-<suite>.json``, records,
+    adapters, pictures.
+
+    A study on valid rooms is published under a name of its own, ``study-<suite>-valid``.
+    """
+    split = study.settings.split
+    name = f"study-{study.settings.suite}" + (f"-{split}" if split != "test" else "")
+    write(folder / f"{name}-episodes.jsonl.gz", records)
+    used = {r["adapter"] for r in records if r["adapter"]}
+    for adapter in sorted(used):
+        to = folder / name / "adapters" / adapter
+        to.mkdir(parents=True, exist_ok=True)
+        for file in ("adapter_model.safetensors", "manifest.json"):
+            shutil.copyfile(study.path / "adapters" / adapter / file, to / file)
+        # peft notes where the base model lay on this machine.
+        config = json_of(
+            study.path / "adapters" / adapter / "adapter_config.json", "adapter's file"
+        )
+        base = study.settings.control if "-control-" in adapter else study.settings.model
+        write_json(to / "adapter_config.json", {**config, "base_model_name_or_path": base})
+    control = folder / name / "control"
+    if (
+        any(r["base"] == "control" for r in records)
+        and Path(study.settings.control).resolve() != control.resolve()
+    ):
+        shutil.copytree(study.settings.control, control, dirs_exist_ok=True)
+    write_json(
+        folder / f"{name}.json",
+        {**study.summary(), **recomputed(records), "curves": list(curves)},
+    )
+    picture(folder / f"{name}.png", records)
+    if curves:
+        picture_of_curves(folder / f"{name}-curves.png", curves)
+
+
+def disagreements(
+    summary: Row, records: Sequence[Record], weights: str, adapters: Path
+) -> list[str]:
+    """What in a published study does not follow from its records, or from the weights as shipped;
+    empty when all does.
+
+    Curves have no records: they come from runs on valid rooms that are not published.
+
+    Args:
+        summary: the content of ``study-<suite>.json``.
+        records: of its episodes.
+        weights: hash of the bundled weights.
+        adapters: folder of the published adapters.
+    """
+    found = []
+    if summary["weights_sha256"] != weights:
+        found.append(
+            f"the study is of weights {summary['weights_sha256'][:12]}, shipped are {weights[:12]}"
+        )
+    for name, now in recomputed(records).items():
+        then = summary.get(name, [])
+        if name == "audit":
+            found += [f"audit: {now} recomputed, {then} committed"] if now != then else []
+            found += [f"audit: {task} was shown and must not be" for task in now["leaks"]]
+            continue
+        found += [
+            f"{name}: {a} recomputed, {b} committed"
+            for a, b in zip(now, then, strict=False)
+            if a != b
+        ]
+        if len(now) != len(then):
+            found.append(f"{len(now)} {name} recomputed, {len(then)} committed")
+    hashes = {
+        a: hash_weights(adapters / a) for a in {r["adapter"] for r in records if r["adapter"]}
+    }
+    for r in records:
+        base = summary["bases"][r["base"]]
+        acted = (
+            ""
+            if r["train"] in SCRIPTED
+            else with_adapter(base, hashes[r["adapter"]])
+            if r["adapter"]
+            else base
+        )
+        if r["weights_sha256"] != acted:
+            found.append(
+                f"{r['condition']}, task {r['task']}: played by other weights than those published"
+            )
+    keys = [(r["condition"], r["seed"], r["task"]) for r in records]
+    if len(set(keys)) != len(keys):
+        found.append("a task is recorded twice under one condition and seed")
+    played = {(r["task"], r["seed"]) for r in records}
+    if len({task for task, _ in played}) != len(played):
+        found.append("two seeds share a task")
+    return found
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """Tables for people: success per condition and tier, then all tests."""
+    groups = [
+        g for g in GROUPS if any(in_group(records, c, g) for c in {r["condition"] for r in records})
+    ]
+    cells = {(row["condition"], row["tier"]): row for row in summaries(records)}
+    lines = [
+        "| condition | " + " | ".join(groups) + " | right procedure |",
+        "|---" * (len(groups) + 2) + "|",
+    ]
+    for condition in dict.fromkeys(r["condition"] for r in records):
+        texts = []
+        for group in groups:
+            row = cells.get((condition, group))
+            texts.append(
+                f"{100 * row['success']:.1f} ({100 * row['low']:.0f}–{100 * row['high']:.0f})"
+                if row
+                else "–"
+            )
+        share = right_type_share([r for r in records if r["condition"] == condition])
+        lines.append(
+            f"| {condition} | {' | '.join(texts)} | "
+            f"{'–' if share is None else f'{100 * share:.0f} %'} |"
+        )
+    lines += [
+        "",
+        "| a | b | tier | n | a − b, points (95 %) | p (Holm) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for test in compared(records):
+        interval = (
+            f"{100 * test['difference']:+.1f} ({100 * test['low']:+.1f} to "
+            f"{100 * test['high']:+.1f})"
+        )
+        lines.append(
+            f"| {test['a']} | {test['b']} | {test['tier']} | {test['n']} | {interval} | "
+            f"{test['p']:.4f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def picture(file: Path, records: Sequence[Record]) -> None:
+    """Success per training and memory, easy against both hard tiers, as a PNG."""
+    plt = pyplot()
+    arms = [
+        a
+        for a in ("none", "lora", "lora-rehearsal", *reversed(_RAG))
+        if in_group(records, f"{a}/matching", "easy")
+    ]
+    rows = {(row["condition"], row["tier"]): row for row in summaries(records)}
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
+    colours = {"matching": "#2a5580", "other": "#9db8d3", "empty": "#bbbbbb"}
+    for axis, group in zip(axes, ("easy", *HARD), strict=True):
+        for shift, (memory, colour) in enumerate(colours.items()):
+            found = [
+                (i, rows[c]) for i, a in enumerate(arms) if (c := (f"{a}/{memory}", group)) in rows
+            ]
+            tops = [100 * row["success"] for _, row in found]
+            errors = [
+                [
+                    max(0.0, top - 100 * row["low"])
+                    for top, (_, row) in zip(tops, found, strict=True)
+                ],
+                [
+                    max(0.0, 100 * row["high"] - top)
+                    for top, (_, row) in zip(tops, found, strict=True)
+                ],
+            ]
+            places = [i + 0.27 * (shift - 1) for i, _ in found]
+            axis.bar(
+                places, tops, 0.25, yerr=errors, capsize=2, color=colour, label=f"{memory} memory"
+            )
+        axis.set_xticks(range(len(arms)), [a.replace("-", "-\n", 2) for a in arms], fontsize=7)
+        axis.set(title=group if group == "easy" else f"hard: unseen {group}", ylim=(0, 104))
+    axes[0].set_ylabel("success %, unseen rooms")
+    axes[0].legend(fontsize=7, loc="lower left")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def picture_of_curves(file: Path, curves: Sequence[Row]) -> None:
+    """Success, reading and validation loss over fine-tuning steps, as a PNG."""
+    plt = pyplot()
+    arms = list(dict.fromkeys(row["arm"] for row in curves))
+    figure, axes = plt.subplots(1, len(arms), figsize=(5.5 * len(arms), 3.6), squeeze=False)
+    for axis, arm in zip(axes[0], arms, strict=True):
+        rows = [row for row in curves if row["arm"] == arm]
+        steps = [row["step"] for row in rows]
+        for key, style in (
+            ("easy", "o:"),
+            ("binding", "s-"),
+            ("structure", "^-"),
+            ("reading", "x--"),
+        ):
+            axis.plot(steps, [100 * row[key] for row in rows], style, label=key, markersize=4)
+        axis.set(title=arm, xlabel="optimiser steps", ylabel="%", ylim=(0, 104), xscale="symlog")
+        axis.set_xticks(steps, [str(s) for s in steps])
+        loss = axis.twinx()
+        loss.plot(
+            steps, [row["loss_easy"] for row in rows], color="grey", label="validation loss (easy)"
+        )
+        loss.set(ylabel="nats per token", ylim=(0, None))
+        axis.legend(fontsize=7, loc="lower left")
+        loss.legend(fontsize=7, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

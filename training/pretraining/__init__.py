@@ -1,0 +1,1 @@
+"""The bundled base model, from scratch."""
