@@ -65,11 +65,16 @@ class _Candidates(NamedTuple):
 
 
 class _Qualified(NamedTuple):
-    """A candidate that may be shown and is wanted."""
+    """Candidates that may be shown and are wanted, best first; all of shape (n,)."""
 
-    rank: int
-    kept_back: int
-    unwanted: int
+    ranks: Numbers
+    """Their places among the candidates."""
+    kept_back: Numbers
+    """How many before each the holdout kept back."""
+    unwanted: Numbers
+    """How many before each the query did not want."""
+    finished: bool
+    """Whether no further candidate could change them."""
 
 
 def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) -> list[Hit]:
@@ -111,12 +116,11 @@ def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) 
             among = among[~library.gone(among)]
             among = among if 2 * len(among) < stop else None
         found = _candidates(query, vector, library, width, stop, among)
-        qualified, finished = _qualify(query, wanted, holdout, library, found, needed)
+        qualified = _qualify(query, wanted, holdout, library, found, needed)
         # Others may be as close as the last one, unless all of them were looked at.
-        least = (
-            float(found.scores[qualified[-1].rank]) if len(qualified) == needed else query.min_score
-        )
-        if width == stop or (finished and least is not None and least > found.floor):
+        full = len(qualified.ranks) == needed
+        least = float(found.scores[qualified.ranks[-1]]) if full else query.min_score
+        if width == stop or (qualified.finished and least is not None and least > found.floor):
             break
     hits = _hits(query, library, qualified, found)
     # What cannot be read is no hit. It is known as broken from now on.
@@ -231,34 +235,34 @@ def _qualify(
     library: Library,
     candidates: _Candidates,
     count: int,
-) -> tuple[list[_Qualified], bool]:
-    """The first `count` that qualify, and whether no further one could change them."""
+) -> _Qualified:
+    """The first `count` that qualify."""
     enough, ordinals = False, candidates.ordinals
     if query.min_score is not None:
         close = int(np.count_nonzero(candidates.scores >= query.min_score))
         enough, ordinals = close < len(ordinals), ordinals[:close]
     shown, kept = _masks(query, wanted, holdout, library, ordinals)
-    kept_back, unwanted = np.cumsum(~shown), np.cumsum(shown & ~kept)
-    refused = 0
-    found: list[_Qualified] = []
-    for rank in np.flatnonzero(shown & kept).tolist():
-        if query.where is not None and not query.where(library.meta(int(ordinals[rank]))):
-            refused += 1
-            continue
-        found.append(_Qualified(rank, int(kept_back[rank]), int(unwanted[rank]) + refused))
-        if len(found) == count:
-            return found, True
-    return found, enough
+    ranks = np.flatnonzero(shown & kept)
+    if query.where is not None:
+        right = (rank for rank in ranks.tolist() if query.where(library.meta(int(ordinals[rank]))))
+        ranks = np.array(list(islice(right, count)), dtype=np.int64)
+        kept[:] = False
+        kept[ranks] = True
+    ranks = ranks[:count]
+    kept_back, unwanted = (
+        np.cumsum(mask, dtype=np.int64)[ranks] for mask in (~shown, shown & ~kept)
+    )
+    return _Qualified(ranks, kept_back, unwanted, enough or len(ranks) == count)
 
 
 def _hits(
-    query: Query, library: Library, qualified: list[_Qualified], candidates: _Candidates
+    query: Query, library: Library, qualified: _Qualified, candidates: _Candidates
 ) -> list[Hit] | None:
     """Hits from those that qualify, best first: by similarity, or by all that the query weighs.
     None if one is damaged."""
-    if not qualified:
+    ranks = qualified.ranks
+    if not len(ranks):
         return []
-    ranks = np.array([one.rank for one in qualified], dtype=np.int64)
     ordinals, scores = candidates.ordinals[ranks], candidates.scores[ranks]
     useful = length = np.zeros(len(ranks))
     vectors: Vectors = np.empty((len(ranks), 0), dtype=np.float32)
@@ -282,11 +286,11 @@ def _hits(
     ):
         why = Why(
             similarity=float(scores[i]),
-            considered=qualified[i].rank + 1,
-            firewalled=qualified[i].kept_back,
-            filtered=qualified[i].unwanted,
+            considered=int(ranks[i]) + 1,
+            firewalled=int(qualified.kept_back[i]),
+            filtered=int(qualified.unwanted[i]),
             exact=candidates.exact,
-            key=query.keys[int(candidates.keys[qualified[i].rank])],
+            key=query.keys[int(candidates.keys[ranks[i]])],
             usefulness=float(useful[i]),
             length=float(length[i]),
             redundancy=redundancy,

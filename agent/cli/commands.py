@@ -6,7 +6,6 @@ that reaches `training`, inside the functions that need it.
 
 import argparse
 import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path

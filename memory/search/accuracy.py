@@ -13,11 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .embed import Vectors
-from .index import Graph, IndexSettings, Lock
+from .index import Graph, IndexSettings, Lock, Measured
 from .vectors import VectorColumn
 
-SAMPLE = 32
-"""Rows that are asked for, each as it is and slightly changed."""
+SAMPLE = 48
+"""Queries of each kind."""
+REMOTE = (0.75, 0.5, 0.25, 0.0)
+"""How similar remote queries are to a row, as a share of the similarity of its closest other row."""
 NEIGHBOURS = 10
 """Closest rows that a search of the sample should find."""
 WIDTH = 75
@@ -38,13 +40,19 @@ class Sample(NamedTuple):
     """Score of the last of the right neighbours of each, shape (n,)."""
     neighbours: int
     """How many are right for each."""
+    reach: float
+    """The least of the best scores."""
 
 
-def needed_ef(
-    graph: Graph, column: VectorColumn, rows: int, settings: IndexSettings, lock: Lock | None = None
-) -> int:
-    """The smallest ``ef`` with which a sample of searches finds `settings.recall` of the right ten;
-    0 if none does.
+def measured(
+    graph: Graph,
+    column: VectorColumn,
+    rows: int,
+    settings: IndexSettings,
+    lock: Lock | None = None,
+    seed: int = 0,
+) -> Measured:
+    """The smallest ``ef`` with which a sample of searches finds `settings.recall` of the right ten.
 
     Args:
         graph: holds the first `rows` rows of the column.
@@ -52,22 +60,27 @@ def needed_ef(
         rows: how many of its rows count.
         settings: the least ``ef`` and the recall that is wanted.
         lock: guards both; it is held for a few milliseconds at a time.
+        seed: of the sample.
     """
-    sample = draw(column, rows, lock=lock)
+    own, near, *remote = draw(column, rows, seed, lock)
     for effort in EFFORTS:
-        if recall(graph, column, rows, sample, effort * settings.ef, lock) >= settings.recall:
-            return effort * settings.ef
-    return 0
+        ef = effort * settings.ef
+        if min(recall(graph, column, rows, s, ef, lock) for s in (own, near)) >= settings.recall:
+            break
+    else:
+        return Measured(0, near.reach)
+    reach = near.reach
+    for sample in remote:
+        if recall(graph, column, rows, sample, ef, lock) < settings.recall:
+            return Measured(ef, reach)
+        reach = min(reach, sample.reach)
+    return Measured(ef, -1.0)
 
 
 def recall(
     graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None = None
 ) -> float:
-    """Share of the right neighbours that the graph finds: of the rows themselves or of changed
-    ones, whichever is less.
-
-    Arguments as of :func:`needed_ef`.
-    """
+    """Share of the right neighbours that the graph finds; arguments as of :func:`measured`."""
     if not sample.neighbours:
         return 1.0
     found = []
@@ -79,15 +92,16 @@ def recall(
             near = column.take(column.places(answer[0], rows)) @ query
         right = int(np.count_nonzero(near >= least - EQUAL))
         found.append(min(sample.neighbours, right) / sample.neighbours)
-    half = len(found) // 2
-    return float(min(np.mean(found[:half]), np.mean(found[half:])))
+    return float(np.mean(found))
 
 
-def draw(column: VectorColumn, rows: int, seed: int = 0, lock: Lock | None = None) -> Sample:
-    """Rows that are evenly spread, and next to each a made-up query about as far away as the
-    closest other vector.
+def draw(
+    column: VectorColumn, rows: int, seed: int = 0, lock: Lock | None = None
+) -> Sequence[Sample]:
+    """Rows that are evenly spread; made-up queries, each about as far from one of them as the closest
+    other row; and ever more remote ones (:data:`REMOTE`).
 
-    Arguments as of :func:`needed_ef`; another seed takes other rows.
+    Arguments as of :func:`measured`; another seed takes other rows.
     """
     generator = np.random.default_rng(seed)
     step = max(1, rows // SAMPLE)
@@ -97,13 +111,18 @@ def draw(column: VectorColumn, rows: int, seed: int = 0, lock: Lock | None = Non
     with lock or nullcontext():
         own = column.take(numbers)
     _, nearest = _exact(column, rows, own, lock)
-    away = generator.standard_normal(own.shape, dtype=np.float32)
-    away -= np.einsum("ij,ij->i", away, own)[:, None] * own
-    away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), np.float32(1e-12))
-    cosine = np.clip(nearest, 0, 1)[:, None]
-    queries = np.concatenate([own, cosine * own + np.sqrt(1 - cosine**2) * away]).astype(np.float32)
-    best, _ = _exact(column, rows, queries, lock)
-    return Sample(queries, best.min(axis=0), len(best))
+    groups = [own]
+    for share in (1.0, *REMOTE):
+        away = generator.standard_normal(own.shape, dtype=np.float32)
+        away -= np.einsum("ij,ij->i", away, own)[:, None] * own
+        away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), np.float32(1e-12))
+        cosine = share * np.clip(nearest, 0, 1)[:, None]
+        groups.append((cosine * own + np.sqrt(1 - cosine**2) * away).astype(np.float32))
+    best, _ = _exact(column, rows, np.concatenate(groups), lock)
+    return [
+        Sample(queries, part.min(axis=0), len(part), float(part.max(axis=0).min()))
+        for queries, part in zip(groups, np.split(best, len(groups), axis=1), strict=True)
+    ]
 
 
 def _exact(

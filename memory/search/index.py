@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,16 @@ class IndexSettings:
             raise ValueError(
                 f"recall must be in (0, 1], stale in [0, 1) and publish_growth not negative: {self}"
             )
+
+
+class Measured(NamedTuple):
+    """What was found out about a graph."""
+
+    ef: int
+    """Candidates that a search has to keep at hand; 0 if no number is enough."""
+    reach: float
+    """Similarity of the closest row to the most remote query of the sample. Nothing is known of queries
+    that are further from all that is stored."""
 
 
 class Graph:
@@ -165,9 +175,8 @@ class Graph:
             count: how many.
             ef: candidates to keep at hand, at least.
         """
-        self._index.set_ef(
-            max(ef, 2 * count)
-        )  # as many candidates as hits would miss one in ten of them
+        # With as many candidates as hits one in ten of them would be missed.
+        self._index.set_ef(max(ef, 2 * count))
         try:
             labels, distances = self._index.knn_query(
                 vector[None, :], k=min(count, self.nodes), num_threads=1
@@ -248,6 +257,8 @@ class Manifest:
     ef: int = -1
     """Candidates that a search has to keep at hand; 0: all rows are compared instead; -1: not
     measured."""
+    reach: float = -1.0
+    """As of :class:`Measured`."""
 
 
 class SnapshotFolder:
@@ -307,7 +318,12 @@ class SnapshotFolder:
         return None
 
     def publish(
-        self, graph: Graph, column: VectorColumn, position: int, ef: int, lock: Lock | None = None
+        self,
+        graph: Graph,
+        column: VectorColumn,
+        position: int,
+        found: Measured,
+        lock: Lock | None = None,
     ) -> int:
         """Make the graph, which covers the leading rows of the column, the published one; returns
         how many they are.
@@ -316,7 +332,7 @@ class SnapshotFolder:
             graph: what is published, as it is when the lock is taken.
             column: whose rows it holds.
             position: log position.
-            ef: candidates that a search has to keep at hand, as in :class:`Manifest`.
+            found: what is known of how well it finds.
             lock: guards graph and column; it is not held while the disk works.
 
         Raises:
@@ -353,7 +369,8 @@ class SnapshotFolder:
                 file=path.name,
                 bytes=size,
                 sum=checksum,
-                ef=ef,
+                ef=found.ef,
+                reach=found.reach,
             )
         )
         for other in self.folder.glob(f"{self._name}-*.hnsw*"):

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.rows import Numbers
-from .accuracy import draw, needed_ef, recall
+from .accuracy import EQUAL, draw, measured, recall
 from .embed import Vectors
-from .index import Graph, IndexSettings, Lock, SnapshotFolder
+from .index import Graph, IndexSettings, Lock, Measured, SnapshotFolder
 from .vectors import WINDOW_BITS, Embed, VectorColumn, column_name
 
 WIDEST = 2048
@@ -32,7 +32,7 @@ error, which differs between processors, and must not decide which of two equall
 shown."""
 MEASURE_AGAIN = 1.5
 """A graph that has grown by this factor is measured again before it is published."""
-POOR = 0.97
+POOR = 0.9
 """A published graph that finds less than this share of a sample is reported by `verify`."""
 _TAKEN = (
     256  # rows whose vectors are copied at once: what is multiplied stays in the processor's cache
@@ -108,6 +108,8 @@ class KeySpace:
         self.ef = 0
         """Candidates that a search has to keep at hand; 0: the graph does not find what it should,
         or was not measured."""
+        self.reach = -1.0
+        """Queries that are less similar to everything than this are compared with all rows."""
         self._measured = 0  # rows that the graph held when that was found out
         self._position = -1  # log position of the snapshot that was loaded or published
 
@@ -129,11 +131,12 @@ class KeySpace:
         if found is None:
             return
         graph, manifest = found
-        ef = manifest.ef
+        ef, reach = manifest.ef, manifest.reach
         if ef < 0:  # published before that was measured
-            ef = needed_ef(graph, self.column, manifest.rows, self._settings, lock)
+            ef, reach = measured(graph, self.column, manifest.rows, self._settings, lock)
         with lock:
-            self.graph, self.ef, self._position = graph, ef, manifest.position
+            self.graph, self.ef, self.reach = graph, ef, reach
+            self._position = manifest.position
             self.covered = self.published = self._measured = manifest.rows
 
     def drop_graph(self) -> None:
@@ -196,7 +199,9 @@ class KeySpace:
         lock = lock or nullcontext()
         if self.covered >= MEASURE_AGAIN * self._measured:
             self.measure(lock)
-        self.published = self.snapshots.publish(self.graph, self.column, position, self.ef, lock)
+        self.published = self.snapshots.publish(
+            self.graph, self.column, position, Measured(self.ef, self.reach), lock
+        )
         self._position = position
 
     def measure(self, lock: Lock) -> None:
@@ -205,9 +210,10 @@ class KeySpace:
         if self.graph is not None:
             with lock:
                 rows = self.covered
-            ef = needed_ef(self.graph, self.column, rows, self._settings, lock)
+            found = measured(self.graph, self.column, rows, self._settings, lock)
             with lock:
-                self.ef, self._measured = ef, rows
+                self.ef, self.reach = found
+                self._measured = rows
 
     def verify(self) -> None:
         """Look at every row, and compare other answers of the graph than it was measured with to
@@ -215,14 +221,15 @@ class KeySpace:
         self.column.check_all()
         if self.graph is None or not self.ef or self.covered <= self._settings.exact_limit:
             return
-        share = recall(
-            self.graph, self.column, self.covered, draw(self.column, self.covered, seed=1), self.ef
-        )
+        of = self.graph, self.column, self.covered
+        own, near, *_ = draw(self.column, self.covered, seed=1)
+        share = min(recall(*of, sample, self.ef) for sample in (own, near))
+        if share >= self._settings.recall:
+            return
+        needed = measured(*of, self._settings, seed=1).ef
+        self.ef = max(self.ef, needed) if needed else 0
         if share < POOR:
-            self.snapshots.report(
-                f"finds {share:.2f} of what it should; all rows are compared instead (rebuild it)"
-            )
-            self.ef = 0
+            self.snapshots.report(f"finds {share:.2f} of what it should (rebuild it)")
 
     def drop(self, kept: NDArray[np.bool_], position: int) -> None:
         """Leave out rows, shape (rows,); the graph keeps their labels until it is built anew."""
@@ -252,13 +259,15 @@ class KeySpace:
         if self.graph is not None and self.proposes(stop) and count < min(len(sequences), WIDEST):
             # What was compacted away is found as well, and passed over.
             found = self.graph.search(vector, -(-count * self.graph.nodes // self.covered), self.ef)
-        if found is None:
+        rows, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        if found is not None:
+            rows = self.column.places(found[0], self.covered)
+            scores = self._scored(vector, rows)
+        if found is None or scores.max(initial=-np.inf) < self.reach - EQUAL:
             rows = np.arange(stop)
             return self._best(
                 rows, self.column.scores(vector, 0, stop), sequences, count, exact=True
             )
-        rows = self.column.places(found[0], self.covered)
-        scores = self._scored(vector, rows)
         if stop > self.covered:
             rows = np.concatenate([rows, np.arange(self.covered, stop)])
             scores = np.concatenate([scores, self.column.scores(vector, self.covered, stop)])

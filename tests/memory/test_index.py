@@ -12,11 +12,12 @@ import pytest
 
 from relive.memory.search import index as index_module
 from relive.memory.search.embed import Vectors
-from relive.memory.search.index import Graph, IndexSettings, SnapshotFolder, write_parts
+from relive.memory.search.index import Graph, IndexSettings, Measured, SnapshotFolder, write_parts
 from relive.memory.search.vectors import VectorColumn
 from relive.memory.storage.rows import BLOCK, Numbers
 
 DIMENSION, EF = 16, 200
+FOUND = Measured(EF, 0.5)
 
 
 def clustered(count: int, seed: int = 0) -> Vectors:
@@ -159,14 +160,14 @@ def test_snapshot_comes_back_the_same(tmp_path: Path) -> None:
     whole = column(tmp_path, vectors)
     folder, other = snapshots(tmp_path), snapshots(tmp_path, key="window")
     assert folder.load(whole) is None
-    other.publish(graph_of(vectors[:50]), whole, 40, EF)
-    folder.publish(graph_of(vectors[:200]), whole, 500, EF)
-    folder.publish(graph_of(vectors), whole, 700, EF)
+    other.publish(graph_of(vectors[:50]), whole, 40, FOUND)
+    folder.publish(graph_of(vectors[:200]), whole, 500, FOUND)
+    folder.publish(graph_of(vectors), whole, 700, FOUND)
     found = snapshots(tmp_path).load(whole)
     assert found is not None
     graph, known = found
     assert (graph.nodes, graph.last) == (300, 299 * 2 << 8)
-    assert (known.rows, known.position, known.ef) == (300, 700, EF)
+    assert (known.rows, known.position, known.ef, known.reach) == (300, 700, EF, 0.5)
     assert folder.load(whole, newer_than=700) is None
     assert folder.load(whole, newer_than=699) is not None
     assert folder.load(column(tmp_path, vectors[:299])) is None  # a reader that is behind
@@ -181,7 +182,7 @@ def test_damaged_old_or_foreign_snapshots_are_not_used(tmp_path: Path) -> None:
     """Each is named, none is loaded."""
     vectors = clustered(100)
     whole = column(tmp_path, vectors)
-    snapshots(tmp_path).publish(graph_of(vectors), whole, 200, EF)
+    snapshots(tmp_path).publish(graph_of(vectors), whole, 200, FOUND)
     manifest, graph = next(tmp_path.glob("*.json")), next(tmp_path.glob("*.hnsw"))
     good_manifest, good_graph = manifest.read_bytes(), graph.read_bytes()
 
@@ -239,7 +240,7 @@ def test_snapshot_of_other_records_is_not_used(tmp_path: Path) -> None:
     """A record of the log was damaged since, so rows no longer mean the same."""
     vectors = clustered(301)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:300]), column(tmp_path, vectors[:300]), 600, EF)
+    folder.publish(graph_of(vectors[:300]), column(tmp_path, vectors[:300]), 600, FOUND)
     numbers = np.delete(np.arange(301), 7)
     assert folder.load(column(tmp_path, vectors[numbers], numbers)) is None
     assert "not those in the log" in str(folder.damage[0])
@@ -249,7 +250,7 @@ def test_after_rows_were_dropped(tmp_path: Path) -> None:
     """The graph stays, and its manifest says which of the rows that are left it covers."""
     vectors = clustered(300)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:200]), column(tmp_path, vectors), 600, EF)
+    folder.publish(graph_of(vectors[:200]), column(tmp_path, vectors), 600, FOUND)
     numbers = np.delete(np.arange(300), [3, 150, 250])
     left = column(tmp_path, vectors[numbers], numbers)
     folder.renumber(left, 620)
@@ -271,7 +272,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     folder = snapshots(tmp_path)
-    folder.publish(graph_of(vectors[:200]), whole, 400, EF)
+    folder.publish(graph_of(vectors[:200]), whole, 400, FOUND)
 
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -280,7 +281,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, name, fail if name == "fsync" else lambda *paths: fail(0))
             with pytest.raises(OSError, match="No space"):
-                folder.publish(graph_of(vectors), whole, 600, EF)
+                folder.publish(graph_of(vectors), whole, 600, FOUND)
         found = folder.load(whole)
         assert found is not None
         assert (found[1].rows, found[1].position) == (200, 400)
@@ -295,7 +296,7 @@ def test_snapshot_replaced_while_it_is_read(
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     writer = snapshots(tmp_path)
-    writer.publish(graph_of(vectors[:200]), whole, 400, EF)
+    writer.publish(graph_of(vectors[:200]), whole, 400, FOUND)
     folder = snapshots(tmp_path)
     real = folder.read
     calls: list[object] = []
@@ -304,7 +305,7 @@ def test_snapshot_replaced_while_it_is_read(
         found = real()
         if not calls:
             calls.append(found)
-            writer.publish(graph_of(vectors), whole, 600, EF)
+            writer.publish(graph_of(vectors), whole, 600, FOUND)
         return found
 
     monkeypatch.setattr(folder, "read", read)
@@ -324,7 +325,7 @@ def test_of_another_version_of_hnswlib(tmp_path: Path, monkeypatch: pytest.Monke
 
     vectors = clustered(100)
     whole = column(tmp_path, vectors)
-    snapshots(tmp_path).publish(graph_of(vectors), whole, 200, EF)
+    snapshots(tmp_path).publish(graph_of(vectors), whole, 200, FOUND)
     monkeypatch.setattr(hnswlib, "Index", Newer)
     folder = snapshots(tmp_path)
     assert folder.load(whole) is None

@@ -278,5 +278,6 @@ def test_graphs_are_used_by_these_tests(tmp_path: Path) -> None:
     scene = Scene(tmp_path / "experience", MadeEmbedder("uniform", 16), index=SMALL)
     with scene.open("create") as memory:
         scene.add(memory, goals_by_kind(600))
+        memory.publish_index()
         answers = scene.judge([memory], questions(20), FRESH)
         assert answers.approximate
