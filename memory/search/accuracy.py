@@ -16,15 +16,17 @@ from .embed import Vectors
 from .index import Graph, IndexSettings, Lock, Measured
 from .vectors import VectorColumn
 
-SAMPLE = 48
-"""Queries of each kind."""
-REMOTE = (0.75, 0.5, 0.25, 0.0)
+SAMPLE = 64
+"""Rows that are asked for, and queries close to rows."""
+FAR = 32
+"""Remote queries of each kind."""
+REMOTE = (0.75, 0.5, 0.0)
 """How similar remote queries are to a row, as a share of the similarity of its closest other row."""
 NEIGHBOURS = 10
 """Closest rows that a search of the sample should find."""
 WIDTH = 75
 """Candidates that a search of the sample takes from the graph: as many as those of small k do."""
-EFFORTS = (1, 2, 4, 8)
+EFFORTS = (1, 1.25, 1.5, 2, 3, 4, 8)
 """Multiples of the least ``ef`` that are tried."""
 EQUAL = 1e-5
 """Scores that differ by no more than this are equal."""
@@ -64,7 +66,7 @@ def measured(
     """
     own, near, *remote = draw(column, rows, seed, lock)
     for effort in EFFORTS:
-        ef = effort * settings.ef
+        ef = round(effort * settings.ef)
         if min(recall(graph, column, rows, s, ef, lock) for s in (own, near)) >= settings.recall:
             break
     else:
@@ -111,8 +113,10 @@ def draw(
     with lock or nullcontext():
         own = column.take(numbers)
     _, nearest = _exact(column, rows, own, lock)
-    groups = [own]
+    groups, some = [own], max(1, len(own) // FAR)
     for share in (1.0, *REMOTE):
+        if share == REMOTE[0]:
+            own, nearest = own[::some], nearest[::some]
         away = generator.standard_normal(own.shape, dtype=np.float32)
         away -= np.einsum("ij,ij->i", away, own)[:, None] * own
         away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), np.float32(1e-12))
@@ -121,7 +125,9 @@ def draw(
     best, _ = _exact(column, rows, np.concatenate(groups), lock)
     return [
         Sample(queries, part.min(axis=0), len(part), float(part.max(axis=0).min()))
-        for queries, part in zip(groups, np.split(best, len(groups), axis=1), strict=True)
+        for queries, part in zip(
+            groups, np.split(best, np.cumsum([len(g) for g in groups[:-1]]), axis=1), strict=True
+        )
     ]
 
 

@@ -58,7 +58,7 @@ class IndexSettings:
     ef: int = 200
     """Candidates that a search keeps at hand, at least; more where the vectors need more
     (:mod:`relive.memory.search.accuracy`)."""
-    recall: float = 0.99
+    recall: float = 0.993
     """What a sample of searches must find of the right ten, or all rows are compared instead."""
     stale: float = 0.3
     """A graph of which more than this share was compacted away is not used and built anew."""

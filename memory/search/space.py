@@ -30,7 +30,7 @@ DECIMALS = 5
 """Scores are rounded to so many decimals before they are compared: what lies beyond is rounding
 error, which differs between processors, and must not decide which of two equally close episodes is
 shown."""
-MEASURE_AGAIN = 1.5
+MEASURE_AGAIN = 2.0
 """A graph that has grown by this factor is measured again before it is published."""
 POOR = 0.9
 """A published graph that finds less than this share of a sample is reported by `verify`."""

@@ -208,7 +208,7 @@ class VectorColumn:
             return np.empty(0, dtype=np.int64)
         # Where nothing but episodes was ever recorded, the label says so; searching a large array
         # misses the processor's cache.
-        places = np.clip((wanted - ascending[0]) >> WINDOW_BITS, 0, last)
+        places = np.minimum(np.maximum((wanted - ascending[0]) >> WINDOW_BITS, 0), last)
         right = ascending[places] == wanted
         if not right.all():
             places = np.minimum(np.searchsorted(ascending, wanted), last)
