@@ -322,7 +322,10 @@ def test_folders_and_files_are_named_as_text(
     ran = Ran(capfd, "export", file, "--memory", folder)
     assert ran.error == f"8 episodes exported to {tmp_path}/\\x9bx.jsonl\n"
     out = Ran(capfd, "import", file, "--memory", folder).out
-    assert out == f"0 episodes added to {shown}; 8 were there already\n"
+    assert out == (
+        f"0 episodes added to {shown}; 8 were there already\n"
+        f"{tmp_path}/\\x9bx.jsonl was read as episodes, as its first line says\n"
+    )
     with ExperienceMemory.open(folder, "w"):
         assert shown in Ran(capfd, "compact", "--memory", folder).complaint
 
