@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..envs import EnvironmentFailure, Reply, Task
-from ..memory.episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
 from .conversation import Action, Conversation
 from .prompt import PromptSpec, begin, extend
 from .recall import Recalled, Recaller
@@ -51,20 +51,6 @@ Need = NeedReset | NeedAction | NeedStep
 Living = Generator[Need, Any, Episode]
 
 
-def task_record(task: Task) -> TaskRecord:
-    """The task as the memory keeps it."""
-    return TaskRecord(
-        task.suite,
-        task.identity,
-        task.type,
-        task.split,
-        task.room,
-        task.seed,
-        task.version,
-        task.goal,
-    )
-
-
 def draw_seed(run_seed: int, identity: str, step: int) -> int:
     """A seed that depends on the run, the task and the step, never on the order of arrival."""
     digest = hashlib.blake2b(f"{run_seed}/{identity}/{step}".encode(), digest_size=8).digest()
@@ -95,7 +81,7 @@ def live(
         `NeedReset` once, then `NeedAction` and `NeedStep` in turn. `EnvironmentFailure` and
         `PolicyFailure` may be thrown in.
     """
-    record, began, started = task_record(task), time.time(), time.monotonic()
+    began, started = time.time(), time.monotonic()
     spent = {"policy": 0.0, "environment": 0.0, "retrieval": 0.0}
     steps: list[Step] = []
     seen, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
@@ -106,7 +92,7 @@ def live(
     def ask(history: Sequence[tuple[str, str]]) -> Recalled:
         now = time.monotonic()
         try:
-            return recall(record, history) if recall else Recalled()
+            return recall(task, history) if recall else Recalled()
         except (ValueError, OSError, KeyError) as error:
             raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
         finally:
@@ -154,7 +140,7 @@ def live(
     spent["total"] = time.monotonic() - started
     return Episode(
         id=uuid.uuid4().hex[:16],
-        task=record,
+        task=task,
         steps=tuple(steps),
         final_observation=seen,
         outcome=outcome,

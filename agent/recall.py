@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..memory import EntryMeta, ExperienceMemory, Holdout, Purpose, Query
-from ..memory.episode import Retrieved, StopReason, TaskRecord
+from ..memory.episode import Retrieved, StopReason
 from ..memory.search.keys import query_text
+from ..task import Task
 from .prompt import Demonstration, PromptSpec, demonstration, fit
 
 
@@ -93,11 +94,11 @@ class Recaller(Protocol):
         """Whether to ask again at every step."""
         ...
 
-    def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
+    def __call__(self, task: Task, history: History = ()) -> Recalled:
         """What is recalled for a task after some steps; always the same for the same arguments."""
         ...
 
-    def held_back(self, task: TaskRecord) -> int:
+    def held_back(self, task: Task) -> int:
         """How many episodes that would be recalled at the start are held out from whoever plays the
         task."""
         ...
@@ -137,7 +138,7 @@ class Recall:
         return self.settings.query == "dynamic"
 
     def __call__(
-        self, task: TaskRecord, history: History = (), exclude: frozenset[str] = frozenset()
+        self, task: Task, history: History = (), exclude: frozenset[str] = frozenset()
     ) -> Recalled:
         """What is recalled for a task after some steps; `exclude` names episodes that must not be
         shown."""
@@ -152,7 +153,7 @@ class Recall:
             shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
         )
 
-    def held_back(self, task: TaskRecord) -> int:
+    def held_back(self, task: Task) -> int:
         """How many of the episodes that would be found at the start, if nothing was held out, the
         policy keeps back."""
         query = self.query(query_text(task.goal, ()))
@@ -180,6 +181,6 @@ class Recall:
             min_score=s.min_score,
         )
 
-    def holdout(self, task: TaskRecord) -> Holdout:
+    def holdout(self, task: Task) -> Holdout:
         """What must not be shown to whoever plays a task."""
         return Holdout.strict(task, self.purpose, self.settings.splits)

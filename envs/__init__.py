@@ -1,7 +1,8 @@
 """Text environments: suites of tasks, the environments that play them, workers, and the contract as
 a check."""
 
-from .base import SPLITS, ActionTemplate, Expert, Info, Suite, Task, TextEnv
+from ..task import Task
+from .base import SPLITS, ActionTemplate, Expert, Info, Suite, TextEnv
 from .check import Finding, check_env
 from .pool import EnvironmentFailure, EnvPool, Reply
 from .registry import UnknownSuiteError, get_suite, register, register_gymnasium, suite_names

@@ -13,28 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 import gymnasium
 from gymnasium import spaces
 
+from ..task import Task
+
 Info = dict[str, Any]
 
 SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One game. Equal identity means the same game, whatever the other fields say."""
-
-    suite: str
-    identity: str
-    """Hash of what defines the game (for `household`, its PDDL problem), 16 hex digits."""
-    type: str
-    split: str
-    room: str
-    """Room, scene or map; empty when the suite has none."""
-    seed: int
-    """With `type` and `split`, enough for the suite to make the game again."""
-    version: str
-    """Version of the suite's generator and engine."""
-    goal: str
-    """The goal as the agent reads it, without a trailing full stop."""
 
 
 @dataclass(frozen=True, slots=True)

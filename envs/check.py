@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .base import SPLITS, Info, Suite, Task, TextEnv
+from ..task import Task
+from .base import SPLITS, Info, Suite, TextEnv
 
 _INFO_KEYS: dict[str, type | tuple[type, ...]] = {
     "task": Task,

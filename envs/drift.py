@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .base import ActionTemplate, Expert, Info, Suite, Task, TextEnv
+from ..task import Task
+from .base import ActionTemplate, Expert, Info, Suite, TextEnv
 from .registry import get_suite
 
 NAMES: Mapping[str, str] = {

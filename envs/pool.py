@@ -26,7 +26,8 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType, TracebackType
 from typing import Any
 
-from .base import Info, Task, TextEnv
+from ..task import Task
+from .base import Info, TextEnv
 from .registry import get_suite, load_suite, suite_target
 
 _CLOSING_SECONDS = 2.0

@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .base import SPLITS, ActionTemplate, Info, Task, TextEnv
+from ..task import Task
+from .base import SPLITS, ActionTemplate, Info, TextEnv
 
 _HOUSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "train": {

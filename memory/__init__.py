@@ -8,7 +8,8 @@ with ExperienceMemory.open("experience", mode="create") as memory:
     episodes = [memory.get(hit.episode_id) for hit in hits]
 """
 
-from .episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from ..task import Task
+from .episode import Actor, Episode, Outcome, Retrieved, Step, StopReason
 from .holdout import Holdout, Purpose
 from .maintenance.stats import MemoryStats
 from .query import EntryMeta, Hit, Query, Why
@@ -36,7 +37,7 @@ __all__ = [
     "Retrieved",
     "Step",
     "StopReason",
-    "TaskRecord",
+    "Task",
     "Usefulness",
     "Why",
 ]

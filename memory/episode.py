@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ..task import Task
+
 
 class StopReason(StrEnum):
     """Why an episode ended. Every episode ends with exactly one of these; none is a lost run."""
@@ -22,28 +24,6 @@ class StopReason(StrEnum):
     """The environment raised, died or did not answer in time; says nothing about the policy."""
     POLICY_ERROR = "policy error"
     """The policy raised, or the conversation no longer fitted into its context."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """What was to be done, as plain fields."""
-
-    suite: str
-    """Name of the suite, for example ``household``."""
-    identity: str
-    """Hash of what defines the game; two tasks are the same if and only if this is the same."""
-    type: str
-    """Task type within the suite. For reports only: retrieval never filters on it."""
-    split: str
-    """``train``, ``valid`` or ``test``; whatever else is written here is treated as held out."""
-    room: str
-    """Room, scene or map; empty when the suite has none."""
-    seed: int
-    """Seed from which the suite can make the game again."""
-    version: str
-    """Version of the environment that played it."""
-    goal: str
-    """The goal as the agent reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +92,7 @@ class Episode:
 
     id: str
     """Unique within a memory."""
-    task: TaskRecord
+    task: Task
     steps: tuple[Step, ...]
     final_observation: str
     """What was seen after the last action."""
@@ -131,6 +111,15 @@ class Episode:
     def success(self) -> bool:
         """Whether the goal was reached."""
         return self.outcome.success
+
+    @property
+    def retrieved(self) -> tuple[Retrieved, ...]:
+        """All past episodes that were in the context at one step or another, each once."""
+        first: dict[str, Retrieved] = {}
+        for step in self.steps:
+            for one in step.retrieved:
+                first.setdefault(one.episode, one)
+        return tuple(first.values())
 
     @property
     def observations(self) -> tuple[str, ...]:

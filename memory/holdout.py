@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from .episode import TaskRecord
+from ..task import Task
 from .normal import normal_text
 from .storage.catalog import Catalog
 from .storage.codec import digest
@@ -78,9 +78,7 @@ class Holdout:
             )
 
     @classmethod
-    def strict(
-        cls, task: TaskRecord, purpose: Purpose, splits: Collection[str] = (TRAIN,)
-    ) -> "Holdout":
+    def strict(cls, task: Task, purpose: Purpose, splits: Collection[str] = (TRAIN,)) -> "Holdout":
         """What experiments hold out from whoever plays `task`: that task, its near-duplicates and
         every split but `splits`.
 

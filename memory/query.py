@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
-from .episode import StopReason, TaskRecord
+from ..task import Task
+from .episode import StopReason
 from .search.keys import KEYS
 from .storage.catalog import Filter
 
@@ -17,7 +18,7 @@ class EntryMeta:
     episode_id: str
     position: int
     """Sequence number of its record; visible to searches at any later position."""
-    task: TaskRecord
+    task: Task
     success: bool
     score: float
     reason: StopReason

@@ -47,7 +47,7 @@ from relive.memory import (
     Query,
     Step,
     StopReason,
-    TaskRecord,
+    Task,
 )
 
 DIMENSION, BATCH, K, QUERIES = 384, 64, 10, 200
@@ -368,7 +368,7 @@ def _episode(number: int, kind: str, split: str, success: bool) -> Episode:
         Step(seen.format(places[(number + at) % 8]), f"go to {places[at]} {at}") for at in range(7)
     )
     goal = f"put a hot mug in {places[number % 8]} (game {number})"
-    task = TaskRecord(
+    task = Task(
         "household", f"game-{number}", kind, split, f"room-{number % 120}", number, "1", goal
     )
     outcome = Outcome(

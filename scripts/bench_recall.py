@@ -40,12 +40,12 @@ from relive.memory import (
     Outcome,
     Query,
     StopReason,
-    TaskRecord,
+    Task,
 )
 
 K, BATCH, SEED = 10, 512, 1
 LONGEST_TAIL = 500  # a writer publishes a graph for 2,000 new rows; two tails stay below that
-TASK = TaskRecord("bench", "", "any", "train", "", 0, "1", "")
+TASK = Task("bench", "", "any", "train", "", 0, "1", "")
 EPISODE = Episode("", TASK, (), "Done.", Outcome(True, 1.0, StopReason.SOLVED), Actor("expert"))
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]

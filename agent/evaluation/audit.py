@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...memory import ExperienceMemory
-from ...memory.episode import Episode, TaskRecord
+from ...memory.episode import Episode
 from ...memory.normal import normal_goal, normal_text
+from ...task import Task
 from ..recall import Recaller
 
 
@@ -45,7 +46,7 @@ class Audit:
         return f"audit: {self.shown} past episodes shown, {self.held_back} held back, {found}"
 
 
-def is_leak(task: TaskRecord, shown: TaskRecord) -> bool:
+def is_leak(task: Task, shown: Task) -> bool:
     """Whether an episode of `shown` must not be seen by whoever is evaluated on `task`."""
     same = normal_text(task.identity) == normal_text(shown.identity) or task.split == shown.split
     room = normal_text(task.room)

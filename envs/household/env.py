@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..base import Info, Task, TextEnv
+from ...task import Task
+from ..base import Info, TextEnv
 from . import generator
 from .engine import REFUSED, Engine
 from .rooms import TASK_TYPES

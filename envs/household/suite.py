@@ -4,7 +4,8 @@ asks for them."""
 import difflib
 from collections.abc import Mapping, Sequence
 
-from ..base import SPLITS, ActionTemplate, Task
+from ...task import Task
+from ..base import SPLITS, ActionTemplate
 from .env import HouseholdEnv
 from .expert import HouseholdExpert
 from .rooms import ALL_TYPES, GROUPS, TASK_TYPES

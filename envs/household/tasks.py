@@ -4,7 +4,8 @@ counted."""
 from collections.abc import Iterator
 from functools import lru_cache
 
-from ..base import SPLITS, Task
+from ...task import Task
+from ..base import SPLITS
 from . import generator
 from .rooms import ALL_TYPES, seeds_of, task_seed
 from .simulate import steps_to_solve

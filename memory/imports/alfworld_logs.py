@@ -20,7 +20,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+from ...task import Task, identity_of
+from ..episode import Actor, Episode, Outcome, Step, StopReason
 from ..plain import described
 from ..storage.codec import MAX_ITEMS
 from .parsed import (
@@ -29,7 +30,6 @@ from .parsed import (
     Labels,
     Parsed,
     goal_line,
-    identity_of,
     with_content_id,
 )
 
@@ -112,7 +112,7 @@ def parse(value: object, labels: Labels) -> Parsed:
     success = known and bool(result)
     episode = Episode(
         id="",
-        task=TaskRecord(
+        task=Task(
             suite=labels.suite or SUITE,
             identity=identity_of(SUITE, name) if name else identity_of(goal, opening),
             type=kind,

@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..episode import Actor, Episode, Outcome, Step, StopReason, TaskRecord
+from ...task import Task, identity_of
+from ..episode import Actor, Episode, Outcome, Step, StopReason
 from ..plain import described
 from .parsed import (
     DEFAULT_SPLIT,
@@ -32,7 +33,6 @@ from .parsed import (
     Labels,
     Parsed,
     goal_line,
-    identity_of,
     with_content_id,
 )
 
@@ -85,7 +85,7 @@ def parse(value: object, labels: Labels) -> Parsed:
     game = line.take("task_id", _name)
     episode = Episode(
         id=line.take("id", _name) or "",
-        task=TaskRecord(
+        task=Task(
             suite=suite,
             identity=identity_of(suite, game) if game else identity_of(goal, steps[0].observation),
             type=line.take("type", _text) or "",

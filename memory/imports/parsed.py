@@ -64,13 +64,6 @@ def goal_line(text: str) -> str:
     return str(found[-1]).strip().removesuffix(".").rstrip() if found else ""
 
 
-def identity_of(*parts: str) -> str:
-    """Hash of what defines a task; the same on every machine."""
-    return hashlib.blake2b(
-        "\n".join(parts).encode(errors="surrogatepass"), digest_size=16
-    ).hexdigest()
-
-
 def with_content_id(prefix: str, episode: Episode) -> Episode:
     """The episode with an id that follows from its content: importing it again adds nothing."""
     text = json.dumps(plain(replace(episode, id="")), sort_keys=True)

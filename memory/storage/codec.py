@@ -20,7 +20,8 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from ..episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from ...task import Task
+from ..episode import Actor, Episode, Outcome, Retrieved, Step, StopReason
 from .fields import (
     CodecError,
     Fields,
@@ -55,7 +56,7 @@ class Head:
     """What an episode is about, without its steps."""
 
     id: str
-    task: TaskRecord
+    task: Task
     outcome: Outcome
     actor: Actor
     step_count: int
@@ -503,7 +504,7 @@ def _head(fields: Fields) -> Head:
         raise CodecError(f"not an outcome: {error}") from None
     return Head(
         id=fields.text("id"),
-        task=TaskRecord(
+        task=Task(
             suite=task.text("suite"),
             identity=task.text("identity"),
             type=task.text("type"),

@@ -10,13 +10,11 @@ from relive.agent.evaluation.audit import Audit, audit_all, audit_of, is_leak, s
 from relive.agent.evaluation.records import record
 from relive.agent.prompt import prompt_spec
 from relive.agent.recall import Recall, RecallSettings
-from relive.memory import Episode, ExperienceMemory, Purpose, TaskRecord
+from relive.memory import Episode, ExperienceMemory, Purpose, Task
 from tests.memory.conftest import make_episode, shown
 
 SPEC = prompt_spec("Do it.", ())
-TASK = TaskRecord(
-    "household", "my game", "heat", "valid", "my room", 0, "1", "put a hot mug in cabinet"
-)
+TASK = Task("household", "my game", "heat", "valid", "my room", 0, "1", "put a hot mug in cabinet")
 
 
 def words(text: str) -> int:
@@ -38,7 +36,7 @@ def words(text: str) -> int:
 )
 def test_what_is_a_leak(changes: dict[str, str], leaks: bool) -> None:
     """The task itself, its split, and the same goal in the same room; spelled as one likes."""
-    other = TaskRecord(
+    other = Task(
         "household", "another game", "heat", "train", "their room", 1, "1", "find two mugs"
     )
     assert is_leak(TASK, replace(other, **changes)) == leaks

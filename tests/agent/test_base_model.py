@@ -9,7 +9,6 @@ import pytest
 
 from relive.agent.assemble import BUNDLED, PolicySettings, assemble
 from relive.agent.llm.weights import hash_weights
-from relive.agent.loop import task_record
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
@@ -72,7 +71,7 @@ def test_memory_helps_on_procedures_it_was_never_taught(tmp_path: Path) -> None:
             play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 24))
         )
         recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.EVALUATE)
-        assert len(recall(task_record(tasks[0])).demonstrations) == 2
+        assert len(recall(tasks[0]).demonstrations) == 2
         settings = RunSettings(max_steps=35)
         shown = play_all(Runner(suite, made.policy, made.actor, settings, recall), tasks)
     alone = play_all(Runner(suite, made.policy, made.actor, settings), tasks)

@@ -6,7 +6,6 @@ import pytest
 
 from relive.agent.assemble import words
 from relive.agent.demonstrate import demonstrate
-from relive.agent.loop import task_record
 from relive.agent.prompt import Demonstration
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import spec_of
@@ -31,7 +30,7 @@ def test_other_memory_has_no_episode_of_the_type_under_test_and_is_not_longer(
     other = under("other", recall)
     assert other is not None
     for task in SUITE.tasks("valid", 12):
-        record = task_record(task)
+        record = task
         shown, matching = other(record), recall(record)
         assert {recall.memory.meta(r.episode).task.type for r in matching.retrieved} == {task.type}
         assert shown.retrieved
@@ -46,7 +45,7 @@ def test_what_is_too_unlike_is_not_shown(recall: Recall) -> None:
     """With the type in the memory the same as ever; without it nothing, where otherwise something
     else is shown."""
     for task in SUITE.tasks("valid", 24):
-        record = task_record(task)
+        record = task
         settings = RecallSettings(k=2, min_score=0.5)
         strict = Recall(recall.memory, recall.spec, words, settings, Purpose.EVALUATE)
         assert strict(record) == recall(record)

@@ -3,13 +3,14 @@ import math
 import pytest
 
 from relive.agent.evaluation.metrics import paired, summarise, table, wilson
-from relive.memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.memory.episode import Actor, Episode, Outcome, Retrieved, Step, StopReason
+from relive.task import Task
 
 
 def episode(
     n: int, kind: str = "a", reason: StopReason = StopReason.SOLVED, shown: tuple[str, ...] = ()
 ) -> Episode:
-    task = TaskRecord("toy", f"task{n}", kind, "test", "room", n, "1", "goal")
+    task = Task("toy", f"task{n}", kind, "test", "room", n, "1", "goal")
     hits = tuple(Retrieved(name, 1.0) for name in shown)
     steps = (Step("o", "x", invalid=True, retrieved=hits), Step("o", "y"))
     return Episode(

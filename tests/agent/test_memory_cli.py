@@ -20,7 +20,7 @@ from relive.memory import (
     Retrieved,
     Step,
     StopReason,
-    TaskRecord,
+    Task,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def made(
     number: int, goal: str = "", *, kind: str = "heat", success: bool = True, shown: str = ""
 ) -> Episode:
-    task = TaskRecord(
+    task = Task(
         "toy",
         f"game-{number}",
         kind,

@@ -7,14 +7,15 @@ import pytest
 
 from relive.agent.assemble import PolicySettings, assemble, words
 from relive.agent.conversation import Action, Conversation, Turn
-from relive.agent.loop import draw_seed, task_record
+from relive.agent.loop import draw_seed
 from relive.agent.policy import ReplayPolicy
 from relive.agent.recall import History, Recall, Recalled, RecallSettings
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
 from relive.memory import ExperienceMemory, Purpose
-from relive.memory.episode import Actor, Episode, StopReason, TaskRecord
+from relive.memory.episode import Actor, Episode, StopReason
 from relive.memory.search.keys import query_text
+from relive.task import Task
 
 SUITE = get_suite("toy")
 
@@ -105,10 +106,10 @@ def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_pat
             memory.add(episode)
         position = memory.position
         recall = Recall(memory, spec_of(SUITE), words, RecallSettings(k=3), Purpose.ACT, position)
-        before = recall(task_record(tasks[0]))
+        before = recall(tasks[0])
         for episode in play_all(runner(), tasks[4:]):
             memory.add(episode)
-        assert recall(task_record(tasks[0])) == before
+        assert recall(tasks[0]) == before
         assert 1 <= len(before.retrieved) <= 3
         own = {e.episode_id for e in memory.entries() if e.task.identity == tasks[0].identity}
         assert not own & {r.episode for r in before.retrieved}
@@ -139,7 +140,7 @@ class _Counted:
         self.recall, self.position, self.dynamic = recall, recall.position, recall.dynamic
         self.asked: list[int] = []
 
-    def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
+    def __call__(self, task: Task, history: History = ()) -> Recalled:
         self.asked.append(len(history))
         return self.recall(task, history)
 
@@ -180,7 +181,7 @@ def test_what_is_retrieved_does_not_depend_on_how_episodes_were_scheduled(tmp_pa
             ):
                 memory.add(episode)
             recall = Recall(memory, spec_of(SUITE), words, RecallSettings(k=3), Purpose.ACT)
-            found = [recall(task_record(task)).retrieved for task in SUITE.tasks("test", 30)]
+            found = [recall(task).retrieved for task in SUITE.tasks("test", 30)]
             shown.append([[memory.meta(r.episode).task.identity for r in hits] for hits in found])
     assert shown[0] == shown[1]
 

@@ -21,7 +21,7 @@ from relive.memory import (
     Retrieved,
     Step,
     StopReason,
-    TaskRecord,
+    Task,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +41,7 @@ def raw(text: str) -> list[str]:
 def hostile(number: int) -> Episode:
     """An episode whose every text is a command to a terminal."""
     text = HOSTILE + FORGED
-    task = TaskRecord(
-        "toy", f"{text}{number}", text, "train", text, number, "1", f"put a mug {text}"
-    )
+    task = Task("toy", f"{text}{number}", text, "train", text, number, "1", f"put a mug {text}")
     step = Step(text, text, retrieved=(Retrieved(text, 0.5),))
     outcome = Outcome(True, 1.0, StopReason.SOLVED, text)
     actor = Actor(text, text, text)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from relive.envs import check_env, get_suite, suite_names
-from relive.envs.base import ActionTemplate, Info, Task
+from relive.envs.base import ActionTemplate, Info
 from relive.envs.toy import ToyEnv, ToyExpert, ToySuite
+from relive.task import Task
 
 
 @pytest.mark.parametrize("name", suite_names())

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from relive.envs import get_suite
-from relive.envs.base import Task, TextEnv
+from relive.envs.base import TextEnv
 from relive.envs.household.expert import Goal, HouseholdExpert, parse_goal
 from relive.envs.household.generator import World, generate
 from relive.envs.household.rooms import ALL_TYPES, TASK_TYPES, task_seed
 from relive.envs.household.simulate import Simulation, steps_to_solve
 from relive.envs.household.suite import HouseholdSuite
 from relive.envs.household.tasks import world_of
+from relive.task import Task
 
 SUITE = HouseholdSuite()
 

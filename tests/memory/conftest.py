@@ -19,7 +19,7 @@ from relive.memory import (
     Retrieved,
     Step,
     StopReason,
-    TaskRecord,
+    Task,
 )  # fmt: skip
 
 Make = Callable[..., Episode]
@@ -27,7 +27,7 @@ Make = Callable[..., Episode]
 
 def strict(identity: str, split: str, room: str, goal: str, purpose: Purpose) -> Holdout:
     """What is held out from whoever plays a task."""
-    return Holdout.strict(TaskRecord("household", identity, "", split, room, 0, "1", goal), purpose)
+    return Holdout.strict(Task("household", identity, "", split, room, 0, "1", goal), purpose)
 
 
 HOLDOUT = strict("my game", "test", "my room", "my goal", Purpose.EVALUATE)
@@ -48,7 +48,7 @@ def make_episode(
     """An episode that differs from all others, unless told otherwise."""
     return Episode(
         id=f"episode-{number}",
-        task=TaskRecord(
+        task=Task(
             suite="household",
             identity=identity or f"game-{number}",
             type=task_type,

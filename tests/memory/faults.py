@@ -31,7 +31,7 @@ from relive.memory import (
     Retrieved,
     Step,
     StopReason,
-    TaskRecord,
+    Task,
 )
 from relive.memory.search.space import DECIMALS
 from relive.memory.storage.codec import digest
@@ -81,7 +81,7 @@ def make(number: int) -> Episode:
         )
         for step in range(1 + number % 3)
     )
-    task = TaskRecord(
+    task = Task(
         "suite",
         f"game {number}",
         f"type-{number % 3}",

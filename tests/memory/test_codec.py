@@ -11,16 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relive.memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, Task
 from relive.memory.storage import codec
 from relive.memory.storage.fields import CodecError
 
 # Lone surrogates included: a byte-level model may sample half a character.
 text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 number = st.floats(allow_nan=False)
-tasks = st.builds(
-    TaskRecord, text, text, text, text, text, st.integers(-(2**63), 2**64 - 1), text, text
-)
+tasks = st.builds(Task, text, text, text, text, text, st.integers(-(2**63), 2**64 - 1), text, text)
 steps = st.builds(
     Step, text, text, number, st.booleans(),
     st.lists(st.integers(0, 2**32), max_size=5).map(tuple),
@@ -67,7 +65,7 @@ WRITTEN = bytes.fromhex(
 too."""
 GOLDEN_EPISODE = Episode(
     id="e1",
-    task=TaskRecord(
+    task=Task(
         "household", "ab12", "heat", "train", "FloorPlan1", 7, "1", "put a hot mug in cabinet"
     ),
     steps=(

@@ -50,7 +50,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "step": (lambda: replace(GOOD, steps=("a",)), TypeError, r"steps\[0\] should be a Step and is str"),
     "room": (lambda: replace(GOOD, task=replace(GOOD.task, room=None)), TypeError, r"task\.room should be text and is None"),
     "seed": (lambda: replace(GOOD, task=replace(GOOD.task, seed=2**64)), ValueError, r"task\.seed .* 64 bits"),
-    "task": (lambda: replace(GOOD, task=None), TypeError, "task should be a TaskRecord and is NoneType"),
+    "task": (lambda: replace(GOOD, task=None), TypeError, "task should be a Task and is NoneType"),
     "reason": (
         lambda: replace(GOOD, outcome=replace(GOOD.outcome, reason="bored")), ValueError, r"outcome\.reason should be one of"
     ),

@@ -18,7 +18,7 @@ from relive.memory import (
     IndexSettings,
     Purpose,
     Query,
-    TaskRecord,
+    Task,
 )
 from relive.memory.normal import normal_goal, normal_text
 from tests.memory.conftest import strict
@@ -91,7 +91,7 @@ def test_a_task_must_say_what_it_is(
     """It fails closed, with what to do."""
     with pytest.raises(ValueError, match=message):
         Holdout.strict(
-            TaskRecord("s", fields[0], "t", fields[1], fields[2], 0, "1", fields[3]), fields[4]
+            Task("s", fields[0], "t", fields[1], fields[2], 0, "1", fields[3]), fields[4]
         )
 
 
@@ -196,7 +196,7 @@ def test_at_a_position(store: ExperienceMemory, episode: Make) -> None:
 
 
 def oracle(
-    memory: ExperienceMemory, query: Query, task: TaskRecord, purpose: Purpose, at: int
+    memory: ExperienceMemory, query: Query, task: Task, purpose: Purpose, at: int
 ) -> list[str]:
     """The rules once more, in the plainest words."""
     embedder = HashedEmbedder()
@@ -250,7 +250,7 @@ def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> N
             split = "train" if purpose is Purpose.TRAIN else draw.choice(["train", "valid", "test"])
             goal = draw.choice(memory.entries()).task.goal
             identity, room = f"game {draw.randrange(100)}", f"room {draw.randrange(5)}"
-            task = TaskRecord("household", identity, "", split, room, 0, "1", goal)
+            task = Task("household", identity, "", split, room, 0, "1", goal)
             wanted: Callable[[EntryMeta], bool] | None = draw.choice(
                 [None, lambda e: e.task.seed % 23 == 0]
             )

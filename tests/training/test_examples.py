@@ -8,7 +8,6 @@ import pytest
 
 from relive.agent.assemble import PolicySettings, assemble, words
 from relive.agent.llm.chat import ChatEncoder
-from relive.agent.loop import task_record
 from relive.agent.recall import Recall, Recalled, RecallSettings
 from relive.agent.runner import Runner, play_all, spec_of
 from relive.envs import get_suite
@@ -86,7 +85,7 @@ def test_without_k_no_example_has_memory(memory: ExperienceMemory) -> None:
 
 def test_held_out_tasks_are_refused(memory: ExperienceMemory) -> None:
     with pytest.raises(ValueError, match="cannot be trained on"):
-        recall(memory)(task_record(SUITE.tasks("test", 1)[0]))
+        recall(memory)(SUITE.tasks("test", 1)[0])
 
 
 def test_selection_takes_train_successes_of_the_named_policies(memory: ExperienceMemory) -> None:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from relive.memory import Actor, Episode, ExperienceMemory, Outcome, Step, StopReason, TaskRecord
+from relive.memory import Actor, Episode, ExperienceMemory, Outcome, Step, StopReason, Task
 from relive.training.select import SelectSettings, select
 
 
 def success(name: str, steps: int = 1, task: str = "") -> Episode:
     """A success of the agent's own."""
     task = task or name
-    about = TaskRecord("toy", task, "fetch", "train", "farm", 1, "1", f"put the {task} in barn")
+    about = Task("toy", task, "fetch", "train", "farm", 1, "1", f"put the {task} in barn")
     outcome = Outcome(True, 1.0, StopReason.SOLVED)
     return Episode(
         name, about, (Step("A barn.", "look"),) * steps, "Done.", outcome, Actor("local")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ...agent.prompt import Demonstration
 from ...agent.recall import History, Recall, Recalled, Recaller
-from ...memory.episode import TaskRecord
+from ...task import Task
 
 MEMORIES = ("matching", "other", "empty")
 
@@ -39,11 +39,11 @@ class OtherTypes:
         self.position = matching.position
         self.dynamic = matching.dynamic
 
-    def held_back(self, task: TaskRecord) -> int:
+    def held_back(self, task: Task) -> int:
         """As of what would have been recalled."""
         return self.matching.held_back(task)
 
-    def __call__(self, task: TaskRecord, history: History = ()) -> Recalled:
+    def __call__(self, task: Task, history: History = ()) -> Recalled:
         """The closest of other types, of at most equal token length."""
         m = self.matching
         tokens = sum(m.count(demo.text) for demo in m(task, history).demonstrations)

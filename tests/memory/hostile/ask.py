@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from relive.memory import ExperienceMemory, Hit, Holdout, Query, TaskRecord
+from relive.memory import ExperienceMemory, Hit, Holdout, Query, Task
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
-def _is_near(near: tuple[str, str], task: TaskRecord) -> bool:
+def _is_near(near: tuple[str, str], task: Task) -> bool:
     return (_plain(near[0]), _plain(near[1])) == (_plain(task.room), _plain(task.goal))
 
 
@@ -35,7 +35,7 @@ def ask(
     return list(memory.search(query, Holdout(**vars(hide)), at))
 
 
-def is_hidden(hide: Hide, task: TaskRecord) -> bool:
+def is_hidden(hide: Hide, task: Task) -> bool:
     """Whether a search must not show the episodes of a task; written down a second time."""
     return (
         task.identity in hide.tasks

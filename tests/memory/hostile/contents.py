@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from relive.memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, TaskRecord
+from relive.memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, Task
 
 LEAST, MOST = -(2**63), 2**64 - 1
 """Integers that fit into a record."""
@@ -48,7 +48,7 @@ steps = st.builds(
     st.lists(whole, max_size=4).map(tuple),
     st.lists(retrieved, max_size=3).map(tuple),
 )
-tasks = st.builds(TaskRecord, text, needed, text, needed, text, whole, text, text)
+tasks = st.builds(Task, text, needed, text, needed, text, whole, text, text)
 outcomes = st.builds(Outcome, st.booleans(), number, st.sampled_from(StopReason), text)
 actors = st.builds(Actor, text, text, text, text, text, st.dictionaries(text, setting, max_size=3))
 numbers = st.dictionaries(text, number, max_size=3)
@@ -114,7 +114,7 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 
 GOOD = Episode(
     "good",
-    TaskRecord("suite", "task", "type", "train", "room", 1, "1", "put a mug on the shelf"),
+    Task("suite", "task", "type", "train", "room", 1, "1", "put a mug on the shelf"),
     (
         Step("You see a mug.", "take mug", 0.5, True, (1, 2), (Retrieved("other", 0.5),)),
         Step("Taken.", "stop"),
@@ -254,7 +254,7 @@ for a tuple, a subclass) is not here."""
 def all_fields(kind: Any = Episode, before: str = "") -> Iterator[str]:
     """Names of all fields of an episode and of what is in it, as in :data:`WRONG`."""
     inside = {
-        "task": TaskRecord,
+        "task": Task,
         "outcome": Outcome,
         "actor": Actor,
         "steps": Step,

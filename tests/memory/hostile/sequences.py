@@ -28,7 +28,7 @@ from relive.memory import (
     Retrieved,
     Step,
     StopReason,
-    TaskRecord,
+    Task,
 )
 from relive.memory.maintenance.evict import POLICIES
 from relive.memory.search.rank import LEAST_POOL, POOL
@@ -517,7 +517,7 @@ class _Run:
         success = draw.random() < 0.6
         return Episode(
             name,
-            TaskRecord(
+            Task(
                 suite="suite",
                 identity=f"task-{number if draw.random() < 0.8 else draw.randrange(20)}",
                 type=f"type-{draw.randrange(3)}",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from relive import memory as package
-from relive.memory import ExperienceMemory, Hit, Purpose, Query, TaskRecord
+from relive.memory import ExperienceMemory, Hit, Purpose, Query, Task
 from tests.memory.conftest import make_episode
 from tests.memory.hostile.ask import Hide, ask
 
@@ -38,9 +38,7 @@ def filled(store: ExperienceMemory) -> ExperienceMemory:
     return store
 
 
-def strictly(
-    memory: ExperienceMemory, task: TaskRecord, purpose: Purpose, **options: object
-) -> set[str]:
+def strictly(memory: ExperienceMemory, task: Task, purpose: Purpose, **options: object) -> set[str]:
     """What the strict policy shows."""
     holdout = package.Holdout.strict(task, purpose, **options)  # type: ignore[attr-defined,unused-ignore]
     return names(list(memory.search(Query("anything", k=50), holdout=holdout)))  # type: ignore[call-arg,unused-ignore]

@@ -1,0 +1,63 @@
+"""What is to be done: the one record of a task, which environments make and memories keep.
+
+It stands above both: the memory knows nothing of environments, and they nothing of it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task. Equal identity means the same task, whatever the other fields say."""
+
+    suite: str
+    """Name of the suite, for example ``household``."""
+    identity: str
+    """Hash of what defines the task; two tasks are the same if and only if this is the same."""
+    type: str
+    """Task type within the suite. For reports only: retrieval never filters on it."""
+    split: str
+    """``train``, ``valid`` or ``test``; whatever else is written here is treated as held out."""
+    room: str
+    """Room, scene or map; empty when the suite has none."""
+    seed: int
+    """With `type` and `split`, enough for the suite to make the task again."""
+    version: str
+    """Version of the environment that plays it."""
+    goal: str
+    """The goal as the agent reads it, without a trailing full stop."""
+
+    @classmethod
+    def of(
+        cls,
+        goal: str,
+        *,
+        suite: str = "",
+        identity: str = "",
+        type: str = "",
+        split: str = "train",
+        room: str = "",
+        seed: int = 0,
+        version: str = "",
+    ) -> "Task":
+        """A task of which little more than the goal is known.
+
+        Args:
+            goal: what is to be done.
+            identity: by default a hash of all other fields, so that tasks that differ in any of
+                them are different tasks.
+            suite, type, split, room, seed, version: see the fields.
+        """
+        named = cls(suite, identity, type, split, room, seed, version, goal)
+        return named if identity else cls(
+            suite, identity_of(suite, type, split, room, str(seed), version, goal),
+            type, split, room, seed, version, goal,
+        )  # fmt: skip
+
+
+def identity_of(*parts: str) -> str:
+    """Hash of what defines a task, 32 hex digits; the same on every machine."""
+    return hashlib.blake2b(
+        "\n".join(parts).encode(errors="surrogatepass"), digest_size=16
+    ).hexdigest()
