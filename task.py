@@ -4,6 +4,7 @@ It stands above both: the memory knows nothing of environments, and they nothing
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 
@@ -61,3 +62,15 @@ def identity_of(*parts: str) -> str:
     return hashlib.blake2b(
         "\n".join(parts).encode(errors="surrogatepass"), digest_size=16
     ).hexdigest()
+
+
+_GOAL = re.compile(r"Your task is to:(.*)")
+
+
+def goal_line(text: str) -> str:
+    """The goal in the last line "Your task is to: …" without its full stop; empty if there is none.
+
+    The last one, since prompts often begin with examples that have such a line, too.
+    """
+    found = _GOAL.findall(text)
+    return str(found[-1]).strip().removesuffix(".").rstrip() if found else ""

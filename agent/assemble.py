@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..envs import Suite
@@ -10,12 +9,11 @@ from ..memory.episode import Actor
 from .conversation import Policy
 from .policy import ExpertPolicy, RandomPolicy
 from .prompt import PROMPT_VERSION
+from .tokens import words
 
 if TYPE_CHECKING:
     from .llm.local import LocalPolicy
 
-BUNDLED = Path(__file__).parent / "llm" / "base_model"
-"""The small model that comes with the package."""
 POLICIES = ("local", "expert", "random")
 
 
@@ -45,11 +43,6 @@ class Assembled:
     actor: Actor
     count: Callable[[str], int]
     local: "LocalPolicy | None" = None
-
-
-def words(text: str) -> int:
-    """Number of words: how a policy without a tokenizer counts."""
-    return len(text.split())
 
 
 def assemble(
@@ -89,7 +82,7 @@ def assemble(
     if settings.dtype not in ("float32", "bfloat16"):
         raise ValueError(f"unknown dtype {settings.dtype!r}: use float32 or bfloat16")
     local = LocalPolicy(
-        BUNDLED if settings.model == "bundled" else settings.model,
+        settings.model,
         adapter=settings.adapter or None,
         device=settings.device or None,
         dtype="float32" if settings.dtype == "float32" else "bfloat16",

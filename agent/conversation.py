@@ -23,6 +23,16 @@ Conversation = tuple[Turn, ...]
 end."""
 
 
+def messages(conversation: Conversation) -> list[dict[str, str]]:
+    """A conversation as most models and servers take it: ``{"role": …, "content": …}`` for each
+    turn; a system turn without text is left out."""
+    return [
+        {"role": turn.role, "content": turn.text}
+        for turn in conversation
+        if turn.text or turn.role != "system"
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """What a policy says."""

@@ -9,7 +9,7 @@ into the generator and end up in the outcome.
 import hashlib
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -49,12 +49,45 @@ class PolicyFailure(RuntimeError):
 
 Need = NeedReset | NeedAction | NeedStep
 Living = Generator[Need, Any, Episode]
+Success = Callable[[Reply], bool | None]
+"""Whether the goal is reached, by the environment's last answer; None where nobody knows."""
 
 
 def draw_seed(run_seed: int, identity: str, step: int) -> int:
     """A seed that depends on the run, the task and the step, never on the order of arrival."""
     digest = hashlib.blake2b(f"{run_seed}/{identity}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+class SuccessUnknownError(ValueError):
+    """An environment ended an episode and nobody says whether the goal was reached.
+
+    Args:
+        episode: as far as it is known, recorded as an error of the environment.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        super().__init__(episode)
+        self.episode = episode
+
+    def __str__(self) -> str:
+        return self.episode.outcome.detail
+
+
+def stated_success(reply: Reply) -> bool | None:
+    """What the environment says about its goal: ``info["success"]``, or else ``info["won"]``; None
+    where it has neither."""
+    for name in ("success", "won"):
+        if reply.info.get(name) is not None:
+            return bool(reply.info[name])
+    return None
+
+
+_UNSTATED = (
+    "the episode ended and the environment did not say whether the goal was reached: set "
+    "info['success'] (see relive.envs.steps.termination), or pass success=, a function of the last "
+    "reply, for example success=lambda reply: reply.reward > 0"
+)
 
 
 def live(
@@ -64,23 +97,28 @@ def live(
     recall: Recaller | None,
     max_steps: int,
     run_seed: int = 0,
-    memory_position: int = -1,
+    success: Success = stated_success,
 ) -> Living:
     """Lives through one task and returns the episode.
 
     Args:
-        task: what to do.
+        task: what to do; the environment may fill in its goal.
         spec: the suite's part of the prompt.
         actor: who acts, for the record.
         recall: what past episodes to show; None for none.
         max_steps: actions at most.
         run_seed: base of all random numbers.
-        memory_position: log position that `recall` reads, for the record.
+        success: whether the goal is reached, by the environment's answer; None for unknown.
 
     Yields:
         `NeedReset` once, then `NeedAction` and `NeedStep` in turn. `EnvironmentFailure` and
         `PolicyFailure` may be thrown in.
+
+    Raises:
+        SuccessUnknownError: the environment ended the episode, and `success` does not know.
     """
+    recall = recall.frozen() if recall else None  # one episode reads the memory at one position
+    unknown = False
     began, started = time.time(), time.monotonic()
     spent = {"policy": 0.0, "environment": 0.0, "retrieval": 0.0}
     steps: list[Step] = []
@@ -103,6 +141,8 @@ def live(
         reply: Reply = yield NeedReset(task)
         spent["environment"] += reply.seconds
         seen = reply.observation
+        told = reply.info.get("task")
+        task = told if isinstance(told, Task) else task
         recalled = ask(())
         conversation = begin(spec, seen, recalled.demonstrations)
         for index in range(max_steps):
@@ -127,8 +167,13 @@ def live(
             conversation = extend(conversation, action, seen)
             score = float(reply.info.get("score", 0.0))
             outcome = Outcome(False, score, StopReason.STEP_LIMIT)
-            if reply.info.get("won"):
+            won = success(reply)
+            if won:
                 outcome = Outcome(True, 1.0, StopReason.SOLVED)
+                break
+            if reply.terminated and won is None:
+                outcome = Outcome(False, score, StopReason.ENVIRONMENT_ERROR, _UNSTATED)
+                unknown = True
                 break
             if reply.terminated or reply.truncated:
                 outcome = Outcome(False, score, StopReason.FAILED)
@@ -138,14 +183,17 @@ def live(
     except PolicyFailure as error:
         outcome = Outcome(False, outcome.score, StopReason.POLICY_ERROR, str(error))
     spent["total"] = time.monotonic() - started
-    return Episode(
+    episode = Episode(
         id=uuid.uuid4().hex[:16],
         task=task,
         steps=tuple(steps),
         final_observation=seen,
         outcome=outcome,
         actor=actor,
-        memory_position=memory_position,
+        memory_position=recall.position if recall else -1,
         started=began,
         timings=spent,
     )
+    if unknown:
+        raise SuccessUnknownError(episode)
+    return episode

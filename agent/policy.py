@@ -7,10 +7,11 @@ order and batch.
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 from ..envs import Expert, Suite
-from ..memory.episode import Episode
-from .conversation import Action, Conversation
+from ..memory.episode import Actor, Episode
+from .conversation import Action, Conversation, Policy, messages
 
 
 def observations(conversation: Conversation) -> list[str]:
@@ -24,9 +25,68 @@ def observations(conversation: Conversation) -> list[str]:
     return [turn.text for turn in conversation if turn.role == "user"]
 
 
+class CallablePolicy:
+    """A function from messages to text as a policy.
+
+    Args:
+        function: takes ``[{"role": "system" | "user" | "assistant", "content": text}, …]``, the
+            last of which is what was just observed, and returns the next action.
+        name: what to call it in the record; by default the function's own name.
+    """
+
+    def __init__(self, function: Callable[[list[dict[str, str]]], str], name: str = "") -> None:
+        self._function = function
+        self.actor = Actor("callable", model=name or _name_of(function))
+        """Who acts, for the record."""
+
+    def act(
+        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
+    ) -> list[Action]:
+        """What the function says to each conversation, one after the other.
+
+        Raises:
+            TypeError: it returned something that is no text.
+        """
+        return [self._answer(conversation) for conversation in conversations]
+
+    def _answer(self, conversation: Conversation) -> Action:
+        answer = self._function(messages(conversation))
+        if not isinstance(answer, str):
+            raise TypeError(
+                f"policy {self.actor.model} must return the next action as text, not {answer!r:.80}"
+            )
+        return Action(answer.strip())
+
+
+def as_policy(policy: object) -> Policy:
+    """A policy from whatever acts: an object with ``act`` (see `Policy`), or a function from
+    messages to text.
+
+    Raises:
+        TypeError: it is neither, or a class instead of an object.
+    """
+    if isinstance(policy, type):
+        raise TypeError(f"the policy is the class {policy.__name__}: give an object of it")
+    if callable(getattr(policy, "act", None)):
+        return cast(Policy, policy)
+    if callable(policy):
+        return CallablePolicy(policy)
+    raise TypeError(
+        f"{policy!r} cannot act: give a function from messages to text, a relive.LocalModel, a "
+        "relive.ServerModel, or an object with act(conversations, seeds)"
+    )
+
+
+def _name_of(function: object) -> str:
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(name)
+
+
 class ExpertPolicy:
     """The suite's scripted expert, shown the observations of the conversation one after the
     other."""
+
+    actor = Actor("expert")
 
     def __init__(self, suite: Suite) -> None:
         self._make: Callable[[], Expert] = suite.expert
@@ -46,6 +106,7 @@ class RandomPolicy:
     """Fills a random template with random names out of what it has read; the floor of every
     comparison."""
 
+    actor = Actor("random")
     _name = re.compile(r"\b[a-z]+ \d+\b")
 
     def __init__(self, templates: Sequence[str]) -> None:

@@ -139,7 +139,9 @@ def fit(
 
 def system_text(spec: PromptSpec, demonstrations: Sequence[Demonstration] = ()) -> str:
     """The system turn. `demonstrations` come closest first and are shown closest last."""
-    text = f"{spec.instructions}\nActions: {', '.join(spec.templates)}"
+    text = spec.instructions
+    if spec.templates:
+        text += f"\nActions: {', '.join(spec.templates)}"
     if demonstrations:
         text += "\n\nExperience:" + "".join(f"\n\n{demo.text}" for demo in reversed(demonstrations))
     return text

@@ -35,7 +35,7 @@ class RecallSettings:
     keys: tuple[str, ...] = ("goal",)
     """Which texts of a stored episode are compared with the query: ``goal``, ``first``
     (observation), ``window`` (of its steps, for dynamic queries). The memory must have them:
-    ``ExperienceMemory.open(..., keys=...)``."""
+    ``ExperienceMemory(..., keys=...)``."""
     diversity: float = 0.0
     """In [0, 1): how much episodes that are unlike each other are preferred (maximal marginal
     relevance)."""
@@ -94,6 +94,10 @@ class Recaller(Protocol):
         """Whether to ask again at every step."""
         ...
 
+    def frozen(self) -> "Recaller":
+        """The same, but bound to what the memory holds now, for the length of an episode."""
+        ...
+
     def __call__(self, task: Task, history: History = ()) -> Recalled:
         """What is recalled for a task after some steps; always the same for the same arguments."""
         ...
@@ -112,9 +116,9 @@ class Recall:
         spec: how episodes are shown.
         count: number of tokens of a text, for the budget.
         settings: how many and how much.
-        purpose: what for, which decides what is held out.
-        position: log position to read at; the memory's current one when None. Results do not depend
-            on what is added later.
+        purpose: what for, which decides what is held out; None holds nothing out.
+        at: log position to read at, so that results do not depend on what is added later. None:
+            every episode reads what the memory holds when it begins.
         where: keeps only some entries; for experiments (a memory without the type under test).
     """
 
@@ -124,13 +128,27 @@ class Recall:
         spec: PromptSpec,
         count: Callable[[str], int],
         settings: RecallSettings,
-        purpose: Purpose,
-        position: int | None = None,
+        purpose: Purpose | None,
+        at: int | None = None,
         where: Callable[[EntryMeta], bool] | None = None,
     ) -> None:
         self.memory, self.spec, self.count = memory, spec, count
         self.settings, self.purpose, self.where = settings, purpose, where
-        self.position = memory.position if position is None else position
+        self._at = at
+
+    @property
+    def position(self) -> int:
+        """Log position that is read."""
+        return self.memory.position if self._at is None else self._at
+
+    def frozen(self) -> "Recall":
+        """The same, but bound to what the memory holds now."""
+        if self._at is not None:
+            return self
+        return Recall(
+            self.memory, self.spec, self.count, self.settings, self.purpose, self.memory.position,
+            self.where,
+        )  # fmt: skip
 
     @property
     def dynamic(self) -> bool:
@@ -142,12 +160,10 @@ class Recall:
     ) -> Recalled:
         """What is recalled for a task after some steps; `exclude` names episodes that must not be
         shown."""
-        query = self.query(query_text(task.goal, history), exclude)
-        hits = self.memory.search(query, self.holdout(task), at=self.position)
+        query, at = self.query(query_text(task.goal, history), exclude), self.position
+        hits = self.memory.search(query, self.holdout(task), at=at)
         scores = {hit.episode_id: hit.score for hit in hits}
-        found = [
-            demonstration(self.spec, self.memory.get(hit.episode_id, self.position)) for hit in hits
-        ]
+        found = [demonstration(self.spec, self.memory.get(hit.episode_id, at)) for hit in hits]
         shown = fit(found, self.settings.budget, self.count)
         return Recalled(
             shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
@@ -156,9 +172,9 @@ class Recall:
     def held_back(self, task: Task) -> int:
         """How many of the episodes that would be found at the start, if nothing was held out, the
         policy keeps back."""
-        query = self.query(query_text(task.goal, ()))
+        query, at = self.query(query_text(task.goal, ())), self.position
         shown, everything = (
-            {hit.episode_id for hit in self.memory.search(query, holdout, at=self.position)}
+            {hit.episode_id for hit in self.memory.search(query, holdout, at=at)}
             for holdout in (self.holdout(task), None)
         )
         return len(everything - shown)
@@ -183,4 +199,6 @@ class Recall:
 
     def holdout(self, task: Task) -> Holdout:
         """What must not be shown to whoever plays a task."""
+        if self.purpose is None:
+            return Holdout()
         return Holdout.strict(task, self.purpose, self.settings.splits)

@@ -151,7 +151,7 @@ class Results:
     """Episodes of one measurement, durable one by one; a resumed run plays only what is missing."""
 
     def __init__(self, path: Path) -> None:
-        self.store = ExperienceMemory.open(path, mode="create")
+        self.store = ExperienceMemory(path)
 
     def __enter__(self) -> "Results":
         return self

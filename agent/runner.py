@@ -14,7 +14,16 @@ from typing import Any
 from ..envs import EnvironmentFailure, EnvPool, Suite, Task
 from ..memory.episode import Actor, Episode
 from .conversation import Action, Policy
-from .loop import Living, Need, NeedAction, NeedReset, PolicyFailure, live
+from .loop import (
+    Living,
+    Need,
+    NeedAction,
+    NeedReset,
+    PolicyFailure,
+    Success,
+    live,
+    stated_success,
+)
 from .prompt import PromptSpec, prompt_spec
 from .recall import Recaller
 
@@ -63,6 +72,7 @@ class Runner:
         actor: the record of who acts.
         settings: how.
         recall: what past episodes to show; None for no memory.
+        success: whether the goal is reached; by default what the environment says.
     """
 
     suite: Suite
@@ -70,6 +80,7 @@ class Runner:
     actor: Actor
     settings: RunSettings = field(default_factory=RunSettings)
     recall: Recaller | None = None
+    success: Success = stated_success
     clock: Clock = field(default_factory=Clock)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Episode]:
@@ -77,8 +88,9 @@ class Runner:
         if not tasks:
             return
         s = self.settings
-        slots = min(s.workers or s.batch, len(tasks))
-        pool = EnvPool(self.suite.name, min(s.workers, slots), s.timeout, slots=slots)
+        copies = getattr(self.suite, "copies", 0) or len(tasks)
+        slots = min(s.workers or s.batch, len(tasks), copies)
+        pool = EnvPool(self.suite, min(s.workers, slots), s.timeout, slots=slots)
         began = time.monotonic()
         with pool:
             for episode in self._play(pool, slots, list(reversed(tasks))):
@@ -148,10 +160,10 @@ class Runner:
 
     def _live(self, task: Task) -> Living:
         limit = self.settings.max_steps or self.suite.max_steps
-        position = self.recall.position if self.recall else -1
         return live(
-            task, spec_of(self.suite), self.actor, self.recall, limit, self.settings.seed, position
-        )
+            task, spec_of(self.suite), self.actor, self.recall, limit, self.settings.seed,
+            self.success,
+        )  # fmt: skip
 
     def _act(self, asked: Sequence[NeedAction]) -> Sequence[Action | PolicyFailure]:
         """The policy's answers; where it raises, each conversation is tried alone, so that one

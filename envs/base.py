@@ -8,6 +8,7 @@ environments that play them, states its action templates and brings an expert wh
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
@@ -18,6 +19,10 @@ from ..task import Task
 Info = dict[str, Any]
 
 SPLITS = ("train", "valid", "test")
+INSTRUCTIONS = "You act in a text environment. Answer with your next action and nothing else."
+"""What an agent is told where nobody tells it more."""
+MAX_STEPS = 100
+"""Actions per episode where nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,11 @@ class Expert(Protocol):
 class TextEnv(gymnasium.Env[str, str]):
     """A text environment on the Gymnasium API.
 
-    `reset` takes the task in ``options={"task": task}``; without it, `seed` picks a task of the
+    Its answers can be made with :mod:`relive.envs.steps`. `reset` takes the task in ``options={"task": task}``; without it, `seed` picks a task of the
     train split. Both `reset` and `step` return an `info` with
 
     * ``task``: the `Task` being played,
-    * ``won``: whether the goal is reached,
+    * ``success``: whether the goal is reached,
     * ``invalid``: whether the last action was not understood or refused (False after reset),
     * ``score``: progress in [0, 1]; 1 exactly when won.
 
@@ -68,20 +73,20 @@ class TextEnv(gymnasium.Env[str, str]):
 
 @runtime_checkable
 class Suite(Protocol):
-    """A family of tasks."""
+    """A family of tasks. Inherit from it to get what has a default here."""
 
     name: str
     version: str
     types: tuple[str, ...]
     """Task types, in the order in which reports list them."""
-    groups: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Named sets of types, for example ``easy`` and ``hard``. A group may name types outside
     `types`: those are listed only when asked for by name (a sealed test set)."""
-    templates: tuple[ActionTemplate, ...]
+    templates: tuple[ActionTemplate, ...] = ()
     """The action forms listed once in the prompt."""
-    instructions: str
+    instructions: str = INSTRUCTIONS
     """One or two sentences that open the prompt."""
-    max_steps: int
+    max_steps: int = MAX_STEPS
     """Default step limit of an episode."""
 
     def tasks(
@@ -100,7 +105,16 @@ class Suite(Protocol):
 
     def expert(self) -> Expert:
         """A fresh expert for one episode. Raises `NotImplementedError` when the suite has none."""
-        ...
+        raise NotImplementedError(f"suite {self.name!r} has no expert")
+
+
+def has_expert(suite: Suite) -> bool:
+    """Whether a suite brings an expert."""
+    try:
+        suite.expert()
+    except NotImplementedError:
+        return False
+    return True
 
 
 def types_of(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:

@@ -17,13 +17,13 @@ from .base import SPLITS, Info, Suite, TextEnv
 
 _INFO_KEYS: dict[str, type | tuple[type, ...]] = {
     "task": Task,
-    "won": bool,
+    "success": bool,
     "invalid": bool,
     "score": (int, float),
 }
 _NONSENSE = "xyzzy the frobnicator"
 _KINDS = ("move", "look", "act")
-_IDENTITY = re.compile(r"[0-9a-f]{16}")
+_IDENTITY = re.compile(r"[0-9a-f]{16,}")
 _STEPS_COMPARED = 8
 
 
@@ -181,7 +181,7 @@ def _check_listing(suite: Suite, count: int) -> None:
             _need(task.version == suite.version, f"{where}: version must be {suite.version!r}")
             _need(
                 _IDENTITY.fullmatch(task.identity),
-                f"{where}: identity must be 16 hex digits, a hash of the game",
+                f"{where}: identity must be a hash, 16 hex digits or more, of the game",
             )
             _need(
                 task.goal and not task.goal.endswith("."),
@@ -254,8 +254,8 @@ def _check_info(info: Any, task: Task | None, where: str) -> None:
         f"info['score'] after {where} is {info['score']}: keep it in [0, 1]",
     )
     _need(
-        (info["score"] == 1.0) == info["won"],
-        f"after {where}, score is {info['score']} but won is {info['won']}",
+        (info["score"] == 1.0) == info["success"],
+        f"after {where}, score is {info['score']} but success is {info['won']}",
     )
 
 
@@ -274,7 +274,7 @@ def _check_reset(suite: Suite, env: TextEnv) -> None:
         task.goal in observation, f"the opening observation does not state the goal {task.goal!r}"
     )
     _check_info(info, task, "reset")
-    _need(not info["won"], f"task {task.identity} is won before the first action")
+    _need(not info["success"], f"task {task.identity} is won before the first action")
     _need(info["invalid"] is False, "info['invalid'] after reset must be False")
     again, _ = _start(env, task)
     _need(
@@ -317,7 +317,7 @@ def _check_answer(answer: Any, task: Task) -> tuple[str, float, bool, bool, Info
     )
     _check_info(info, task, "step")
     _need(
-        terminated or not info["won"],
+        terminated or not info["success"],
         "the episode goes on after it was won: terminated must be True",
     )
     return observation, float(reward), terminated, truncated, info
@@ -438,7 +438,7 @@ def _check_expert(suite: Suite, env: TextEnv, count: int) -> None:
             f"{where} is not won in {suite.max_steps} steps: list only what it solves",
         )
         answer_after = env.reset(options={"task": task})[1]
-        _need(not answer_after["won"], f"reset after {where} still says won")
+        _need(not answer_after["success"], f"reset after {where} still says success")
 
 
 def _check_close(suite: Suite) -> None:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -26,9 +26,11 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType, TracebackType
 from typing import Any
 
+import cloudpickle
+
 from ..task import Task
-from .base import Info, TextEnv
-from .registry import get_suite, load_suite, suite_target
+from .base import Info, Suite, TextEnv
+from .registry import load_suite, registered_target, suite_target
 
 _CLOSING_SECONDS = 2.0
 
@@ -90,11 +92,22 @@ class _Worker:
     """Whether its next answer includes its imports."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """Makes environments of a registered suite, which a worker imports by its name."""
+
+    target: str
+
+    def __call__(self) -> TextEnv:
+        return load_suite(self.target).make()
+
+
 class EnvPool:
     """A fixed number of workers, each with an environment of one suite.
 
     Args:
-        suite: name of a registered suite.
+        suite: a suite, or the name of a registered one. One that is not registered goes to the
+            workers by cloudpickle, which takes classes of the caller's own script, too.
         workers: number of processes. 0 plays in this process, without the protection and without
             its cost.
         timeout: seconds that one reset or step may take. A worker's first reset gets `startup`
@@ -104,12 +117,12 @@ class EnvPool:
 
     Raises:
         UnknownSuiteError: no suite of that name.
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or the suite cannot be sent to workers.
     """
 
     def __init__(
         self,
-        suite: str,
+        suite: str | Suite,
         workers: int = 0,
         timeout: float = 60.0,
         *,
@@ -121,15 +134,19 @@ class EnvPool:
                 f"EnvPool needs workers >= 0, timeout > 0 and slots >= 1, got {workers}, {timeout} "
                 f"and {slots}"
             )
-        self._suite_name = suite
-        self._target = suite_target(suite)
+        target = suite_target(suite) if isinstance(suite, str) else registered_target(suite)
+        known = load_suite(target) if target else suite
+        assert not isinstance(known, str)
+        self._suite_name = known.name
+        self._make: Callable[[], TextEnv] = _Registered(target) if target else known.make
         self._timeout, self._startup = timeout, startup
         self._in_process = workers == 0
         self._workers = [_Worker() for _ in range(workers or slots)]
         self._closed = False
         if not self._in_process:
+            self._sent = _sendable(self._make, known)
             self._context = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload(list(getattr(get_suite(suite), "preload", ())))
+            self._context.set_forkserver_preload(list(getattr(known, "preload", ())))
             try:
                 _start_fork_server()
                 for worker in self._workers:
@@ -295,7 +312,7 @@ class EnvPool:
         request, worker.request = worker.request, None
         try:
             if worker.env is None:
-                worker.env = get_suite(self._suite_name).make()
+                worker.env = self._make()
             return _play(worker.env, request)
         except Exception as error:
             failure = EnvironmentFailure(_raised(request, error), index, worker.task)
@@ -312,7 +329,7 @@ class EnvPool:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_serve,
-            args=(theirs, self._target),
+            args=(theirs, self._sent),
             name=f"relive-{self._suite_name}",
             daemon=True,
         )
@@ -347,6 +364,27 @@ class EnvPool:
             with suppress(ValueError):
                 return f"was killed by {signal.Signals(-code).name}"
         return f"died with exit code {code}"
+
+
+def _sendable(make: Callable[[], TextEnv], suite: Suite) -> bytes:
+    """A function that makes environments, for a worker.
+
+    Raises:
+        ValueError: it cannot be sent.
+    """
+    advice = "give a function or class that makes the environment, or play with workers=0"
+    if getattr(suite, "copies", 0):
+        raise ValueError(
+            f"{suite.name} is one environment of this process and cannot be played by workers: "
+            f"{advice}"
+        )
+    try:
+        return bytes(cloudpickle.dumps(make))
+    except Exception as error:
+        raise ValueError(
+            f"{suite.name} cannot be sent to worker processes ({type(error).__name__}: {error}): "
+            f"{advice}"
+        ) from error
 
 
 def _start_fork_server() -> None:
@@ -400,7 +438,7 @@ def _raised(request: tuple[str, Any], error: BaseException) -> str:
     return f"raised {type(error).__name__} in {request[0]}: {error}"
 
 
-def _serve(connection: Connection, target: str) -> None:
+def _serve(connection: Connection, make: bytes) -> None:
     """A worker's life: one environment, requests until the parent says stop or goes away."""
     # Ctrl-C goes to the whole process group; ending workers is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -414,7 +452,7 @@ def _serve(connection: Connection, target: str) -> None:
             return
         try:
             if env is None:
-                env = load_suite(target).make()
+                env = pickle.loads(make)()  # what the parent has just made
             answer: Any = _play(env, request)
             pickle.dumps(
                 answer

@@ -64,6 +64,12 @@ def suite_target(name: str) -> str:
     return known
 
 
+def registered_target(suite: Suite) -> str:
+    """``module:attribute`` behind a suite that `get_suite` gave; empty for any other."""
+    target = _targets.get(suite.name) or _plugins().get(suite.name)
+    return target if target and load_suite(target) is suite else ""
+
+
 def get_suite(name: str) -> Suite:
     """The suite of a name, one instance per process.
 

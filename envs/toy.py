@@ -129,7 +129,12 @@ class ToyEnv(TextEnv):
         return f"You are in the {self._here or 'house'}. You see: {', '.join(seen) or 'nothing'}."
 
     def _info(self, invalid: bool) -> Info:
-        return {"task": self._task, "won": self._won, "invalid": invalid, "score": float(self._won)}
+        return {
+            "task": self._task,
+            "success": self._won,
+            "invalid": invalid,
+            "score": float(self._won),
+        }
 
 
 class ToyExpert:

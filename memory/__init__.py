@@ -2,7 +2,7 @@
 
 from relive.memory import ExperienceMemory, Query
 
-with ExperienceMemory.open("experience", mode="create") as memory:
+with ExperienceMemory("experience") as memory:
     memory.add(episode)
     hits = memory.search(Query("put a hot mug in cabinet", k=2))
     episodes = [memory.get(hit.episode_id) for hit in hits]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 
 from ..task import Task
-from .episode import StopReason
+from .episode import Episode, StopReason
 from .search.keys import KEYS
 from .storage.catalog import Filter
 
@@ -158,3 +158,26 @@ class Hit:
     position: int
     """Sequence number of its record in the log."""
     why: Why
+    _read: Callable[[], Episode] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def episode(self) -> Episode:
+        """The episode itself, read from the memory now.
+
+        Raises:
+            KeyError: it was deleted and its bytes were taken away since.
+            ValueError: the memory was closed, or the record is damaged.
+        """
+        if self._read is None:
+            raise ValueError(
+                f"this hit was copied out of its memory: read memory.get({self.episode_id!r})"
+            )
+        return self._read()
+
+    def readable(self, read: Callable[[], Episode]) -> "Hit":
+        """The same hit, with a way to read its episode."""
+        return Hit(self.episode_id, self.score, self.position, self.why, read)
+
+    def __reduce__(self) -> tuple[type["Hit"], tuple[str, float, int, Why]]:
+        # What is sent to another process leaves the open memory behind.
+        return Hit, (self.episode_id, self.score, self.position, self.why)

@@ -18,10 +18,11 @@ from pathlib import Path
 import bench_engine
 import bench_policy
 
-from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.conversation import Conversation
 from relive.agent.demonstrate import demonstrate
 from relive.agent.llm.local import LocalPolicy
+from relive.agent.llm.weights import BUNDLED
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import Clock, Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
@@ -37,7 +38,7 @@ def recorded(count: int = 48) -> list[Conversation]:
     expert = assemble(PolicySettings(kind="expert"), suite)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ExperienceMemory.open(folder, mode="create") as memory,
+        ExperienceMemory(folder) as memory,
     ):
         demonstrate(memory, suite, 60)
         recall = Recall(memory, spec, made.count, RecallSettings(), Purpose.EVALUATE)
@@ -52,7 +53,7 @@ def loop_overhead(tasks: int = 24) -> float:
     made = assemble(PolicySettings(), suite, 1)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ExperienceMemory.open(folder, mode="create") as memory,
+        ExperienceMemory(folder) as memory,
     ):
         demonstrate(memory, suite, 60)
         recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.ACT)

@@ -43,7 +43,7 @@ def played(count: int) -> list[Episode]:
     from relive.agent.demonstrate import demonstrate
     from relive.envs import get_suite
 
-    with tempfile.TemporaryDirectory() as folder, ExperienceMemory.open(folder, "create") as memory:
+    with tempfile.TemporaryDirectory() as folder, ExperienceMemory(folder) as memory:
         demonstrate(memory, get_suite("household"), count)
         return list(memory.iterate())
 
@@ -91,7 +91,7 @@ def build(
     )
     raw.set_num_threads(1)
     ours = theirs = 0.0
-    with ExperienceMemory.open(folder, "create", embedder=Given(vectors)) as memory:
+    with ExperienceMemory(folder, embedder=Given(vectors)) as memory:
         for start in range(0, count, BATCH):
             batch = entries(real, start, min(start + BATCH, count))
             began = time.perf_counter()
@@ -144,7 +144,7 @@ def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
     raw.load_index(str(folder.with_suffix(".raw")))
     raw.set_num_threads(1)
     raw.set_ef(INDEX.ef)
-    with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
+    with ExperienceMemory(folder, "r", embedder=Given(vectors)) as memory:
 
         def search(turn: int, kept: dict[str, set[str]]) -> set[str]:
             hits = memory.search(Query(str(count + turn), k=K, only=kept), HOLDOUT)
@@ -181,7 +181,7 @@ def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[st
     """A reader searches without a break, and follows in another thread, while a writer adds a fifth
     and publishes a new graph."""
     times: list[float] = []
-    with ExperienceMemory.open(folder, embedder=Given(vectors)) as memory:
+    with ExperienceMemory(folder, "r", embedder=Given(vectors)) as memory:
         before, over = memory.stats().index_entries, threading.Event()
 
         def follow() -> None:
@@ -214,7 +214,7 @@ def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[st
 def grow(folder: Path, vectors: Vectors, count: int) -> None:
     """Adds a fifth of what is there."""
     real = played(4)
-    with ExperienceMemory.open(folder, "w", embedder=Given(vectors)) as memory:
+    with ExperienceMemory(folder, "w", embedder=Given(vectors)) as memory:
         for start in range(count, count + count // 5, BATCH):
             # Vectors of entries that are there: what is measured does not depend on them.
             batch = [
@@ -259,7 +259,7 @@ def child(what: str, folder: Path, vectors: Path) -> None:
         answer = sorted(map(int, labels[0]))
         print(json.dumps({"seconds": time.perf_counter() - began, "answer": answer}))
         return
-    memory = ExperienceMemory.open(folder, embedder=Given(given))
+    memory = ExperienceMemory(folder, "r", embedder=Given(given))
     hits = memory.search(Query(str(len(given) - 1), k=K, only={"type": {"type-3"}}), HOLDOUT)
     seconds = time.perf_counter() - began
     if what == "resident":

@@ -97,7 +97,7 @@ def build(folder: Path, job: Job) -> None:
     closest = job.scores()[:, : job.count].max(axis=0)
     turns = np.empty(job.count)
     turns[np.argsort(-closest, kind="stable")] = np.arange(job.count)
-    with ExperienceMemory.open(folder, "create", embedder=job.embedder()) as memory:
+    with ExperienceMemory(folder, embedder=job.embedder()) as memory:
         for start in range(0, job.count, BATCH):
             stop = min(start + BATCH, job.count)
             batch = zip(job.episodes(start, stop), turns[start:stop].tolist(), strict=True)
@@ -166,7 +166,7 @@ def cases(built: Path, scratch: Path, job: Job, shares: Sequence[float]) -> list
         alive = np.zeros(job.stored, dtype=np.bool_)
         alive[: job.count] = True
         for compacted in (False, True) if share else (False,):
-            with ExperienceMemory.open(folder, "w", embedder=job.embedder()) as writer:
+            with ExperienceMemory(folder, "w", embedder=job.embedder()) as writer:
                 if compacted:
                     writer.compact()
                 elif share:
@@ -175,7 +175,7 @@ def cases(built: Path, scratch: Path, job: Job, shares: Sequence[float]) -> list
                 writer.add_many(job.episodes(first, first + job.tail))
                 alive[first : first + job.tail] = True
                 of_writer = ask(writer, job, scores, alive)
-            with ExperienceMemory.open(folder, embedder=job.embedder()) as reader:
+            with ExperienceMemory(folder, "r", embedder=job.embedder()) as reader:
                 of_reader = ask(reader, job, scores, alive)
             rows.append(
                 {

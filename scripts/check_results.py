@@ -23,11 +23,11 @@ from typing import Any
 
 from eval_base_model import RESULTS, recallers, rows_of
 
-from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.demonstrate import demonstrate
 from relive.agent.evaluation.records import REPLAYED, Record, read, record
 from relive.agent.evaluation.report import LiveProgress
-from relive.agent.llm.weights import hash_weights
+from relive.agent.llm.weights import BUNDLED, hash_weights
 from relive.agent.runner import Runner, RunSettings, play_all
 from relive.agent.settings import build
 from relive.agent.terminal import say
@@ -100,7 +100,7 @@ def replay(summary: dict[str, Any], records: list[Record], count: int, seed: int
     with (
         LiveProgress() as live,
         tempfile.TemporaryDirectory() as folder,
-        ExperienceMemory.open(Path(folder) / "m", mode="create") as memory,
+        ExperienceMemory(Path(folder) / "m") as memory,
     ):
         demonstrate(memory, suite, summary["demonstrations"], announce=live.announce)
         for name, recall in recallers(memory, suite, made.count).items():

@@ -51,7 +51,7 @@ def main() -> None:
     with LiveProgress() as live:
         learner = Learner(OUT, SETTINGS, announce=live.announce)
         clock = Stopwatch(learner.directory, began)
-        with ExperienceMemory.open(learner.memory_path, mode="create") as memory:
+        with ExperienceMemory(learner.memory_path) as memory:
             live.announce("phase", "expert demonstrations")
             learner.demonstrate(memory)
             position = held_out_position(learner, memory)
@@ -65,7 +65,7 @@ def main() -> None:
     with LiveProgress() as live:
         learner.announce = live.announce
         rounds = learner.run()
-        with ExperienceMemory.open(learner.memory_path, mode="w") as memory:
+        with ExperienceMemory(learner.memory_path, mode="w") as memory:
             end = memory.position
             results["memory_and_adapter"] = held_out(
                 learner, memory, end, learner.adapter, "memory-and-adapter", live

@@ -16,11 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.demonstrate import demonstrate
 from relive.agent.evaluation.metrics import summarise
 from relive.agent.evaluation.records import record, right_type_share, write
 from relive.agent.evaluation.report import LiveProgress, console, results_table
+from relive.agent.llm.weights import BUNDLED
 from relive.agent.recall import Recall, Recaller, RecallSettings
 from relive.agent.rundir import RunDirectory, measure, versions
 from relive.agent.runner import Runner, RunSettings, spec_of
@@ -102,7 +103,7 @@ def main() -> None:
     started, records = time.monotonic(), []
     with (
         LiveProgress() as live,
-        ExperienceMemory.open(args.out / "memory", mode="create") as memory,
+        ExperienceMemory(args.out / "memory") as memory,
     ):
         demonstrate(memory, suite, DEMONSTRATIONS, announce=live.announce)
         for name, recall in recallers(memory, suite, made.count).items():

@@ -40,7 +40,7 @@ def imported(
 ) -> dict[str, int]:
     """Import the logs into a new memory; episodes read, successes and bad lines."""
     counts: Counter[str] = Counter()
-    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+    with ExperienceMemory(folder, embedder=embedder) as memory:
         for log in logs:
             with log.open("rb") as file:
                 report = import_file(memory, file, log.name)
@@ -115,7 +115,7 @@ def main() -> None:
         for number, embedder in enumerate(embedders):
             path = Path(folder) / str(number)
             counts = imported(path, embedder, args.logs, announce=number == 0)
-            with ExperienceMemory.open(path, embedder=embedder) as memory:
+            with ExperienceMemory(path, "r", embedder=embedder) as memory:
                 goals = len({entry.task.goal for entry in memory.entries()})
                 counts |= {"episodes": len(memory), "goals": goals}
                 for stored in STORED:

@@ -10,7 +10,8 @@ and the opening observation are left out. Last line: JSON.
 import json
 import statistics
 
-from relive.agent.assemble import BUNDLED, PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.llm.weights import BUNDLED
 from relive.agent.prompt import Demonstration, demonstration
 from relive.agent.runner import Runner, play_all, spec_of
 from relive.envs import get_suite

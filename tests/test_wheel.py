@@ -106,7 +106,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 def test_it_is_not_confused_by_namesakes(installed: Path, elsewhere: Path) -> None:
     code = (
         "import sys, relive, relive.memory, relive.envs, relive.agent.cli, relive.training\n"
-        "from relive.agent.assemble import BUNDLED\n"
+        "from relive.agent.llm.weights import BUNDLED\n"
         "assert not {'memory', 'envs', 'agent', 'training'} & set(sys.modules)\n"
         "assert not {'torch', 'textworld'} & set(sys.modules)\n"
         "assert (BUNDLED / 'config.json').is_file()\n"

@@ -182,7 +182,7 @@ class Learner:
 
     def run(self) -> list[Round]:
         """Runs all rounds that are not done yet and returns all of them."""
-        with ExperienceMemory.open(self.memory_path, mode="create") as memory:
+        with ExperienceMemory(self.memory_path) as memory:
             self.demonstrate(memory)
             for number in range(len(self.rounds) + 1, self.settings.rounds + 1):
                 self.rounds.append(self._round(number, memory))
@@ -358,7 +358,7 @@ def train_from_memory(
             f"fine-tuning needs a language model; policy {settings.policy.kind!r} has no weights: "
             "use 'local'"
         )
-    with ExperienceMemory.open(memory) as opened:
+    with ExperienceMemory(memory, "r") as opened:
         return _train(
             settings, suite, made, opened, out, {"version": out.name, "parent": ""}, announce
         )

@@ -344,7 +344,7 @@ def _run(args: argparse.Namespace) -> None:
 
     suite, tasks = _suite_and_tasks(args)
     made, settings = _assembled(args, suite)
-    with ExperienceMemory.open(args.memory, mode="create") as memory:
+    with ExperienceMemory(args.memory) as memory:
         actor = made.actor
         played = {
             e.task.identity
@@ -396,7 +396,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             "split only: evaluate "
             "valid or test, or leave out --memory (relive run plays train tasks with memory)"
         )
-    memory = ExperienceMemory.open(args.memory) if args.memory else None
+    memory = ExperienceMemory(args.memory, "r") if args.memory else None
     if args.at is not None and not (memory and 0 <= args.at <= memory.position):
         raise ValueError(
             f"--at {args.at} is no log position of --memory {args.memory}: give one from 0 to its "
@@ -540,7 +540,7 @@ def _envs_play(args: argparse.Namespace) -> None:
         seen, _, terminated, truncated, info = env.step(action)
         left -= 1
         say(seen, lines=True)
-        if info["won"]:
+        if info["success"]:
             say("Solved.")
         if terminated or truncated:
             break

@@ -128,7 +128,7 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 def _stats(args: argparse.Namespace) -> None:
     from ...memory import ExperienceMemory
 
-    with ExperienceMemory.open(args.memory) as memory:
+    with ExperienceMemory(args.memory, "r") as memory:
         stats = memory.stats()
     say(
         f"{stats.path}: {stats.entries} episodes, {stats.successes} successes, position "
@@ -172,7 +172,7 @@ def _search(args: argparse.Namespace) -> None:
         usefulness=args.usefulness,
         brevity=args.brevity,
     )
-    with ExperienceMemory.open(args.memory) as memory:
+    with ExperienceMemory(args.memory, "r") as memory:
         for hit in memory.search(query):
             entry, why = memory.meta(hit.episode_id), hit.why
             verdict = "success" if entry.success else "failure"
@@ -207,7 +207,7 @@ def _only(wanted: Sequence[str]) -> dict[str, set[str]]:
 def _show(args: argparse.Namespace) -> None:
     from ...memory import ExperienceMemory
 
-    with ExperienceMemory.open(args.memory) as memory:
+    with ExperienceMemory(args.memory, "r") as memory:
         episode = memory.get(_the_one(memory, args.episode))
         notes = memory.notes(episode.id)
     task = episode.task
@@ -252,7 +252,7 @@ def _rate(args: argparse.Namespace) -> None:
 
     if not math.isfinite(args.value):
         raise ValueError(f"{args.value} is no rating: give a number")
-    with ExperienceMemory.open(args.memory, "w") as memory:
+    with ExperienceMemory(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
         memory.rate(episode_id, args.name, args.value)
     say(f"{episode_id}: {args.name} {args.value:g}")
@@ -261,7 +261,7 @@ def _rate(args: argparse.Namespace) -> None:
 def _annotate(args: argparse.Namespace) -> None:
     from ...memory import ExperienceMemory
 
-    with ExperienceMemory.open(args.memory, "w") as memory:
+    with ExperienceMemory(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
         memory.annotate(episode_id, args.text)
         say(f"{episode_id}: {len(memory.notes(episode_id))} notes")
@@ -270,7 +270,7 @@ def _annotate(args: argparse.Namespace) -> None:
 def _delete(args: argparse.Namespace) -> None:
     from ...memory import ExperienceMemory
 
-    with ExperienceMemory.open(args.memory, "w") as memory:
+    with ExperienceMemory(args.memory, "w") as memory:
         # Each is looked for before any is deleted: a typing error deletes nothing.
         for episode_id in dict.fromkeys(
             [_the_one(memory, beginning) for beginning in args.episodes]
@@ -283,7 +283,7 @@ def _evict(args: argparse.Namespace) -> None:
     from ...memory import ExperienceMemory
 
     before = None if args.before is None else _time(args.before)
-    with ExperienceMemory.open(args.memory, "w") as memory:
+    with ExperienceMemory(args.memory, "w") as memory:
         gone = memory.evict(
             capacity=args.capacity, before=before, by=args.by, keep_per_type=args.keep_per_type
         )
@@ -311,7 +311,7 @@ def _time(text: str) -> float:
 def _compact(args: argparse.Namespace) -> None:
     from ...memory import ExperienceMemory
 
-    with _watched("compacting"), ExperienceMemory.open(args.memory, "w") as memory:
+    with _watched("compacting"), ExperienceMemory(args.memory, "w") as memory:
         done = memory.compact()
     say(
         f"{done.episodes} episodes and {done.records - done.episodes} records about them taken "
@@ -323,7 +323,7 @@ def _compact(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> int:
     from ...memory import ExperienceMemory
 
-    with _watched("reading everything"), ExperienceMemory.open(args.memory) as memory:
+    with _watched("reading everything"), ExperienceMemory(args.memory, "r") as memory:
         damage, count, position = memory.verify(), len(memory), memory.position
     say(
         f"{args.memory}: {count} episodes can be read, position {position}; "
@@ -357,7 +357,7 @@ def _export(args: argparse.Namespace) -> int:
     from ...memory import ExperienceMemory
     from ...memory.transfer import export_file, export_lines
 
-    with ExperienceMemory.open(args.memory) as memory:
+    with ExperienceMemory(args.memory, "r") as memory:
         if args.file == "-":
             write, count = byte_writer(), -1  # the first line is no episode
             for line in export_lines(memory):
@@ -387,7 +387,7 @@ def _import(args: argparse.Namespace) -> int:
     with (
         nullcontext(sys.stdin.buffer) if piped else Path(args.file).open("rb") as source,
         _watched("importing") as announce,
-        ExperienceMemory.open(args.memory, "create") as memory,
+        ExperienceMemory(args.memory) as memory,
     ):
         report = import_file(
             memory,

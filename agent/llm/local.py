@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from ...memory.episode import Actor
 from ..conversation import Action, Conversation
 from .cache import Ids, SlotCache, SlotTable, shared_prefix
 from .chat import ChatEncoder
@@ -108,7 +109,7 @@ class LocalPolicy:
                 f"not {temperature}, {max_new_tokens} and {slots}"
             )
         self.model_name = str(model)
-        self.temperature = temperature
+        self.temperature, self.dtype = temperature, dtype
         self.max_new_tokens = max_new_tokens
         self.folder = find_model(model)
         """Where the model's files are."""
@@ -143,6 +144,21 @@ class LocalPolicy:
     def adapter(self) -> str | None:
         """Version of the adapter in use; None for the bare model."""
         return self._adapter[0] if self._adapter else None
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts as it is now, for the record."""
+        return Actor(
+            "local",
+            model=self.model_name,
+            weights=self.weights_sha256,
+            adapter=self.adapter or "",
+            settings={"temperature": self.temperature, "dtype": self.dtype},
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text."""
+        return self.encoder.count(text)
 
     @property
     def base_sha256(self) -> str:

@@ -10,17 +10,22 @@ from ..settings import json_of
 if TYPE_CHECKING:
     import torch
 
+BUNDLED = Path(__file__).parent / "base_model"
+"""The small model that comes with the package, which is called ``bundled``."""
+
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 """What a model needs of its repository on the hub."""
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder that a model's files are in; a hub name is looked up on this machine, then
+    """The folder that a model's files are in; ``bundled`` is the package's own; a hub name is looked up on this machine, then
     downloaded.
 
     Raises:
         FileNotFoundError: there is no such folder and no such name.
     """
+    if model == "bundled":
+        return BUNDLED
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -81,7 +81,7 @@ class HouseholdEnv(TextEnv):
     def _info(self, *, invalid: bool) -> Info:
         return {
             "task": self._task,
-            "won": self._over,
+            "success": self._over,
             "invalid": invalid,
             "score": float(self._over),
         }

@@ -3,7 +3,7 @@
     from relive.memory import ExperienceMemory
     from relive.memory.imports import import_file
 
-    with ExperienceMemory.open("experience", "create") as memory, open("runs.jsonl", "rb") as file:
+    with ExperienceMemory("experience") as memory, open("runs.jsonl", "rb") as file:
         report = import_file(memory, file, "runs.jsonl")
     print("\\n".join(report.summary()))
 

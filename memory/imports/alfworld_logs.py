@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...task import Task, identity_of
+from ...task import Task, goal_line, identity_of
 from ..episode import Actor, Episode, Outcome, Step, StopReason
 from ..plain import described
 from ..storage.codec import MAX_ITEMS
@@ -29,7 +29,6 @@ from .parsed import (
     POLICY,
     Labels,
     Parsed,
-    goal_line,
     with_content_id,
 )
 

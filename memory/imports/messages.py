@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ...task import Task, identity_of
+from ...task import Task, goal_line, identity_of
 from ..episode import Actor, Episode, Outcome, Step, StopReason
 from ..plain import described
 from .parsed import (
@@ -32,7 +32,6 @@ from .parsed import (
     POLICY,
     Labels,
     Parsed,
-    goal_line,
     with_content_id,
 )
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,8 +13,6 @@ DEFAULT_SPLIT = "train"
 POLICY = "imported"
 """Kind of policy that acted (:attr:`relive.memory.episode.Actor.policy`): the files do not name
 it."""
-
-_GOAL = re.compile(r"Your task is to:(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +50,6 @@ class Parsed:
     """How many of what was told apart, by what it is and where it went."""
     left_out: tuple[tuple[str, str], ...] = ()
     """(what, why) of each part that was not taken."""
-
-
-def goal_line(text: str) -> str:
-    """The goal in the last line "Your task is to: …" without its full stop; empty if there is none.
-
-    The last one, since prompts often begin with examples that have such a line, too.
-    """
-    found = _GOAL.findall(text)
-    return str(found[-1]).strip().removesuffix(".").rstrip() if found else ""
 
 
 def with_content_id(prefix: str, episode: Episode) -> Episode:

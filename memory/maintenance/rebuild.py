@@ -47,9 +47,9 @@ def rebuild(
 
     Args:
         path: the folder.
-        embedder: as for ``ExperienceMemory.open``.
+        embedder: as for ``ExperienceMemory``.
         reembed: the vectors, too, which takes longest; otherwise those that fit the log stay.
-        index: as for ``ExperienceMemory.open``.
+        index: as for ``ExperienceMemory``.
         announce: told how it goes.
 
     Raises:

@@ -52,7 +52,7 @@ def test_without_rooms_there_are_no_near_duplicates() -> None:
 def memory(tmp_path: Path) -> ExperienceMemory:
     """Three episodes of the train split, one of them a near-duplicate, and one of the split under
     evaluation."""
-    memory = ExperienceMemory.open(tmp_path / "m", "create")
+    memory = ExperienceMemory(tmp_path / "m")
     for number, room in enumerate(("my room", "a", "b")):
         memory.add(make_episode(number, TASK.goal, room=room))
     memory.add(make_episode(3, TASK.goal, split="valid", room="c"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import BUNDLED, PolicySettings, assemble
-from relive.agent.llm.weights import hash_weights
+from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.llm.weights import BUNDLED, hash_weights
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
@@ -66,7 +66,7 @@ def test_memory_helps_on_procedures_it_was_never_taught(tmp_path: Path) -> None:
     made = assemble(PolicySettings(), suite)
     kinds = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
     tasks = suite.tasks("valid", 12, kinds)
-    with ExperienceMemory.open(tmp_path / "m", mode="create") as memory:
+    with ExperienceMemory(tmp_path / "m") as memory:
         memory.add_many(
             play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 24))
         )

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from relive.agent.assemble import words
 from relive.agent.demonstrate import demonstrate
 from relive.agent.prompt import Demonstration
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import spec_of
+from relive.agent.tokens import words
 from relive.envs import get_suite
 from relive.memory import ExperienceMemory, Purpose
 from relive.training.experiments.conditions import MEMORIES, cut, under
@@ -19,7 +19,7 @@ SUITE = get_suite("household")
 @pytest.fixture(scope="module")
 def recall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recall]:
     """Retrieval from two expert episodes of every type."""
-    with ExperienceMemory.open(tmp_path_factory.mktemp("m") / "memory", mode="create") as memory:
+    with ExperienceMemory(tmp_path_factory.mktemp("m") / "memory") as memory:
         demonstrate(memory, SUITE, 24)
         yield Recall(memory, spec_of(SUITE), words, RecallSettings(k=2), Purpose.EVALUATE)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import words
 from relive.agent.conversation import Conversation, Turn
 from relive.agent.demonstrate import demonstrate
 from relive.agent.prompt import Demonstration, prompt_spec, system_text
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import Runner, play_all, spec_of
+from relive.agent.tokens import words
 from relive.envs import ActionTemplate, get_suite
 from relive.memory import ExperienceMemory, Purpose
 from relive.memory.episode import Actor
@@ -361,7 +361,7 @@ def test_household_episodes_are_copied_with_search_and_hardly_without(tmp_path: 
     types = ("pick_clean_then_place_in_recep", "pick_heat_then_place_in_recep")
     tasks = suite.tasks("valid", 4, types)
     won: Counter[bool] = Counter()
-    with ExperienceMemory.open(tmp_path / "m", mode="create") as memory:
+    with ExperienceMemory(tmp_path / "m") as memory:
         demonstrate(memory, suite, 12)
         recall = Recall(memory, spec_of(suite), words, RecallSettings(k=2), Purpose.ACT)
         for search in (False, True):

@@ -53,7 +53,7 @@ def made(
 def memory(tmp_path: Path) -> Path:
     """A memory of eight episodes, two of which were shown another."""
     folder = tmp_path / "m"
-    with ExperienceMemory.open(folder, "create") as opened:
+    with ExperienceMemory(folder) as opened:
         opened.add_many(
             [made(n, kind="heat" if n < 5 else "cool", success=n != 2) for n in range(6)]
         )
@@ -94,7 +94,7 @@ def test_stats(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "1 deleted, whose bytes compact takes away" in ran.out
     assert "found by goal" in ran.out
     assert "shown to later runs 2 times" in ran.out
-    with ExperienceMemory.open(memory, "w", keys=["window"]) as opened:
+    with ExperienceMemory(memory, "w", keys=["window"]) as opened:
         opened.credit(made(50, shown="run-003"))
         opened.credit(made(51, kind="heat", success=False))
     out = Ran(capfd, "stats", "--memory", memory).out
@@ -128,7 +128,7 @@ def test_search_says_what_the_score_is_made_of(
     ).out
     assert "redundancy 0.000" in out.splitlines()[1]  # nothing came before the first
     assert "redundancy 0.000" not in out.splitlines()[4]
-    with ExperienceMemory.open(memory) as opened:
+    with ExperienceMemory(memory, "r") as opened:
         value = opened.usefulness("run-001").value
     assert value != 0
     assert f"usefulness {-value:+.3f}" in out
@@ -186,7 +186,7 @@ def test_an_episode_with_half_a_character_is_shown(
     memory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The terminal cannot print it; that is no error."""
-    with ExperienceMemory.open(memory, "w") as opened:
+    with ExperienceMemory(memory, "w") as opened:
         opened.add(replace(made(9), final_observation="half \ud83d of it"))
     done = subprocess.run(
         [sys.executable, "-m", "relive.agent.cli", "memory", "show", "run-009", "--memory", str(memory)],
@@ -215,7 +215,7 @@ def test_delete_and_compact(memory: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert ran.out.startswith("2 episodes and 2 records about them taken away; the log had 0.0 MB")
     assert sum(file.stat().st_size for file in (memory / "log").iterdir()) < before
     assert "0 episodes and 0 records" in Ran(capfd, "compact", "--memory", memory).out
-    with ExperienceMemory.open(memory) as opened:
+    with ExperienceMemory(memory, "r") as opened:
         assert len(opened) == 6
     assert Ran(capfd, "verify", "--memory", memory).status == 0
 
@@ -280,7 +280,7 @@ def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ran = Ran(capfd, "rebuild", "--reembed", "--memory", memory)
     assert "8 texts embedded" in ran.out
     assert other.read_text() == "kept"
-    with ExperienceMemory.open(memory) as opened:
+    with ExperienceMemory(memory, "r") as opened:
         assert (opened.stats().damage, opened.stats().index_entries) == ((), 0)
         assert [episode.id for episode in opened.iterate()] == [f"run-{n:03d}" for n in range(8)]
 
@@ -299,11 +299,11 @@ def test_rebuild_throws_nothing_away_that_it_cannot_make(
     memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Another embedder, a writer at work, no memory at all."""
-    with ExperienceMemory.open(memory, "w"):
+    with ExperienceMemory(memory, "w"):
         assert "is being written by" in Ran(capfd, "rebuild", "--memory", memory).complaint
     assert "no memory in" in Ran(capfd, "rebuild", "--memory", tmp_path / "none").complaint
     assert not (tmp_path / "none").exists()
-    ExperienceMemory.open(tmp_path / "other", "create", embedder=HashedEmbedder(64)).close()
+    ExperienceMemory(tmp_path / "other", embedder=HashedEmbedder(64)).close()
     (tmp_path / "other" / "index" / "x.json").write_text("{}")
     assert "hashed-1-64" in Ran(capfd, "rebuild", "--memory", tmp_path / "other").complaint
     assert (tmp_path / "other" / "index" / "x.json").exists()
@@ -326,7 +326,7 @@ def test_folders_and_files_are_named_as_text(
         f"0 episodes added to {shown}; 8 were there already\n"
         f"{tmp_path}/\\x9bx.jsonl was read as episodes, as its first line says\n"
     )
-    with ExperienceMemory.open(folder, "w"):
+    with ExperienceMemory(folder, "w"):
         assert shown in Ran(capfd, "compact", "--memory", folder).complaint
 
 
@@ -440,7 +440,7 @@ def test_import_mistakes(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     assert (
         "cannot tell what" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
     )
-    with ExperienceMemory.open(memory, "w"):
+    with ExperienceMemory(memory, "w"):
         assert (
             "is being written by"
             in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint

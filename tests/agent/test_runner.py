@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, assemble, words
+from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.conversation import Action, Conversation, Turn
 from relive.agent.loop import draw_seed
 from relive.agent.policy import ReplayPolicy
 from relive.agent.recall import History, Recall, Recalled, RecallSettings
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
+from relive.agent.tokens import words
 from relive.envs import get_suite
 from relive.memory import ExperienceMemory, Purpose
 from relive.memory.episode import Actor, Episode, StopReason
@@ -101,7 +102,7 @@ def test_a_policy_that_raises_costs_one_episode() -> None:
 
 def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_path: Path) -> None:
     tasks = SUITE.tasks("train", 8)
-    with ExperienceMemory.open(tmp_path / "m", mode="create") as memory:
+    with ExperienceMemory(tmp_path / "m") as memory:
         for episode in play_all(runner(), tasks[:4]):
             memory.add(episode)
         position = memory.position
@@ -148,7 +149,7 @@ class _Counted:
 def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_path: Path) -> None:
     tasks = SUITE.tasks("train", 12)
     (task,) = SUITE.tasks("valid", 1)
-    with ExperienceMemory.open(tmp_path / "m", mode="create") as memory:
+    with ExperienceMemory(tmp_path / "m") as memory:
         for episode in play_all(runner(), tasks):
             memory.add(episode)
         played = {}
@@ -174,7 +175,7 @@ def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_pat
 def test_what_is_retrieved_does_not_depend_on_how_episodes_were_scheduled(tmp_path: Path) -> None:
     shown = []
     for batch in (16, 3):
-        with ExperienceMemory.open(tmp_path / str(batch), mode="create") as memory:
+        with ExperienceMemory(tmp_path / str(batch)) as memory:
             made = assemble(PolicySettings(kind="expert"), SUITE)
             for episode in Runner(SUITE, made.policy, made.actor, RunSettings(batch=batch)).run(
                 SUITE.tasks("train", 60)

@@ -52,7 +52,7 @@ def hostile(number: int) -> Episode:
 def memory(tmp_path: Path) -> Path:
     """A memory of hostile episodes in a folder with a hostile name."""
     folder = tmp_path / (HOSTILE + FORGED)
-    with ExperienceMemory.open(folder, "create") as opened:
+    with ExperienceMemory(folder) as opened:
         opened.add_many([hostile(number) for number in range(3)])
         opened.annotate(hostile(1).id, HOSTILE + FORGED)
         opened.rate(hostile(1).id, HOSTILE, 1.0)
@@ -270,7 +270,7 @@ def test_a_world_commands_no_terminal(
         return f"{HOSTILE}\n{seen}", info
 
     def step(*_: object) -> object:
-        return HOSTILE, 1.0, True, False, {"won": True}
+        return HOSTILE, 1.0, True, False, {"success": True}
 
     monkeypatch.setattr(ToyEnv, "reset", first)
     monkeypatch.setattr(ToyEnv, "step", step)
@@ -314,7 +314,7 @@ def test_closed_output_stops_no_work(tmp_path: Path) -> None:
     assert ran.status == 2
     assert "Traceback" not in ran.error
     assert ran.error.splitlines()[-1].startswith("relive run: standard output is closed")
-    with ExperienceMemory.open(tmp_path / "m") as opened:
+    with ExperienceMemory(tmp_path / "m", "r") as opened:
         assert len(opened) == 6
         assert not opened.verify()
 
@@ -339,7 +339,7 @@ def test_an_export_to_a_closed_output_is_refused(memory: Path) -> None:
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
     """`relive … | head`: more is printed than a pipe holds."""
-    with ExperienceMemory.open(tmp_path / "m", "create") as opened:
+    with ExperienceMemory(tmp_path / "m") as opened:
         long = replace(hostile(1), id="long", final_observation="a long tale\n" * 20_000)
         opened.add(long)
     ran = shell(

@@ -70,7 +70,7 @@ class Hidden(ToyEnv):
 class Poor(ToyEnv):
     def _info(self, invalid: bool) -> Info:
         info = super()._info(invalid)
-        del info["won"]
+        del info["success"]
         return info
 
 

@@ -34,7 +34,7 @@ def test_the_expert_solves_it_in_new_names() -> None:
             observation, _, over, _, info = env.step(expert.act(observation))
             if over:
                 break
-        assert info["won"]
+        assert info["success"]
         env.close()
     words = set(seen.replace(",", " ").replace(".", " ").split())
     assert not words & set(NAMES)

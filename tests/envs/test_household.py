@@ -42,7 +42,7 @@ def test_opening_has_no_banner_and_ends_with_the_task(env: TextEnv) -> None:
         first,
     )
     assert second == f"Your task is to: {task.goal}."
-    assert info == {"task": task, "won": False, "invalid": False, "score": 0.0}
+    assert info == {"task": task, "success": False, "invalid": False, "score": 0.0}
 
 
 def test_refused_and_unknown_commands_are_invalid(env: TextEnv) -> None:
@@ -81,7 +81,7 @@ def play(env: TextEnv, task: Task) -> list[tuple[str, str]]:
         steps.append((action, observation))
         if terminated:
             assert reward == 1.0
-            assert info["won"]
+            assert info["success"]
             assert info["score"] == 1.0
             with pytest.raises(RuntimeError, match="call reset first"):
                 env.step("look")

@@ -106,5 +106,5 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(folder: Path) -> Iterator[ExperienceMemory]:
     """An empty memory, open for writing."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         yield memory

@@ -100,7 +100,7 @@ def make(number: int) -> Episode:
 
 def open_memory(folder: Path, mode: str = "r") -> ExperienceMemory:
     """Open a memory of these tests, with graphs from few rows on."""
-    return ExperienceMemory.open(folder, mode, embedder=EMBEDDER, index=SMALL)
+    return ExperienceMemory(folder, mode, embedder=EMBEDDER, index=SMALL)
 
 
 def build(folder: Path, numbers: Iterable[int], *, publish: bool = False) -> None:

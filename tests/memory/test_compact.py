@@ -52,7 +52,7 @@ def grep(folder: Path, text: str) -> list[str]:
 @pytest.fixture
 def memory(folder: Path, episode: Make) -> Iterator[ExperienceMemory]:
     """Twelve episodes with ratings, notes and credits, three of them deleted."""
-    with ExperienceMemory.open(folder, "create") as made:
+    with ExperienceMemory(folder) as made:
         made.add_many([episode(number, goal(number)) for number in range(10)])
         made.add(shown(episode(10, goal(10)), "episode-1", "episode-2"))
         made.add(shown(episode(11, goal(11), success=False), "episode-0", "episode-3"))
@@ -119,7 +119,7 @@ def test_the_next_one_who_opens_it(
     memory.close()
     if not catalog:
         (folder / "catalog" / "catalog.rows").unlink()
-    with ExperienceMemory.open(folder, mode) as again:
+    with ExperienceMemory(folder, mode) as again:
         check(again, LEFT)
         assert again.position == memory._state.position
         assert (again.stats().embedded, again.stats().damage, again.verify()) == (0, (), ())
@@ -141,7 +141,7 @@ def test_an_id_can_be_given_again(memory: ExperienceMemory, episode: Make) -> No
 def test_what_was_learnt_survives(folder: Path, episode: Make) -> None:
     """Runs leave behind how they ended and what they were shown; also those of runs that were never
     stored."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         memory.add_many([episode(number, goal(number), identity="t") for number in range(3)])
         for number in range(3, 23):
             helped = number % 2 == 0
@@ -160,14 +160,14 @@ def test_what_was_learnt_survives(folder: Path, episode: Make) -> None:
         memory.delete("episode-1")
         memory.compact()
         assert memory.usefulness("episode-0").shown == 11
-    with ExperienceMemory.open(folder) as memory:
+    with ExperienceMemory(folder, "r") as memory:
         assert memory.usefulness("episode-0").shown == 11
         check(memory, [0, 2])
 
 
 def test_an_empty_memory_and_one_of_which_nothing_is_left(folder: Path, episode: Make) -> None:
     """Neither is a special case."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         assert memory.compact().records == 0
         memory.add_many([episode(number, goal(number)) for number in range(4)])
         for number in range(4):
@@ -178,7 +178,7 @@ def test_an_empty_memory_and_one_of_which_nothing_is_left(folder: Path, episode:
         assert memory.position == 8
         memory.add(episode(5, goal(5)))
         check(memory, [5])
-    with ExperienceMemory.open(folder) as memory:
+    with ExperienceMemory(folder, "r") as memory:
         assert memory.position == 9
         check(memory, [5])
         assert memory.stats().damage == ()
@@ -186,7 +186,7 @@ def test_an_empty_memory_and_one_of_which_nothing_is_left(folder: Path, episode:
 
 def test_again_and_again(folder: Path, episode: Make) -> None:
     """Every compaction takes only what is new; segments that lost nothing are left alone."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         left: list[int] = []
         for turn in range(4):
             memory.add_many(
@@ -201,7 +201,7 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
         memory.compact()
         check(memory, [number for number in left if number != 6])
         assert list(segments(folder / "log").values()) == [1, 2, 1, 1, 1, 0]
-    with ExperienceMemory.open(folder, "w") as memory:
+    with ExperienceMemory(folder, "w") as memory:
         check(memory, [number for number in left if number != 6])
         assert memory.verify() == ()
 
@@ -209,7 +209,7 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
 def test_the_graph_stays(folder: Path, episode: Make) -> None:
     """It is not built anew for a few that are gone, in this process or the next."""
     index = IndexSettings(exact_limit=20)
-    with ExperienceMemory.open(folder, "create", index=index) as memory:
+    with ExperienceMemory(folder, index=index) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(100)])
         memory.publish_index()
         for number in (0, 7, 99):
@@ -220,10 +220,10 @@ def test_the_graph_stays(folder: Path, episode: Make) -> None:
         check(memory, left)
         assert not memory.search(Query(goal(3), k=1), HOLDOUT)[0].why.exact
     for mode in ("r", "w"):
-        with ExperienceMemory.open(folder, mode, index=index) as memory:
+        with ExperienceMemory(folder, mode, index=index) as memory:
             assert (memory.stats().index_entries, memory.stats().damage) == (97, ())
             check(memory, left)
-    with ExperienceMemory.open(folder, "w", index=index) as memory:
+    with ExperienceMemory(folder, "w", index=index) as memory:
         for number in range(20, 60):
             memory.delete(f"episode-{number}")
         memory.compact()
@@ -272,7 +272,7 @@ def test_killed_between_the_steps(
 ) -> None:
     """The next one finds everything that was not deleted, nothing that was, the old positions, and
     goes on."""
-    memory = ExperienceMemory.open(folder, "create", keys=["goal", "first"])
+    memory = ExperienceMemory(folder, keys=["goal", "first"])
     memory.add_many([episode(number, goal(number)) for number in range(4)])
     memory.delete("episode-1")
     memory._state.log.begin_segment()
@@ -297,12 +297,12 @@ def test_killed_between_the_steps(
         else:
             assert name == "unlink"  # there are only so many files to remove
     memory.close()
-    with ExperienceMemory.open(folder) as reader:
+    with ExperienceMemory(folder, "r") as reader:
         check(reader, left)
         assert reader.position == position
         assert reader.usefulness("episode-5").shown == 1
         assert reader.verify() == ()
-        with ExperienceMemory.open(folder, "w") as writer:
+        with ExperienceMemory(folder, "w") as writer:
             check(writer, left)
             assert writer.verify() == ()
             assert (writer.position, writer.get("episode-2").ratings) == (position, {"human": 1})
@@ -314,7 +314,7 @@ def test_killed_between_the_steps(
             assert grep(folder, goal(0)) == grep(folder, goal(4)) == grep(folder, goal(8)) == []
         reader.refresh()
         check(reader, [*left, 20])
-    with ExperienceMemory.open(folder, "w") as writer:
+    with ExperienceMemory(folder, "w") as writer:
         check(writer, [*left, 20])
         assert (writer.stats().damage, writer.stats().embedded) == ((), 0)
 
@@ -342,7 +342,7 @@ def test_full_disk(memory: ExperienceMemory, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_only_writers_compact(memory: ExperienceMemory, folder: Path) -> None:
     """A reader is told what to do instead."""
-    with ExperienceMemory.open(folder) as reader, pytest.raises(ValueError, match="mode='w'"):
+    with ExperienceMemory(folder, "r") as reader, pytest.raises(ValueError, match="mode='w'"):
         reader.compact()
 
 
@@ -380,7 +380,7 @@ def test_a_reader_goes_on(memory: ExperienceMemory, folder: Path, episode: Make,
     asked."""
     memory.compact()
     memory.add_many([episode(number, goal(number)) for number in range(20, 24)])
-    with ExperienceMemory.open(folder) as reader:
+    with ExperienceMemory(folder, "r") as reader:
         memory.delete("episode-6")
         memory.compact()
         assert ASK[ask](reader) == ANSWERS[ask]
@@ -392,7 +392,7 @@ def test_a_reader_follows(
     memory: ExperienceMemory, folder: Path, episode: Make, warm: bool
 ) -> None:
     """What was compacted and added since: rows that moved are not taken for what they were."""
-    with ExperienceMemory.open(folder) as reader:
+    with ExperienceMemory(folder, "r") as reader:
         if warm:
             check(reader, LEFT)
         memory.compact()
@@ -416,7 +416,7 @@ def test_a_reader_in_another_process_follows(
     code = """
 import sys
 from relive.memory import *
-memory = ExperienceMemory.open(sys.argv[1])
+memory = ExperienceMemory(sys.argv[1], "r")
 print("open", flush=True)
 for line in sys.stdin:
     number, refresh = line.split()
@@ -459,10 +459,10 @@ for line in sys.stdin:
 
 def test_records_that_mean_nothing_to_this_program_stay(folder: Path, episode: Make) -> None:
     """A later version wrote them, and will want to read them."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(3)])
         memory._state.log.append([(Kind.EPISODE, b"\x81\xa1v\x09"), (77, b"of the future")])  # type: ignore[list-item]
-    with ExperienceMemory.open(folder, "w") as memory:
+    with ExperienceMemory(folder, "w") as memory:
         assert "format version 9" in str(memory.stats().damage[0])
         memory.delete("episode-1")
         memory.compact()

@@ -275,7 +275,7 @@ def test_caches_older_or_newer_than_the_log(
 
 def _open(memory: ExperienceMemory) -> None:
     memory.close()
-    ExperienceMemory.open(memory.path, "w", embedder=EMBEDDER).close()
+    ExperienceMemory(memory.path, "w", embedder=EMBEDDER).close()
 
 
 def _add(memory: ExperienceMemory) -> None:

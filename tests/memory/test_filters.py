@@ -36,7 +36,7 @@ def told(make: Make, number: int, text: str, first: str, steps: list[tuple[str, 
 
 def test_found_by_more_than_the_goal(folder: Path, episode: Make) -> None:
     """By what was seen first and by what a dynamic query would have said; a hit says by which."""
-    with ExperienceMemory.open(folder, "create", keys=["window", "first"]) as memory:
+    with ExperienceMemory(folder, keys=["window", "first"]) as memory:
         assert memory.keys == ("goal", "first", "window")
         memory.add(told(episode, 0, "cool a melon", "You are in a kitchen with a window.", STEPS))
         memory.add(
@@ -62,14 +62,14 @@ def test_found_by_more_than_the_goal(folder: Path, episode: Make) -> None:
         assert best("look at the clock", "goal", "window").why.key == "goal"
         assert len(found(memory, "cool a melon", keys=("window",))) == 3
     with pytest.raises(ValueError, match=r"unknown keys \['last'\]"):
-        ExperienceMemory.open(folder, keys=["last"])
+        ExperienceMemory(folder, "r", keys=["last"])
     with pytest.raises(ValueError, match="unknown keys"):
         Query("x", keys=("last",))
 
 
 def test_an_old_memory_gets_more_keys(folder: Path, episode: Make) -> None:
     """A writer adds them for good, a reader for itself; without them, asking says what to do."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         memory.add_many(
             [told(episode, n, goal(n), f"You see place{n} there.", STEPS) for n in range(20)]
         )
@@ -80,16 +80,16 @@ def test_an_old_memory_gets_more_keys(folder: Path, episode: Make) -> None:
         ):
             found(memory, "x", keys=("goal", "first"))
     described = (folder / "memory.json").read_bytes()
-    with ExperienceMemory.open(folder, keys=["first"]) as reader:
+    with ExperienceMemory(folder, "r", keys=["first"]) as reader:
         assert found(reader, "You see place7 there.", keys=("first",), k=1) == ["episode-7"]
         assert reader.stats().embedded == 20
     assert (folder / "memory.json").read_bytes() == described
-    with ExperienceMemory.open(folder, "w", keys=["first", "window"]) as memory:
+    with ExperienceMemory(folder, "w", keys=["first", "window"]) as memory:
         assert memory.keys == ("goal", "first", "window")
         assert memory.stats().embedded == 20 + 3 * 20
         memory.add(told(episode, 20, goal(20), "You see place20 there.", STEPS))
     for mode in ("r", "w"):
-        with ExperienceMemory.open(folder, mode) as memory:
+        with ExperienceMemory(folder, mode) as memory:
             assert memory.keys == ("goal", "first", "window")
             assert (memory.stats().embedded, memory.stats().damage) == (0, ())
             for number in (7, 20):
@@ -178,7 +178,7 @@ def test_filters_at_any_selectivity_against_the_oracle(
         )
         seen = f"You see {draw.choice(['a mug', 'two pens', 'it'])} near{number % 90} the box."
         made.append(replace(one, steps=(replace(one.steps[0], observation=seen), *one.steps[1:])))
-    with ExperienceMemory.open(folder, "create", keys=["goal", "first"], index=index) as memory:
+    with ExperienceMemory(folder, keys=["goal", "first"], index=index) as memory:
         memory.add_many(made[:150])
         memory.add_many(made[150:])
         if approximate:
@@ -223,7 +223,7 @@ def test_the_closest_by_any_key_although_many_closer_ones_are_refused(
 ) -> None:
     """All that one key proposes first is unwanted: what it would have proposed next counts before
     what another key has."""
-    with ExperienceMemory.open(folder, "create", keys=["goal", "first"]) as memory:
+    with ExperienceMemory(folder, keys=["goal", "first"]) as memory:
         for number in range(120):
             seen = "put a hot mug in cabinet" if number < 60 else f"walk a{number} b"
             seen = "put a hot cup in the cabinet" if number == 90 else seen

@@ -64,7 +64,7 @@ def test_the_copy_of_a_writer_refuses(
     )
     assert store.add(episode(2)) == 2
     store.close()
-    with ExperienceMemory.open(folder) as memory:
+    with ExperienceMemory(folder, "r") as memory:
         assert [entry.episode_id for entry in memory.entries()] == ["episode-1", "episode-2"]
         assert memory.verify() == ()
 
@@ -72,12 +72,12 @@ def test_the_copy_of_a_writer_refuses(
 def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
     """The child may close its copy; it may write once the parent has closed; nobody is told a wrong
     holder."""
-    store = ExperienceMemory.open(folder, "create")
+    store = ExperienceMemory(folder)
     store.add(episode(1))
 
     def close_and_open() -> None:
         store.close()
-        ExperienceMemory.open(folder, "w")
+        ExperienceMemory(folder, "w")
 
     assert f"is being written by process {os.getpid()} on" in in_child(close_and_open)
     assert store.add(episode(2)) == 2
@@ -87,7 +87,7 @@ def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
     def wait_and_add() -> int:
         os.write(ready, b".")
         os.read(wait, 1)
-        with ExperienceMemory.open(folder, "w") as memory:
+        with ExperienceMemory(folder, "w") as memory:
             return memory.add(episode(3))
 
     said: list[Any] = []
@@ -104,9 +104,9 @@ def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
 
 def test_readers_go_on(folder: Path, episode: Make) -> None:
     """Both copies follow the writer, each for itself."""
-    with ExperienceMemory.open(folder, "create") as writer:
+    with ExperienceMemory(folder) as writer:
         writer.add_many([episode(number) for number in range(3)])
-        with ExperienceMemory.open(folder) as reader:
+        with ExperienceMemory(folder, "r") as reader:
             writer.add(episode(3))
 
             def follow() -> list[str]:
@@ -121,9 +121,9 @@ def test_readers_go_on(folder: Path, episode: Make) -> None:
 @pytest.mark.parametrize("lock", ["_mutex", "_embedding"])
 def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock: str) -> None:
     """A thread held one when the process forked: the child does not wait for it."""
-    with ExperienceMemory.open(folder, "create") as writer:
+    with ExperienceMemory(folder) as writer:
         writer.add(episode(1))
-    with ExperienceMemory.open(folder) as reader:
+    with ExperienceMemory(folder, "r") as reader:
         held, leave = threading.Event(), threading.Event()
 
         def hold() -> None:

@@ -89,7 +89,7 @@ def test_a_memory_of_format_1(folder: Path, episode: Make, column: bool) -> None
 
     before = files()
     for turn, mode in enumerate(["r", "w", "r", "w"]):
-        with ExperienceMemory.open(folder, mode) as memory:
+        with ExperienceMemory(folder, mode) as memory:
             assert (len(memory), memory.position, memory.keys) == (30, 30, ("goal",))
             assert list(memory.iterate()) == made
             assert found(memory, goal(17), k=1) == ["episode-17"]
@@ -99,12 +99,12 @@ def test_a_memory_of_format_1(folder: Path, episode: Make, column: bool) -> None
             assert all("of format 1; built anew" in str(damage) for damage in memory.stats().damage)
         assert (files() == before) == (turn == 0)
     assert json.loads((folder / "memory.json").read_text())["format"] == 2
-    with ExperienceMemory.open(folder, "w") as memory:
+    with ExperienceMemory(folder, "w") as memory:
         memory.publish_index()
         memory.delete("episode-5")
         memory.add(episode(40, goal(40)))
         memory.compact()
-    with ExperienceMemory.open(folder) as memory:
+    with ExperienceMemory(folder, "r") as memory:
         assert memory.stats().damage == ()
         assert [entry.episode_id for entry in memory.entries()] == [
             f"episode-{n}" for n in (*range(5), *range(6, 30), 40)

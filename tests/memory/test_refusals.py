@@ -168,7 +168,7 @@ def test_embedders_that_make_no_vectors(folder: Path, episode: Make, what: str) 
     """One clear error when adding and when searching; nothing is written."""
     make, kind, message = NONE[what]
     embedder = Odd(lambda rows: rows)
-    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+    with ExperienceMemory(folder, embedder=embedder) as memory:
         memory.add(episode(1))
         before, embedder.make = contents(folder), make
         with pytest.raises(kind, match=message):
@@ -184,7 +184,7 @@ def test_vectors_of_another_length_are_normalised(
 ) -> None:
     """A score is a cosine, whatever an embedder makes."""
     embedder = Odd(lambda rows: rows * factor)
-    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+    with ExperienceMemory(folder, embedder=embedder) as memory:
         memory.add_many([episode(number) for number in range(3)])
         assert found(memory, episode(2).task.goal)[0] == "episode-2"
         rows = memory._state.spaces["goal"].column.take(np.arange(3))
@@ -202,7 +202,7 @@ def test_embedders_that_do_not_say_what_they_are(
     """Refused before a folder is made."""
     embedder: Any = SimpleNamespace(**{"identity": "mine", "dimension": 4, name: value})
     for act in (
-        lambda: ExperienceMemory.open(folder, "create", embedder=embedder),
+        lambda: ExperienceMemory(folder, embedder=embedder),
         lambda: rebuild(folder, embedder=embedder),
     ):
         with pytest.raises(kind, match=f"the {name} of the embedder (SimpleNamespace|mine) is"):
@@ -217,7 +217,7 @@ def test_links_are_not_written_through(
     folder: Path, tmp_path: Path, episode: Make, what: str
 ) -> None:
     """Writing is refused, what the link leads to stays as it was."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         memory.add(episode(1))
     elsewhere = tmp_path / "elsewhere"
     (folder / what).rename(elsewhere)
@@ -225,7 +225,7 @@ def test_links_are_not_written_through(
     before = contents(elsewhere)
 
     def add() -> None:
-        with ExperienceMemory.open(folder, "w") as memory:
+        with ExperienceMemory(folder, "w") as memory:
             memory.add(episode(2))
 
     with pytest.raises(OSError, match="a symbolic link, and nothing is written through one"):
@@ -233,7 +233,7 @@ def test_links_are_not_written_through(
     assert contents(elsewhere) == before
     (folder / what).unlink()
     elsewhere.rename(folder / what)
-    with ExperienceMemory.open(folder, "w") as memory:
+    with ExperienceMemory(folder, "w") as memory:
         assert memory.add(episode(2)) == 2
 
 
@@ -242,7 +242,7 @@ def test_caches_and_leftovers_that_are_links_are_replaced(
 ) -> None:
     """They can be made again, beside what they lead to."""
     elsewhere = tmp_path / "elsewhere"
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         memory.add(episode(1))
     elsewhere.write_bytes(b"somebody else's")
     for name in (
@@ -253,7 +253,7 @@ def test_caches_and_leftovers_that_are_links_are_replaced(
     ):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(elsewhere)
-    with ExperienceMemory.open(folder, "w") as memory:
+    with ExperienceMemory(folder, "w") as memory:
         memory.add(episode(2))
         memory.delete("episode-1")
         memory.compact()
@@ -263,12 +263,12 @@ def test_caches_and_leftovers_that_are_links_are_replaced(
 
 def test_a_pipe_does_not_hang(folder: Path, episode: Make) -> None:
     """Nothing waits for the other end of what is no file."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         memory.add(episode(1))
     (folder / "lock").unlink()
     os.mkfifo(folder / "lock")
     with pytest.raises(OSError, match="no regular file"):
-        ExperienceMemory.open(folder, "w")
+        ExperienceMemory(folder, "w")
 
 
 def test_a_run_teaches_only_what_can_be_stored(store: ExperienceMemory) -> None:

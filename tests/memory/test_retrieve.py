@@ -165,7 +165,7 @@ def test_ties_are_broken_by_task_not_by_what_ended_first(tmp_path: Path, episode
     it differently."""
     orders = []
     for name, numbers in (("up", range(60)), ("down", range(59, -1, -1))):
-        with ExperienceMemory.open(tmp_path / name, mode="create") as store:
+        with ExperienceMemory(tmp_path / name) as store:
             store.add_many([episode(number, GOAL) for number in numbers])
             everything = [hit.episode_id for hit in store.search(Query(GOAL, k=60), TESTER)]
             assert len(set(everything)) == 60
@@ -228,7 +228,7 @@ def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> N
     k hits whenever k entries qualify, and the right ones. With a graph under it too."""
     index = IndexSettings(exact_limit=50, publish_rows=50) if approximate else IndexSettings()
     draw = random.Random(3)
-    with ExperienceMemory.open(folder, "create", index=index) as memory:
+    with ExperienceMemory(folder, index=index) as memory:
         for number in range(400):
             goal = (
                 f"{draw.choice(['put a hot', 'put a clean', 'find two', 'look at'])} "

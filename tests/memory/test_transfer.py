@@ -86,7 +86,7 @@ def test_every_field_comes_back_and_a_second_export_is_the_same(
     store.annotate(full.id, HALF)
     first = out(store)
     assert first.decode("utf-8").count("\n") == 2
-    with ExperienceMemory.open(tmp_path / "copy", "create") as copy:
+    with ExperienceMemory(tmp_path / "copy") as copy:
         assert into(copy, first) == Imported(added=1)
         came = copy.get(full.id)
         assert repr(came) == repr(
@@ -124,7 +124,7 @@ def test_random_episodes_survive(store: ExperienceMemory, episode: Make, tmp_pat
         store.add(
             replace(episode(number, text() + "x"), steps=steps, timings={text(): chance.random()})
         )
-    with ExperienceMemory.open(tmp_path / "copy", "create") as copy:
+    with ExperienceMemory(tmp_path / "copy") as copy:
         assert into(copy, out(store)).added == 150
         assert list(copy.iterate()) == list(store.iterate())
         assert out(copy) == out(store)
@@ -302,14 +302,14 @@ def test_what_was_deleted_stays_deleted(store: ExperienceMemory, episode: Make) 
 
 def test_a_damaged_episode_can_be_had_back(folder: Path, episode: Make) -> None:
     """From an export made before: delete, compact, import."""
-    with ExperienceMemory.open(folder, "create") as memory:
+    with ExperienceMemory(folder) as memory:
         memory.add_many([episode(number) for number in range(5)])
         lines = list(export_lines(memory))
     (segment,) = (folder / "log").iterdir()
     data = bytearray(segment.read_bytes())
     data[data.index(b"thing1 ")] ^= 1
     segment.write_bytes(data)
-    with ExperienceMemory.open(folder, "w") as memory:
+    with ExperienceMemory(folder, "w") as memory:
         done = into(memory, *lines)
         assert (done.there, done.bad) == (4, 1)
         assert "is there, but damaged: delete it" in done.problems[0].detail
@@ -339,9 +339,9 @@ def test_batches(store: ExperienceMemory, episode: Make, monkeypatch: pytest.Mon
 
 def test_a_memory_open_for_reading_is_no_fault_of_the_lines(folder: Path, episode: Make) -> None:
     """It is said once."""
-    ExperienceMemory.open(folder, "create").close()
+    ExperienceMemory(folder).close()
     with (
-        ExperienceMemory.open(folder) as memory,
+        ExperienceMemory(folder, "r") as memory,
         pytest.raises(ValueError, match="open for reading"),
     ):
         into(memory, HEADER, line_of(episode(1)))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, assemble, words
+from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.llm.chat import ChatEncoder
 from relive.agent.recall import Recall, Recalled, RecallSettings
 from relive.agent.runner import Runner, play_all, spec_of
+from relive.agent.tokens import words
 from relive.envs import get_suite
 from relive.memory import ExperienceMemory, Purpose
 from relive.memory.episode import Episode, Step
@@ -25,7 +26,7 @@ SPEC = spec_of(SUITE)
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[ExperienceMemory]:
     made = assemble(PolicySettings(kind="expert"), SUITE)
-    with ExperienceMemory.open(tmp_path / "m", mode="create") as opened:
+    with ExperienceMemory(tmp_path / "m") as opened:
         opened.add_many(play_all(Runner(SUITE, made.policy, made.actor), SUITE.tasks("train", 24)))
         yield opened
 

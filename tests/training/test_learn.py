@@ -58,7 +58,7 @@ def test_the_cycle_fills_memory_trains_versions_and_gates_them(
         json.loads((tmp_path / "run" / "adapters" / "v2" / "manifest.json").read_text())["parent"]
         == rounds[0].adapter
     )
-    with ExperienceMemory.open(tmp_path / "run" / "memory") as memory:
+    with ExperienceMemory(tmp_path / "run" / "memory", "r") as memory:
         stats = memory.stats()
         assert stats.by_policy["expert"] == 8
         assert stats.by_policy["local"] == 8

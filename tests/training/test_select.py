@@ -21,7 +21,7 @@ def success(name: str, steps: int = 1, task: str = "") -> Episode:
 @pytest.fixture
 def memory(tmp_path: Path) -> ExperienceMemory:
     """Three tasks; one has a short and a long success."""
-    made = ExperienceMemory.open(tmp_path / "m", "create")
+    made = ExperienceMemory(tmp_path / "m")
     made.add_many(
         [success("cup"), success("key", 2), success("key-long", 3, "key"), success("lamp")]
     )
@@ -47,7 +47,7 @@ def test_a_later_deletion_changes_nothing(memory: ExperienceMemory) -> None:
 def test_a_reader_sees_the_same(memory: ExperienceMemory) -> None:
     position = memory.position
     memory.delete("key", "wrong")
-    with ExperienceMemory.open(memory.path) as reader:
+    with ExperienceMemory(memory.path, "r") as reader:
         assert ids(select(reader, SelectSettings(), position)) == ["cup", "key", "lamp"]
 
 

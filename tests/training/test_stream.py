@@ -76,7 +76,7 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
         4,
     )  # two successes of each type are spared
     assert all(state.seconds > 0 for state in both)
-    with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
+    with ExperienceMemory(tmp_path / "s" / "lives" / "both-o0-s0" / "memory", "r") as memory:
         assert len(memory.entries(at=both[0].position)) == 4
     assert stream.run() == records
     with pytest.raises(
@@ -105,8 +105,8 @@ def test_a_stage_can_be_restored(tmp_path: Path, setting: tuple[str, float]) -> 
         tasks = ["--split", "valid", "--types", "pick_and_place_simple", "--tasks", "3"]
         assert main(["eval", *memory, *tasks, "--adapter", str(adapter), "--out", str(out)]) == 0
         with (
-            ExperienceMemory.open(out / "episodes") as played,
-            ExperienceMemory.open(life / "memory") as lived,
+            ExperienceMemory(out / "episodes", "r") as played,
+            ExperienceMemory(life / "memory", "r") as lived,
         ):
             again = {e.task.identity: record(e, {}, lived) for e in played.iterate()}
         cell = {
@@ -236,8 +236,8 @@ def test_a_frozen_memory_is_frozen_when_it_explores_too(tmp_path: Path) -> None:
     stream.run()
     first, second = stream.states(Life("frozen-memory"))
     assert (second.read, second.memory_size, second.stored) == (first.read, 4, 8)
-    with ExperienceMemory.open(
-        tmp_path / "s" / "lives" / "frozen-memory-o0-s0" / "memory"
+    with ExperienceMemory(
+        tmp_path / "s" / "lives" / "frozen-memory-o0-s0" / "memory", "r"
     ) as memory:
         assert {
             episode.memory_position
@@ -255,7 +255,7 @@ def test_examples_are_under_the_prompt_of_their_own_suite(tmp_path: Path) -> Non
     stream = Stream(tmp_path / "s", some)
     stream.run()
     living = Living(tmp_path / "s", some, Life("both"))
-    with ExperienceMemory.open(tmp_path / "s" / "lives" / "both-o0-s0" / "memory") as memory:
+    with ExperienceMemory(tmp_path / "s" / "lives" / "both-o0-s0" / "memory", "r") as memory:
         made = living._examples(list(memory.iterate()), memory, memory.position, 0)
     told = [example.conversation[0].text for example in made]
     expected = [

@@ -101,7 +101,7 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     assert len(records) == 4 * 6
     assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
     assert len(done) == 2 + 1 + 4  # adapters, own memory, cells
-    with ExperienceMemory.open(tmp_path / "run" / "own-s0") as own:
+    with ExperienceMemory(tmp_path / "run" / "own-s0", "r") as own:
         assert {e.policy for e in own.entries()} == {"local"}
         assert len(own) == s.demonstrations
     # What is done is not done again; what is lost is.
@@ -127,7 +127,7 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     assert manifests["lora"]["contexts"]["retrieved"] == 0
     assert manifests["lora"]["lora"]["rehearsal"] == 0
     assert manifests["rag-lora-robust"]["lora"]["rehearsal"] == 0.5
-    with ExperienceMemory.open(tmp_path / "run" / "memory-s0") as memory:
+    with ExperienceMemory(tmp_path / "run" / "memory-s0", "r") as memory:
         easy = {e.task.identity for e in memory.entries() if e.task.type == "fetch"}
         assert set(manifests["lora"]["tasks"]) == easy
         assert {e.task.split for e in memory.entries()} == {"train"}

@@ -36,8 +36,16 @@ class OtherTypes:
 
     def __init__(self, matching: Recall) -> None:
         self.matching = matching
-        self.position = matching.position
         self.dynamic = matching.dynamic
+
+    @property
+    def position(self) -> int:
+        """As of what would have been recalled."""
+        return self.matching.position
+
+    def frozen(self) -> "OtherTypes":
+        """The same, but bound to what the memory holds now."""
+        return OtherTypes(self.matching.frozen())
 
     def held_back(self, task: Task) -> int:
         """As of what would have been recalled."""

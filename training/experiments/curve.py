@@ -110,7 +110,7 @@ def _measured(
     tasks = [
         t for types in tiers_of(suite).values() for t in _spread(suite, wanted.per_tier, types)
     ]
-    with ExperienceMemory.open(memory_path(desk.path, "expert", 0)) as memory:
+    with ExperienceMemory(memory_path(desk.path, "expert", 0), "r") as memory:
         recall = desk.recall(memory, cell, made.count, Purpose.EVALUATE)
         actor = actor_of(local, "bundled", {"k": cell.k})
         runner = Runner(suite, local, actor, desk.settings.run, recall)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.assemble import BUNDLED, PolicySettings, actor_of, assemble
+from ...agent.assemble import PolicySettings, actor_of, assemble
 from ...agent.evaluation.records import Record, read, record, write
 from ...agent.llm.weights import find_model, hash_weights
 from ...agent.prompt import PROMPT_VERSION, PromptSpec
@@ -95,9 +95,7 @@ class Living:
 
     def run(self) -> None:
         """Lives through what it has not lived through yet, and measures after each stage."""
-        with ExperienceMemory.open(
-            self.folder / "memory", "create", keys=self.settings.recall.keys
-        ) as memory:
+        with ExperienceMemory(self.folder / "memory", keys=self.settings.recall.keys) as memory:
             for number in range(len(self.stages)):
                 if number == len(self.states):
                     self.states.append(self._stage(number, memory))
@@ -299,7 +297,7 @@ def described(settings: StreamSettings) -> dict[str, Any]:
     plain = {
         k: v for k, v in asdict(settings).items() if k not in ("jobs", "arms", "orders", "seeds")
     }
-    weights = hash_weights(find_model(BUNDLED if settings.model == "bundled" else settings.model))
+    weights = hash_weights(find_model(settings.model))
     suites = {stage.suite or settings.suite for stage in settings.stages}
     return {
         "stream": plain,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.assemble import BUNDLED, Assembled, PolicySettings, actor_of, assemble
+from ...agent.assemble import Assembled, PolicySettings, actor_of, assemble
 from ...agent.demonstrate import demonstrate
 from ...agent.evaluation.records import Record, read, record, write
 from ...agent.llm.weights import find_model, hash_weights
@@ -160,11 +160,16 @@ class Desk:
         return local, actor_of(local, cell.base, noted), made.count
 
     def recall(
-        self, memory: ExperienceMemory, cell: Cell, count: Callable[[str], int], purpose: Purpose
+        self,
+        memory: ExperienceMemory,
+        cell: Cell,
+        count: Callable[[str], int],
+        purpose: Purpose,
+        at: int | None = None,
     ) -> Recall:
-        """A cell's retrieval."""
+        """A cell's retrieval, at a log position of the memory."""
         asked = replace(self.settings.recall, k=cell.k, query=cell.query)
-        return Recall(memory, self.spec, count, asked, purpose)
+        return Recall(memory, self.spec, count, asked, purpose, at)
 
 
 def memory_path(path: Path, source: str, seed: int) -> Path:
@@ -176,7 +181,7 @@ def fill_memory(path: Path, settings: StudySettings, seed: int) -> None:
     """Expert demonstrations of a seed; no two seeds share one."""
     suite = get_suite(settings.suite)
     per_type = -(-settings.demonstrations // len(suite.types))
-    with ExperienceMemory.open(memory_path(path, "expert", seed), mode="create") as memory:
+    with ExperienceMemory(memory_path(path, "expert", seed)) as memory:
         if sum(e.success for e in memory.entries()) < settings.demonstrations:
             demonstrate(memory, suite, settings.demonstrations, start=seed * per_type)
 
@@ -197,7 +202,7 @@ def train_arm(
     assert made.local is not None
     easy = tiers_of(desk.suite)[EASY]
     name = Cell(train, base=base, seed=seed).adapter
-    with ExperienceMemory.open(memory_path(path, "expert", seed)) as memory:
+    with ExperienceMemory(memory_path(path, "expert", seed), "r") as memory:
         episodes = select(memory, SelectSettings(policies=("expert",), types=easy))
         asked = replace(settings.recall, k=settings.recall.k if training.memory else 0)
         # What is retrieved from in training is exactly what is trained on.
@@ -240,7 +245,7 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
     directory = RunDirectory(path, described(settings))
     file = f"own-s{seed}.json"
     policy, actor, count = desk.policy(cell, settings.own_temperature)
-    with ExperienceMemory.open(memory_path(path, "own", seed), mode="create") as memory:
+    with ExperienceMemory(memory_path(path, "own", seed)) as memory:
         positions: list[int] = directory.read(file) or []
         for number, first in enumerate(range(0, len(tasks), WAVE)):
             if number == len(positions):
@@ -249,8 +254,7 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
             broken = (StopReason.ENVIRONMENT_ERROR, StopReason.POLICY_ERROR)
             known = {e.task.identity for e in memory.entries() if e.reason not in broken}
             todo = [task for task in tasks[first : first + WAVE] if task.identity not in known]
-            recall = desk.recall(memory, cell, count, Purpose.ACT)
-            recall.position = positions[number]
+            recall = desk.recall(memory, cell, count, Purpose.ACT, positions[number])
             for episode in Runner(desk.suite, policy, actor, settings.run, recall).run(todo):
                 memory.add(episode)
 
@@ -260,7 +264,7 @@ def play_cell(path: Path, settings: StudySettings, cell: Cell) -> None:
     desk = Desk.at(path, settings)
     tasks = tasks_for(settings, desk.suite, cell.seed, cell.sealed)
     directory = RunDirectory(path, described(settings))
-    with ExperienceMemory.open(memory_path(path, cell.source, cell.seed)) as memory:
+    with ExperienceMemory(memory_path(path, cell.source, cell.seed), "r") as memory:
         runner, note = _seated(desk, cell, memory)
         records = [
             note(episode) for episode in measure(directory, f"cells/{cell.name}", runner, tasks)
@@ -273,7 +277,7 @@ def replay_cell(
 ) -> list[Record]:
     """Plays some tasks under a cell's condition and returns their records, keeping nothing."""
     desk = Desk.at(path, settings)
-    with ExperienceMemory.open(memory_path(path, cell.source, cell.seed)) as memory:
+    with ExperienceMemory(memory_path(path, cell.source, cell.seed), "r") as memory:
         runner, note = _seated(desk, cell, memory)
         return [note(episode) for episode in play_all(runner, tasks)]
 
@@ -311,11 +315,7 @@ def described(settings: StudySettings) -> dict[str, Any]:
         for k, v in asdict(settings).items()
         if k not in ("jobs", "conditions", "control", "curve")
     }
-    weights = {
-        "bundled": hash_weights(
-            find_model(BUNDLED if settings.model == "bundled" else settings.model)
-        )
-    }
+    weights = {"bundled": hash_weights(find_model(settings.model))}
     return {
         "study": plain,
         "weights": weights,

@@ -140,9 +140,7 @@ class _Run:
         self.answers = Answers()
         self.count = 0
         """Episodes that were made so far: they are numbered."""
-        self.memory = ExperienceMemory.open(
-            folder, "create", embedder=self.embedder, keys=self.keys, index=SMALL
-        )
+        self.memory = ExperienceMemory(folder, embedder=self.embedder, keys=self.keys, index=SMALL)
         self.reader: ExperienceMemory | None = None
 
     def close(self) -> None:
@@ -302,10 +300,10 @@ class _Run:
     def _reopen(self, draw: random.Random) -> None:
         self.memory.close()
         if draw.random() < 0.5:
-            with ExperienceMemory.open(self.folder, embedder=self.embedder, index=SMALL) as memory:
+            with ExperienceMemory(self.folder, "r", embedder=self.embedder, index=SMALL) as memory:
                 self._check(memory, draw)
                 self._judge(memory, draw)
-        self.memory = ExperienceMemory.open(self.folder, "w", embedder=self.embedder, index=SMALL)
+        self.memory = ExperienceMemory(self.folder, "w", embedder=self.embedder, index=SMALL)
         assert not self.memory.stats().damage
         self._check(self.memory, draw, looks=40)
         self._judge(self.memory, draw)
@@ -319,7 +317,7 @@ class _Run:
     def _follow(self, draw: random.Random) -> None:
         """A reader beside the writer looks for what is new."""
         if self.reader is None:
-            self.reader = ExperienceMemory.open(self.folder, embedder=self.embedder, index=SMALL)
+            self.reader = ExperienceMemory(self.folder, "r", embedder=self.embedder, index=SMALL)
         else:
             # Of what it knows: not an error, whatever the writer did meanwhile.
             ask(self.reader, self._query(draw))
@@ -362,7 +360,7 @@ class _Run:
         with pytest.raises(ValueError, match="already"):
             self.memory.add_many([twice, replace(twice, started=2.0)])
         with pytest.raises(BlockingIOError):
-            ExperienceMemory.open(self.folder, "w", embedder=self.embedder, index=SMALL)
+            ExperienceMemory(self.folder, "w", embedder=self.embedder, index=SMALL)
         if self.reader is not None:
             with pytest.raises(ValueError, match="reading"):
                 self.reader.add(twice)

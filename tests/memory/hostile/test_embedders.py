@@ -95,7 +95,7 @@ def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
     """Row 7: by adding and by searching, and nothing is changed, so that all goes on with a better
     embedder."""
     embedder = TurningEmbedder()
-    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+    with ExperienceMemory(folder, embedder=embedder) as memory:
         memory.add_many([make_episode(number) for number in range(5)])
         before, position = folder_bytes(folder), memory.position
         embedder.turn = NO_VECTORS[what]
@@ -106,7 +106,7 @@ def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
         assert folder_bytes(folder) == before
         embedder.turn = None
         memory.add(make_episode(5))
-    with ExperienceMemory.open(folder, embedder=embedder) as memory:
+    with ExperienceMemory(folder, "r", embedder=embedder) as memory:
         goals = {f"episode-{number}": make_episode(number).task.goal for number in range(6)}
         assert not compare_all(memory, goals, ["anything", "something"]).wrong
 
@@ -115,16 +115,16 @@ def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
 def test_what_are_no_vectors_does_not_get_into_a_column(folder: Path, what: str) -> None:
     """A memory that lost its vectors embeds again, and says so if it cannot; afterwards it can with
     a better embedder."""
-    with ExperienceMemory.open(folder, "create", embedder=TurningEmbedder()) as memory:
+    with ExperienceMemory(folder, embedder=TurningEmbedder()) as memory:
         memory.add_many([make_episode(number) for number in range(5)])
     shutil.rmtree(folder / "vectors")
     for mode in ("r", "w"):
         refuses(
-            lambda mode=mode: ExperienceMemory.open(
+            lambda mode=mode: ExperienceMemory(
                 folder, mode, embedder=TurningEmbedder(NO_VECTORS[what])
             )
         )  # type: ignore[misc]
-    with ExperienceMemory.open(folder, "w", embedder=TurningEmbedder()) as memory:
+    with ExperienceMemory(folder, "w", embedder=TurningEmbedder()) as memory:
         goals = {f"episode-{number}": make_episode(number).task.goal for number in range(5)}
         assert not compare_all(memory, goals, ["anything", "something"]).wrong
 
@@ -135,7 +135,7 @@ def test_vectors_of_any_length_are_normalised(folder: Path, what: str) -> None:
     is refused."""
     embedder, right = TurningEmbedder(OTHER_LENGTHS[what]), MadeEmbedder("uniform", DIMENSION)
     refusal = ""
-    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+    with ExperienceMemory(folder, embedder=embedder) as memory:
         try:
             memory.add_many([make_episode(number) for number in range(20)])
         except (ValueError, TypeError) as error:
@@ -147,7 +147,7 @@ def test_vectors_of_any_length_are_normalised(folder: Path, what: str) -> None:
         )
         return
     for mode in ("r", "w"):
-        with ExperienceMemory.open(folder, mode, embedder=embedder) as memory:
+        with ExperienceMemory(folder, mode, embedder=embedder) as memory:
             for text in ("anything", "something", "nothing"):
                 hits = ask(memory, Query(text, k=20))
                 assert len(hits) == 20
@@ -169,7 +169,7 @@ def test_what_an_embedder_raises_changes_nothing(folder: Path) -> None:
         raise RuntimeError("no model here")
 
     embedder = TurningEmbedder()
-    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+    with ExperienceMemory(folder, embedder=embedder) as memory:
         memory.add(make_episode(0))
         before = folder_bytes(folder)
         embedder.turn = fail
@@ -190,7 +190,7 @@ def test_an_embedder_may_change_what_it_made(folder: Path) -> None:
         kept[: len(rows)] = rows
         return kept[: len(rows)]
 
-    with ExperienceMemory.open(folder, "create", embedder=TurningEmbedder(reuse)) as memory:
+    with ExperienceMemory(folder, embedder=TurningEmbedder(reuse)) as memory:
         for number in range(6):
             memory.add(make_episode(number))
         right = MadeEmbedder("uniform", DIMENSION)

@@ -359,6 +359,6 @@ def test_a_deleted_record_that_cannot_be_read_can_be_compacted(folder: Path) -> 
     bad = packed(head, [{**step, "tokens": ["x"]} for step in steps])
     deletion = packed({"v": 1, "episode": GOOD.id, "reason": "x", "time": 1.0})
     append(folder, (Kind.EPISODE, len(HONEST), bad), (Kind.DELETE, len(HONEST) + 1, deletion))
-    with ExperienceMemory.open(folder, "w", embedder=EMBEDDER) as memory:
+    with ExperienceMemory(folder, "w", embedder=EMBEDDER) as memory:
         memory.compact()
     judge(folder, HONEST, damaged=None)

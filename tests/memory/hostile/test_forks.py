@@ -211,7 +211,7 @@ def test_a_child_that_is_forked_while_a_thread_is_inside_is_refused(
         return leave.wait(2 * PATIENCE)
 
     query = Query("anything", where=lambda entry: wait()) if held == "state" else Query("anything")
-    with ExperienceMemory.open(folder, "create", embedder=embedder) as memory:
+    with ExperienceMemory(folder, embedder=embedder) as memory:
         memory.add(make_episode(0))
         embedder.before = wait if held == "embedder" else embedder.before
         thread = threading.Thread(target=ask, args=(memory, query))

@@ -78,7 +78,7 @@ def work(folder: Path) -> None:
                 step()
     with (
         suppress(*refused),
-        ExperienceMemory.open(folder, "w", embedder=EMBEDDER, keys=("goal", "first")),
+        ExperienceMemory(folder, "w", embedder=EMBEDDER, keys=("goal", "first")),
     ):
         pass
     with suppress(*refused):

@@ -45,7 +45,7 @@ class Scene:
 
     def open(self, mode: str) -> ExperienceMemory:
         """Open the memory."""
-        return ExperienceMemory.open(self.folder, mode, embedder=self.embedder, index=self.index)
+        return ExperienceMemory(self.folder, mode, embedder=self.embedder, index=self.index)
 
     def add(self, memory: ExperienceMemory, goals: Sequence[str]) -> None:
         """Add an episode for each goal."""

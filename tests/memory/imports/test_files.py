@@ -214,7 +214,7 @@ def test_an_export_is_recognised_and_keeps_its_labels(
     store.add(episode(1))
     data = b"".join(export_lines(store))
     for number, packed in enumerate([data, gzip.compress(data), b"\xef\xbb\xbf" + data]):
-        with ExperienceMemory.open(tmp_path / str(number), "create") as copy:
+        with ExperienceMemory(tmp_path / str(number)) as copy:
             report = into(copy, packed)
             assert (report.format, report.imported, report.summary()) == (
                 "episodes",
@@ -290,7 +290,7 @@ def test_formats(store: ExperienceMemory, folder: Path) -> None:
     with pytest.raises(ValueError, match="is no export of episodes"):
         into(store, lines(talk(1)), format="episodes")
     with (
-        ExperienceMemory.open(folder) as reader,
+        ExperienceMemory(folder, "r") as reader,
         pytest.raises(ValueError, match="mode='w'"),
     ):
         into(reader, lines(talk(1)))

@@ -1,0 +1,43 @@
+"""Who acted, for the record: derived from the policy and from the settings, never typed in."""
+
+from dataclasses import fields, replace
+
+from ..memory.episode import Actor
+from .conversation import Policy
+from .prompt import PROMPT_VERSION
+from .recall import RecallSettings
+from .runner import RunSettings
+
+Value = str | int | float | bool
+
+
+def actor_of(
+    policy: Policy, retrieval: RecallSettings | None, run: RunSettings | None = None
+) -> Actor:
+    """The record of who acts.
+
+    Args:
+        policy: who; its attribute ``actor``, where it has one, says what it is and how it decides.
+        retrieval: what it is shown; None for no memory.
+        run: how its episodes are run.
+    """
+    who = getattr(policy, "actor", None)
+    if not isinstance(who, Actor):
+        who = Actor("custom", model=type(policy).__qualname__)
+    settings: dict[str, Value] = dict(who.settings)
+    if retrieval is not None:
+        settings |= flat(retrieval)
+    if run is not None:
+        settings["seed"] = run.seed
+    return replace(who, prompt=PROMPT_VERSION, settings=settings)
+
+
+def flat(retrieval: RecallSettings) -> dict[str, Value]:
+    """Retrieval settings as plain values; those of several texts are joined by commas, and those
+    that are not set are left out."""
+    held = ((field.name, getattr(retrieval, field.name)) for field in fields(retrieval))
+    return {
+        name: ",".join(value) if isinstance(value, tuple) else value
+        for name, value in held
+        if value is not None
+    }

@@ -1,0 +1,92 @@
+"""An episode from what somebody who comes with a few texts knows of it."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..task import Task, identity_of
+from .episode import Actor, Episode, Outcome, Step, StopReason
+
+POLICY = "external"
+"""Kind of policy where nobody says who acted."""
+
+
+def compose(
+    *,
+    goal: str,
+    steps: Sequence[tuple[str, str] | Step],
+    success: bool,
+    id: str = "",
+    final_observation: str = "",
+    score: float | None = None,
+    suite: str = "",
+    task_id: str = "",
+    type: str = "",
+    split: str = "train",
+    room: str = "",
+    seed: int = 0,
+    version: str = "",
+    policy: str = POLICY,
+    model: str = "",
+    started: float | None = None,
+    ratings: Mapping[str, float] | None = None,
+) -> Episode:
+    """An episode of which not everything is known.
+
+    Args:
+        goal: what was to be done.
+        steps: what was seen and what was done about it, in order: pairs (observation, action), or
+            :class:`relive.memory.Step`.
+        success: whether the goal was reached.
+        id: unique within a memory; made up if none is given.
+        final_observation: what was seen after the last action.
+        score: progress in [0, 1]; 1 for success and 0 otherwise by default.
+        task_id: what tells the task apart from others; by default a hash of the suite, the goal and
+            the first observation.
+        suite, type, split, room, seed, version: of the task, see :class:`relive.task.Task`.
+        policy, model: who acted.
+        started: Unix time in seconds; now by default.
+        ratings: given afterwards, by name.
+
+    Raises:
+        TypeError: a field is missing, unknown, or not of its type; the memory that stores the
+            episode looks at the rest.
+        ValueError: the goal is blank.
+    """
+    if not isinstance(goal, str):
+        raise TypeError(f"goal must be text, not {goal!r}")
+    if not goal.strip():
+        raise ValueError("the goal is blank: say what was to be done, episodes are found by it")
+    if not isinstance(success, bool):
+        raise TypeError(f"success must be True or False, not {success!r}")
+    if isinstance(steps, str | bytes | Mapping) or not hasattr(steps, "__iter__"):
+        raise TypeError(f"steps must be a list of (observation, action), not {steps!r:.80}")
+    taken = tuple(_step(i, step) for i, step in enumerate(steps))
+    first = taken[0].observation if taken else final_observation
+    identity = task_id or identity_of(suite, goal, first)
+    return Episode(
+        id=id or uuid.uuid4().hex[:16],
+        task=Task(suite, identity, type, split, room, seed, version, goal),
+        steps=taken,
+        final_observation=final_observation,
+        outcome=Outcome(
+            success,
+            float(success) if score is None else score,
+            StopReason.SOLVED if success else StopReason.FAILED,
+        ),
+        actor=Actor(policy, model=model),
+        started=time.time() if started is None else started,
+        ratings=dict(ratings or {}),
+    )
+
+
+def _step(index: int, step: Any) -> Step:
+    if isinstance(step, Step):
+        return step
+    if isinstance(step, tuple | list) and len(step) == 2 and all(isinstance(t, str) for t in step):
+        return Step(step[0], step[1])
+    raise TypeError(
+        f"steps[{index}] must be a pair of texts, (observation, action), or a relive.Step, not "
+        f"{step!r:.80}"
+    )

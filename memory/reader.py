@@ -1,0 +1,337 @@
+"""What is read of a memory: searches, episodes, counts. The other half, which adds, is in
+:mod:`relive.memory.store`."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .episode import Episode
+from .holdout import Holdout
+from .maintenance.stats import MemoryStats, count
+from .query import EntryMeta, Hit, Query
+from .retrieval import draw, retrieve
+from .search.embed import Embedder, Vectors
+from .state import State
+from .storage.log import Damage, TakenBackError
+from .usefulness import Usefulness
+from .writer import Writer
+
+T = TypeVar("T")
+
+
+class MemoryReader:
+    """The reading half of :class:`relive.memory.Memory`, which sets up everything used here."""
+
+    path: Path
+    """The folder."""
+    _state: State
+    _writer: Writer
+    _writable: bool
+    _closed: bool
+    _process: int
+    _mutex: "threading.RLock"
+    _embedding: threading.Lock
+
+    @property
+    def position(self) -> int:
+        """Log position: everything known to this object lies before it. Pass it as ``at`` to see no
+        more than this."""
+        with self._mutex:
+            self._require_open()
+            return self._state.position
+
+    @property
+    def writable(self) -> bool:
+        """Whether it can be added to."""
+        return self._writable
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder of keys and queries."""
+        return self._state.embedder
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Which texts of an episode it can be found by."""
+        return self._state.keys
+
+    def __len__(self) -> int:
+        with self._mutex:
+            self._require_open()
+            return self._state.catalog.alive - self._state.broken_count
+
+    def __contains__(self, episode_id: object) -> bool:
+        with self._mutex:
+            self._require_open()
+            return (
+                isinstance(episode_id, str)
+                and self._fresh(lambda: self._alive(episode_id)) is not None
+            )
+
+    def duplicate_of(self, episode: Episode) -> str | None:
+        """Id of an episode of the same task with the same actions that is there already; None if
+        there is none."""
+        with self._mutex:
+            self._require_open()
+            return self._state.duplicate_of(episode)
+
+    def usefulness(self, episode_id: str) -> Usefulness:
+        """What showing an episode did for the runs that were shown it
+        (:mod:`relive.memory.usefulness`).
+
+        Raises:
+            KeyError: no such episode.
+        """
+        with self._mutex:
+            self._require_open()
+            return self._state.usefulness().of(
+                int(self._state.catalog.sequences[self._ordinal(episode_id)])
+            )
+
+    def search(
+        self,
+        query: Query | str,
+        holdout: Holdout | None = None,
+        at: int | None = None,
+        **settings: Any,
+    ) -> list[Hit]:
+        """Past episodes that are similar to the query, best first.
+
+        Args:
+            query: what is looked for; a text, or a :class:`Query`.
+            holdout: what must not be shown, :meth:`Holdout.strict` in experiments. Default:
+                everything may be.
+            at: Log position; only what lies before it is seen. Default: everything.
+            settings: where the query is a text, the other fields of the :class:`Query`: ``k``,
+                ``successes_only``, ``min_score`` and so on.
+
+        Raises:
+            TypeError: an argument is something else, or unknown.
+            ValueError: ``at`` lies beyond what was read, or the memory has not all the keys.
+        """
+        if isinstance(query, str):
+            query = Query(query, **settings)
+        elif settings:
+            raise TypeError(f"a Query says everything by itself: put {', '.join(settings)} into it")
+        asked, holdout = query, _checked(query, holdout)
+        vector = self._encode([asked.text])[0]
+        with self._mutex:
+            self._require_open()
+            until = self._until(at)
+            hits = self._fresh(lambda: retrieve(asked, vector, holdout, self._state.library(until)))
+        return [hit.readable(partial(self.get, hit.episode_id, until)) for hit in hits]
+
+    def draw(
+        self,
+        query: Query,
+        count: int,
+        seed: int,
+        holdout: Holdout | None = None,
+        at: int | None = None,
+    ) -> list[tuple[str, float]]:
+        """Episodes drawn evenly from all that :meth:`search` may show for a query, however far they
+        are from it.
+
+        Args:
+            query: as for :meth:`search`; ``k``, ``min_score`` and what ranks are not looked at.
+            count: how many; all of them if there are not more.
+            seed: decides which; the same ones for the same arguments and log position.
+            holdout: as for :meth:`search`.
+            at: as for :meth:`search`.
+
+        Returns:
+            Ids and similarities, the most similar first. Only a few times `count` entries are
+            looked at, however many there are.
+
+        Raises:
+            TypeError, ValueError: as :meth:`search`.
+        """
+        holdout = _checked(query, holdout)
+        vector = self._encode([query.text])[0]
+        with self._mutex:
+            self._require_open()
+
+            def read() -> list[tuple[str, float]]:
+                rng = np.random.default_rng(seed)
+                return draw(
+                    query, vector, holdout, self._state.library(self._until(at)), count, rng
+                )
+
+            return self._fresh(read)
+
+    def get(self, episode_id: str, at: int | None = None) -> Episode:
+        """The whole episode, with the ratings given since.
+
+        Args:
+            episode_id: its id.
+            at: Log position; an episode that was deleted after it is still there, until the memory
+                is compacted.
+
+        Raises:
+            KeyError: no such episode.
+            ValueError: its record was damaged after it was written; it is left out of searches from
+                now on.
+        """
+        with self._mutex:
+            self._require_open()
+            return self._fresh(lambda: self._state.read(self._ordinal(episode_id, at)))
+
+    def meta(self, episode_id: str, at: int | None = None) -> EntryMeta:
+        """What is known of an episode without its steps; arguments and errors as of :meth:`get`."""
+        with self._mutex:
+            self._require_open()
+            return self._fresh(lambda: self._state.meta(self._ordinal(episode_id, at)))
+
+    def notes(self, episode_id: str) -> tuple[str, ...]:
+        """Remarks about an episode, oldest first."""
+        with self._mutex:
+            self._require_open()
+
+            def read() -> tuple[str, ...]:
+                ordinal = self._alive(episode_id)
+                return () if ordinal is None else self._state.notes(ordinal)
+
+            return self._fresh(read)
+
+    def iterate(self, at: int | None = None) -> Iterator[Episode]:
+        """All episodes in the order of the log; with ``at`` only those before that position.
+        Damaged ones are left out."""
+        with self._mutex:
+            self._require_open()
+            ids = self._fresh(lambda: [self._state.id_of(ordinal) for ordinal in self._visible(at)])
+        for episode_id in ids:
+            try:
+                yield self.get(episode_id, at)
+            except (KeyError, ValueError):
+                if self._closed:
+                    raise
+                continue  # deleted meanwhile, or damaged: named in stats()
+
+    def entries(self, at: int | None = None) -> Sequence[EntryMeta]:
+        """What is known of all episodes, in the order of the log; damaged ones are left out."""
+
+        def read() -> tuple[EntryMeta, ...]:
+            found = []
+            for ordinal in self._visible(at):
+                try:
+                    found.append(self._state.meta(ordinal))
+                except ValueError:
+                    continue
+            return tuple(found)
+
+        with self._mutex:
+            self._require_open()
+            return self._fresh(read)
+
+    def refresh(self) -> int:
+        """Take in what another process has added since; returns the log position. A writer is
+        always up to date.
+
+        Searches in other threads go on while a newer index is loaded.
+        """
+        with self._mutex:
+            self._require_open()
+            if not self._writable:
+                try:
+                    self._state.follow()
+                except (TakenBackError, FileNotFoundError):
+                    self._state.load()
+            spaces, position = list(self._state.spaces.values()), self._state.position
+        for space in spaces:
+            space.load_graph(self._mutex)
+        return position
+
+    def stats(self) -> MemoryStats:
+        """What is in the memory, counted."""
+        with self._mutex:
+            self._require_open()
+            return self._fresh(lambda: count(self._state))
+
+    def verify(self) -> tuple[Damage, ...]:
+        """Read everything, caches too, and compare all checksums; what is damaged, and what was
+        done about it.
+
+        Damaged rows of caches are made again. Damaged episodes are left out of searches from now
+        on.
+        """
+        with self._mutex:
+            self._require_open()
+            self._fresh(lambda: self._state.verify())
+            return self._state.all_damage()
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        with self._embedding:
+            return self._state.encode(texts)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"the memory in {self.path} was closed; open it again")
+        if self._writable and os.getpid() != self._process:
+            # It learns nothing of what its original adds, and whatever it wrote would lie on top of
+            # that.
+            raise RuntimeError(
+                f"the memory in {self.path} was opened to write by process {self._process}, of "
+                "which this one is a fork: "
+                "open it again here, with mode='r' while the other one has it"
+            )
+        if not self._writer.busy:
+            self._state.settle()
+
+    def _fresh(self, read: Callable[[], T]) -> T:
+        """Read from the log; again if a writer compacted it since the memory was last read."""
+        try:
+            return read()
+        except FileNotFoundError:
+            self._state.load()
+            return read()
+
+    def _until(self, at: int | None) -> int:
+        position = self._state.position
+        if at is None:
+            return position
+        if not isinstance(at, int | np.integer):
+            raise TypeError(
+                f"a log position is a whole number, not {at!r}: use one that memory.position gave"
+            )
+        if not 0 <= at <= position:
+            raise ValueError(
+                f"log position {at} is not known here (this is at {position}); refresh() to follow "
+                "the writer"
+            )
+        return at
+
+    def _visible(self, at: int | None) -> list[int]:
+        """Ordinals of the episodes that are there at a position."""
+        until = self._until(at)
+        ordinals = np.arange(self._state.catalog.count_before(until))
+        return [int(ordinal) for ordinal in ordinals[~self._state.is_gone(ordinals, until)]]
+
+    def _alive(self, episode_id: str, at: int | None = None) -> int | None:
+        """Ordinal of an episode that is there at a position."""
+        ordinal = self._state.find(episode_id)
+        if ordinal is None or self._state.catalog.deleted(np.array([ordinal]), self._until(at))[0]:
+            return None
+        return ordinal
+
+    def _ordinal(self, episode_id: str, at: int | None = None) -> int:
+        ordinal = self._alive(episode_id, at)
+        if ordinal is None:
+            gone = "was deleted" if self._state.find(episode_id) is not None else "is not there"
+            raise KeyError(f"there is no episode {episode_id!r} in {self.path}: it {gone}")
+        return ordinal
+
+
+def _checked(query: object, holdout: Holdout | None) -> Holdout:
+    if not isinstance(query, Query):
+        raise TypeError(f"search needs a Query, not {query!r}: use Query({str(query)!r})")
+    if holdout is not None and not isinstance(holdout, Holdout):
+        raise TypeError(
+            f"holdout must be a Holdout, not {holdout!r}: use Holdout.strict(task, purpose), or "
+            "Holdout(...)"
+        )
+    return holdout or Holdout()
