@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 import numpy as np
@@ -151,12 +151,15 @@ class ExperienceMemory(MemoryReader):
             ValueError: the memory is open for reading, the id is taken, the task lacks identity or
                 split, or something in it cannot be stored.
         """
-        if (episode is None) != bool(known):
-            raise TypeError(
-                "add needs an Episode, or goal=, steps= and success=, and not both: "
-                f"got {episode!r:.40} and {', '.join(known) or 'nothing by name'}"
-            )
-        return self.add_many([episode or compose(**known)], deduplicate=deduplicate)
+        if known:
+            if episode is not None:
+                raise TypeError(
+                    f"add takes an Episode, or what is known of one by name ({', '.join(known)}), "
+                    "and not both"
+                )
+            episode = compose(**known)
+        # Who gives nothing at all is told that None is no Episode.
+        return self.add_many([cast(Episode, episode)], deduplicate=deduplicate)
 
     def add_many(self, episodes: Sequence[Episode], *, deduplicate: bool = False) -> int:
         """Add episodes with one synchronisation of the disk; otherwise as :meth:`add`.
