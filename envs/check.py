@@ -255,7 +255,7 @@ def _check_info(info: Any, task: Task | None, where: str) -> None:
     )
     _need(
         (info["score"] == 1.0) == info["success"],
-        f"after {where}, score is {info['score']} but success is {info['won']}",
+        f"after {where}, score is {info['score']} but success is {info['success']}",
     )
 
 

@@ -141,6 +141,9 @@ class _Counted:
         self.recall, self.position, self.dynamic = recall, recall.position, recall.dynamic
         self.asked: list[int] = []
 
+    def frozen(self) -> "_Counted":
+        return self
+
     def __call__(self, task: Task, history: History = ()) -> Recalled:
         self.asked.append(len(history))
         return self.recall(task, history)

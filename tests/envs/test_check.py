@@ -227,7 +227,7 @@ class NoStart(Suite):
         (OneForAll(), "splits share", "share"),
         (Suite(Forgetful), "reset answers", "different observations"),
         (Suite(Hidden), "reset answers", "goal"),
-        (Suite(Poor), "reset answers", "'won'"),
+        (Suite(Poor), "reset answers", "'success'"),
         (Suite(Boastful), "reset answers", "score"),
         (Suite(Random), "follows its seed", "two different games"),
         (Suite(TestPlayer), "follows its seed", "only train"),
