@@ -18,7 +18,6 @@ from ..task import Task
 from .conversation import Policy
 from .loop import Success, SuccessUnknownError, stated_success
 from .policy import as_policy
-from .provenance import actor_of
 from .recall import Recall, RecallSettings
 from .runner import Runner, RunSettings, spec_of
 from .tokens import counter_of
@@ -122,8 +121,7 @@ class Agent:
             recall = Recall(
                 memory, spec_of(suite), counter_of(self.policy), self.retrieval, purpose, at
             )
-        actor = actor_of(self.policy, self.retrieval if recall else None, settings)
-        runner = Runner(suite, self.policy, actor, settings, recall, done)
+        runner = Runner(suite, self.policy, settings, recall, done)
         try:
             for episode in runner.run(tasks):
                 if memory is not None:

@@ -2,7 +2,8 @@
 
 from ..envs import Suite
 from ..memory import ExperienceMemory
-from .assemble import PolicySettings, assemble
+from .collect import collect
+from .policy import ExpertPolicy
 from .rundir import Announce, silent
 from .runner import Runner, RunSettings
 
@@ -31,12 +32,8 @@ def demonstrate(
     run = RunSettings(
         batch=plain.batch, workers=plain.workers, timeout=plain.timeout, seed=plain.seed
     )
-    have = {e.task.identity for e in memory.entries() if e.policy == "expert" and e.success}
-    missing = [
-        task for task in suite.tasks("train", count, start=start) if task.identity not in have
-    ]
-    announce("demonstrations", len(missing))
-    expert = assemble(PolicySettings(kind="expert"), suite)
-    for episode in Runner(suite, expert.policy, expert.actor, run).run(missing):
-        memory.add(episode)
-        announce("episode", episode)
+    expert = ExpertPolicy(suite)
+    runner = Runner(suite, expert, run)
+    announce("phase", "expert demonstrations")
+    for _ in collect(memory, runner, suite.tasks("train", count, start=start), announce=announce):
+        pass

@@ -6,20 +6,19 @@ from ..memory.episode import Actor
 from .conversation import Policy
 from .prompt import PROMPT_VERSION
 from .recall import RecallSettings
-from .runner import RunSettings
 
 Value = str | int | float | bool
 
 
 def actor_of(
-    policy: Policy, retrieval: RecallSettings | None, run: RunSettings | None = None
+    policy: Policy, retrieval: RecallSettings | None = None, seed: int | None = None
 ) -> Actor:
     """The record of who acts.
 
     Args:
         policy: who; its attribute ``actor``, where it has one, says what it is and how it decides.
         retrieval: what it is shown; None for no memory.
-        run: how its episodes are run.
+        seed: of the run.
     """
     who = getattr(policy, "actor", None)
     if not isinstance(who, Actor):
@@ -27,8 +26,8 @@ def actor_of(
     settings: dict[str, Value] = dict(who.settings)
     if retrieval is not None:
         settings |= flat(retrieval)
-    if run is not None:
-        settings["seed"] = run.seed
+    if seed is not None:
+        settings["seed"] = seed
     return replace(who, prompt=PROMPT_VERSION, settings=settings)
 
 

@@ -25,6 +25,7 @@ from .loop import (
     stated_success,
 )
 from .prompt import PromptSpec, prompt_spec
+from .provenance import actor_of
 from .recall import Recaller
 
 
@@ -69,7 +70,6 @@ class Runner:
     Args:
         suite: where the tasks come from.
         policy: who acts.
-        actor: the record of who acts.
         settings: how.
         recall: what past episodes to show; None for no memory.
         success: whether the goal is reached; by default what the environment says.
@@ -77,11 +77,16 @@ class Runner:
 
     suite: Suite
     policy: Policy
-    actor: Actor
     settings: RunSettings = field(default_factory=RunSettings)
     recall: Recaller | None = None
     success: Success = stated_success
     clock: Clock = field(default_factory=Clock)
+
+    @property
+    def actor(self) -> Actor:
+        """The record of who acts, as it is now."""
+        retrieval = getattr(self.recall, "settings", None)
+        return actor_of(self.policy, retrieval, self.settings.seed)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Episode]:
         """Plays every task once and yields each episode as it ends."""

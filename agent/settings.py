@@ -9,12 +9,18 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ()) -> T:
+def load(
+    kind: type[T],
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] = MappingProxyType({}),
+) -> T:
     """Settings of a kind.
 
     Args:
@@ -23,6 +29,7 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
         file: TOML; a table per nested dataclass.
         overrides: ``key=value`` with dots for nesting, for example ``lora.rank=16``. Values are
             read as TOML, and as text where they are not TOML.
+        flags: dotted names and their values, which come last.
 
     Raises:
         ValueError: unknown key, wrong type, a value that the settings refuse, or a file that is no
@@ -48,16 +55,20 @@ def load(kind: type[T], file: Path | None = None, overrides: Sequence[str] = ())
             value = tomllib.loads(f"v = {text}")["v"]
         except (tomllib.TOMLDecodeError, RecursionError):
             value = text
-        *path, last = key.strip().split(".")
-        table = values
-        for part in path:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise ValueError(
-                    f"--set {override!r}: {part!r} is a value, not a group of settings"
-                )
-        table[last] = value
+        _put(values, key.strip(), value, f"--set {override!r}")
+    for key, value in flags.items():
+        _put(values, key, value, key)
     return build(kind, values)
+
+
+def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    *path, last = key.split(".")
+    table = values
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"{where}: {part!r} is a value, not a group of settings")
+    table[last] = value
 
 
 def text_of(file: Path, what: str) -> str:

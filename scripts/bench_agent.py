@@ -18,11 +18,12 @@ from pathlib import Path
 import bench_engine
 import bench_policy
 
-from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, load_model
 from relive.agent.conversation import Conversation
 from relive.agent.demonstrate import demonstrate
 from relive.agent.llm.local import LocalPolicy
 from relive.agent.llm.weights import BUNDLED
+from relive.agent.policy import ExpertPolicy
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import Clock, Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
@@ -34,15 +35,15 @@ def recorded(count: int = 48) -> list[Conversation]:
     """Expert episodes in test rooms as the agent would have seen them: K = 2, memory from train
     rooms."""
     suite = get_suite("household")
-    spec, made = spec_of(suite), assemble(PolicySettings(), suite)
-    expert = assemble(PolicySettings(kind="expert"), suite)
+    spec, made = spec_of(suite), load_model(PolicySettings())
+    expert = ExpertPolicy(suite)
     with (
         tempfile.TemporaryDirectory() as folder,
         ExperienceMemory(folder) as memory,
     ):
         demonstrate(memory, suite, 60)
-        recall = Recall(memory, spec, made.count, RecallSettings(), Purpose.EVALUATE)
-        episodes = play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("test", count))
+        recall = Recall(memory, spec, made.count_tokens, RecallSettings(), Purpose.EVALUATE)
+        episodes = play_all(Runner(suite, expert), suite.tasks("test", count))
         return [example(spec, e, recall(e.task)).conversation for e in episodes]
 
 
@@ -50,14 +51,14 @@ def loop_overhead(tasks: int = 24) -> float:
     """Share of wall time outside model and environment; one episode at a time in one worker process
     that has started, retrieval and the fsync of every episode included."""
     suite = get_suite("household")
-    made = assemble(PolicySettings(), suite, 1)
+    made = load_model(PolicySettings(), 1)
     with (
         tempfile.TemporaryDirectory() as folder,
         ExperienceMemory(folder) as memory,
     ):
         demonstrate(memory, suite, 60)
-        recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.ACT)
-        runner = Runner(suite, made.policy, made.actor, RunSettings(batch=1, workers=1), recall)
+        recall = Recall(memory, spec_of(suite), made.count_tokens, RecallSettings(), Purpose.ACT)
+        runner = Runner(suite, made, RunSettings(batch=1, workers=1), recall)
         playing = runner.run(suite.tasks("train", tasks + 1, start=20))
         next(playing)  # the worker has started and everything is imported
         runner.clock, environment, began = Clock(), 0.0, time.monotonic()

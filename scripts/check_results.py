@@ -23,7 +23,7 @@ from typing import Any
 
 from eval_base_model import RESULTS, recallers, rows_of
 
-from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, load_model
 from relive.agent.demonstrate import demonstrate
 from relive.agent.evaluation.records import REPLAYED, Record, read, record
 from relive.agent.evaluation.report import LiveProgress
@@ -95,7 +95,7 @@ def replay(summary: dict[str, Any], records: list[Record], count: int, seed: int
         sum(r["task_type"] == t and r["memory"] == "empty" for r in records) for t in suite.types
     )
     tasks = {t.identity: t for t in suite.tasks(summary["split"], per_type * len(suite.types))}
-    made = assemble(PolicySettings(), suite)
+    made = load_model(PolicySettings())
     found = []
     with (
         LiveProgress() as live,
@@ -103,12 +103,13 @@ def replay(summary: dict[str, Any], records: list[Record], count: int, seed: int
         ExperienceMemory(Path(folder) / "m") as memory,
     ):
         demonstrate(memory, suite, summary["demonstrations"], announce=live.announce)
-        for name, recall in recallers(memory, suite, made.count).items():
+        for name, recall in recallers(memory, suite, made.count_tokens).items():
             wanted = {r["task"]: r for r in sample if r["memory"] == name}
-            runner = Runner(suite, made.policy, made.actor, RunSettings(), recall)
+            runner = Runner(suite, made, RunSettings(), recall)
             for episode in play_all(runner, [tasks[identity] for identity in wanted]):
                 found += differences(
-                    record(episode, {}, memory, recall, made.count), wanted[episode.task.identity]
+                    record(episode, {}, memory, recall, made.count_tokens),
+                    wanted[episode.task.identity],
                 )
     return found
 

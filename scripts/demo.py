@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from relive.agent.cli.commands import guarded
+from relive.agent.cli.main import guarded
 from relive.agent.evaluation.metrics import Row, paired, summarise
 from relive.agent.evaluation.report import LiveProgress, console, picture_of_rounds, results_table
 from relive.agent.rundir import RunDirectory, measure

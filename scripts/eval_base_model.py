@@ -16,12 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, load_model
 from relive.agent.demonstrate import demonstrate
 from relive.agent.evaluation.metrics import summarise
 from relive.agent.evaluation.records import record, right_type_share, write
 from relive.agent.evaluation.report import LiveProgress, console, results_table
 from relive.agent.llm.weights import BUNDLED
+from relive.agent.provenance import actor_of
 from relive.agent.recall import Recall, Recaller, RecallSettings
 from relive.agent.rundir import RunDirectory, measure, versions
 from relive.agent.runner import Runner, RunSettings, spec_of
@@ -91,12 +92,12 @@ def main() -> None:
     suite = get_suite("household")
     types = list(types_of(suite, [t for t in args.types.split(",") if t])) or list(suite.types)
     tasks: list[Task] = suite.tasks(args.split, args.per_type * len(types), types)
-    made = assemble(PolicySettings(model=args.model), suite, args.batch)
+    made = load_model(PolicySettings(model=args.model), args.batch)
     settings = {
         "split": args.split,
         "per_type": args.per_type,
         "types": types,
-        "actor": made.actor,
+        "actor": actor_of(made),
         "k": K,
     }
     directory = RunDirectory(args.out, settings)
@@ -106,9 +107,9 @@ def main() -> None:
         ExperienceMemory(args.out / "memory") as memory,
     ):
         demonstrate(memory, suite, DEMONSTRATIONS, announce=live.announce)
-        for name, recall in recallers(memory, suite, made.count).items():
+        for name, recall in recallers(memory, suite, made.count_tokens).items():
             live.announce("phase", name)
-            runner = Runner(suite, made.policy, made.actor, RunSettings(batch=args.batch), recall)
+            runner = Runner(suite, made, RunSettings(batch=args.batch), recall)
             episodes = measure(directory, f"episodes-{name}", runner, tasks, live.announce)
             rows = [
                 summarise(
@@ -118,7 +119,7 @@ def main() -> None:
             ]
             console().print(results_table(rows, f"{name} memory, {args.split} rooms"))
             condition = {"memory": name, "k": K if recall else 0}
-            records += [record(e, condition, memory, recall, made.count) for e in episodes]
+            records += [record(e, condition, memory, recall, made.count_tokens) for e in episodes]
     seconds = time.monotonic() - started
     rows_json = rows_of(records)
     directory.write("rows.json", rows_json)
@@ -126,7 +127,7 @@ def main() -> None:
         write(RESULTS / "base-model-episodes.jsonl.gz", records)
         training = json.loads((BUNDLED / "training.json").read_text())
         summary = {
-            "weights_sha256": made.actor.weights, "parameters": training["parameters"],
+            "weights_sha256": made.weights_sha256, "parameters": training["parameters"],
             "tokens": training["tokens"], "seconds": training["seconds"],
             "hardware": training.get("hardware", ""),
             "command": "python scripts/eval_base_model.py --out runs/base-model --commit",

@@ -10,8 +10,8 @@ and the opening observation are left out. Last line: JSON.
 import json
 import statistics
 
-from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.llm.weights import BUNDLED
+from relive.agent.policy import ExpertPolicy
 from relive.agent.prompt import Demonstration, demonstration
 from relive.agent.runner import Runner, play_all, spec_of
 from relive.envs import get_suite
@@ -23,8 +23,8 @@ def main() -> None:
 
     suite = get_suite("household")
     count = LocalPolicy(BUNDLED).encoder.count
-    expert = assemble(PolicySettings(kind="expert"), suite)
-    episodes = play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 120))
+    expert = ExpertPolicy(suite)
+    episodes = play_all(Runner(suite, expert), suite.tasks("train", 120))
     spec, found = spec_of(suite), {}
     for kind in (*suite.types, "all"):
         chosen = [e for e in episodes if kind in (e.task.type, "all")]

@@ -9,26 +9,33 @@ not change, so a round can be killed anywhere and resumed: what is done is found
 missing is done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..agent.assemble import Assembled, PolicySettings, actor_of, assemble
+from ..agent.assemble import PolicySettings
+from ..agent.collect import collect, played
 from ..agent.demonstrate import demonstrate
 from ..agent.evaluation.metrics import paired
 from ..agent.evaluation.statistics import PairedDifference
-from ..agent.prompt import PROMPT_VERSION
+from ..agent.llm.local import LocalPolicy
+from ..agent.llm.manifest import AdapterManifest
+from ..agent.prompt import PROMPT_VERSION, PromptSpec
 from ..agent.recall import Recall, RecallSettings
 from ..agent.rundir import Announce, RunDirectory, measure, silent
 from ..agent.runner import Runner, RunSettings, spec_of
-from ..envs import Suite, get_suite
-from ..envs.base import types_of
+from ..envs import Suite
+from ..envs.base import has_expert, types_of
 from ..memory import ExperienceMemory, Purpose
-from ..memory.episode import Episode, StopReason
-from .examples import ContextRates, build_examples
-from .lora import LoraSettings, train_adapter
-from .select import SelectSettings, select, tasks_of
+from ..memory.episode import Episode
+from .examples import ContextRates, Example
+from .lora import LoraSettings
+from .select import SelectSettings, select
+from .tune import tune
+
+DEMONSTRATIONS = 120
+"""Expert episodes that a memory starts with, where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,9 @@ class LearnSettings:
     types: tuple[str, ...] = ()
     """Task types or groups that are played for training; empty for the suite's easy ones (all,
     where there is no such group)."""
-    demonstrations: int = 120
+    demonstrations: int | None = None
     """Expert episodes that the memory starts with, spread over all task types, from train rooms; 0
-    for none."""
+    for none. By default 120, and none where the suite has no expert."""
     temperature: float = 0.3
     """Of training rollouts, for exploring. Everything that is measured is greedy."""
     validation: int = 60
@@ -66,7 +73,7 @@ class LearnSettings:
             self.rounds < 0
             or self.successes < 1
             or self.most_episodes < 1
-            or self.demonstrations < 0
+            or (self.demonstrations or 0) < 0
         ):
             raise ValueError(
                 "learn needs rounds >= 0, successes >= 1, most_episodes >= 1 and demonstrations >= "
@@ -74,6 +81,22 @@ class LearnSettings:
             )
         if self.validation < 1 or not 0 <= self.margin <= 1:
             raise ValueError("learn needs validation >= 1 and a margin between 0 and 1")
+
+    def demonstrations_of(self, suite: Suite) -> int:
+        """How many expert episodes the memory starts with.
+
+        Raises:
+            ValueError: some are asked for, and the suite has no expert.
+        """
+        expert = has_expert(suite)
+        if self.demonstrations and not expert:
+            raise ValueError(
+                f"suite {suite.name!r} has no expert to give {self.demonstrations} demonstrations: "
+                "set demonstrations to 0, or fill the memory yourself"
+            )
+        return (DEMONSTRATIONS if expert else 0) if self.demonstrations is None else (
+            self.demonstrations
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +146,7 @@ class NothingToLearnError(LookupError):
     """A memory holds no episode that qualifies for fine-tuning."""
 
 
-WAVE = 16
+CHUNK = 16
 """Training tasks that are played before counting successes again."""
 
 
@@ -131,10 +154,14 @@ class Learner:
     """A resumable run of the cycle in a run directory.
 
     Args:
-        path: the run directory; holds ``memory/`` unless another is given.
-        settings: what to do.
-        memory: folder of an existing memory to go on with.
+        path: the run directory.
+        settings: what to do; its suite and policy are not looked at, but recorded.
+        suite: whose tasks are played.
+        model: who learns; without an adapter, since the cycle makes its own. It acts with other
+            adapters and temperatures while the cycle runs, and is as it was afterwards.
+        memory: open for writing; by default one in the run directory, open until `close`.
         announce: told about progress.
+        rehearsal: from a seed to endless examples that are rehearsed; None for none.
 
     Raises:
         ValueError: the directory holds a run with other settings, or the suite cannot give what is
@@ -145,50 +172,69 @@ class Learner:
         self,
         path: Path,
         settings: LearnSettings,
-        memory: Path | None = None,
+        suite: Suite,
+        model: LocalPolicy,
+        memory: ExperienceMemory | None = None,
         announce: Announce = silent,
+        rehearsal: Callable[[int], Iterator[Example]] | None = None,
     ) -> None:
-        self.settings, self.announce = settings, announce
-        self.suite: Suite = get_suite(settings.suite)
-        self.memory_path = memory or path / "memory"
-        self._made = assemble(settings.policy, self.suite, settings.run.batch)
-        if self._made.local is None:
+        self.settings, self.announce, self.rehearsal = settings, announce, rehearsal
+        self.suite, self.model = suite, model
+        self.spec = spec_of(suite)
+        if model.adapter is not None:
             raise ValueError(
-                f"learn fine-tunes a language model; policy {settings.policy.kind!r} has no "
-                "weights: use 'local'"
+                "learn starts from the bare model and makes its own adapters: give it the model "
+                f"without {model.adapter!r} (model.set_adapter(None), or an empty policy.adapter)"
             )
-        if settings.policy.adapter:
-            raise ValueError(
-                "learn starts from the bare model and makes its own adapters: leave policy.adapter "
-                "empty"
-            )
-        self.local = self._made.local
         self.types = types_of(
-            self.suite,
-            settings.types or (["easy"] if "easy" in self.suite.groups else self.suite.types),
+            suite, settings.types or (["easy"] if "easy" in suite.groups else suite.types)
         )
-        self.suite.tasks(
-            "train", 1, self.types
-        )  # a type that does not exist is found out now, not after an hour
-        described = {
+        suite.tasks("train", 1, self.types)  # a type that does not exist is found out now
+        self.demonstrations = settings.demonstrations_of(suite)
+        record = {
             "learn": asdict(settings),
-            "memory": str(memory or "memory"),
-            "weights": self.local.base_sha256,
-            "suite": self.suite.version,
+            "memory": str(memory.path) if memory is not None else "memory",
+            "weights": model.base_sha256,
+            "suite": suite.version,
             "prompt": PROMPT_VERSION,
         }
-        self.directory = RunDirectory(path, described)
+        self.directory = RunDirectory(path, record)
         self.rounds: list[Round] = [Round(**r) for r in self.directory.read("rounds.json") or []]
+        self._own = memory is None
+        self.memory = ExperienceMemory(path / "memory") if memory is None else memory
+
+    def __enter__(self) -> "Learner":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the run's own memory."""
+        if self._own:
+            self.memory.close()
 
     def run(self) -> list[Round]:
         """Runs all rounds that are not done yet and returns all of them."""
-        with ExperienceMemory(self.memory_path) as memory:
-            self.demonstrate(memory)
+        temperature = self.model.temperature
+        try:
+            self.demonstrate()
             for number in range(len(self.rounds) + 1, self.settings.rounds + 1):
-                self.rounds.append(self._round(number, memory))
+                self.rounds.append(self._round(number))
                 self.directory.write("rounds.json", self.rounds)
                 self.announce("round", self.rounds[-1])
+        finally:
+            self.model.temperature = temperature
+            if self.model.adapter is not None:
+                self.model.set_adapter(None)
         return self.rounds
+
+    def demonstrate(self) -> None:
+        """Fills the memory with the expert's episodes, before the first round."""
+        if self.demonstrations and not self.rounds:
+            demonstrate(
+                self.memory, self.suite, self.demonstrations, self.settings.run, self.announce
+            )
 
     @property
     def adapter(self) -> str:
@@ -200,50 +246,39 @@ class Learner:
         return self.directory.path / "adapters" / version if version else None
 
     def runner(
-        self, version: str, memory: ExperienceMemory | None, position: int, purpose: Purpose
+        self, version: str, position: int, purpose: Purpose, *, remember: bool = True
     ) -> Runner:
         """A runner with an adapter version, greedy when it evaluates, reading the memory at a
-        position."""
-        if (self.local.adapter or "") != version:
-            self.local.set_adapter(self.adapter_folder(version), version or None)
+        position, or no memory at all."""
+        if (self.model.adapter or "") != version:
+            self.model.set_adapter(self.adapter_folder(version), version or None)
         s = self.settings
-        self.local.temperature = s.temperature if purpose is Purpose.ACT else 0.0
-        noted: dict[str, str | int | float | bool] = {
-            "temperature": self.local.temperature, "dtype": s.policy.dtype, "k": s.recall.k,
-            "budget": s.recall.budget, "seed": s.run.seed,
-        }  # fmt: skip
-        actor = actor_of(self.local, s.policy.model, noted)
-        recall = None
-        if memory is not None:
-            recall = Recall(
-                memory, spec_of(self.suite), self._made.count, s.recall, purpose, position
-            )
-        return Runner(self.suite, self.local, actor, s.run, recall)
+        self.model.temperature = s.temperature if purpose is Purpose.ACT else 0.0
+        recall = self._recall(self.spec, position, purpose) if remember else None
+        return Runner(self.suite, self.model, s.run, recall)
 
-    def demonstrate(self, memory: ExperienceMemory) -> None:
-        """Fills the memory with the expert's episodes, before the first round."""
-        if self.settings.demonstrations and not self.rounds:
-            demonstrate(
-                memory, self.suite, self.settings.demonstrations, self.settings.run, self.announce
-            )
+    def _recall(self, spec: PromptSpec, position: int, purpose: Purpose) -> Recall:
+        return Recall(
+            self.memory, spec, self.model.count_tokens, self.settings.recall, purpose, position
+        )
 
-    def _round(self, number: int, memory: ExperienceMemory) -> Round:
+    def _round(self, number: int) -> Round:
         """One round; everything in it is found again after a kill."""
         plan = self.directory.read(f"round-{number}.json")
         if plan is None:
-            plan = {"position": memory.position, "adapter": self.adapter}
+            plan = {"position": self.memory.position, "adapter": self.adapter}
             self.directory.write(f"round-{number}.json", plan)
         position, incumbent = plan["position"], plan["adapter"]
-        played, won = self._rollouts(number, memory, incumbent, position)
+        played, won = self._rollouts(number, incumbent, position)
         version = f"v{number}"
         done: dict[str, Any] = {
             "round": number, "episodes": played, "success": won / played if played else 0.0,
-            "memory_size": len(memory),
+            "memory_size": len(self.memory),
         }  # fmt: skip
-        if not self._finetune(number, version, incumbent, memory):
+        if not self._finetune(number, version, incumbent):
             last = self.rounds[-1].validation if self.rounds else None
             return Round(**done, candidate="", adopted=False, adapter=incumbent, validation=last)
-        gate, candidate_rate, incumbent_rate = self._gate(version, incumbent, memory, position)
+        gate, candidate_rate, incumbent_rate = self._gate(version, incumbent, position)
         adopted = gate.difference >= -self.settings.margin
         return Round(
             **done,
@@ -254,45 +289,33 @@ class Learner:
             gate={"difference": gate.difference, "low": gate.low, "high": gate.high, "n": gate.n},
         )
 
-    def _rollouts(
-        self, number: int, memory: ExperienceMemory, version: str, position: int
-    ) -> tuple[int, int]:
+    def _rollouts(self, number: int, version: str, position: int) -> tuple[int, int]:
         """Plays training tasks until there are enough new successes; returns episodes and
         successes."""
         s = self.settings
         self.announce("phase", f"round {number}: playing training tasks")
         # Behind the demonstrations' tasks and those of earlier rounds: no training task is played
         # twice.
-        start = _per_type(s.demonstrations, self.suite.types) + (number - 1) * _per_type(
+        start = _per_type(self.demonstrations, self.suite.types) + (number - 1) * _per_type(
             s.most_episodes, self.types
         )
         tasks = self.suite.tasks("train", s.most_episodes, self.types, start=start)
-        known = {
-            e.task.identity: e.success
-            for e in memory.entries()
-            if e.position >= position
-            and e.policy == "local"
-            and e.reason is not StopReason.ENVIRONMENT_ERROR
-        }
+        runner = self.runner(version, position, Purpose.ACT)
+        runner = replace(runner, settings=replace(s.run, seed=s.run.seed + number))
         done: list[bool] = []
-        # In waves of one size, so that which tasks are played depends neither on what ends first
+        # In chunks of one size, so that which tasks are played depends neither on what ends first
         # nor on a restart.
-        for first in range(0, len(tasks), WAVE):
+        for first in range(0, len(tasks), CHUNK):
             if sum(done) >= s.successes:
                 break
-            wave = tasks[first : first + WAVE]
-            todo = [task for task in wave if task.identity not in known]
-            self.announce("tasks", len(todo))
-            runner = self.runner(version, memory, position, Purpose.ACT)
-            runner = replace(runner, settings=replace(s.run, seed=s.run.seed + number))
-            for episode in runner.run(todo):
-                memory.add(episode)
-                known[episode.task.identity] = episode.success
-                self.announce("episode", episode)
-            done += [known[task.identity] for task in wave]
+            chunk = tasks[first : first + CHUNK]
+            new = collect(self.memory, runner, chunk, since=position, announce=self.announce)
+            now = {episode.task.identity: episode.success for episode in new}
+            known = {**played(self.memory, runner.actor, position), **now}
+            done += [known[task.identity] for task in chunk]
         return len(done), sum(done)
 
-    def _finetune(self, number: int, version: str, parent: str, memory: ExperienceMemory) -> bool:
+    def _finetune(self, number: int, version: str, parent: str) -> bool:
         """Trains the round's adapter unless it exists; False when there is nothing to learn
         from."""
         folder = self.adapter_folder(version)
@@ -300,28 +323,22 @@ class Learner:
         if folder.exists():
             return True
         s = self.settings
-        s = replace(
+        settings = replace(
             s,
             select=replace(s.select, types=s.select.types or self.types),
             lora=replace(s.lora, seed=s.lora.seed + number),
         )
-        folder.parent.mkdir(exist_ok=True)
         try:
-            _train(
-                s,
-                self.suite,
-                self._made,
-                memory,
-                folder,
-                {"version": version, "parent": parent},
-                self.announce,
-            )
+            train_on_memory(
+                settings, self.suite, self.model, self.memory, folder,
+                parent=parent, announce=self.announce, rehearsal=self.rehearsal,
+            )  # fmt: skip
         except NothingToLearnError:
             return False
         return True
 
     def _gate(
-        self, candidate: str, incumbent: str, memory: ExperienceMemory, position: int
+        self, candidate: str, incumbent: str, position: int
     ) -> tuple[PairedDifference, float, float]:
         """Plays the validation tasks with both policies on the same memory; (difference,
         candidate's, incumbent's rate)."""
@@ -329,52 +346,40 @@ class Learner:
         both: list[list[Episode]] = []
         for version in (candidate, incumbent):
             self.announce("phase", f"gate: validating {version or 'the bare model'}")
-            runner = self.runner(version, memory, position, Purpose.EVALUATE)
+            runner = self.runner(version, position, Purpose.EVALUATE)
             name = f"gate/{candidate}-{version or 'base'}"
             both.append(measure(self.directory, name, runner, tasks, self.announce))
         rates = [sum(e.success for e in episodes) / max(1, len(episodes)) for episodes in both]
         return paired(both[0], both[1]), rates[0], rates[1]
 
 
-def _per_type(count: int, types: Sequence[str]) -> int:
-    """How many tasks of each type a list of `count` takes at most."""
-    return -(-count // len(types))
-
-
-def train_from_memory(
-    settings: LearnSettings, memory: Path, out: Path, announce: Announce = silent
-) -> dict[str, Any]:
-    """Fine-tunes one adapter on the successes in a memory, each under its retrieved context;
-    returns the manifest.
-
-    Raises:
-        FileNotFoundError: there is no such memory.
-        NothingToLearnError: nothing in it qualifies.
-    """
-    suite = get_suite(settings.suite)
-    made = assemble(settings.policy, suite)
-    if made.local is None:
-        raise ValueError(
-            f"fine-tuning needs a language model; policy {settings.policy.kind!r} has no weights: "
-            "use 'local'"
-        )
-    with ExperienceMemory(memory, "r") as opened:
-        return _train(
-            settings, suite, made, opened, out, {"version": out.name, "parent": ""}, announce
-        )
-
-
-def _train(
+def train_on_memory(
     settings: LearnSettings,
     suite: Suite,
-    made: Assembled,
+    model: LocalPolicy,
     memory: ExperienceMemory,
     out: Path,
-    manifest: dict[str, Any],
-    announce: Announce,
-) -> dict[str, Any]:
-    """Selects episodes, builds their contexts, trains an adapter of the bare model."""
-    assert made.local is not None
+    *,
+    parent: str = "",
+    announce: Announce = silent,
+    rehearsal: Callable[[int], Iterator[Example]] | None = None,
+) -> AdapterManifest:
+    """Fine-tunes one adapter on the successes in a memory, each under its retrieved context.
+
+    Args:
+        settings: what is selected, how contexts are made, how it is trained.
+        suite: whose prompt.
+        model: whose bare weights.
+        memory: what to learn from, as it is now.
+        out: folder of the adapter; must not exist.
+        parent: version that acted before.
+        announce: told about progress.
+        rehearsal: see :class:`Learner`.
+
+    Raises:
+        NothingToLearnError: nothing in the memory qualifies.
+        FileExistsError: the adapter exists.
+    """
     position = memory.position
     episodes = select(memory, settings.select, position)
     if not episodes:
@@ -385,21 +390,22 @@ def _train(
             '\'select.policies=["local", "expert"]\''
         )
     announce("phase", f"fine-tuning {out.name} on {len(episodes)} successes")
-    recall = Recall(memory, spec_of(suite), made.count, settings.recall, Purpose.TRAIN, position)
-    examples = build_examples(episodes, recall, settings.context, settings.lora.seed)
-    described = {
-        **manifest,
-        "base_model": settings.policy.model,
-        "base_sha256": made.local.base_sha256,
-        "memory_position": position,
-        "context": asdict(settings.context),
-        "recall": asdict(settings.recall),
-        "tasks": tasks_of(episodes),
-        "episodes": [e.id for e in episodes],
-    }
-    # Made-up worlds are rehearsed by the model that was pretrained on them, not by others.
-    lora = settings.lora.resolved(settings.policy.model)
-    return train_adapter(
-        made.local.folder, made.local.encoder, examples, lora, out, described,
-        lambda step, loss: announce("step", (step, lora.steps, loss)),
-    )  # fmt: skip
+    lora = settings.lora.resolved(rehearsal is not None)
+    return tune(
+        model,
+        {spec_of(suite): episodes},
+        lambda spec: Recall(
+            memory, spec, model.count_tokens, settings.recall, Purpose.TRAIN, position
+        ),
+        settings.context,
+        lora,
+        out,
+        parent=parent,
+        rehearsal=rehearsal(lora.seed) if rehearsal else None,
+        report=lambda step, loss: announce("step", (step, lora.steps, loss)),
+    )
+
+
+def _per_type(count: int, types: Sequence[str]) -> int:
+    """How many tasks of each type a list of `count` takes at most."""
+    return -(-count // len(types))

@@ -26,9 +26,9 @@ from transformers import AutoModelForCausalLM
 
 from ..agent.llm.chat import ChatEncoder
 from ..agent.llm.local import quiet
+from ..agent.llm.manifest import FILE, AdapterManifest
 from ..agent.llm.weights import find_model, hash_weights
 from .examples import Example
-from .pretraining import corpus
 from .reading import Encoded
 
 
@@ -57,8 +57,8 @@ class LoraSettings:
     """Linear to a twentieth of the rate, so that a short run does not end at full rate; False keeps
     it constant."""
     rehearsal: float | None = None
-    """Share of each batch's examples that come from made-up worlds. None: half for the bundled
-    model, none for others."""
+    """Share of each batch's examples that are rehearsed. None: half where there is something to
+    rehearse (for the bundled model, its made-up worlds), none elsewhere."""
     bf16: bool = True
     """Autocast to bf16 (weights stay fp32)."""
     seed: int = 2025
@@ -91,12 +91,13 @@ class LoraSettings:
         extra = round(self.batch_examples * share / (1 - share))
         return extra, self.batch_examples + extra
 
-    def resolved(self, model: str) -> "LoraSettings":
-        """The same settings, with the share of rehearsal that a model needs where none is set."""
+    def resolved(self, rehearses: bool) -> "LoraSettings":
+        """The same settings, with a share of rehearsal where none is set: half where there is
+        something to rehearse."""
         return (
             self
             if self.rehearsal is not None
-            else replace(self, rehearsal=0.5 if model == "bundled" else 0.0)
+            else replace(self, rehearsal=0.5 if rehearses else 0.0)
         )
 
 
@@ -114,18 +115,20 @@ def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
 
 
 def _items(
-    encoded: Sequence[Encoded], encoder: ChatEncoder, settings: LoraSettings
+    encoded: Sequence[Encoded],
+    encoder: ChatEncoder,
+    settings: LoraSettings,
+    rehearsal: Iterator[Example] | None,
 ) -> Iterator[Encoded]:
     """An endless stream of examples and rehearsal, evenly mixed; every example comes once before
     any comes again."""
-    rng, fresh = random.Random(settings.seed), 0
+    rng = random.Random(settings.seed)
     rehearsed, of = settings.mix
     queue: list[Encoded] = []
     for number in itertools.count():
         if (number + 1) * rehearsed // of > number * rehearsed // of:
-            sample = corpus.draw(settings.seed, fresh, 1.0)
-            fresh += 1
-            yield encode_example(encoder, Example(sample.conversation, sample.slips))
+            assert rehearsal is not None
+            yield encode_example(encoder, next(rehearsal))
         else:
             queue = queue or rng.sample(list(encoded), len(encoded))
             yield queue.pop()
@@ -173,11 +176,13 @@ def train_adapter(
     examples: Sequence[Example],
     settings: LoraSettings,
     out: Path,
-    manifest: dict[str, Any],
+    manifest: AdapterManifest,
+    *,
+    rehearsal: Iterator[Example] | None = None,
     report: Callable[[int, float], object] | None = None,
     checkpoint: Callable[[int, Any], object] | None = None,
     start: Path | None = None,
-) -> dict[str, Any]:
+) -> AdapterManifest:
     """Trains a LoRA adapter and writes it with its manifest.
 
     Args:
@@ -186,8 +191,8 @@ def train_adapter(
         examples: what to learn; at least one.
         settings: how.
         out: folder of the adapter; it appears complete or not at all, and is never overwritten.
-        manifest: what the caller knows about it (version, parent, training tasks); written to
-            ``manifest.json`` last.
+        manifest: what the caller knows about it; completed and written to ``manifest.json`` last.
+        rehearsal: endless examples of other kinds, of which ``settings.rehearsal`` takes its share.
         report: called with (step, loss) after each step.
         checkpoint: called with (step, the peft model) after each step; for learning curves.
         start: folder of an adapter to go on from; a fresh one on the bare model when None. Its
@@ -198,11 +203,17 @@ def train_adapter(
         tokens, losses, seconds.
 
     Raises:
-        ValueError: no examples, or modules to adapt that the model does not have.
+        ValueError: no examples, modules to adapt that the model does not have, or a share of
+            rehearsal and nothing to rehearse.
         FileExistsError: `out` is there already.
     """
     if not examples:
         raise ValueError("there is nothing to fine-tune on: no successful episode was selected")
+    if settings.mix[0] and rehearsal is None:
+        raise ValueError(
+            f"lora.rehearsal is {settings.rehearsal} and there is nothing to rehearse: set it to "
+            "0, or pass examples as rehearsal="
+        )
     if out.exists():
         raise FileExistsError(
             f"{out} exists: an adapter is never overwritten, use a new version name"
@@ -230,7 +241,7 @@ def train_adapter(
     supervised = 0
     encoded = [encode_example(encoder, e) for e in examples]
     stream = batches(
-        _items(encoded, encoder, settings),
+        _items(encoded, encoder, settings, rehearsal),
         settings.batch_tokens,
         settings.mix[1] if settings.batch_examples else 0,
     )
@@ -266,23 +277,21 @@ def train_adapter(
     half = out.with_name(out.name + ".half")
     shutil.rmtree(half, ignore_errors=True)
     tuned.save_pretrained(half)
-    written = {
-        **manifest,
-        "lora": asdict(settings),
-        "started_from": hash_weights(start) if start else "",
-        "examples": len(examples),
-        "contexts": {
+    written = replace(
+        manifest,
+        lora=asdict(settings),
+        started_from=hash_weights(start) if start else "",
+        examples=len(examples),
+        contexts={
             kind: sum(e.memory == kind for e in examples)
             for kind in ("retrieved", "empty", "irrelevant")
         },
-        "supervised_tokens": supervised,
-        "loss_first": round(sum(losses[:10]) / len(losses[:10]), 4),
-        "loss_last": round(sum(losses[-10:]) / len(losses[-10:]), 4),
-        "adapter_sha256": hash_weights(half),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    text = json.dumps(written, indent=2)
-    (half / "manifest.json").write_text(text + "\n")
+        supervised_tokens=supervised,
+        loss_first=round(sum(losses[:10]) / len(losses[:10]), 4),
+        loss_last=round(sum(losses[-10:]) / len(losses[-10:]), 4),
+        adapter_sha256=hash_weights(half),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    (half / FILE).write_text(json.dumps(written.plain, indent=2) + "\n")
     os.replace(half, out)
-    plain: dict[str, Any] = json.loads(text)
-    return plain
+    return written

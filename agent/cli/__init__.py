@@ -1,5 +1,5 @@
 """The command line."""
 
-from .commands import build_parser, main
+from .main import build_parser, main
 
 __all__ = ["build_parser", "main"]

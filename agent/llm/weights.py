@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..settings import json_of
+from .manifest import AdapterManifest
 
 if TYPE_CHECKING:
     import torch
@@ -99,9 +100,8 @@ def check_adapter(
         raise ValueError(
             f"adapter {folder} is of kind {config.get('peft_type')}: only LORA can be used"
         )
-    manifest = folder / "manifest.json"
-    made = json_of(manifest, "adapter's file") if manifest.is_file() else {}
-    made_for = made.get("base_sha256", base_sha256)
+    manifest = AdapterManifest.read(folder)
+    made_for = manifest.base_sha256 if manifest else base_sha256
     if made_for != base_sha256:
         raise ValueError(
             f"adapter {folder} is for another model: it was trained on weights {made_for[:12]}, "

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, load_model
 from relive.agent.llm.weights import BUNDLED, hash_weights
+from relive.agent.policy import ExpertPolicy
 from relive.agent.recall import Recall, RecallSettings
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
@@ -62,18 +63,18 @@ def test_memory_helps_on_procedures_it_was_never_taught(tmp_path: Path) -> None:
     """Heating and cooling in valid rooms: with matching demonstrations against none, the same
     tasks."""
     suite = get_suite("household")
-    expert = assemble(PolicySettings(kind="expert"), suite)
-    made = assemble(PolicySettings(), suite)
+    expert = ExpertPolicy(suite)
+    made = load_model(PolicySettings())
     kinds = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
     tasks = suite.tasks("valid", 12, kinds)
     with ExperienceMemory(tmp_path / "m") as memory:
-        memory.add_many(
-            play_all(Runner(suite, expert.policy, expert.actor), suite.tasks("train", 24))
+        memory.add_many(play_all(Runner(suite, expert), suite.tasks("train", 24)))
+        recall = Recall(
+            memory, spec_of(suite), made.count_tokens, RecallSettings(), Purpose.EVALUATE
         )
-        recall = Recall(memory, spec_of(suite), made.count, RecallSettings(), Purpose.EVALUATE)
         assert len(recall(tasks[0]).demonstrations) == 2
         settings = RunSettings(max_steps=35)
-        shown = play_all(Runner(suite, made.policy, made.actor, settings, recall), tasks)
-    alone = play_all(Runner(suite, made.policy, made.actor, settings), tasks)
+        shown = play_all(Runner(suite, made, settings, recall), tasks)
+    alone = play_all(Runner(suite, made, settings), tasks)
     assert {e.actor.weights for e in shown} == {SHIPPED}
     assert sum(e.success for e in shown) >= sum(e.success for e in alone) + 3

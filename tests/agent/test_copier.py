@@ -15,7 +15,6 @@ from relive.agent.runner import Runner, play_all, spec_of
 from relive.agent.tokens import words
 from relive.envs import ActionTemplate, get_suite
 from relive.memory import ExperienceMemory, Purpose
-from relive.memory.episode import Actor
 from relive.training.experiments.copier import CopyPolicy, adapted, demonstrations_in, substitution
 
 TEMPLATES = (
@@ -366,7 +365,7 @@ def test_household_episodes_are_copied_with_search_and_hardly_without(tmp_path: 
         recall = Recall(memory, spec_of(suite), words, RecallSettings(k=2), Purpose.ACT)
         for search in (False, True):
             policy = CopyPolicy(suite.templates, search)
-            episodes = play_all(Runner(suite, policy, Actor("copy"), recall=recall), tasks)
+            episodes = play_all(Runner(suite, policy, recall=recall), tasks)
             assert not [e.outcome.detail for e in episodes if e.outcome.detail]
             won[search] = sum(e.success for e in episodes)
     assert won[True] >= 3

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, assemble
+from relive.agent.assemble import PolicySettings, load_policy
 from relive.agent.conversation import Action, Conversation, Turn
 from relive.agent.loop import draw_seed
-from relive.agent.policy import ReplayPolicy
+from relive.agent.policy import ExpertPolicy, ReplayPolicy
 from relive.agent.recall import History, Recall, Recalled, RecallSettings
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.agent.tokens import words
 from relive.envs import get_suite
 from relive.memory import ExperienceMemory, Purpose
-from relive.memory.episode import Actor, Episode, StopReason
+from relive.memory.episode import Episode, StopReason
 from relive.memory.search.keys import query_text
 from relive.task import Task
 
@@ -22,8 +22,8 @@ SUITE = get_suite("toy")
 
 
 def runner(kind: str = "expert", **settings: int) -> Runner:
-    made = assemble(PolicySettings(kind=kind), SUITE)
-    return Runner(SUITE, made.policy, made.actor, RunSettings(**settings))
+    made = load_policy(PolicySettings(kind=kind), SUITE)
+    return Runner(SUITE, made, RunSettings(**settings))
 
 
 def essence(episodes: Sequence[Episode]) -> list[tuple[object, ...]]:
@@ -67,7 +67,7 @@ def test_the_step_limit_ends_an_episode() -> None:
 def test_replay_repeats_recorded_episodes() -> None:
     tasks = SUITE.tasks("train", 4)
     recorded = play_all(runner(), tasks)
-    replay = Runner(SUITE, ReplayPolicy(recorded), Actor("replay"))
+    replay = Runner(SUITE, ReplayPolicy(recorded))
     assert essence(play_all(replay, tasks)) == essence(recorded)
     with pytest.raises(LookupError, match="no recorded episode"):
         ReplayPolicy([]).act([(Turn("user", "hello"),)])
@@ -78,7 +78,7 @@ class _Moody:
 
     def __init__(self, goal: str) -> None:
         self.goal = goal
-        self.expert = assemble(PolicySettings(kind="expert"), SUITE).policy
+        self.expert = ExpertPolicy(SUITE)
 
     def act(
         self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
@@ -91,7 +91,7 @@ class _Moody:
 def test_a_policy_that_raises_costs_one_episode() -> None:
     tasks = SUITE.tasks("train", 6)
     bad = tasks[2].goal
-    episodes = play_all(Runner(SUITE, _Moody(bad), Actor("moody")), tasks)
+    episodes = play_all(Runner(SUITE, _Moody(bad)), tasks)
     for episode in episodes:
         if episode.task.goal == bad:
             assert episode.outcome.reason is StopReason.POLICY_ERROR
@@ -114,8 +114,8 @@ def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_pat
         assert 1 <= len(before.retrieved) <= 3
         own = {e.episode_id for e in memory.entries() if e.task.identity == tasks[0].identity}
         assert not own & {r.episode for r in before.retrieved}
-        made = assemble(PolicySettings(kind="expert"), SUITE)
-        (episode,) = play_all(Runner(SUITE, made.policy, made.actor, recall=recall), tasks[:1])
+        made = ExpertPolicy(SUITE)
+        (episode,) = play_all(Runner(SUITE, made, recall=recall), tasks[:1])
         assert episode.steps[0].retrieved == before.retrieved
         assert episode.memory_position == position
 
@@ -125,7 +125,7 @@ class _Shown:
 
     def __init__(self) -> None:
         self.systems: list[str] = []
-        self.expert = assemble(PolicySettings(kind="expert"), SUITE).policy
+        self.expert = ExpertPolicy(SUITE)
 
     def act(
         self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
@@ -160,7 +160,7 @@ def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_pat
             settings = RecallSettings(k=1, query=query)
             counted = _Counted(Recall(memory, spec_of(SUITE), words, settings, Purpose.EVALUATE))
             policy = _Shown()
-            (episode,) = play_all(Runner(SUITE, policy, Actor("expert"), recall=counted), [task])
+            (episode,) = play_all(Runner(SUITE, policy, recall=counted), [task])
             assert episode.success
             assert len(policy.systems) == len(episode.steps)
             played[query] = (counted.asked, episode, policy.systems)
@@ -179,8 +179,8 @@ def test_what_is_retrieved_does_not_depend_on_how_episodes_were_scheduled(tmp_pa
     shown = []
     for batch in (16, 3):
         with ExperienceMemory(tmp_path / str(batch)) as memory:
-            made = assemble(PolicySettings(kind="expert"), SUITE)
-            for episode in Runner(SUITE, made.policy, made.actor, RunSettings(batch=batch)).run(
+            made = ExpertPolicy(SUITE)
+            for episode in Runner(SUITE, made, RunSettings(batch=batch)).run(
                 SUITE.tasks("train", 60)
             ):
                 memory.add(episode)

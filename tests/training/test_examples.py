@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.llm.chat import ChatEncoder
+from relive.agent.policy import ExpertPolicy
 from relive.agent.recall import Recall, Recalled, RecallSettings
 from relive.agent.runner import Runner, play_all, spec_of
 from relive.agent.tokens import words
@@ -25,9 +25,9 @@ SPEC = spec_of(SUITE)
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[ExperienceMemory]:
-    made = assemble(PolicySettings(kind="expert"), SUITE)
+    made = ExpertPolicy(SUITE)
     with ExperienceMemory(tmp_path / "m") as opened:
-        opened.add_many(play_all(Runner(SUITE, made.policy, made.actor), SUITE.tasks("train", 24)))
+        opened.add_many(play_all(Runner(SUITE, made), SUITE.tasks("train", 24)))
         yield opened
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from relive.agent.assemble import PolicySettings, assemble
 from relive.agent.llm.chat import ChatEncoder
 from relive.agent.llm.local import LocalPolicy
+from relive.agent.policy import ExpertPolicy
 from relive.agent.runner import Runner, play_all
 from relive.envs import get_suite
 from relive.training.examples import Example
@@ -49,9 +49,9 @@ def test_actions_are_scored_as_the_model_would_have_said_them(tiny_model: Path) 
 
 def test_actions_at_an_appliance_are_found() -> None:
     suite = get_suite("household")
-    expert = assemble(PolicySettings(kind="expert"), suite)
+    expert = ExpertPolicy(suite)
     tasks = suite.tasks("valid", 4, ["pick_heat_then_place_in_recep", "pick_and_place_simple"])
-    for episode in play_all(Runner(suite, expert.policy, expert.actor), tasks):
+    for episode in play_all(Runner(suite, expert), tasks):
         found = [episode.steps[i].action for i in treatments(episode)]
         if episode.task.type == "pick_and_place_simple":
             assert found == []

@@ -36,7 +36,7 @@ class OtherTypes:
 
     def __init__(self, matching: Recall) -> None:
         self.matching = matching
-        self.dynamic = matching.dynamic
+        self.dynamic, self.settings = matching.dynamic, matching.settings
 
     @property
     def position(self) -> int:

@@ -20,6 +20,7 @@ from ...agent.conversation import Action, Conversation
 from ...agent.policy import observations
 from ...agent.prompt import Demonstration
 from ...envs import ActionTemplate
+from ...memory.episode import Actor
 
 _NAME = re.compile(r"\b[a-z]+ \d+\b")
 _SLOT = re.compile(r"\{\w+\}")
@@ -56,6 +57,7 @@ class CopyPolicy:
 
     def __init__(self, templates: Sequence[ActionTemplate], search: bool) -> None:
         self.search = search
+        self.actor = Actor("copier-search" if search else "copier")
         self._grammar = _Grammar(templates)
         if search and not self._grammar.can_search:
             raise ValueError(

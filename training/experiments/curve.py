@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.assemble import PolicySettings, actor_of, assemble
+from ...agent.policy import ExpertPolicy
 from ...agent.recall import Recall, Recalled
 from ...agent.rundir import RunDirectory, measure
 from ...agent.runner import Runner, play_all
@@ -103,17 +103,14 @@ def _measured(
     """Rollouts and teacher-forced measures of one checkpoint, on valid rooms with matching
     memory."""
     suite, cell, wanted = desk.suite, Cell("none"), desk.settings.curve
-    made = desk.made("bundled")
-    local = made.local
-    assert local is not None
+    local = desk.model("bundled")
     local.set_adapter(adapter, name if adapter else None)
     tasks = [
         t for types in tiers_of(suite).values() for t in _spread(suite, wanted.per_tier, types)
     ]
     with ExperienceMemory(memory_path(desk.path, "expert", 0), "r") as memory:
-        recall = desk.recall(memory, cell, made.count, Purpose.EVALUATE)
-        actor = actor_of(local, "bundled", {"k": cell.k})
-        runner = Runner(suite, local, actor, desk.settings.run, recall)
+        recall = desk.recall(memory, cell, local.count_tokens, Purpose.EVALUATE)
+        runner = Runner(suite, local, desk.settings.run, recall)
         episodes = measure(directory, f"curve/episodes/{name}", runner, tasks)
         easy = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
         bound = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
@@ -138,11 +135,9 @@ def _spread(suite: Suite, count: int, types: Sequence[str]) -> list[Task]:
 def _said(desk: Desk, recall: Recall, tasks: Sequence[Task]) -> list[tuple[Episode, list[Action]]]:
     """The expert's episodes at tasks, and what the model would have said at each of their
     actions."""
-    made = assemble(PolicySettings(kind="expert"), desk.suite)
-    local = desk.made("bundled").local
-    assert local is not None
+    local, expert = desk.model("bundled"), ExpertPolicy(desk.suite)
     found = []
-    for episode in play_all(Runner(desk.suite, made.policy, made.actor), tasks):
+    for episode in play_all(Runner(desk.suite, expert), tasks):
         recalled: Recalled = recall(episode.task)
         encoded = encode_example(local.encoder, example(desk.spec, episode, recalled))
         found.append((episode, forced(local.model, encoded)))

@@ -10,25 +10,27 @@ same order. Whatever is done is found again after a kill, with the same numbers.
 
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.assemble import PolicySettings, actor_of, assemble
+from ...agent.assemble import PolicySettings, load_model
+from ...agent.collect import collect_whole
 from ...agent.evaluation.records import Record, read, record, write
 from ...agent.llm.weights import find_model, hash_weights
+from ...agent.policy import ExpertPolicy
 from ...agent.prompt import PROMPT_VERSION, PromptSpec
 from ...agent.recall import Recall
 from ...agent.rundir import Announce, RunDirectory, measure, silent, versions
-from ...agent.runner import Runner, play_all, spec_of
+from ...agent.runner import Runner, spec_of
 from ...envs import get_suite
 from ...memory import ExperienceMemory, Purpose
 from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
-from ..examples import ContextRates, Example, build_examples
-from ..lora import train_adapter
-from ..select import SelectSettings, select, tasks_of
+from ..examples import ContextRates
+from ..pretraining.rehearsal import rehearsal
+from ..select import SelectSettings, select
+from ..tune import tune
 from .jobs import commit, run_jobs
 from .stream_plan import ARMS, StreamSettings, held_out_tasks, order_of, suite_of, training_tasks
 
@@ -81,11 +83,7 @@ class Living:
         self.folder = path / "lives" / life.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.directory = RunDirectory(path, described(settings))
-        self.made = assemble(
-            PolicySettings(model=settings.model), get_suite(settings.suite), settings.run.batch
-        )
-        assert self.made.local is not None
-        self.local = self.made.local
+        self.local = load_model(PolicySettings(model=settings.model), settings.run.batch)
         self.states = [
             StageState(**s) for s in self.directory.read(self._file("states.json")) or []
         ]
@@ -146,15 +144,10 @@ class Living:
         the tasks."""
         s, stage = self.settings, self.stages[number]
         tasks = training_tasks(s, self.numbers[number], self.life.seed)
-        known = {entry.task.identity for entry in memory.entries() if entry.position >= position}
         for first in range(0, len(tasks), s.run.batch):
-            wave = [
-                task for task in tasks[first : first + s.run.batch] if task.identity not in known
-            ]
             if s.experience == "expert":
                 suite = suite_of(s, stage)
-                expert = assemble(PolicySettings(kind="expert"), suite)
-                runner = Runner(suite, expert.policy, expert.actor, s.run)
+                runner = Runner(suite, ExpertPolicy(suite), s.run)
             else:
                 runner = self._runner(
                     number, memory, number - 1, self._read_at(number, position), Purpose.ACT
@@ -162,7 +155,8 @@ class Living:
                 runner = replace(
                     runner, settings=replace(s.run, seed=1000 * self.life.seed + number)
                 )
-            memory.add_many(play_all(runner, wave))
+            chunk = tasks[first : first + s.run.batch]
+            collect_whole(memory, runner, chunk, since=position)
 
     def _runner(
         self, number: int, memory: ExperienceMemory, state: int, position: int, purpose: Purpose
@@ -174,21 +168,17 @@ class Living:
             self.folder / "adapters" / adapter if adapter else None, adapter or None
         )
         self.local.temperature = s.temperature if purpose is Purpose.ACT else 0.0
-        noted: dict[str, str | int | float | bool] = {
-            "arm": self.life.arm,
-            "temperature": self.local.temperature,
-        }
         suite = suite_of(s, stage)
         recall = (
             self._recall(memory, spec_of(suite), position, purpose) if self.arm.memory else None
         )
-        return Runner(suite, self.local, actor_of(self.local, s.model, noted), s.run, recall)
+        return Runner(suite, self.local, s.run, recall)
 
     def _recall(
         self, memory: ExperienceMemory, spec: PromptSpec, position: int, purpose: Purpose
     ) -> Recall:
         asked = self.settings.recall if self.arm.memory else replace(self.settings.recall, k=0)
-        return Recall(memory, spec, self.made.count, asked, purpose, position)
+        return Recall(memory, spec, self.local.count_tokens, asked, purpose, position)
 
     def _tune(
         self, number: int, memory: ExperienceMemory, since: int, read_at: int
@@ -211,42 +201,25 @@ class Living:
             if not learnt:
                 return last, {}
             seed = 100 * self.life.seed + number
-            examples = self._examples(learnt, memory, read_at, seed)
+            by_spec: dict[PromptSpec, list[Episode]] = {}
+            for episode in learnt:
+                by_spec.setdefault(spec_of(get_suite(episode.task.suite)), []).append(episode)
             start = self.folder / "adapters" / last if last and s.tune != "restart" else None
-            folder.parent.mkdir(exist_ok=True)
-            described = {
-                "version": name,
-                "parent": last,
-                "life": asdict(self.life),
-                "tasks": tasks_of(learnt),
-            }
-            lora = replace(s.lora.resolved(s.model), seed=s.lora.seed + seed)
-            train_adapter(
-                self.local.folder,
-                self.local.encoder,
-                examples,
+            lora = replace(s.lora.resolved(s.model == "bundled"), seed=s.lora.seed + seed)
+            tune(
+                self.local,
+                by_spec,
+                lambda spec: self._recall(memory, spec, read_at, Purpose.TRAIN),
+                s.context if self.arm.memory else ContextRates(0.0, 0.0),
                 lora,
                 folder,
-                described,
+                parent=last,
+                seed=seed,
+                rehearsal=rehearsal(lora.seed) if s.model == "bundled" else None,
+                extra={"life": asdict(self.life)},
                 start=start,
             )
         return name, self.directory.read(self._file(f"adapters/{name}/manifest.json")) or {}
-
-    def _examples(
-        self, learnt: Sequence[Episode], memory: ExperienceMemory, read_at: int, seed: int
-    ) -> list[Example]:
-        """Examples of these episodes, each under the prompt of its own suite."""
-        rates = self.settings.context if self.arm.memory else ContextRates(0.0, 0.0)
-        by_spec: dict[PromptSpec, list[Episode]] = {}
-        for episode in learnt:
-            by_spec.setdefault(spec_of(get_suite(episode.task.suite)), []).append(episode)
-        return [
-            made
-            for spec, episodes in by_spec.items()
-            for made in build_examples(
-                episodes, self._recall(memory, spec, read_at, Purpose.TRAIN), rates, seed
-            )
-        ]
 
     def _measure(self, number: int, memory: ExperienceMemory) -> None:
         """Plays held-out tasks of every stage as the agent is after a stage, and writes their

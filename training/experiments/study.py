@@ -13,9 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.assemble import Assembled, PolicySettings, actor_of, assemble
+from ...agent.assemble import PolicySettings, load_model
+from ...agent.collect import collect
+from ...agent.conversation import Policy
 from ...agent.demonstrate import demonstrate
 from ...agent.evaluation.records import Record, read, record, write
+from ...agent.llm.local import LocalPolicy
 from ...agent.llm.weights import find_model, hash_weights
 from ...agent.prompt import PROMPT_VERSION
 from ...agent.recall import Recall, RecallSettings
@@ -23,11 +26,13 @@ from ...agent.rundir import Announce, RunDirectory, measure, silent, versions
 from ...agent.runner import Runner, RunSettings, play_all, spec_of
 from ...envs import Suite, Task, get_suite
 from ...memory import ExperienceMemory, Purpose
-from ...memory.episode import Actor, Episode, StopReason
+from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
-from ..examples import ContextRates, build_examples
-from ..lora import LoraSettings, train_adapter
-from ..select import SelectSettings, select, tasks_of
+from ..examples import ContextRates
+from ..lora import LoraSettings
+from ..pretraining.rehearsal import rehearsal
+from ..select import SelectSettings, select
+from ..tune import tune
 from .arms import TRAININGS, Cell, cells, rates_of, tier_of, tiers_of
 from .conditions import under
 from .copier import CopyPolicy
@@ -115,7 +120,7 @@ class Desk:
         self.path, self.settings = path, settings
         self.suite = get_suite(settings.suite)
         self.spec = spec_of(self.suite)
-        self._made: dict[str, Assembled] = {}
+        self._models: dict[str, LocalPolicy] = {}
 
     @classmethod
     def at(cls, path: Path, settings: StudySettings) -> "Desk":
@@ -129,35 +134,24 @@ class Desk:
             cls._open = cls(path, settings)
         return cls._open
 
-    def made(self, base: str) -> Assembled:
-        """The policy of a base model."""
-        if base not in self._made:
+    def model(self, base: str) -> LocalPolicy:
+        """A base model."""
+        if base not in self._models:
             model = self.settings.control if base == "control" else self.settings.model
-            self._made[base] = assemble(
-                PolicySettings(model=model), self.suite, self.settings.run.batch
-            )
-        return self._made[base]
+            self._models[base] = load_model(PolicySettings(model=model), self.settings.run.batch)
+        return self._models[base]
 
-    def policy(
-        self, cell: Cell, temperature: float = 0.0
-    ) -> tuple[Any, Actor, Callable[[str], int]]:
-        """Policy, record of it, and token counter of a cell."""
-        made = self.made(cell.base)
-        local = made.local
-        assert local is not None
+    def policy(self, cell: Cell, temperature: float = 0.0) -> tuple[Policy, Callable[[str], int]]:
+        """Policy and token counter of a cell."""
+        local = self.model(cell.base)
         if cell.train.startswith("copier"):
-            policy = CopyPolicy(self.suite.templates, search=cell.train == "copier-search")
-            return policy, Actor(cell.train, prompt=PROMPT_VERSION), made.count
+            search = cell.train == "copier-search"
+            return CopyPolicy(self.suite.templates, search), local.count_tokens
         local.set_adapter(
             self.path / "adapters" / cell.adapter if cell.adapter else None, cell.adapter or None
         )
         local.temperature = temperature
-        noted: dict[str, str | int | float | bool] = {
-            "temperature": temperature,
-            "k": cell.k,
-            "query": cell.query,
-        }
-        return local, actor_of(local, cell.base, noted), made.count
+        return local, local.count_tokens
 
     def recall(
         self,
@@ -198,8 +192,7 @@ def train_arm(
     """One adapter, trained on the easy demonstrations of a seed; in the study's folder unless `out`
     says where."""
     desk, training = Desk.at(path, settings), TRAININGS[train]
-    made = desk.made(base)
-    assert made.local is not None
+    model = desk.model(base)
     easy = tiers_of(desk.suite)[EASY]
     name = Cell(train, base=base, seed=seed).adapter
     with ExperienceMemory(memory_path(path, "expert", seed), "r") as memory:
@@ -207,36 +200,35 @@ def train_arm(
         asked = replace(settings.recall, k=settings.recall.k if training.memory else 0)
         # What is retrieved from in training is exactly what is trained on.
         recall = Recall(
-            memory, desk.spec, made.count, asked, Purpose.TRAIN, where=lambda e: e.task.type in easy
+            memory,
+            desk.spec,
+            model.count_tokens,
+            asked,
+            Purpose.TRAIN,
+            where=lambda e: e.task.type in easy,
         )
         rates = rates_of(training, settings.robust)
-        examples = build_examples(episodes, recall, rates, seed)
-    lora = replace(
-        settings.lora,
-        seed=settings.lora.seed + seed,
-        rehearsal=settings.lora.rehearsal if training.rehearsal else 0.0,
-    )
-    described = {
-        "version": name, "parent": "", "train": train, "base_model": base,
-        "base_sha256": made.local.base_sha256, "context": asdict(rates), "recall": asdict(asked),
-        "tasks": tasks_of(episodes),
-    }  # fmt: skip
-    out = out or path / "adapters" / name
-    out.parent.mkdir(parents=True, exist_ok=True)
-    train_adapter(
-        made.local.folder, made.local.encoder, examples, lora, out, described, checkpoint=checkpoint
-    )
+        lora = replace(
+            settings.lora,
+            seed=settings.lora.seed + seed,
+            rehearsal=settings.lora.rehearsal if training.rehearsal else 0.0,
+        )
+        tune(
+            model, {desk.spec: episodes}, lambda _: recall, rates, lora,
+            out or path / "adapters" / name, version=name, base_model=base, seed=seed,
+            rehearsal=rehearsal(lora.seed), extra={"train": train}, checkpoint=checkpoint,
+        )  # fmt: skip
 
 
-WAVE = 100
+CHUNK = 100
 """Tasks of the agent's own life between two looks at what it has learnt to remember."""
 
 
 def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None:
-    """The agent fills a memory of its own: the tasks of the demonstrations, from nothing, in waves.
+    """The agent fills a memory of its own: the tasks of the demonstrations, from nothing, in chunks.
 
     The easy half of them are the tasks that its adapter was trained on; of the hard types it has
-    seen nothing. Within a wave the memory is read as the wave found it, so the result does not
+    seen nothing. Within a chunk the memory is read as the chunk found it, so the result does not
     depend on what ended first.
     """
     desk, cell = Desk.at(path, settings), Cell(train, source="own", seed=seed)
@@ -244,19 +236,17 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
     tasks = desk.suite.tasks("train", settings.demonstrations, start=seed * per_type)
     directory = RunDirectory(path, described(settings))
     file = f"own-s{seed}.json"
-    policy, actor, count = desk.policy(cell, settings.own_temperature)
+    policy, count = desk.policy(cell, settings.own_temperature)
     with ExperienceMemory(memory_path(path, "own", seed)) as memory:
         positions: list[int] = directory.read(file) or []
-        for number, first in enumerate(range(0, len(tasks), WAVE)):
+        for number, first in enumerate(range(0, len(tasks), CHUNK)):
             if number == len(positions):
                 positions.append(memory.position)
                 directory.write(file, positions)
-            broken = (StopReason.ENVIRONMENT_ERROR, StopReason.POLICY_ERROR)
-            known = {e.task.identity for e in memory.entries() if e.reason not in broken}
-            todo = [task for task in tasks[first : first + WAVE] if task.identity not in known]
             recall = desk.recall(memory, cell, count, Purpose.ACT, positions[number])
-            for episode in Runner(desk.suite, policy, actor, settings.run, recall).run(todo):
-                memory.add(episode)
+            runner = Runner(desk.suite, policy, settings.run, recall)
+            for _ in collect(memory, runner, tasks[first : first + CHUNK]):
+                pass
 
 
 def play_cell(path: Path, settings: StudySettings, cell: Cell) -> None:
@@ -286,7 +276,7 @@ def _seated(
     desk: Desk, cell: Cell, memory: ExperienceMemory
 ) -> tuple[Runner, Callable[[Episode], Record]]:
     """A cell's runner, and what makes a record of its episodes."""
-    policy, actor, count = desk.policy(cell)
+    policy, count = desk.policy(cell)
     recall = under(cell.memory, desk.recall(memory, cell, count, Purpose.EVALUATE))
     condition = {
         **asdict(cell),
@@ -299,7 +289,7 @@ def _seated(
         tier = tier_of(episode.task.type, desk.suite)
         return record(episode, {**condition, "tier": tier}, memory, recall, count)
 
-    return Runner(desk.suite, policy, actor, desk.settings.run, recall), note
+    return Runner(desk.suite, policy, desk.settings.run, recall), note
 
 
 def records_file(path: Path, cell: Cell) -> Path:

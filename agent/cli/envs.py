@@ -1,0 +1,75 @@
+"""The `relive envs` commands: list the suites, play one oneself, check one."""
+
+import argparse
+
+from ..terminal import say
+
+
+def add_env_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `envs` and what it can do to the commands of `relive`."""
+    envs = commands.add_parser("envs", help="the suites: list them, play one yourself, check one")
+    whats = envs.add_subparsers(dest="what", required=True, metavar="what")
+    whats.add_parser("list", help="suites, their task types and groups").set_defaults(
+        act=_envs_list
+    )
+    play = whats.add_parser("play", help="be the policy yourself")
+    play.add_argument("suite", nargs="?", default="household")
+    play.add_argument("--split", default="train", help="train, valid or test (default train)")
+    play.add_argument("--type", default="", help="task type; the first one by default")
+    play.add_argument("--number", type=int, default=0, help="which task of the type (default 0)")
+    play.set_defaults(act=_envs_play)
+    check = whats.add_parser("check", help="does a suite keep the contract?")
+    check.add_argument("suite", nargs="?", default="household")
+    check.set_defaults(act=_envs_check)
+
+
+def _envs_list(args: argparse.Namespace) -> None:
+    from ...envs import get_suite, suite_names
+
+    for name in suite_names():
+        suite = get_suite(name)
+        say(f"{name} ({suite.version}), {suite.max_steps} steps at most")
+        for group, types in suite.groups.items():
+            say(f"  {group}: {', '.join(types)}")
+
+
+def _envs_play(args: argparse.Namespace) -> None:
+    from ...envs import get_suite
+
+    suite = get_suite(args.suite)
+    task = suite.tasks(args.split, 1, [args.type or suite.types[0]], args.number)[0]
+    env = suite.make()
+    seen, _ = env.reset(options={"task": task})
+    say("'help!' lists what is possible now (policies never see it), 'quit!' ends\n", lines=True)
+    say(seen, lines=True)
+    left = suite.max_steps
+    while left:
+        try:
+            action = input("\n> ").strip()
+        except EOFError:
+            break
+        if action == "quit!":
+            break
+        if action == "help!":
+            say(", ".join(env.admissible()))
+            continue
+        seen, _, terminated, truncated, info = env.step(action)
+        left -= 1
+        say(seen, lines=True)
+        if info["success"]:
+            say("Solved.")
+        if terminated or truncated:
+            break
+    if not left:
+        say(f"Over: the limit is {suite.max_steps} steps.")
+    env.close()
+
+
+def _envs_check(args: argparse.Namespace) -> None:
+    from ...envs import check_env, get_suite
+
+    findings = check_env(get_suite(args.suite))
+    for finding in findings:
+        say(str(finding))
+    if any(not finding.ok for finding in findings):
+        raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")

@@ -1,0 +1,148 @@
+"""The commands that learn: `relive learn`, `train`, `study` and `stream`."""
+
+import argparse
+from pathlib import Path
+
+from ..terminal import say
+from .options import add_settings
+
+
+def add_learning_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that learn to those of `relive`."""
+    learn = commands.add_parser(
+        "learn", help="the cycle: play, remember, fine-tune, roll back what made it worse"
+    )
+    learn.add_argument(
+        "--out", type=Path, required=True, help="run directory; given again, the run goes on"
+    )
+    learn.add_argument(
+        "--memory",
+        type=Path,
+        help="an existing memory to go on with (default: one in the run directory)",
+    )
+    add_settings(learn)
+    learn.set_defaults(act=_learn)
+
+    train = commands.add_parser("train", help="fine-tune one adapter on the successes in a memory")
+    train.add_argument("--memory", type=Path, required=True, help="folder of the memory")
+    train.add_argument(
+        "--out", type=Path, required=True, help="folder of the new adapter; must not exist"
+    )
+    add_settings(train)
+    train.set_defaults(act=_train)
+
+    study = commands.add_parser(
+        "study",
+        help="the paper's experiment: trainings x memories, paired and with intervals; resumable",
+    )
+    study.add_argument(
+        "--out", type=Path, required=True, help="run directory; the same command goes on with it"
+    )
+    study.add_argument(
+        "--sealed",
+        action="store_true",
+        help="also the sealed tier of composed goals: once, at the end",
+    )
+    study.add_argument(
+        "--curves", action="store_true", help="also the learning curves, on valid rooms"
+    )
+    study.add_argument(
+        "--publish", type=Path, help="folder that gets the results, the records and the adapters"
+    )
+    add_settings(study)
+    study.set_defaults(act=_study)
+
+    stream = commands.add_parser(
+        "stream",
+        help="continual learning: stages one after the other, measured on all of them after each; "
+        "resumable",
+    )
+    stream.add_argument(
+        "--out", type=Path, required=True, help="run directory; the same command goes on with it"
+    )
+    stream.add_argument(
+        "--publish", type=Path, help="file.json that gets the results; the records go beside it"
+    )
+    add_settings(stream)
+    stream.set_defaults(act=_stream)
+
+
+def _learn(args: argparse.Namespace) -> None:
+    from ...doors import rehearsal_of
+    from ...envs import get_suite
+    from ...memory import ExperienceMemory
+    from ...training.learn import Learner, LearnSettings
+    from ..assemble import load_model
+    from ..evaluation.report import LiveProgress
+    from ..settings import load
+
+    settings = load(LearnSettings, args.config, args.set)
+    suite, model = get_suite(settings.suite), load_model(settings.policy, settings.run.batch)
+    memory = ExperienceMemory(args.memory) if args.memory else None
+    with LiveProgress() as live:
+        learner = Learner(
+            args.out, settings, suite, model, memory, live.announce, rehearsal_of(model)
+        )
+        with learner:
+            rounds = learner.run()
+    for r in rounds:
+        say(r.line)
+    in_force = learner.adapter
+    say(f"in force: {learner.adapter_folder(in_force) if in_force else 'the bare model'}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from ...doors import rehearsal_of
+    from ...envs import get_suite
+    from ...memory import ExperienceMemory
+    from ...training.learn import LearnSettings, train_on_memory
+    from ..assemble import load_model
+    from ..evaluation.report import LiveProgress
+    from ..settings import load
+
+    settings = load(LearnSettings, args.config, args.set)
+    suite, model = get_suite(settings.suite), load_model(settings.policy)
+    with LiveProgress() as live, ExperienceMemory(args.memory, "r") as memory:
+        manifest = train_on_memory(
+            settings, suite, model, memory, args.out,
+            announce=live.announce, rehearsal=rehearsal_of(model),
+        )  # fmt: skip
+    say(
+        f"{args.out}: {manifest.examples} examples, loss {manifest.loss_first} → "
+        f"{manifest.loss_last}, {manifest.seconds} s"
+    )
+
+
+def _study(args: argparse.Namespace) -> None:
+    from ...training.experiments.curve import curves
+    from ...training.experiments.study import Study, StudySettings
+    from ...training.experiments.study_results import markdown, publish
+    from ..evaluation.report import LiveProgress, console
+    from ..settings import load
+
+    with LiveProgress() as live:
+        study = Study(args.out, load(StudySettings, args.config, args.set), live.announce)
+        records = study.run(args.sealed)
+        rows = curves(study) if args.curves else []
+    console().print(markdown(records))
+    if args.publish:
+        publish(args.publish, study, records, rows)
+        say(f"written to {args.publish}")
+
+
+def _stream(args: argparse.Namespace) -> None:
+    from ...training.experiments.stream import Stream
+    from ...training.experiments.stream_pictures import picture
+    from ...training.experiments.stream_plan import StreamSettings
+    from ...training.experiments.stream_results import markdown, publish, states_of
+    from ..evaluation.report import LiveProgress, console
+    from ..settings import load
+
+    with LiveProgress() as live:
+        stream = Stream(args.out, load(StreamSettings, args.config, args.set), live.announce)
+        records = stream.run()
+    console().print(markdown(records, states_of(stream)))
+    if args.publish:
+        publish(args.publish, stream, records)
+        picture(args.publish.with_suffix(".png"), records)
+        say(f"written to {args.publish}")

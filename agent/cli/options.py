@@ -1,0 +1,46 @@
+"""Options that several commands have: every setting by ``--config`` and ``--set``, and short flags
+for those that are changed most."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and ``--set``."""
+    parser.add_argument("--config", type=Path, help="TOML file with settings")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="one setting, e.g. recall.k=4 (repeatable)",
+    )
+
+
+def add_flag(group: Any, flag: str, setting: str, help: str, **options: Any) -> None:
+    """Add a short flag for a setting, which then need not be written out with ``--set``.
+
+    Args:
+        group: an argparse parser or group.
+        flag: for example ``--k``.
+        setting: for example ``recall.k``.
+        help: what it sets.
+        options: further arguments of argparse.
+    """
+    group.add_argument(
+        flag, dest=f"{_PREFIX}{setting}", default=argparse.SUPPRESS, help=help, **options
+    )
+
+
+def flags_of(args: argparse.Namespace) -> Mapping[str, Any]:
+    """The settings that were given by short flags, by their dotted names."""
+    return {
+        name.removeprefix(_PREFIX): value
+        for name, value in vars(args).items()
+        if name.startswith(_PREFIX)
+    }
+
+
+_PREFIX = "setting "

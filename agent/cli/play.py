@@ -1,0 +1,209 @@
+"""The commands that play: `relive run` and `relive eval`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import add_flag, add_settings, flags_of
+
+if TYPE_CHECKING:
+    from ...envs import Suite, Task
+    from ..play import PlaySettings
+
+
+def add_play_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `run` and `eval` to the commands of `relive`."""
+    run = commands.add_parser("run", help="play tasks and add every episode to a memory")
+    run.add_argument(
+        "--memory", type=Path, required=True, help="folder of the memory; made if it is not there"
+    )
+    run.add_argument(
+        "--again",
+        action="store_true",
+        help="also play tasks that this policy has in the memory already",
+    )
+    run.add_argument(
+        "--at",
+        type=int,
+        help="read the memory as it was at this log position (default: every episode sees what was "
+        "stored before it began, this run's included)",
+    )
+    _add_flags(run, split="train")
+    run.set_defaults(act=_run)
+
+    evaluate = commands.add_parser(
+        "eval", help="measure a policy; every task once, memory read-only"
+    )
+    evaluate.add_argument(
+        "--memory", type=Path, help="folder of a memory to retrieve from; none without it"
+    )
+    evaluate.add_argument(
+        "--at",
+        type=int,
+        help="read the memory as it was at this log position (default: as it is, or was when the "
+        "run began)",
+    )
+    evaluate.add_argument(
+        "--out", type=Path, required=True, help="run directory; given again, the run goes on"
+    )
+    _add_flags(evaluate, split="test")
+    evaluate.set_defaults(act=_evaluate)
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
+    add_settings(parser)
+    group = parser.add_argument_group("who acts")
+    add_flag(
+        group, "--policy", "policy.kind", "local (a language model, default), expert or random"
+    )
+    add_flag(
+        group, "--model", "policy.model",
+        "bundled (default), a transformers folder, or a hub name",
+    )  # fmt: skip
+    add_flag(group, "--adapter", "policy.adapter", "folder of a PEFT adapter")
+    add_flag(group, "--temperature", "policy.temperature", "0 is greedy (default)", type=float)
+    add_flag(group, "--dtype", "policy.dtype", "float32 (default) or bfloat16")
+    add_flag(group, "--k", "recall.k", "past episodes shown (default 2; 0 for none)", type=int)
+    add_flag(
+        group, "--budget", "recall.budget",
+        "tokens of the memory block at most (default 1500)", type=int,
+    )  # fmt: skip
+    add_flag(
+        group, "--min-score", "recall.min_score",
+        "show no episode that is less similar than this (default: however far)", type=float,
+    )  # fmt: skip
+    add_flag(
+        group, "--brevity", "recall.brevity",
+        "what each doubling of an episode's length takes from its similarity", type=float,
+    )  # fmt: skip
+    add_flag(
+        group, "--query", "recall.query",
+        "static: ask the memory once, by the goal (default); dynamic: at every step, by the goal "
+        "and the latest steps",
+    )  # fmt: skip
+    group = parser.add_argument_group("what is played")
+    add_flag(group, "--suite", "suite", "see: relive envs list (default household)")
+    add_flag(group, "--split", "split", f"train, valid or test (default {split})")
+    add_flag(
+        group, "--types", "types", "task types or groups, by comma; all by default", type=_names
+    )
+    add_flag(
+        group, "--tasks", "tasks", "number of tasks, spread over the types (default 60)", type=int
+    )
+    add_flag(group, "--start", "start", "skip so many tasks of each type", type=int)
+    add_flag(
+        group, "--max-steps", "run.max_steps", "actions per episode (default: the suite's)",
+        type=int,
+    )  # fmt: skip
+    add_flag(group, "--batch", "run.batch", "episodes at once (default 16)", type=int)
+    add_flag(
+        group, "--workers", "run.workers",
+        "environment processes, one episode each (default 0: none, --batch at once)", type=int,
+    )  # fmt: skip
+    add_flag(group, "--seed", "run.seed", "base of all random numbers (default 0)", type=int)
+
+
+def _settings(args: argparse.Namespace, split: str) -> "PlaySettings":
+    from ..play import PlaySettings
+    from ..settings import load
+
+    flags = {"split": split, **flags_of(args)} if not _given(args, "split") else flags_of(args)
+    return load(PlaySettings, args.config, args.set, flags)
+
+
+def _given(args: argparse.Namespace, setting: str) -> bool:
+    """Whether a file or ``--set`` says something about a setting, so that no default of the command
+    may stand over it."""
+    import tomllib
+
+    from ..settings import text_of
+
+    if any(one.partition("=")[0].strip() == setting for one in args.set):
+        return True
+    try:
+        return bool(args.config) and setting in tomllib.loads(text_of(args.config, "settings file"))
+    except (OSError, ValueError):
+        return False  # `load` says what is wrong with the file
+
+
+def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
+    from ...envs import get_suite
+    from ...envs.base import types_of
+
+    suite = get_suite(settings.suite)
+    types = types_of(suite, settings.types)
+    return suite, suite.tasks(settings.split, settings.tasks, types, settings.start)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from ...memory import ExperienceMemory, Purpose
+    from ..assemble import load_policy
+    from ..collect import collect
+    from ..evaluation.metrics import table
+    from ..evaluation.report import LiveProgress, console, results_table
+    from ..recall import Recall
+    from ..runner import Runner, spec_of
+    from ..tokens import counter_of
+
+    settings = _settings(args, "train")
+    suite, tasks = _suite_and_tasks(settings)
+    policy = load_policy(settings.policy, suite, settings.run.batch)
+    with ExperienceMemory(args.memory) as memory:
+        _check_position(args.at, memory)
+        recall = Recall(
+            memory, spec_of(suite), counter_of(policy), settings.recall, Purpose.ACT, args.at
+        )
+        runner = Runner(suite, policy, settings.run, recall)
+        with LiveProgress() as live:
+            live.announce("phase", "playing")
+            playing = collect(memory, runner, tasks, again=args.again, announce=live.announce)
+            episodes = list(playing)
+        rows = table(episodes, suite.groups, lambda i: memory.meta(i).task.type)
+    skipped = (
+        f"; {len(tasks) - len(episodes)} tasks were there already (--again plays them too)"
+        if len(episodes) < len(tasks)
+        else ""
+    )
+    console().print(
+        results_table(rows, f"{len(episodes)} episodes added to {args.memory}{skipped}")
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from ...memory import ExperienceMemory
+    from ..assemble import load_policy
+    from ..evaluation.evaluate import LeakageError, evaluate
+    from ..evaluation.report import LiveProgress, console, results_table
+
+    settings = _settings(args, "test")
+    suite, tasks = _suite_and_tasks(settings)
+    memory = ExperienceMemory(args.memory, "r") if args.memory else None
+    _check_position(args.at, memory)
+    policy = load_policy(settings.policy, suite, settings.run.batch)
+    leaked: LeakageError | None = None
+    with LiveProgress() as live:
+        try:
+            result = evaluate(
+                policy, suite, memory, tasks=tasks, split=settings.split, at=args.at, out=args.out,
+                retrieval=settings.recall, settings=settings.run, announce=live.announce,
+            )  # fmt: skip
+        except LeakageError as error:
+            leaked, result = error, error.evaluation
+    title = f"{settings.split} split, episodes in {args.out / 'episodes'}"
+    console().print(results_table(result.rows, title))
+    if memory:
+        console().print(str(result.audit))
+    if leaked:
+        raise leaked
+
+
+def _check_position(at: int | None, memory: Any) -> None:
+    if at is not None and not (memory and 0 <= at <= memory.position):
+        raise ValueError(
+            f"--at {at} is no log position of --memory {memory.path if memory else None}: give one "
+            "from 0 to its newest"
+        )

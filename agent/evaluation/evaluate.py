@@ -1,0 +1,190 @@
+"""Measuring a policy: every task once, greedy or with seeds of its own, the memory read-only.
+
+What the memory may show follows the strict policy of experiments (never the same task, a
+near-duplicate, or anything of the split under evaluation), and what it did show is audited.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...envs import Suite
+from ...envs.adapt import as_suite, as_tasks
+from ...envs.base import types_of
+from ...memory import ExperienceMemory, Purpose
+from ...memory.episode import Episode
+from ...task import Task
+from ..conversation import Policy
+from ..loop import Success, stated_success
+from ..policy import as_policy
+from ..recall import Recall, RecallSettings
+from ..rundir import Announce, RunDirectory, measure, recorded, silent
+from ..runner import Clock, Runner, RunSettings, play_all, spec_of
+from ..tokens import counter_of
+from .audit import Audit, audit_all
+from .metrics import Row, table
+
+
+class LeakageError(ValueError):
+    """An evaluation was shown what it must not see; its results are worth nothing.
+
+    Args:
+        evaluation: the results.
+    """
+
+    def __init__(self, evaluation: "Evaluation") -> None:
+        super().__init__(evaluation)
+        self.evaluation = evaluation
+
+    def __str__(self) -> str:
+        return (
+            "the memory showed what an evaluation must not see; the results are worth nothing: "
+            f"{self.evaluation.audit}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What came out."""
+
+    episodes: Sequence[Episode]
+    """One for each task, in the order of the tasks."""
+    rows: Sequence[Row]
+    """A row per task type, per group of types, and last one for all."""
+    audit: Audit
+    """What was shown and held back."""
+    clock: Clock
+    """Where the time went."""
+
+    @property
+    def success(self) -> float:
+        """Success rate, in [0, 1]; episodes that the environment broke off are left out."""
+        return self.rows[-1].success
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the success rate."""
+        return self.rows[-1].low, self.rows[-1].high
+
+    @property
+    def n(self) -> int:
+        """Number of episodes that count."""
+        return self.rows[-1].n
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{100 * self.success:.1f} % of {self.n} tasks solved (95 % {100 * low:.1f} to "
+            f"{100 * high:.1f}); {self.audit}"
+        )
+
+
+def evaluate(
+    policy: Policy | Callable[[list[dict[str, str]]], str],
+    environment: Suite | Callable[[], Any] | Any,
+    memory: ExperienceMemory | None = None,
+    *,
+    tasks: int | Sequence[int | str | Task] = 60,
+    split: str = "test",
+    types: Sequence[str] = (),
+    retrieval: RecallSettings | None = None,
+    at: int | None = None,
+    out: Path | str | None = None,
+    success: Success | None = None,
+    settings: RunSettings | None = None,
+    announce: Announce = silent,
+) -> Evaluation:
+    """Plays every task once and says how it went; nothing is added to the memory.
+
+    Args:
+        policy: as for :class:`relive.Agent`.
+        environment: as for :meth:`relive.Agent.run`.
+        memory: what is retrieved from; None for none.
+        tasks: how many of the split, spread over the types; or which.
+        split: whose tasks; nothing of it is retrieved.
+        types: task types or groups; all by default.
+        retrieval: what is shown of the memory; by default two successes of the train split.
+        at: log position to read the memory at; by default where it is now, or was when the
+            evaluation in `out` began.
+        out: a folder that keeps the episodes; given again, the evaluation goes on. None keeps
+            nothing on disk.
+        success: as for :meth:`relive.Agent.run`.
+        settings: batch, workers, seed and step limit.
+        announce: told about progress.
+
+    Raises:
+        ValueError: the split may be retrieved from, the log position is unknown, or the folder
+            holds something else.
+        LeakageError: the audit found something that must not have been shown.
+    """
+    suite, acting = as_suite(environment), as_policy(policy)
+    wanted = as_tasks(suite, tasks, split, types_of(suite, types))
+    retrieval, run = retrieval or RecallSettings(), settings or RunSettings()
+    if memory is not None and set(retrieval.splits) <= {split}:
+        raise ValueError(
+            f"nothing of the split under evaluation is ever retrieved, and the retrieval shows "
+            f"only {', '.join(retrieval.splits)}: evaluate another split than {split!r}, or leave "
+            "the memory out"
+        )
+    folder = Path(out) if out is not None else None
+    recall = None
+    if memory is not None:
+        if at is not None and not 0 <= at <= memory.position:
+            raise ValueError(
+                f"{at} is no log position of {memory.path}: give one from 0 to {memory.position}"
+            )
+        if at is None and folder is not None:
+            at = recorded(folder, "position")  # though the memory has grown since
+        position = memory.position if at is None else at
+        recall = Recall(
+            memory, spec_of(suite), counter_of(acting), retrieval, Purpose.EVALUATE, position
+        )
+    runner = Runner(suite, acting, run, recall, success or stated_success)
+    if folder is None:
+        announce("tasks", len(wanted))
+        episodes = play_all(runner, wanted, lambda episode: announce("episode", episode))
+    else:
+        directory = RunDirectory(folder, _record(suite, wanted, runner, memory, recall))
+        announce("phase", "evaluating")
+        episodes = measure(directory, "episodes", runner, wanted, announce)
+    # As of then: what was shown may have been evicted since.
+    type_of: Mapping[str, str] | Callable[[str], str | None] = {}
+    if memory is not None and recall is not None:
+        held, read_at = memory, recall.position
+        type_of = lambda i: held.meta(i, read_at).task.type  # noqa: E731
+    result = Evaluation(
+        episodes, table(episodes, suite.groups, type_of), audit_all(episodes, memory, recall),
+        runner.clock,
+    )  # fmt: skip
+    if folder is not None:
+        rows = [{**asdict(row), "success": row.success} for row in result.rows]
+        directory.write(
+            "metrics.json", {"rows": rows, "clock": result.clock, "audit": result.audit.plain}
+        )
+    if result.audit.leaks:
+        raise LeakageError(result)
+    return result
+
+
+def _record(
+    suite: Suite,
+    tasks: Sequence[Task],
+    runner: Runner,
+    memory: ExperienceMemory | None,
+    recall: Recall | None,
+) -> dict[str, Any]:
+    """Everything that may change a result."""
+    identities = "\n".join(task.identity for task in tasks)
+    return {
+        "suite": suite.name,
+        "version": suite.version,
+        "tasks": len(tasks),
+        "tasks_hash": hashlib.sha256(identities.encode()).hexdigest()[:16],
+        "max_steps": runner.settings.max_steps,
+        "seed": runner.settings.seed,
+        "actor": runner.actor,
+        "memory": str(memory.path) if memory else None,
+        "position": recall.position if recall else None,
+    }

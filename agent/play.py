@@ -1,0 +1,28 @@
+"""What `relive run` and `relive eval` are told: who plays which tasks, with what in view."""
+
+from dataclasses import dataclass, field
+
+from .assemble import PolicySettings
+from .recall import RecallSettings
+from .runner import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PlaySettings:
+    """Everything that decides what a run of tasks does."""
+
+    suite: str = "household"
+    split: str = "train"
+    types: tuple[str, ...] = ()
+    """Task types or groups; all by default."""
+    tasks: int = 60
+    """Number of tasks, spread over the types."""
+    start: int = 0
+    """Tasks of each type to skip."""
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    recall: RecallSettings = field(default_factory=RecallSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        if self.tasks < 0 or self.start < 0:
+            raise ValueError(f"tasks ({self.tasks}) and start ({self.start}) must not be negative")

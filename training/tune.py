@@ -1,0 +1,77 @@
+"""Fine-tuning on remembered episodes: the one function that the cycle and the experiments share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..agent.llm.local import LocalPolicy
+from ..agent.llm.manifest import AdapterManifest
+from ..agent.prompt import PromptSpec
+from ..agent.recall import Recall
+from ..memory.episode import Episode
+from .examples import ContextRates, Example, build_examples
+from .lora import LoraSettings, train_adapter
+from .select import tasks_of
+
+
+def tune(
+    model: LocalPolicy,
+    episodes: Mapping[PromptSpec, Sequence[Episode]],
+    retrieval: Callable[[PromptSpec], Recall],
+    rates: ContextRates,
+    lora: LoraSettings,
+    out: Path,
+    *,
+    version: str = "",
+    base_model: str = "",
+    parent: str = "",
+    seed: int | None = None,
+    rehearsal: Iterator[Example] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    report: Callable[[int, float], object] | None = None,
+    checkpoint: Callable[[int, Any], object] | None = None,
+    start: Path | None = None,
+) -> AdapterManifest:
+    """Trains an adapter on episodes, each under the context that retrieval would have given it.
+
+    Args:
+        model: whose bare weights the adapter is for.
+        episodes: what to learn from, by the prompt of their suite.
+        retrieval: for the purpose of training, under each of these prompts.
+        rates: how often the context is something else.
+        lora: how.
+        out: folder of the adapter.
+        version: its name, by default that of the folder.
+        base_model: what to call the model, by default as it was loaded.
+        parent: version that acted before.
+        seed: decides the contexts; by default that of the training.
+        rehearsal, report, checkpoint, start: see :func:`relive.training.lora.train_adapter`.
+        extra: what else the manifest is to say.
+
+    Raises:
+        ValueError, FileExistsError: as :func:`relive.training.lora.train_adapter`.
+    """
+    examples: list[Example] = []
+    asked: Recall | None = None
+    for spec, some in episodes.items():
+        asked = retrieval(spec)
+        examples += build_examples(some, asked, rates, lora.seed if seed is None else seed)
+    learnt = [episode for some in episodes.values() for episode in some]
+    manifest = AdapterManifest(
+        version=version or out.name,
+        parent=parent,
+        base_model=base_model or model.model_name,
+        base_sha256=model.base_sha256,
+        memory_position=asked.position if asked else None,
+        context=asdict(rates),
+        recall=asdict(asked.settings) if asked else {},
+        tasks=tuple(tasks_of(learnt)),
+        episodes=tuple(episode.id for episode in learnt),
+        extra=extra or {},
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return train_adapter(
+        model.folder, model.encoder, examples, lora, out, manifest,
+        rehearsal=rehearsal, report=report, checkpoint=checkpoint, start=start,
+    )  # fmt: skip
