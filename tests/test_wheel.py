@@ -23,6 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (
         "__init__.py",
         "__main__.py",
+        "extras.py",
         "py.typed",
         "pyproject.toml",
         "README.md",
@@ -92,6 +93,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         *FOLDERS,
         "__init__.py",
         "__main__.py",
+        "extras.py",
         "py.typed",
     }
     wanted = {
@@ -100,7 +102,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert held == {*wanted, "__init__.py", "__main__.py", "py.typed"}
+    assert held == {*wanted, "__init__.py", "__main__.py", "extras.py", "py.typed"}
 
 
 def test_it_is_not_confused_by_namesakes(installed: Path, elsewhere: Path) -> None:

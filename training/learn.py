@@ -31,7 +31,7 @@ from ..memory import ExperienceMemory, Purpose
 from ..memory.episode import Episode
 from .examples import ContextRates, Example
 from .lora import LoraSettings
-from .select import SelectSettings, select
+from .select import SelectSettings, of_suite, select, why_nothing
 from .tune import tune
 
 DEMONSTRATIONS = 120
@@ -190,6 +190,7 @@ class Learner:
             suite, settings.types or (["easy"] if "easy" in suite.groups else suite.types)
         )
         suite.tasks("train", 1, self.types)  # a type that does not exist is found out now
+        of_suite(settings.select, suite)
         self.demonstrations = settings.demonstrations_of(suite)
         record = {
             "learn": asdict(settings),
@@ -381,13 +382,12 @@ def train_on_memory(
         FileExistsError: the adapter exists.
     """
     position = memory.position
-    episodes = select(memory, settings.select, position)
+    chosen = of_suite(settings.select, suite)
+    episodes = select(memory, chosen, position)
     if not episodes:
         raise NothingToLearnError(
-            f"{memory.path} holds no success of {', '.join(settings.select.policies)} to fine-tune "
-            "on: "
-            "play tasks first (relive run), or also learn from the expert: --set "
-            '\'select.policies=["local", "expert"]\''
+            f"there is nothing to fine-tune on: {memory.path} holds "
+            f"{why_nothing(memory, chosen, position)}"
         )
     announce("phase", f"fine-tuning {out.name} on {len(episodes)} successes")
     lora = settings.lora.resolved(rehearsal is not None)

@@ -19,15 +19,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from ..extras import needs
 
+with needs("llm"):
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from torch import Tensor, nn
+    from transformers import AutoModelForCausalLM
+
+from ..agent.llm.adapters import check_tensors
 from ..agent.llm.chat import ChatEncoder
-from ..agent.llm.local import quiet
 from ..agent.llm.manifest import FILE, AdapterManifest
-from ..agent.llm.weights import find_model, hash_weights
+from ..agent.llm.weights import find_model, hash_weights, quiet
 from .examples import Example
 from .reading import Encoded
 
@@ -203,8 +206,8 @@ def train_adapter(
         tokens, losses, seconds.
 
     Raises:
-        ValueError: no examples, modules to adapt that the model does not have, or a share of
-            rehearsal and nothing to rehearse.
+        ValueError: no examples, modules to adapt that the model does not have, an adapter to start
+            from that is not whole, or a share of rehearsal and nothing to rehearse.
         FileExistsError: `out` is there already.
     """
     if not examples:
@@ -228,6 +231,8 @@ def train_adapter(
         base = AutoModelForCausalLM.from_pretrained(
             find_model(model), dtype=torch.float32, local_files_only=True
         )
+        if start:
+            check_tensors(start, base)
         tuned: Any = (
             PeftModel.from_pretrained(base, start, is_trainable=True)
             if start

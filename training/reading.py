@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
+from ..extras import needs
+
+with needs("llm"):
+    import torch
+    from torch import nn
 
 Encoded = tuple[list[int], list[bool]]
 """Token ids of a conversation and which of them are supervised, both of length T."""

@@ -1,8 +1,10 @@
 """What to learn from: which of the remembered episodes become training examples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..envs import Suite
+from ..envs.base import types_of
 from ..memory import ExperienceMemory
 from ..memory.episode import Episode
 from ..memory.holdout import TRAIN
@@ -16,7 +18,7 @@ class SelectSettings:
     """Who must have acted: the agent's own successes by default; add ``expert`` to imitate
     demonstrations as well."""
     types: tuple[str, ...] = ()
-    """Task types; empty for all."""
+    """Task types; empty for all. Whoever knows the suite may name its groups: see `of_suite`."""
     per_task: int = 1
     """Episodes kept of each task, the shortest first."""
 
@@ -43,6 +45,43 @@ def select(
         for shortest in sorted(found)[: settings.per_task]
     ]
     return [memory.get(episode, at=position) for _, _, episode in kept]
+
+
+def of_suite(settings: SelectSettings, suite: Suite) -> SelectSettings:
+    """The same settings, with the types of the groups that they name.
+
+    Raises:
+        ValueError: a name is neither a type nor a group of the suite.
+    """
+    types = types_of(suite, settings.types)
+    if types:
+        suite.tasks("train", 0, types)
+    return replace(settings, types=types)
+
+
+def why_nothing(
+    memory: ExperienceMemory, settings: SelectSettings, position: int | None = None
+) -> str:
+    """Why `select` finds nothing, and what to do, for a person: the first condition that no episode
+    meets."""
+    won = [e for e in memory.entries(at=position) if e.success and e.task.split == TRAIN]
+    who = ", ".join(settings.policies)
+    if not won:
+        return "no success at a task of the train split: play some first (relive run)"
+    of_them = [entry for entry in won if entry.policy in settings.policies]
+    if not of_them:
+        others = sorted({entry.policy for entry in won})
+        chosen = ", ".join(f'"{name}"' for name in dict.fromkeys([*settings.policies, *others]))
+        return (
+            f"{len(won)} successes, but none of {who}: play tasks first (relive run), or also "
+            f"learn from {', '.join(others)}: --set 'select.policies=[{chosen}]'"
+        )
+    types = sorted({entry.task.type for entry in of_them})
+    return (
+        f"{len(of_them)} successes of {who}, but none at the task types asked for "
+        f"({', '.join(settings.types)}): play such tasks first, or change select.types; there are "
+        f"successes at {', '.join(types)}"
+    )
 
 
 def tasks_of(episodes: Sequence[Episode]) -> list[str]:

@@ -27,7 +27,11 @@ def _envs_list(args: argparse.Namespace) -> None:
     from ...envs import get_suite, suite_names
 
     for name in suite_names():
-        suite = get_suite(name)
+        try:
+            suite = get_suite(name)
+        except ImportError as error:
+            say(f"{name}: not available here, {' '.join(str(error).split())}")
+            continue
         say(f"{name} ({suite.version}), {suite.max_steps} steps at most")
         for group, types in suite.groups.items():
             say(f"  {group}: {', '.join(types)}")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ...extras import needs
 from ..terminal import say
 from .options import add_settings
 
@@ -120,6 +121,8 @@ def _study(args: argparse.Namespace) -> None:
     from ..evaluation.report import LiveProgress, console
     from ..settings import load
 
+    if args.publish:
+        needs("plots")  # found out now, not after hours
     with LiveProgress() as live:
         study = Study(args.out, load(StudySettings, args.config, args.set), live.announce)
         records = study.run(args.sealed)
@@ -138,6 +141,8 @@ def _stream(args: argparse.Namespace) -> None:
     from ..evaluation.report import LiveProgress, console
     from ..settings import load
 
+    if args.publish:
+        needs("plots")  # found out now, not after hours
     with LiveProgress() as live:
         stream = Stream(args.out, load(StreamSettings, args.config, args.set), live.announce)
         records = stream.run()

@@ -431,15 +431,19 @@ def _print_some(lines: Sequence[str]) -> None:
 
 @contextmanager
 def _watched(title: str) -> Iterator[Announce]:
-    """A line on the terminal that says what is done and for how long; nothing where nobody
-    looks."""
+    """A line on the terminal that says what is done and for how long; where none is, a plain line
+    every ten seconds."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from ..evaluation.lines import PlainProgress
     from ..evaluation.report import console
 
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     shown = console(error=True)
-    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+    if not shown.is_terminal:
+        yield PlainProgress().tell
+        return
+    with Progress(*columns, console=shown, transient=True) as bar:
         task = bar.add_task(title)
 
         def announce(what: str, done: int, total: int) -> None:

@@ -12,8 +12,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ...extras import needs
 from ...memory.episode import Episode
 from ..terminal import silence, visible
+from .lines import PlainProgress
 from .metrics import Row, wilson
 
 
@@ -77,7 +79,8 @@ def results_table(rows: Sequence[Row], title: str = "") -> Table:
 
 
 class LiveProgress:
-    """A progress line that counts episodes and successes; told about events by `announce`."""
+    """A progress line that counts episodes and successes, or plain lines where no terminal is; told
+    about events by `announce`."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -85,47 +88,68 @@ class LiveProgress:
             MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(), console=console(error=True),
         )  # fmt: skip
+        self._lines = None if self._bar.console.is_terminal else PlainProgress()
         self._task: Any = None
         self._title, self._won, self._seen = "episodes", 0, 0
 
     def __enter__(self) -> "LiveProgress":
-        self._bar.start()
+        if self._lines is None:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        self.pause()
 
     def pause(self) -> None:
         """Ends the line, so that something else can be printed."""
-        self._bar.stop()
+        if self._lines is None:
+            self._bar.stop()
+        else:
+            self._lines.finish()
 
     def announce(self, event: str, detail: Any) -> None:
         """Events: phase (text), job (text), tasks or demonstrations (count), episode, step (number,
         of, loss)."""
         if event == "phase":
-            self._title = visible(str(detail))
+            self._phase(visible(str(detail)))
         elif event == "job":
-            self._bar.console.print(visible(str(detail)))
+            if self._lines is None:
+                self._bar.console.print(visible(str(detail)))
+            else:
+                self._lines.say(visible(str(detail)))
         elif event in ("tasks", "demonstrations"):
             if event == "demonstrations":
-                self._title = "expert demonstrations"
+                self._phase("expert demonstrations")
             self._begin(int(detail))
         elif event == "episode" and isinstance(detail, Episode):
             self._seen += 1
             self._won += detail.success
-            if self._task is not None:
-                self._bar.update(self._task, advance=1, note=f"{self._won}/{self._seen} solved")
+            self._count(self._seen, f"{self._won}/{self._seen} solved")
         elif event == "step":
             number, of, loss = detail
             if number == 1:
                 self._begin(of)
-            self._bar.update(self._task, completed=number, note=f"loss {loss:.3f}")
+            self._count(number, f"loss {loss:.3f}")
+
+    def _phase(self, title: str) -> None:
+        if self._lines is not None and title != self._title:
+            self._lines.phase(title)
+        self._title = title
 
     def _begin(self, total: int) -> None:
         self._won = self._seen = 0
+        if self._lines is not None:
+            self._lines.expect(total)
+            return
         if self._task is not None:
             self._bar.stop_task(self._task)
         self._task = self._bar.add_task(self._title, total=total, note="") if total else None
+
+    def _count(self, done: int, note: str) -> None:
+        if self._lines is not None:
+            self._lines.count(done, note)
+        elif self._task is not None:
+            self._bar.update(self._task, completed=done, note=note)
 
 
 @contextmanager
@@ -198,6 +222,7 @@ def picture_of_rounds(
 
 def pyplot() -> Any:
     """matplotlib's pyplot, drawing into files: no display is needed, and none may be there."""
+    needs("plots")
     import matplotlib
 
     matplotlib.use("Agg")

@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+
+from ...extras import needs
+
+with needs("llm"):
+    import torch
+    from transformers.cache_utils import Cache, CacheLayerMixin
 
 Ids = npt.NDArray[np.int32]
 """Token ids of one conversation, shape (tokens,)."""

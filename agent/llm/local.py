@@ -5,23 +5,26 @@ beginning of another conversation (the same instructions, the same memory). Only
 encoded, for all conversations together, and then all answer together, token by token.
 """
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+
+from ...extras import needs
+
+with needs("llm"):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ...memory.episode import Actor
 from ..conversation import Action, Conversation
+from .adapters import check_tensors
 from .cache import Ids, SlotCache, SlotTable, shared_prefix
 from .chat import ChatEncoder
-from .weights import check_adapter, find_model, hash_weights, with_adapter
+from .weights import check_adapter, find_model, hash_weights, quiet, with_adapter
 
 _LONG = 96
 """More new tokens than this are encoded for one conversation alone: a batch wins nothing then, and
@@ -123,6 +126,9 @@ class LocalPolicy:
         self._positions = self._limit
         self._last: torch.Tensor | None = None
         self._model = self._load(None)
+        # Its name changed within transformers 5, and a model that knows only one ignores the other.
+        takes = inspect.signature(self._model.forward).parameters
+        self._cache_argument = "cache" if "cache" in takes else "past_key_values"
         tokenizer = _read(AutoTokenizer, self.folder, self.model_name, "tokenizer")
         eos = self._model.generation_config.eos_token_id
         eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
@@ -195,8 +201,8 @@ class LocalPolicy:
 
         Raises:
             FileNotFoundError: there is no adapter in that folder.
-            ValueError: it was made for another model, or the version's name is taken. The policy is
-                then as it was.
+            ValueError: it was made for another model, is not whole, or the version's name is taken.
+                The policy is then as it was.
         """
         if adapter is None:
             model, loaded = self._load(None), None
@@ -204,6 +210,7 @@ class LocalPolicy:
             folder = Path(adapter)
             version = version or folder.resolve().name
             check_adapter(folder, self._model, self.model_name, self.base_sha256)
+            check_tensors(folder, self._model)
             content = hash_weights(folder)
             if self._versions.get(version, content) != content:
                 raise ValueError(
@@ -375,8 +382,8 @@ class LocalPolicy:
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions.clamp(max=self._positions - 1),
-            past_key_values=self._cache,
             use_cache=True,
+            **{self._cache_argument: self._cache},
         )
         logits: torch.Tensor = output.logits
         return logits[:, -1]
@@ -459,21 +466,6 @@ def _lay_out_for_vectors(model: torch.nn.Module) -> None:
         # An embedding's rows are what is read, so a matrix that serves as one stays as it is.
         if isinstance(layer, torch.nn.Linear) and id(layer.weight) not in tied:
             layer.weight.data = layer.weight.data.t().contiguous().t()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' progress bars (one for each kind of file) and their warnings about
-    each other."""
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:

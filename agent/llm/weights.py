@@ -2,6 +2,9 @@
 
 import hashlib
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +132,23 @@ def check_adapter(
                     f"{'inputs' if side == 'A' else 'outputs'} at {name}, and {model_name} {what}; "
                     "use the model it was trained on"
                 )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' progress bars (one for each kind of file) and their warnings about
+    each other."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _hash_file(file: Path) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ...extras import MissingExtraError
+
 GOAL_PLACEHOLDER = "UNKNOWN GOAL"
 """What the grammar says where the goal sentence belongs."""
 
@@ -27,11 +29,7 @@ def package_folder() -> Path:
     """
     spec = importlib.util.find_spec("alfworld")  # finds a top-level package without executing it
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            "suite 'household' needs the rooms and the logic in the package 'alfworld', which is "
-            "not installed: "
-            "pip install 'alfworld>=0.4.2'"
-        )
+        raise MissingExtraError("household", ("alfworld",))
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -42,7 +40,7 @@ def _read(relative: str) -> str:
     except OSError as error:
         raise ImportError(
             f"the installed alfworld package lacks {relative} ({path}): reinstall it, pip install "
-            "'alfworld>=0.4.2'"
+            "--force-reinstall alfworld==0.4.2"
         ) from error
 
 
@@ -64,7 +62,8 @@ def _tables(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"_relive_alfworld_{name}", path)
     if spec is None or spec.loader is None or not path.exists():
         raise ImportError(
-            f"the installed alfworld package lacks gen/{name}.py: pip install 'alfworld>=0.4.2'"
+            f"the installed alfworld package lacks gen/{name}.py: reinstall it, pip install "
+            "--force-reinstall alfworld==0.4.2"
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

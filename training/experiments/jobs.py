@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def run_jobs(
         return
     # Forked workers would inherit torch's threads in an undefined state.
     context = multiprocessing.get_context("forkserver")
+    ended, end = context.Pipe(duplex=False)  # closing `end` is what workers are told
     pool = ProcessPoolExecutor(
-        min(processes, len(jobs)), mp_context=context, initializer=_end_with_parent
+        min(processes, len(jobs)), mp_context=context, initializer=_end_early, initargs=(ended,)
     )
     try:
         running = {pool.submit(_timed, act, arguments): name for name, act, arguments in jobs}
@@ -52,11 +54,11 @@ def run_jobs(
             done(number, running[future], future.result())
     except BaseException:
         # What runs is resumable; waiting for it would make Ctrl-C take minutes.
-        for worker in list(getattr(pool, "_processes", {}).values()):
-            worker.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
+        end.close()
         raise
     pool.shutdown()
+    end.close()
 
 
 def commit() -> str:
@@ -80,15 +82,14 @@ def commit() -> str:
         return "unknown"
 
 
-def _end_with_parent() -> None:
-    """Makes a worker end when the experiment's own process does, however that ends: two must not
-    share a folder."""
+def _end_early(told: Connection) -> None:
+    """Makes a worker end when it is told to, or when the experiment's own process ends, however
+    that ends: two must not share a folder."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
+        wait([told] if parent is None else [told, parent.sentinel])
+        os._exit(1)  # at once, from whatever thread; its leading underscore is its public name
 
     threading.Thread(target=watch, daemon=True).start()
 
