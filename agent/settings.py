@@ -20,6 +20,7 @@ def load(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] = MappingProxyType({}),
+    default: T | None = None,
 ) -> T:
     """Settings of a kind.
 
@@ -30,6 +31,7 @@ def load(
         overrides: ``key=value`` with dots for nesting, for example ``lora.rank=16``. Values are
             read as TOML, and as text where they are not TOML.
         flags: dotted names and their values, which come last.
+        default: what holds where nothing is said; by default what the kind says.
 
     Raises:
         ValueError: unknown key, wrong type, a value that the settings refuse, or a file that is no
@@ -58,7 +60,7 @@ def load(
         _put(values, key.strip(), value, f"--set {override!r}")
     for key, value in flags.items():
         _put(values, key, value, key)
-    return build(kind, values)
+    return build(kind, values, default=default)
 
 
 def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:

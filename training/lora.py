@@ -117,7 +117,7 @@ def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
     return encoded.ids, mask
 
 
-def _items(
+def mixed(
     encoded: Sequence[Encoded],
     encoder: ChatEncoder,
     settings: LoraSettings,
@@ -246,7 +246,7 @@ def train_adapter(
     supervised = 0
     encoded = [encode_example(encoder, e) for e in examples]
     stream = batches(
-        _items(encoded, encoder, settings, rehearsal),
+        mixed(encoded, encoder, settings, rehearsal),
         settings.batch_tokens,
         settings.mix[1] if settings.batch_examples else 0,
     )

@@ -111,23 +111,7 @@ def _settings(args: argparse.Namespace, split: str) -> "PlaySettings":
     from ..play import PlaySettings
     from ..settings import load
 
-    flags = {"split": split, **flags_of(args)} if not _given(args, "split") else flags_of(args)
-    return load(PlaySettings, args.config, args.set, flags)
-
-
-def _given(args: argparse.Namespace, setting: str) -> bool:
-    """Whether a file or ``--set`` says something about a setting, so that no default of the command
-    may stand over it."""
-    import tomllib
-
-    from ..settings import text_of
-
-    if any(one.partition("=")[0].strip() == setting for one in args.set):
-        return True
-    try:
-        return bool(args.config) and setting in tomllib.loads(text_of(args.config, "settings file"))
-    except (OSError, ValueError):
-        return False  # `load` says what is wrong with the file
+    return load(PlaySettings, args.config, args.set, flags_of(args), PlaySettings(split=split))
 
 
 def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":

@@ -215,9 +215,11 @@ def test_mistakes_get_one_line_that_says_what_to_do(
     assert "Did you mean" in complaint(capsys, "envs", "check", "housold")
     assert "no memory" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "none"))
     assert "train" in complaint(capsys, "run", *TOY, "--split", "dev", "--memory", memory)
-    assert "evaluate valid or test" in complaint(
-        capsys, "eval", *TOY, "--split", "train", "--memory", memory, "--out", str(tmp_path / "e")
-    )
+    ExperienceMemory(tmp_path / "empty").close()
+    assert "nothing of the split under evaluation is ever retrieved" in complaint(
+        capsys, "eval", *TOY, "--split", "train", "--memory", str(tmp_path / "empty"), "--out",
+        str(tmp_path / "e"),
+    )  # fmt: skip
     assert "unknown policy" in complaint(
         capsys, "run", "--suite", "toy", "--policy", "wizard", "--memory", memory
     )

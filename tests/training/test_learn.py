@@ -11,13 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings
+from relive.agent.assemble import PolicySettings, load_model
 from relive.agent.recall import RecallSettings
 from relive.agent.runner import RunSettings
+from relive.envs import get_suite
 from relive.memory import ExperienceMemory
-from relive.training.learn import Learner, LearnSettings, NothingToLearnError, train_from_memory
+from relive.training.learn import (
+    Learner,
+    LearnSettings,
+    NothingToLearnError,
+    Round,
+    train_on_memory,
+)
 from relive.training.lora import LoraSettings
-from relive.training.select import SelectSettings
+from relive.training.select import SelectSettings, of_suite, why_nothing
 
 
 def settings(model: Path, **changes: object) -> LearnSettings:
@@ -30,7 +37,7 @@ def settings(model: Path, **changes: object) -> LearnSettings:
         validation=6,
         policy=PolicySettings(model=str(model)),
         select=SelectSettings(policies=("local", "expert")),
-        lora=LoraSettings(steps=2, rehearsal=0.0, batch_tokens=2000),
+        lora=LoraSettings(steps=2, batch_tokens=2000),
         recall=RecallSettings(
             k=1, budget=300
         ),  # the toy's words are not in the tokenizer: a token is a byte
@@ -39,11 +46,21 @@ def settings(model: Path, **changes: object) -> LearnSettings:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def learner(out: Path, chosen: LearnSettings) -> Learner:
+    """As the command line makes it, without rehearsal."""
+    return Learner(out, chosen, get_suite(chosen.suite), load_model(chosen.policy, 8))
+
+
+def run(out: Path, chosen: LearnSettings) -> list[Round]:
+    with learner(out, chosen) as cycle:
+        return cycle.run()
+
+
 def test_the_cycle_fills_memory_trains_versions_and_gates_them(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    learner = Learner(tmp_path / "run", settings(tiny_model))
-    rounds = learner.run()
+    with learner(tmp_path / "run", settings(tiny_model)) as cycle:
+        rounds = cycle.run()
     assert [r.round for r in rounds] == [1, 2]
     assert [r.candidate for r in rounds] == ["v1", "v2"]
     for r in rounds:
@@ -51,7 +68,7 @@ def test_the_cycle_fills_memory_trains_versions_and_gates_them(
             (tmp_path / "run" / "adapters" / r.candidate / "manifest.json").read_text()
         )
         assert manifest["version"] == r.candidate
-        assert manifest["base_sha256"] == learner.local.base_sha256
+        assert manifest["base_sha256"] == cycle.model.base_sha256
         assert manifest["tasks"]
         assert r.gate["n"] == 6
     assert (
@@ -66,11 +83,11 @@ def test_the_cycle_fills_memory_trains_versions_and_gates_them(
         played = [e for e in memory.entries() if e.policy == "local"]
         assert len({e.task.identity for e in memory.entries()}) == 16  # no task is played twice
         assert {e.adapter for e in played} <= {"", "v1"}
-    assert Learner(tmp_path / "run", settings(tiny_model)).run() == rounds  # done is done
+    assert run(tmp_path / "run", settings(tiny_model)) == rounds  # done is done
 
 
 def test_memory_may_start_empty(tiny_model: Path, tmp_path: Path) -> None:
-    (only,) = Learner(tmp_path / "run", settings(tiny_model, demonstrations=0, rounds=1)).run()
+    (only,) = run(tmp_path / "run", settings(tiny_model, demonstrations=0, rounds=1))
     assert (only.candidate, only.adopted, only.adapter) == (
         "",
         False,
@@ -80,52 +97,69 @@ def test_memory_may_start_empty(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_with_other_settings_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    Learner(tmp_path / "run", settings(tiny_model))
+    learner(tmp_path / "run", settings(tiny_model)).close()
     with pytest.raises(ValueError, match="other settings"):
-        Learner(tmp_path / "run", settings(tiny_model, rounds=5))
+        learner(tmp_path / "run", settings(tiny_model, rounds=5))
 
 
 def test_mistakes_are_found_before_anything_is_written(tiny_model: Path, tmp_path: Path) -> None:
     wrong_adapter = PolicySettings(model=str(tiny_model), adapter="somewhere")
     for bad in (
         {"types": ("fecth",)},
+        {"select": SelectSettings(types=("fecth",))},
         {"policy": wrong_adapter},
         {"policy": PolicySettings(model="./nowhere")},
     ):
         with pytest.raises((ValueError, FileNotFoundError)):
-            Learner(tmp_path / "run", settings(tiny_model, **bad))
+            learner(tmp_path / "run", settings(tiny_model, **bad))
         assert not (tmp_path / "run").exists()
 
 
-def test_scripted_policies_cannot_learn(tmp_path: Path) -> None:
+def test_scripted_policies_cannot_learn() -> None:
     with pytest.raises(ValueError, match="has no weights"):
-        Learner(tmp_path / "run", LearnSettings(suite="toy", policy=PolicySettings(kind="expert")))
+        load_model(PolicySettings(kind="expert"))
 
 
 def test_training_from_a_memory(tiny_model: Path, tmp_path: Path) -> None:
-    Learner(tmp_path / "run", settings(tiny_model, rounds=0)).run()
+    run(tmp_path / "run", settings(tiny_model, rounds=0))
+    model, toy = load_model(settings(tiny_model).policy), get_suite("toy")
     own = settings(tiny_model, select=SelectSettings())
-    with pytest.raises(NothingToLearnError, match="holds no success of local"):
-        train_from_memory(own, tmp_path / "run" / "memory", tmp_path / "adapter")
-    manifest = train_from_memory(
-        settings(tiny_model), tmp_path / "run" / "memory", tmp_path / "adapter"
-    )
-    assert manifest["examples"] == 8
+    with ExperienceMemory(tmp_path / "run" / "memory", "r") as memory:
+        with pytest.raises(NothingToLearnError, match="8 successes, but none of local"):
+            train_on_memory(own, toy, model, memory, tmp_path / "adapter")
+        manifest = train_on_memory(settings(tiny_model), toy, model, memory, tmp_path / "adapter")
+    assert manifest.examples == 8
+
+
+def test_a_group_of_types_is_selected_by_its_name(tmp_path: Path) -> None:
+    """As everywhere else; and the reason why nothing is selected is the real one."""
+    toy = get_suite("household")
+    easy = of_suite(SelectSettings(policies=("expert",), types=("easy",)), toy)
+    assert easy.types == tuple(toy.groups["easy"])
+    with pytest.raises(ValueError, match="no task type 'esay'"):
+        of_suite(SelectSettings(types=("esay",)), toy)
+    with ExperienceMemory(tmp_path) as memory:
+        assert "no success at a task of the train split" in why_nothing(memory, easy)
+        memory.add(
+            goal="heat an egg", steps=[("", "heat egg")], success=True, policy="expert",
+            type="pick_heat_then_place_in_recep",
+        )  # fmt: skip
+        assert "none at the task types asked for" in why_nothing(memory, easy)
+        assert "there are successes at pick_heat" in why_nothing(memory, easy)
 
 
 _SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from tests.training.test_learn import settings
-from relive.training.learn import Learner
-Learner(Path({out!r}), settings(Path({model!r}))).run()
+from tests.training.test_learn import run, settings
+run(Path({out!r}), settings(Path({model!r})))
 """
 
 
 def test_a_killed_run_resumes_to_the_same_end(tiny_model: Path, tmp_path: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
-    whole = Learner(tmp_path / "whole", settings(tiny_model)).run()
+    whole = run(tmp_path / "whole", settings(tiny_model))
     script = _SCRIPT.format(root=root, out=str(tmp_path / "killed"), model=str(tiny_model))
     process = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.DEVNULL)
     for _ in range(3000):  # until the first adapter is there: in the middle of round one
@@ -135,7 +169,7 @@ def test_a_killed_run_resumes_to_the_same_end(tiny_model: Path, tmp_path: Path) 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "round-2.json").exists()
-    resumed = Learner(tmp_path / "killed", settings(tiny_model)).run()
+    resumed = run(tmp_path / "killed", settings(tiny_model))
     assert resumed == whole
     for version in ("v1", "v2"):
         whole_one, killed_one = (
@@ -156,15 +190,15 @@ def test_a_bad_adapter_is_rolled_back(tmp_path: Path) -> None:
         demonstrations=18,
         validation=10,
         select=SelectSettings(policies=("local", "expert")),
-        lora=LoraSettings(steps=3, rate=1.0, rehearsal=0.0, batch_tokens=2000),
+        lora=LoraSettings(steps=3, rate=1.0, batch_tokens=2000),
         run=RunSettings(max_steps=30),
     )
-    learner = Learner(tmp_path / "run", ruinous)
-    (only,) = learner.run()
+    with learner(tmp_path / "run", ruinous) as cycle:
+        (only,) = cycle.run()
     assert only.candidate == "v1"
     assert only.gate["difference"] < -ruinous.margin
     assert (only.adopted, only.adapter) == (False, "")
-    assert learner.adapter == ""
+    assert cycle.adapter == ""
     assert (
         tmp_path / "run" / "adapters" / "v1" / "manifest.json"
     ).exists()  # rolled back, not forgotten

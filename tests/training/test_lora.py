@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -7,35 +8,38 @@ import torch
 
 from relive.agent.llm.chat import ChatEncoder
 from relive.agent.llm.local import LocalPolicy
+from relive.agent.llm.manifest import AdapterManifest
 from relive.agent.llm.weights import hash_weights
 from relive.training.examples import Example
 from relive.training.lora import (
     LoraSettings,
-    _items,
     batches,
     encode_example,
+    mixed,
     pieces,
     train_adapter,
 )
 from relive.training.pretraining import corpus
+from relive.training.pretraining.rehearsal import rehearsal
 from relive.training.pretraining.tokenizer import build_tokenizer
 
 ENCODER = ChatEncoder(build_tokenizer())
 EXAMPLES = [Example(corpus.draw(3, i, 0.05).conversation) for i in range(12)]
+MANIFEST = AdapterManifest("v1", "tiny", "")
 SETTINGS = LoraSettings(steps=30, rate=0.02, batch_tokens=1500, rehearsal=0.0, bf16=False)
 
 
 def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "v1"
-    manifest = train_adapter(
-        tiny_model, ENCODER, EXAMPLES, SETTINGS, out, {"version": "v1", "parent": ""}
-    )
-    assert manifest["loss_last"] < manifest["loss_first"] - 0.1
-    assert json.loads((out / "manifest.json").read_text()) == manifest
-    assert manifest["adapter_sha256"] == hash_weights(out)
-    assert (manifest["version"], manifest["examples"]) == ("v1", 12)
-    assert manifest["supervised_tokens"] > 0
+    base = replace(MANIFEST, base_sha256=hash_weights(tiny_model))
+    manifest = train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, out, base)
+    assert manifest.loss_last < manifest.loss_first - 0.1
+    assert json.loads((out / "manifest.json").read_text()) == json.loads(json.dumps(manifest.plain))
+    assert manifest.adapter_sha256 == hash_weights(out)
+    assert (manifest.version, manifest.examples) == ("v1", 12)
+    assert manifest.supervised_tokens > 0
     policy = LocalPolicy(tiny_model)
+    assert policy.base_sha256 == manifest.base_sha256
     before = policy.weights_sha256
     policy.set_adapter(out, "v1")
     assert policy.weights_sha256 != before
@@ -44,8 +48,9 @@ def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_pa
 def test_an_adapter_of_other_weights_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "v1"
     train_adapter(
-        tiny_model, ENCODER, EXAMPLES[:2], LoraSettings(steps=1), out, {"base_sha256": "0" * 64}
-    )
+        tiny_model, ENCODER, EXAMPLES[:2], LoraSettings(steps=1), out,
+        replace(MANIFEST, base_sha256="0" * 64),
+    )  # fmt: skip
     with pytest.raises(ValueError, match="trained on weights 000000000000"):
         LocalPolicy(tiny_model, adapter=out)
 
@@ -55,18 +60,18 @@ def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(
 ) -> None:
     (tmp_path / "v1").mkdir()
     with pytest.raises(FileExistsError, match="never overwritten"):
-        train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, tmp_path / "v1", {})
+        train_adapter(tiny_model, ENCODER, EXAMPLES, SETTINGS, tmp_path / "v1", MANIFEST)
     with pytest.raises(ValueError, match="nothing to fine-tune on"):
-        train_adapter(tiny_model, ENCODER, [], SETTINGS, tmp_path / "v2", {})
+        train_adapter(tiny_model, ENCODER, [], SETTINGS, tmp_path / "v2", MANIFEST)
     assert not (tmp_path / "v2").exists()
 
 
 def test_the_same_settings_give_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
     settings = LoraSettings(steps=4, batch_tokens=1500, bf16=False)
     hashes = {
-        train_adapter(tiny_model, ENCODER, EXAMPLES, settings, tmp_path / name, {})[
-            "adapter_sha256"
-        ]
+        train_adapter(
+            tiny_model, ENCODER, EXAMPLES, settings, tmp_path / name, MANIFEST
+        ).adapter_sha256
         for name in ("a", "b")
     }
     assert len(hashes) == 1
@@ -89,14 +94,14 @@ def test_loss_falls_on_the_assistants_tokens_only(tiny_model: Path, tmp_path: Pa
 
 def test_every_example_comes_once_before_any_comes_again() -> None:
     encoded = [([i], [True]) for i in range(7)]
-    stream = _items(encoded, ENCODER, LoraSettings(rehearsal=0.0))
+    stream = mixed(encoded, ENCODER, LoraSettings(rehearsal=0.0), None)
     for _ in range(3):
         assert sorted(ids[0] for ids, _ in islice(stream, 7)) == list(range(7))
 
 
 def test_rehearsal_is_the_stated_share() -> None:
     encoded = [([0], [True])]
-    drawn = list(islice(_items(encoded, ENCODER, LoraSettings(rehearsal=0.5)), 200))
+    drawn = list(islice(mixed(encoded, ENCODER, LoraSettings(rehearsal=0.5), rehearsal(0)), 200))
     assert sum(len(ids) > 1 for ids, _ in drawn) == pytest.approx(100, abs=30)
 
 
@@ -132,10 +137,18 @@ def test_batches_of_examples_supervise_the_same_tokens_whatever_the_context(
     for name, memory in (("with", True), ("without", False)):
         examples = [Example(corpus.draw(3, i, 0.05, memory).conversation) for i in range(12)]
         manifests.append(
-            train_adapter(tiny_model, ENCODER, examples, settings, tmp_path / name, {})
+            train_adapter(
+                tiny_model,
+                ENCODER,
+                examples,
+                settings,
+                tmp_path / name,
+                MANIFEST,
+                rehearsal=rehearsal(settings.seed),
+            )
         )
-    assert manifests[0]["supervised_tokens"] == manifests[1]["supervised_tokens"]
-    assert manifests[0]["adapter_sha256"] != manifests[1]["adapter_sha256"]
+    assert manifests[0].supervised_tokens == manifests[1].supervised_tokens
+    assert manifests[0].adapter_sha256 != manifests[1].adapter_sha256
     counted = batches(iter([([1] * n, [True] * n) for n in range(1, 9)]), 64, 3)
     assert [len(batch) for batch in islice(counted, 2)] == [3, 3]
 
@@ -147,9 +160,9 @@ def test_pieces_of_a_batch_learn_what_the_whole_would(tiny_model: Path, tmp_path
             steps=1, batch_examples=6, batch_tokens=tokens, rehearsal=0.0, bf16=False, dropout=0.0
         )
         manifest = train_adapter(
-            tiny_model, ENCODER, EXAMPLES, settings, tmp_path / str(tokens), {}
+            tiny_model, ENCODER, EXAMPLES, settings, tmp_path / str(tokens), MANIFEST
         )
-        losses.append((manifest["loss_last"], manifest["supervised_tokens"]))
+        losses.append((manifest.loss_last, manifest.supervised_tokens))
     assert losses[0][0] == pytest.approx(losses[1][0], abs=2e-4)
     assert losses[0][1] == losses[1][1]
 
@@ -158,14 +171,14 @@ def test_rehearsal_comes_on_top_and_changes_no_order() -> None:
     """With and without it the same examples come in the same batches."""
     encoded = [encode_example(ENCODER, e) for e in EXAMPLES]
     plain = LoraSettings(batch_examples=5, rehearsal=0.0)
-    mixed = LoraSettings(batch_examples=5, rehearsal=0.5)
-    assert (plain.mix, mixed.mix, LoraSettings(rehearsal=0.25).mix) == (
+    half = LoraSettings(batch_examples=5, rehearsal=0.5)
+    assert (plain.mix, half.mix, LoraSettings(rehearsal=0.25).mix) == (
         (0, 5),
         (5, 10),
         (250, 1000),
     )
-    alone = list(islice(_items(encoded, ENCODER, plain), 40))
-    both = list(islice(_items(encoded, ENCODER, mixed), 80))
+    alone = list(islice(mixed(encoded, ENCODER, plain, None), 40))
+    both = list(islice(mixed(encoded, ENCODER, half, rehearsal(0)), 80))
     assert [item for item in both if item in encoded] == alone
     for batch in range(8):
         assert sum(item in encoded for item in both[10 * batch : 10 * batch + 10]) == 5
@@ -174,7 +187,7 @@ def test_rehearsal_comes_on_top_and_changes_no_order() -> None:
 def test_checkpoints_are_called_after_every_step(tiny_model: Path, tmp_path: Path) -> None:
     steps: list[int] = []
     train_adapter(
-        tiny_model, ENCODER, EXAMPLES, LoraSettings(steps=3, rehearsal=0.0), tmp_path / "v1", {},
+        tiny_model, ENCODER, EXAMPLES, LoraSettings(steps=3, rehearsal=0.0), tmp_path / "v1", MANIFEST,
         checkpoint=lambda step, model: steps.append(step),
     )  # fmt: skip
     assert steps == [1, 2, 3]
