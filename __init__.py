@@ -1,27 +1,40 @@
-"""An agent that acts in text worlds, remembers every episode, and relives what helped."""
+"""An agent that acts in text environments, remembers every episode, and relives what helped."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .memory import Episode, ExperienceMemory, Hit, Query, Step
+    from .agent.agent import Agent
+    from .agent.evaluation.evaluate import evaluate
+    from .agent.llm.local import LocalModel
+    from .doors import learn
+    from .memory import Episode, Hit, Holdout, Memory, Query, Retrieval, Step, Task
 
 __all__ = [
+    "Agent",
     "Episode",
-    "ExperienceMemory",
     "Hit",
+    "Holdout",
+    "LocalModel",
+    "Memory",
     "Query",
+    "Retrieval",
     "Step",
+    "Task",
+    "evaluate",
+    "learn",
 ]
 
 _HOMES = {
-    "Episode": ".memory",
-    "ExperienceMemory": ".memory",
-    "Hit": ".memory",
-    "Query": ".memory",
-    "Step": ".memory",
+    **dict.fromkeys(
+        ("Episode", "Hit", "Holdout", "Memory", "Query", "Retrieval", "Step", "Task"), ".memory"
+    ),
+    "Agent": ".agent.agent",
+    "LocalModel": ".agent.llm.local",
+    "evaluate": ".agent.evaluation.evaluate",
+    "learn": ".doors",
 }
-"""Which sub-package a name comes from, when it is first asked for."""
+"""Which module a name comes from, when it is first asked for."""
 
 
 def __getattr__(name: str) -> object:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .agent.assemble import PolicySettings
-from .agent.llm.local import LocalPolicy
-from .agent.rundir import Announce, silent
+from .agent.events import OnEvent, ignore
+from .agent.llm.local import LocalModel
+from .agent.load_policy import PolicySettings
 from .envs.adapt import as_suite
-from .memory import ExperienceMemory
+from .memory import Memory
 from .training.examples import Example
 from .training.learn import Learner, LearnSettings, Round
 from .training.pretraining.rehearsal import rehearsal
@@ -29,14 +29,14 @@ class LearnResult:
 
 
 def learn(
-    model: LocalPolicy,
+    model: LocalModel,
     suite: Any,
-    memory: ExperienceMemory | None = None,
+    memory: Memory | None = None,
     *,
     out: Path | str,
     rounds: int = 1,
     settings: LearnSettings | None = None,
-    announce: Announce = silent,
+    on_event: OnEvent = ignore,
     **more: Any,
 ) -> LearnResult:
     """Plays, remembers, fine-tunes on its successes with retrieval in the training context, and
@@ -51,7 +51,7 @@ def learn(
         out: the run directory; given again, the run goes on.
         rounds: how many, those of an earlier call included.
         settings: everything else.
-        announce: told about progress.
+        on_event: told about progress.
         more: single settings, for example ``successes=20``.
 
     Raises:
@@ -59,7 +59,7 @@ def learn(
         ValueError: the folder holds a run with other settings, or the suite cannot give what is
             asked.
     """
-    if not isinstance(model, LocalPolicy):
+    if not isinstance(model, LocalModel):
         raise TypeError(
             f"learn fine-tunes a relive.LocalModel, not {model!r}: only a model of this process "
             "has weights to train"
@@ -71,14 +71,14 @@ def learn(
         suite=known.name,
         policy=PolicySettings(model=model.model_name, dtype=model.dtype),
     )
-    with Learner(Path(out), asked, known, model, memory, announce, rehearsal_of(model)) as learner:
+    with Learner(Path(out), asked, known, model, memory, on_event, rehearsal_of(model)) as learner:
         done = learner.run()
     return LearnResult(
         learner.adapter_folder(learner.adapter), done[-1].gate if done else {}, tuple(done)
     )
 
 
-def rehearsal_of(model: LocalPolicy) -> Callable[[int], Iterator[Example]] | None:
+def rehearsal_of(model: LocalModel) -> Callable[[int], Iterator[Example]] | None:
     """What a model rehearses while it is fine-tuned: the bundled one the worlds that it was
     pretrained on, any other nothing."""
     return rehearsal if model.model_name == "bundled" else None

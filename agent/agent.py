@@ -12,15 +12,14 @@ from typing import Any
 
 from ..envs.adapt import GymnasiumSuite, as_suite, as_tasks
 from ..envs.base import Suite, types_of
-from ..memory import ExperienceMemory, Purpose
+from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
 from ..task import Task
 from .conversation import Policy
-from .loop import Success, SuccessUnknownError, stated_success
-from .policy import as_policy
-from .recall import Recall, RecallSettings
+from .policy import as_policy, counter_of
+from .retriever import MemoryRetriever
+from .run_episode import Success, SuccessUnknownError, stated_success
 from .runner import Runner, RunSettings, spec_of
-from .tokens import counter_of
 
 
 class Agent:
@@ -42,14 +41,14 @@ class Agent:
     def __init__(
         self,
         policy: Policy | Callable[[list[dict[str, str]]], str],
-        memory: ExperienceMemory | None = None,
-        retrieval: RecallSettings | None = None,
+        memory: Memory | None = None,
+        retrieval: Retrieval | None = None,
         *,
         seed: int = 0,
     ) -> None:
-        if memory is not None and not isinstance(memory, ExperienceMemory):
+        if memory is not None and not isinstance(memory, Memory):
             raise TypeError(f"memory must be a relive.Memory, not {memory!r}: relive.Memory(path)")
-        if retrieval is not None and not isinstance(retrieval, RecallSettings):
+        if retrieval is not None and not isinstance(retrieval, Retrieval):
             raise TypeError(f"retrieval must be a relive.Retrieval, not {retrieval!r}")
         if memory is not None and not memory.writable:
             raise ValueError(
@@ -57,7 +56,7 @@ class Agent:
                 "it with relive.Memory(path), or measure with relive.evaluate"
             )
         self.policy = as_policy(policy)
-        self.memory, self.retrieval = memory, retrieval or RecallSettings()
+        self.memory, self.retrieval = memory, retrieval or Retrieval()
         self.seed = seed
 
     def run(
@@ -115,13 +114,13 @@ class Agent:
     def _run(
         self, suite: Suite, tasks: list[Task], settings: RunSettings, at: int | None, done: Success
     ) -> Iterator[Episode]:
-        memory, recall = self.memory, None
+        memory, retriever = self.memory, None
         if memory is not None:
             purpose = None if isinstance(suite, GymnasiumSuite) else Purpose.ACT
-            recall = Recall(
+            retriever = MemoryRetriever(
                 memory, spec_of(suite), counter_of(self.policy), self.retrieval, purpose, at
             )
-        runner = Runner(suite, self.policy, settings, recall, done)
+        runner = Runner(suite, self.policy, settings, retriever, done)
         try:
             for episode in runner.run(tasks):
                 if memory is not None:

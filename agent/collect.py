@@ -6,17 +6,19 @@ with the same adapter, and neither the environment nor the policy broke it off.
 
 from collections.abc import Iterator, Sequence
 
-from ..memory import ExperienceMemory
+from ..envs import Suite
+from ..memory import Memory
 from ..memory.episode import Actor, Episode, StopReason
 from ..task import Task
-from .rundir import Announce, silent
-from .runner import Runner, play_all
+from .events import EpisodeEnded, OnEvent, Phase, TasksPlanned, ignore
+from .policy import ExpertPolicy
+from .runner import Runner, RunSettings, play_all
 
 BROKEN = (StopReason.ENVIRONMENT_ERROR, StopReason.POLICY_ERROR)
 """Episodes that ended for one of these say nothing about their task: it is played again."""
 
 
-def played(memory: ExperienceMemory, actor: Actor, since: int = 0) -> dict[str, bool]:
+def played(memory: Memory, actor: Actor, since: int = 0) -> dict[str, bool]:
     """Tasks that an actor has played, by identity, and whether its latest episode succeeded.
 
     Args:
@@ -35,13 +37,13 @@ def played(memory: ExperienceMemory, actor: Actor, since: int = 0) -> dict[str, 
 
 
 def collect(
-    memory: ExperienceMemory,
+    memory: Memory,
     runner: Runner,
     tasks: Sequence[Task],
     *,
     since: int = 0,
     again: bool = False,
-    announce: Announce = silent,
+    on_event: OnEvent = ignore,
 ) -> Iterator[Episode]:
     """Plays the tasks that were not played yet; each episode is durable when it is yielded.
 
@@ -51,21 +53,50 @@ def collect(
         tasks: any of one suite.
         since: log position; what was played before it is played again.
         again: play everything again.
-        announce: told about progress.
+        on_event: told about progress.
     """
     known = {} if again else played(memory, runner.actor, since)
     todo = [task for task in tasks if task.identity not in known]
-    announce("tasks", len(todo))
+    on_event(TasksPlanned(len(todo)))
     for episode in runner.run(todo):
         memory.add(episode)
-        announce("episode", episode)
+        on_event(EpisodeEnded(episode))
         yield episode
 
 
-def collect_whole(
-    memory: ExperienceMemory, runner: Runner, tasks: Sequence[Task], *, since: int = 0
-) -> None:
+def collect_whole(memory: Memory, runner: Runner, tasks: Sequence[Task], *, since: int = 0) -> None:
     """As :func:`collect`, but all or nothing, and added in the order of the tasks: the log is then
     the same whatever ended first."""
     known = played(memory, runner.actor, since)
     memory.add_many(play_all(runner, [task for task in tasks if task.identity not in known]))
+
+
+def collect_demonstrations(
+    memory: Memory,
+    suite: Suite,
+    count: int,
+    settings: RunSettings | None = None,
+    on_event: OnEvent = ignore,
+    start: int = 0,
+) -> None:
+    """Adds the expert's episodes at `count` train tasks, spread over all types; what is there is
+    not played again.
+
+    Args:
+        memory: open for writing.
+        suite: whose expert and tasks.
+        count: demonstrations that the memory is to hold.
+        settings: how they are played; the step limit is always the suite's, within which the expert
+            solves what is listed.
+        on_event: told about progress.
+        start: train tasks per type to skip, so that several memories share none.
+    """
+    plain = settings or RunSettings()
+    run = RunSettings(
+        batch=plain.batch, workers=plain.workers, timeout=plain.timeout, seed=plain.seed
+    )
+    expert = ExpertPolicy(suite)
+    runner = Runner(suite, expert, run)
+    on_event(Phase("expert demonstrations"))
+    for _ in collect(memory, runner, suite.tasks("train", count, start=start), on_event=on_event):
+        pass

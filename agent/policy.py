@@ -172,3 +172,14 @@ class ReplayPolicy:
                 )
             actions.append(recorded[len(seen) - 1])
         return actions
+
+
+def words(text: str) -> int:
+    """Number of words: how a policy without a tokenizer counts."""
+    return len(text.split())
+
+
+def counter_of(policy: Policy) -> Callable[[str], int]:
+    """The policy's own ``count_tokens``, where it has one; else the number of words."""
+    count = getattr(policy, "count_tokens", None)
+    return count if callable(count) else words

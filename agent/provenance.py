@@ -1,18 +1,17 @@
 """Who acted, for the record: derived from the policy and from the settings, never typed in."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
+from ..memory import Retrieval
 from ..memory.episode import Actor
 from .conversation import Policy
 from .prompt import PROMPT_VERSION
-from .recall import RecallSettings
+from .settings import plain
 
 Value = str | int | float | bool
 
 
-def actor_of(
-    policy: Policy, retrieval: RecallSettings | None = None, seed: int | None = None
-) -> Actor:
+def actor_of(policy: Policy, retrieval: Retrieval | None = None, seed: int | None = None) -> Actor:
     """The record of who acts.
 
     Args:
@@ -31,12 +30,11 @@ def actor_of(
     return replace(who, prompt=PROMPT_VERSION, settings=settings)
 
 
-def flat(retrieval: RecallSettings) -> dict[str, Value]:
+def flat(retrieval: Retrieval) -> dict[str, Value]:
     """Retrieval settings as plain values; those of several texts are joined by commas, and those
     that are not set are left out."""
-    held = ((field.name, getattr(retrieval, field.name)) for field in fields(retrieval))
     return {
         name: ",".join(value) if isinstance(value, tuple) else value
-        for name, value in held
+        for name, value in plain(retrieval).items()
         if value is not None
     }

@@ -6,27 +6,18 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ..envs import Task
-from ..memory import ExperienceMemory
+from ..memory import Memory
 from ..memory.episode import Episode, StopReason
 from ..memory.storage.durable import replace_file
+from .events import EpisodeEnded, OnEvent, TasksPlanned, ignore
 from .runner import Runner
-from .settings import json_of
-
-Announce = Callable[[str, Any], None]
-"""Told what happens: (event, detail). Events: phase (text), demonstrations and tasks (how many),
-episode, step (number, of, loss), round, job (a line about work that another process has
-finished)."""
-
-
-def silent(event: str, detail: Any) -> None:
-    """Announces to nobody."""
-
+from .settings import json_of, plain
 
 _PACKAGES = (
     "relive",
@@ -61,7 +52,7 @@ _ABSENT = "nothing"
 
 
 def _leaves(value: Any, name: str = "") -> dict[str, str]:
-    """What a description says, as JSON, by the way to it: ``recall.k``, ``stages[0].name``."""
+    """What a description says, as JSON, by the way to it: ``retrieval.k``, ``stages[0].name``."""
     parts: list[tuple[str, Any]] = []
     if isinstance(value, dict) and value:
         parts = [(f"{name}.{key}" if name else key, item) for key, item in value.items()]
@@ -74,7 +65,7 @@ def _leaves(value: Any, name: str = "") -> dict[str, str]:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return plain(value)
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
@@ -151,7 +142,7 @@ class Results:
     """Episodes of one measurement, durable one by one; a resumed run plays only what is missing."""
 
     def __init__(self, path: Path) -> None:
-        self.store = ExperienceMemory(path)
+        self.store = Memory(path)
 
     def __enter__(self) -> "Results":
         return self
@@ -181,14 +172,14 @@ def measure(
     name: str,
     runner: Runner,
     tasks: Sequence[Task],
-    announce: Announce = silent,
+    on_event: OnEvent = ignore,
 ) -> list[Episode]:
     """Plays every task once into the run directory and returns the episodes; resumes where it
     stopped."""
     with directory.results(name) as results:
         todo = results.missing(tasks)
-        announce("tasks", len(todo))
+        on_event(TasksPlanned(len(todo)))
         for episode in runner.run(todo):
             results.keep(episode)
-            announce("episode", episode)
+            on_event(EpisodeEnded(episode))
         return results.episodes(tasks)

@@ -14,19 +14,19 @@ from typing import Any
 from ..envs import EnvironmentFailure, EnvPool, Suite, Task
 from ..memory.episode import Actor, Episode
 from .conversation import Action, Policy
-from .loop import (
-    Living,
+from .prompt import PromptSpec, prompt_spec
+from .provenance import actor_of
+from .retriever import Retriever
+from .run_episode import (
+    EpisodeRun,
     Need,
     NeedAction,
     NeedReset,
     PolicyFailure,
     Success,
-    live,
+    run_episode,
     stated_success,
 )
-from .prompt import PromptSpec, prompt_spec
-from .provenance import actor_of
-from .recall import Recaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +71,21 @@ class Runner:
         suite: where the tasks come from.
         policy: who acts.
         settings: how.
-        recall: what past episodes to show; None for no memory.
+        retriever: what past episodes to show; None for no memory.
         success: whether the goal is reached; by default what the environment says.
     """
 
     suite: Suite
     policy: Policy
     settings: RunSettings = field(default_factory=RunSettings)
-    recall: Recaller | None = None
+    retriever: Retriever | None = None
     success: Success = stated_success
     clock: Clock = field(default_factory=Clock)
 
     @property
     def actor(self) -> Actor:
         """The record of who acts, as it is now."""
-        retrieval = getattr(self.recall, "settings", None)
+        retrieval = getattr(self.retriever, "settings", None)
         return actor_of(self.policy, retrieval, self.settings.seed)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Episode]:
@@ -105,7 +105,7 @@ class Runner:
         self.clock.total += time.monotonic() - began
 
     def _play(self, pool: EnvPool, slots: int, todo: list[Task]) -> Iterator[Episode]:
-        living: dict[int, Living] = {}
+        running: dict[int, EpisodeRun] = {}
         asking: dict[int, NeedAction] = {}
         in_flight = 0
         ended: list[tuple[int, Episode]] = []
@@ -114,9 +114,9 @@ class Runner:
             """Sends an answer into an episode and takes down what it needs next."""
             nonlocal in_flight
             try:
-                need: Need = living[slot].throw(error) if error else living[slot].send(answer)
+                need: Need = running[slot].throw(error) if error else running[slot].send(answer)
             except StopIteration as stop:
-                del living[slot]
+                del running[slot]
                 ended.append((slot, stop.value))
                 return
             if isinstance(need, NeedAction):
@@ -130,12 +130,12 @@ class Runner:
 
         def start(slot: int) -> None:
             if todo:
-                living[slot] = self._live(todo.pop())
+                running[slot] = self._begin(todo.pop())
                 advance(slot)
 
         for slot in range(slots):
             start(slot)
-        while living or ended:
+        while running or ended:
             while ended:
                 slot, episode = ended.pop()
                 yield episode
@@ -163,10 +163,10 @@ class Runner:
                     else:
                         advance(slot, action)
 
-    def _live(self, task: Task) -> Living:
+    def _begin(self, task: Task) -> EpisodeRun:
         limit = self.settings.max_steps or self.suite.max_steps
-        return live(
-            task, spec_of(self.suite), self.actor, self.recall, limit, self.settings.seed,
+        return run_episode(
+            task, spec_of(self.suite), self.actor, self.retriever, limit, self.settings.seed,
             self.success,
         )  # fmt: skip
 

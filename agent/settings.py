@@ -51,7 +51,7 @@ def load(
         if not equals:
             raise ValueError(
                 f"--set {override!r} has no '=': write --set key=value, for example --set "
-                "recall.k=4"
+                "retrieval.k=4"
             )
         try:
             value = tomllib.loads(f"v = {text}")["v"]
@@ -94,11 +94,27 @@ def json_of(file: Path, what: str) -> Any:
         raise ValueError(f"{what} {file} is damaged, or is no JSON: {error}") from error
 
 
-def build(kind: type[T], values: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
-    """A dataclass from plain values; see `load`. What is not given is as in `default`, where there
-    is one."""
+def build(
+    kind: type[T],
+    values: Mapping[str, Any],
+    where: str = "",
+    default: T | None = None,
+    *,
+    stored: bool = False,
+) -> T:
+    """A dataclass from plain values; see `load`.
+
+    Args:
+        kind, values: which, and what it is to hold.
+        where: how its place is named in errors.
+        default: what holds where nothing is given.
+        stored: the values are as :func:`plain` makes them.
+    """
     hints = typing.get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # T is a dataclass by contract
+    known = {
+        stored_name(field) if stored else field.name: field.name
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]  # T is a dataclass by contract
+    }
     ready = {}
     for key, value in values.items():
         name = where + key
@@ -108,12 +124,31 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "", default: T 
             raise ValueError(
                 f"unknown setting {name!r}.{hint} Known here: {', '.join(sorted(known))}"
             )
-        ready[key] = _value(hints[key], value, name, _default(kind, key))
+        mine = known[key]
+        ready[mine] = _value(hints[mine], value, name, _default(kind, mine), stored)
     return (
         kind(**ready)
         if default is None
         else dataclasses.replace(typing.cast("Any", default), **ready)
     )
+
+
+def stored_name(field: "dataclasses.Field[Any]") -> str:
+    """The name of a setting on disk. Some got a better name after files with the old one existed;
+    they say so: ``field(..., metadata={"stored": "budget"})``."""
+    return str(field.metadata.get("stored", field.name))
+
+
+def plain(value: Any) -> Any:
+    """Settings as they are stored: as `dataclasses.asdict`, under the names on disk."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = dataclasses.fields(value)
+        return {stored_name(field): plain(getattr(value, field.name)) for field in held}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return value
 
 
 def _default(kind: Any, name: str) -> Any:
@@ -124,14 +159,14 @@ def _default(kind: Any, name: str) -> Any:
     return None if field.default is dataclasses.MISSING else field.default
 
 
-def _value(hint: Any, value: Any, name: str, default: Any = None) -> Any:
+def _value(hint: Any, value: Any, name: str, default: Any = None, stored: bool = False) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ValueError(
                 f"setting {name!r} is a group: write [{name}] in the file or --set {name}.key=value"
             )
         # A group's defaults are those of the settings that it is part of.
-        return build(typing.cast("type[Any]", hint), value, f"{name}.", default)
+        return build(typing.cast("type[Any]", hint), value, f"{name}.", default, stored=stored)
     origin = typing.get_origin(hint)
     if origin is tuple:
         if isinstance(value, Mapping):
@@ -141,10 +176,10 @@ def _value(hint: Any, value: Any, name: str, default: Any = None) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"setting {name!r} is a list: write {name}=['{value}']")
         item = typing.get_args(hint)[0]
-        return tuple(_value(item, v, name) for v in value)
+        return tuple(_value(item, v, name, stored=stored) for v in value)
     if origin in (typing.Union, types.UnionType):
         wanted = [t for t in typing.get_args(hint) if t is not type(None)]
-        return _value(wanted[0], value, name)
+        return _value(wanted[0], value, name, stored=stored)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and (

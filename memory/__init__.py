@@ -1,8 +1,8 @@
 """An experience memory: episodes on disk, durable once added, found again by similarity.
 
-from relive.memory import ExperienceMemory, Query
+from relive.memory import Memory, Query
 
-with ExperienceMemory("experience") as memory:
+with Memory("experience") as memory:
     memory.add(episode)
     hits = memory.search(Query("put a hot mug in cabinet", k=2))
     episodes = [memory.get(hit.episode_id) for hit in hits]
@@ -12,32 +12,33 @@ from ..task import Task
 from .episode import Actor, Episode, Outcome, Retrieved, Step, StopReason
 from .holdout import Holdout, Purpose
 from .maintenance.stats import MemoryStats
-from .query import EntryMeta, Hit, Query, Why
+from .query import EntryMeta, Explanation, Hit, Query, Retrieval
 from .search.embed import Embedder, HashedEmbedder
 from .search.index import IndexSettings
-from .storage.log import Damage
-from .store import ExperienceMemory
+from .storage.log import Corruption
+from .store import Memory
 from .usefulness import Usefulness
 
 __all__ = [
     "Actor",
-    "Damage",
+    "Corruption",
     "Embedder",
     "EntryMeta",
     "Episode",
-    "ExperienceMemory",
+    "Explanation",
     "HashedEmbedder",
     "Hit",
     "Holdout",
     "IndexSettings",
+    "Memory",
     "MemoryStats",
     "Outcome",
     "Purpose",
     "Query",
+    "Retrieval",
     "Retrieved",
     "Step",
     "StopReason",
     "Task",
     "Usefulness",
-    "Why",
 ]

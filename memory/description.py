@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .search.embed import Embedder
-from .search.keys import KEYS
+from .search.fields import FIELDS
 from .storage.durable import read_file, replace_file, sync_folder
-from .storage.log import Damage
+from .storage.log import Corruption
 from .storage.segments import memory_id, segments
 
 FORMAT = 2
 """Format number of a memory's folder that is written."""
 READ = (1, 2)
-"""Format numbers that are read. A folder of format 1 has no catalog and only goals for keys."""
+"""Format numbers that are read. A folder of format 1 has no catalog and only goals for fields."""
 DESCRIPTION = "memory.json"
 
 
@@ -35,16 +35,16 @@ class Description:
 
     memory: bytes
     """Its id."""
-    keys: tuple[str, ...]
-    """What its episodes can be found by, in the order of :data:`relive.memory.search.keys.KEYS`."""
-    damage: tuple[Damage, ...]
+    fields: tuple[str, ...]
+    """What its episodes can be found by, in the order of :data:`relive.memory.search.fields.FIELDS`."""
+    damage: tuple[Corruption, ...]
     """What was wrong with its file."""
 
 
 def identify(
-    folder: Path, embedder: Embedder, keys: Collection[str], *, writable: bool, reembed: bool
+    folder: Path, embedder: Embedder, fields: Collection[str], *, writable: bool, reembed: bool
 ) -> Description:
-    """What the memory in a folder is; a writer makes what is missing, and adds `keys` to those that
+    """What the memory in a folder is; a writer makes what is missing, and adds `fields` to those that
     it has.
 
     Raises:
@@ -63,19 +63,19 @@ def identify(
             True,
             _checksum(description),
         ):
-            # A wrong id, embedder or key looks as good as a right one, and would keep the memory
+            # A wrong id, embedder or field looks as good as a right one, and would keep the memory
             # from opening.
             raise ValueError("its checksum does not hold")
         number, memory = int(description["format"]), bytes.fromhex(description["id"])
         known, dimension = str(description["embedder"]), int(description["dimension"])
-        had = {str(key) for key in description.get("keys", ["goal"])}
+        had = {str(field) for field in description.get("keys", ["goal"])}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        # Everything it says can be found out again, except which embedder and keys were meant.
+        # Everything it says can be found out again, except which embedder and fields were meant.
         memory = memory_id(folder / "log") or uuid.uuid4().bytes
         number, known, dimension, had = 0, embedder.identity, embedder.dimension, {"goal"}
         if text or segments(folder / "log"):
             detail = f"missing or damaged; {embedder.identity} is taken for its embedder"
-            damage.append(Damage(DESCRIPTION, 0, len(text), detail))
+            damage.append(Corruption(DESCRIPTION, 0, len(text), detail))
     if number not in (0, *READ):
         raise ValueError(
             f"{path}: format {number}; this program reads {' and '.join(map(str, READ))}: use the "
@@ -88,19 +88,19 @@ def identify(
             "reembed=True to "
             "embed everything again"
         )
-    wanted = tuple(key for key in KEYS if key in had or key in keys or key == "goal")
+    wanted = tuple(field for field in FIELDS if field in had or field in fields or field == "goal")
     if writable and (number, known, had) != (FORMAT, embedder.identity, set(wanted)):
         _describe(folder, memory, embedder, wanted)
     return Description(memory, wanted, tuple(damage))
 
 
-def _describe(folder: Path, memory: bytes, embedder: Embedder, keys: tuple[str, ...]) -> None:
+def _describe(folder: Path, memory: bytes, embedder: Embedder, fields: tuple[str, ...]) -> None:
     description: dict[str, object] = {
         "format": FORMAT,
         "id": memory.hex(),
         "embedder": embedder.identity,
         "dimension": embedder.dimension,
-        "keys": list(keys),
+        "keys": list(fields),
     }
     description["checksum"] = _checksum(description)
     replace_file(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())

@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 from ..task import Task
 from .episode import Episode, StopReason
-from .search.keys import KEYS
+from .search.fields import FIELDS
 from .storage.catalog import Filter
 
 
@@ -34,7 +34,7 @@ class Query:
 
     Raises:
         TypeError: a field is not of its type.
-        ValueError: a number is out of its range or not finite, or a key or column is unknown.
+        ValueError: a number is out of its range or not finite, or a field or column is unknown.
     """
 
     text: str
@@ -55,7 +55,7 @@ class Query:
     only: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Keep only entries whose suite, type, split, policy or adapter is one of these: fast at any
     selectivity."""
-    keys: tuple[str, ...] = ("goal",)
+    fields: tuple[str, ...] = ("goal",)
     """Which texts of an episode are compared with the query; the closest counts. The memory must
     have them (see ``open``)."""
     diversity: float = 0.0
@@ -64,7 +64,7 @@ class Query:
     usefulness: float = 0.0
     """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity
     (:mod:`relive.memory.usefulness`)."""
-    brevity: float = 0.0
+    length_penalty: float = 0.0
     """What each doubling of an entry's number of steps takes from its similarity: of those that fit
     alike, direct ones first."""
 
@@ -75,7 +75,7 @@ class Query:
             raise TypeError(f"k must be an int, not {self.k!r}")
         if self.k < 0:
             raise ValueError(f"k is {self.k}; ask for 0 hits or more")
-        for name in ("diversity", "usefulness", "brevity", "min_score"):
+        for name in ("diversity", "usefulness", "length_penalty", "min_score"):
             value = getattr(self, name)
             if value is None and name == "min_score":
                 continue
@@ -87,16 +87,16 @@ class Query:
             raise ValueError(
                 f"diversity is {self.diversity}; it must be at least 0 and less than 1"
             )
-        if self.brevity < 0:
-            raise ValueError(f"brevity is {self.brevity}; it must not be negative")
-        _check_texts("keys", self.keys)
+        if self.length_penalty < 0:
+            raise ValueError(f"length_penalty is {self.length_penalty}; it must not be negative")
+        _check_texts("fields", self.fields)
         _check_texts("exclude", self.exclude)
         _check_texts("exclude_reasons", self.exclude_reasons)
         for reason in self.exclude_reasons:
             StopReason(reason)  # which says what is wrong with it
-        unknown = [key for key in self.keys if key not in KEYS]
-        if unknown or not self.keys:
-            raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
+        unknown = [field for field in self.fields if field not in FIELDS]
+        if unknown or not self.fields:
+            raise ValueError(f"unknown fields {unknown}: use some of {', '.join(FIELDS)}")
         if self.where is not None and not callable(self.where):
             raise TypeError(f"where must be a function of an entry, not {self.where!r}")
         if not isinstance(self.only, Mapping):
@@ -112,7 +112,7 @@ class Query:
     @property
     def ranked(self) -> bool:
         """Whether more than similarity decides which hits come first."""
-        return self.diversity > 0 or self.usefulness != 0 or self.brevity > 0
+        return self.diversity > 0 or self.usefulness != 0 or self.length_penalty > 0
 
 
 def _check_texts(name: str, values: object) -> None:
@@ -123,27 +123,76 @@ def _check_texts(name: str, values: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Retrieval:
+    """What is retrieved and how much of it is shown."""
+
+    k: int = 2
+    """Number of episodes; 0 turns memory off."""
+    max_tokens: int = field(default=1500, metadata={"stored": "budget"})
+    """Tokens of the memory block at most; what does not fit is left out."""
+    outcomes: str = "successes"
+    """``successes`` or ``all``. Failures are labelled when shown; early in learning they would
+    crowd out everything else."""
+    query: str = "static"
+    """``static``: ask once, by the goal. ``dynamic``: ask at every step, by the goal and the latest
+    steps."""
+    fields: tuple[str, ...] = field(default=("goal",), metadata={"stored": "keys"})
+    """Which texts of a stored episode are compared with the query: ``goal``, ``first``
+    (observation), ``window`` (of its steps, for dynamic queries). The memory must have them:
+    ``Memory(..., fields=...)``."""
+    diversity: float = 0.0
+    """In [0, 1): how much episodes that are unlike each other are preferred (maximal marginal
+    relevance)."""
+    usefulness: float = 0.0
+    """Weight of what showing an episode did for earlier runs."""
+    length_penalty: float = field(default=0.0, metadata={"stored": "brevity"})
+    """What each doubling of an episode's length takes from its similarity. Of several successes
+    that fit alike, the long ones hold what was tried in vain; an agent that lives on experience of
+    its own does well not to be shown them."""
+    min_score: float | None = None
+    """Show nothing that is less similar than this; None shows the closest, however far.
+    Demonstrations of something else mislead. In the household an episode of the same procedure and
+    wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
+    splits: tuple[str, ...] = ("train",)
+    """Splits whose episodes may be shown; none of the task's own split where it is under evaluation
+    (:meth:`relive.memory.Holdout.strict`)."""
+
+    def __post_init__(self) -> None:
+        Query(
+            "", fields=self.fields, diversity=self.diversity, length_penalty=self.length_penalty
+        )  # which says what is wrong with them
+        if self.query not in ("static", "dynamic"):
+            raise ValueError(f"retrieval.query is {self.query!r}; use 'static' or 'dynamic'")
+        if self.outcomes not in ("successes", "all"):
+            raise ValueError(f"retrieval.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
+        if self.k < 0 or self.max_tokens < 0:
+            raise ValueError(
+                f"retrieval.k ({self.k}) and retrieval.max_tokens ({self.max_tokens}) must not be negative"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
     """How a hit came about."""
 
     similarity: float
-    """Inner product of the unit vectors of query and key."""
+    """Inner product of the unit vectors of query and text."""
     considered: int
     """Entries that were at least as close, this one included: its rank before anything was
     removed."""
-    firewalled: int
+    held_out: int
     """How many of those the holdout kept back (same task, near-duplicate, split under
     evaluation)."""
     filtered: int
     """How many of those the query did not want (failures, excluded, ``where``)."""
     exact: bool
     """Every entry was compared; false: the candidates came from the approximate index."""
-    key: str = "goal"
+    field: str = "goal"
     """Which of the episode's texts was closest."""
     usefulness: float = 0.0
     """What its usefulness added to the score."""
     length: float = 0.0
-    """What the number of its steps took from the score; 0 where brevity was not asked for."""
+    """What the number of its steps took from the score; 0 where no length penalty was asked for."""
     redundancy: float = 0.0
     """Similarity with the closest of the hits before it; 0 where diversity was not asked for."""
 
@@ -157,7 +206,7 @@ class Hit:
     """Higher is closer."""
     position: int
     """Sequence number of its record in the log."""
-    why: Why
+    explanation: Explanation
     _read: Callable[[], Episode] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -176,8 +225,8 @@ class Hit:
 
     def readable(self, read: Callable[[], Episode]) -> "Hit":
         """The same hit, with a way to read its episode."""
-        return Hit(self.episode_id, self.score, self.position, self.why, read)
+        return Hit(self.episode_id, self.score, self.position, self.explanation, read)
 
-    def __reduce__(self) -> tuple[type["Hit"], tuple[str, float, int, Why]]:
+    def __reduce__(self) -> tuple[type["Hit"], tuple[str, float, int, Explanation]]:
         # What is sent to another process leaves the open memory behind.
-        return Hit, (self.episode_id, self.score, self.position, self.why)
+        return Hit, (self.episode_id, self.score, self.position, self.explanation)

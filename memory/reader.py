@@ -17,7 +17,7 @@ from .query import EntryMeta, Hit, Query
 from .retrieval import draw, retrieve
 from .search.embed import Embedder, Vectors
 from .state import State
-from .storage.log import Damage, TakenBackError
+from .storage.log import Corruption, RolledBackError
 from .usefulness import Usefulness
 from .writer import Writer
 
@@ -52,13 +52,13 @@ class MemoryReader:
 
     @property
     def embedder(self) -> Embedder:
-        """The embedder of keys and queries."""
+        """The embedder of fields and queries."""
         return self._state.embedder
 
     @property
-    def keys(self) -> tuple[str, ...]:
+    def fields(self) -> tuple[str, ...]:
         """Which texts of an episode it can be found by."""
-        return self._state.keys
+        return self._state.fields
 
     def __len__(self) -> int:
         with self._mutex:
@@ -112,7 +112,7 @@ class MemoryReader:
 
         Raises:
             TypeError: an argument is something else, or unknown.
-            ValueError: ``at`` lies beyond what was read, or the memory has not all the keys.
+            ValueError: ``at`` lies beyond what was read, or the memory has not all the fields.
         """
         if isinstance(query, str):
             query = Query(query, **settings)
@@ -239,7 +239,7 @@ class MemoryReader:
             if not self._writable:
                 try:
                     self._state.follow()
-                except (TakenBackError, FileNotFoundError):
+                except (RolledBackError, FileNotFoundError):
                     self._state.load()
             spaces, position = list(self._state.spaces.values()), self._state.position
         for space in spaces:
@@ -252,7 +252,7 @@ class MemoryReader:
             self._require_open()
             return self._fresh(lambda: count(self._state))
 
-    def verify(self) -> tuple[Damage, ...]:
+    def verify(self) -> tuple[Corruption, ...]:
         """Read everything, caches too, and compare all checksums; what is damaged, and what was
         done about it.
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .holdout import Holdout
-from .query import EntryMeta, Hit, Query, Why
+from .query import EntryMeta, Explanation, Hit, Query
 from .search.embed import Vectors
+from .search.field_index import WIDEST, FieldIndex, Found
 from .search.rank import choose, pool_of
-from .search.space import WIDEST, Found, KeySpace
 from .storage.catalog import Catalog, Filter
 from .storage.rows import Numbers
 
@@ -35,7 +35,7 @@ class Library:
     """What is searched, as of a log position."""
 
     catalog: Catalog
-    spaces: Mapping[str, KeySpace]
+    spaces: Mapping[str, FieldIndex]
     position: int
     meta: Callable[[int], EntryMeta]
     """What is known of the entry with an ordinal."""
@@ -56,8 +56,8 @@ class _Candidates(NamedTuple):
 
     ordinals: Numbers
     scores: Vectors
-    keys: NDArray[np.int8]
-    """By which of the query's keys each is closest."""
+    fields: NDArray[np.int8]
+    """By which of the query's fields each is closest."""
     exact: bool
     """Whether everything was compared."""
     floor: float
@@ -97,7 +97,7 @@ def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) 
     if query.k == 0 or stop == 0:
         return []
     sequences = library.catalog.sequences[:stop]
-    approximate = any(library.spaces[key].approximate(sequences) for key in query.keys)
+    approximate = any(library.spaces[field].approximate(sequences) for field in query.fields)
     k = max(query.k, SAME_LIST) if approximate else query.k
     needed = pool_of(k) if query.ranked else k
     wanted = Filter.of(query.successes_only, query.only, query.exclude_reasons)
@@ -107,7 +107,7 @@ def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) 
     wide = wide if approximate else max(LEAST_WIDE, wide)
     # Comparing all that match costs less than a graph that mostly proposes others, or that is asked
     # for too many.
-    few = FEW * min(library.spaces[key].exact_limit for key in query.keys)
+    few = FEW * min(library.spaces[field].exact_limit for field in query.fields)
     everything = approximate and (wide > WIDEST or alive <= few)
     for width in [stop] if everything else [min(wide, stop), min(8 * wide, stop), stop]:
         among = None
@@ -173,10 +173,10 @@ def draw(
     if not len(found):
         return []
     parts = [
-        library.spaces[key].candidates(
+        library.spaces[field].candidates(
             vector, len(found), library.catalog.sequences[:stop], np.sort(found)
         )
-        for key in query.keys
+        for field in query.fields
     ]
     ordinals, scores, _ = _best_of(parts)
     order = library.catalog.break_ties(ordinals, scores)
@@ -184,24 +184,26 @@ def draw(
 
 
 def _require_keys(query: Query, library: Library) -> None:
-    missing = [key for key in query.keys if key not in library.spaces]
+    missing = [field for field in query.fields if field not in library.spaces]
     if missing:
         raise ValueError(
-            f"this memory has no key {', '.join(missing)}: open it once with mode='w' and "
-            f"keys=(..., {missing[0]!r})"
+            f"this memory has no field {', '.join(missing)}: open it once with mode='w' and "
+            f"fields=(..., {missing[0]!r})"
         )
 
 
 def _candidates(
     query: Query, vector: Vectors, library: Library, count: int, stop: int, among: Numbers | None
 ) -> _Candidates:
-    """Candidates of all keys that are asked, each with the best of its scores."""
+    """Candidates of all fields that are asked, each with the best of its scores."""
     sequences = library.catalog.sequences[:stop]
-    parts = [library.spaces[key].candidates(vector, count, sequences, among) for key in query.keys]
-    ordinals, scores, keys = _best_of(parts)
+    parts = [
+        library.spaces[field].candidates(vector, count, sequences, among) for field in query.fields
+    ]
+    ordinals, scores, fields = _best_of(parts)
     order = library.catalog.break_ties(ordinals, scores)
     exact, floor = all(part.exact for part in parts), max(part.floor for part in parts)
-    return _Candidates(ordinals[order], scores[order], keys[order], exact, floor)
+    return _Candidates(ordinals[order], scores[order], fields[order], exact, floor)
 
 
 def _best_of(parts: list[Found]) -> tuple[Numbers, Vectors, NDArray[np.int8]]:
@@ -209,12 +211,12 @@ def _best_of(parts: list[Found]) -> tuple[Numbers, Vectors, NDArray[np.int8]]:
         return parts[0].ordinals, parts[0].scores, np.zeros(len(parts[0].ordinals), dtype=np.int8)
     ordinals = np.concatenate([part.ordinals for part in parts])
     scores = np.concatenate([part.scores for part in parts])
-    keys = np.concatenate(
+    fields = np.concatenate(
         [np.full(len(part.ordinals), i, dtype=np.int8) for i, part in enumerate(parts)]
     )
-    order = np.lexsort((keys, -scores, ordinals))
+    order = np.lexsort((fields, -scores, ordinals))
     first = order[np.flatnonzero(np.diff(ordinals[order], prepend=-1))]
-    return ordinals[first], scores[first], keys[first]
+    return ordinals[first], scores[first], fields[first]
 
 
 def _masks(
@@ -268,10 +270,12 @@ def _hits(
     vectors: Vectors = np.empty((len(ranks), 0), dtype=np.float32)
     if query.usefulness:
         useful = query.usefulness * library.useful(ordinals)
-    if query.brevity:
-        length = query.brevity * np.log2(np.maximum(1, library.catalog.column("steps")[ordinals]))
+    if query.length_penalty:
+        length = query.length_penalty * np.log2(
+            np.maximum(1, library.catalog.column("steps")[ordinals])
+        )
     if query.diversity:
-        vectors = library.spaces[query.keys[0]].vectors_of(library.catalog.sequences[ordinals])
+        vectors = library.spaces[query.fields[0]].vectors_of(library.catalog.sequences[ordinals])
     if query.ranked:
         chosen = choose(scores, useful - length, vectors, query.k, query.diversity)
     else:
@@ -284,13 +288,13 @@ def _hits(
     for (i, score, redundancy), name, position in zip(
         chosen, library.identify(picked), positions, strict=True
     ):
-        why = Why(
+        why = Explanation(
             similarity=float(scores[i]),
             considered=int(ranks[i]) + 1,
-            firewalled=int(qualified.kept_back[i]),
+            held_out=int(qualified.kept_back[i]),
             filtered=int(qualified.unwanted[i]),
             exact=candidates.exact,
-            key=query.keys[int(candidates.keys[ranks[i]])],
+            field=query.fields[int(candidates.fields[ranks[i]])],
             usefulness=float(useful[i]),
             length=float(length[i]),
             redundancy=redundancy,

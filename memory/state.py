@@ -19,16 +19,16 @@ from .query import EntryMeta
 from .retrieval import Library
 from .search.embed import Embedder, Vectors
 from .search.encode import unit_vectors
+from .search.field_index import FieldIndex
+from .search.fields import field_count, field_texts
 from .search.index import IndexSettings
-from .search.keys import key_count, key_texts
-from .search.space import KeySpace
 from .search.vectors import WINDOW_BITS
 from .storage import codec
-from .storage.catalog import GAP, LONG, NEVER, SECOND, SUCCESS, Catalog
+from .storage.catalog import DUPLICATE_ID, GAP, LONG, NEVER, SUCCESS, Catalog
 from .storage.codec import digest
 from .storage.fields import CodecError
 from .storage.ingest import CREDIT, gap_row, rows_of, task_digest
-from .storage.log import Damage, Kind, Log, Place, Record, TakenBackError
+from .storage.log import Corruption, Kind, Log, Record, RecordLocation, RolledBackError
 from .storage.rows import Numbers, Rows
 from .storage.segments import segments, superseded
 from .usefulness import Run, UsefulnessTable
@@ -45,8 +45,8 @@ class State:
     Args:
         folder: of the memory.
         memory: its id.
-        embedder: of keys.
-        keys: names of the keys it has.
+        embedder: of fields.
+        fields: names of the fields it has.
         writable: whether caches are written and torn tails cut.
     """
 
@@ -56,13 +56,13 @@ class State:
         *,
         memory: bytes,
         embedder: Embedder,
-        keys: Sequence[str],
+        fields: Sequence[str],
         writable: bool,
         index: IndexSettings,
     ) -> None:
         self.folder, self.memory, self.embedder, self.writable = folder, memory, embedder, writable
-        self.keys, self.dimension, self.index = tuple(keys), embedder.dimension, index
-        self.damage: list[Damage] = []
+        self.fields, self.dimension, self.index = tuple(fields), embedder.dimension, index
+        self.damage: list[Corruption] = []
         self.settled = False
         """Whether what is known agrees with the log; not before it was read, nor while or after a
         change that was interrupted."""
@@ -86,7 +86,7 @@ class State:
         self._useful_rows = self._useful_position = 0
         self._broken: set[int] = set()
         self._readable: set[int] = set()
-        self.spaces: dict[str, KeySpace] = {}
+        self.spaces: dict[str, FieldIndex] = {}
 
     def settle(self) -> None:
         """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log
@@ -104,29 +104,29 @@ class State:
             self._begin()
             try:
                 unfinished = self._read_log(self.catalog.load())
-                for key in self.keys:
-                    self.spaces[key] = self._space(key)
-                    self.spaces[key].column.open(*self._labels(key, 0))
-                    self.spaces[key].load_graph()
+                for field in self.fields:
+                    self.spaces[field] = self._space(field)
+                    self.spaces[field].column.open(*self._labels(field, 0))
+                    self.spaces[field].load_graph()
                 self._excuse(unfinished)
                 break
-            except (TakenBackError, FileNotFoundError):
+            except (RolledBackError, FileNotFoundError):
                 # Compacted meanwhile; also while what the columns lack was read from the log.
                 if attempt == _ATTEMPTS - 1:
                     raise
         self.settled = True
 
     def follow(self) -> None:
-        """Take in what was appended to the log since; raises `TakenBackError` if it has to be
+        """Take in what was appended to the log since; raises `RolledBackError` if it has to be
         loaded anew."""
         # What stops half-way (the embedder may fail) is read again: records without vectors would
         # never be found.
         self.settled = False
         known = len(self.catalog)
         self._take_all()
-        for key, space in self.spaces.items():
+        for field, space in self.spaces.items():
             if len(self.catalog) > known:
-                space.column.follow(*self._labels(key, known))
+                space.column.follow(*self._labels(field, known))
         self.settled = True
 
     def _excuse(self, unfinished: bool) -> None:
@@ -151,9 +151,9 @@ class State:
                     f"what a compaction left out cannot be removed ({error.strerror}); it is "
                     "tried again"
                 )
-                self.damage.append(Damage("log", 0, 0, detail))
+                self.damage.append(Corruption("log", 0, 0, detail))
 
-    def _read_log(self, last: Place | None) -> bool:
+    def _read_log(self, last: RecordLocation | None) -> bool:
         """Continue behind the last record that the catalog knows, or from the start if the log has
         another one there.
 
@@ -183,7 +183,7 @@ class State:
         self._remember(self.log.lost[noted:])
         self.position = self.log.position
 
-    def _remember(self, lost: Sequence[Damage]) -> None:
+    def _remember(self, lost: Sequence[Corruption]) -> None:
         """Let later openings know of bytes that are no record; once, though what lies behind the
         last record is read each time."""
         if not lost:
@@ -198,7 +198,7 @@ class State:
                 self.catalog.append(gap_row(damage))
 
     def take_rows(
-        self, rows: Rows, damage: Sequence[Damage], vectors: Mapping[str, Vectors] | None = None
+        self, rows: Rows, damage: Sequence[Corruption], vectors: Mapping[str, Vectors] | None = None
     ) -> None:
         """Take in what :func:`relive.memory.storage.ingest.rows_of` made of records that are
         durable.
@@ -206,24 +206,24 @@ class State:
         Args:
             rows: of the catalog.
             damage: which of the records mean nothing to this program.
-            vectors: by key, of the episodes among them; a writer has them at hand.
+            vectors: by field, of the episodes among them; a writer has them at hand.
         """
         known = len(self.catalog)
         self.damage += [d for d in damage if d not in self.damage]
         if len(rows):
             self.catalog.append(rows)
             self.position = max(self.position, int(rows["sequence"][-1]) + 1)
-        for key, made in (vectors or {}).items():
-            self.spaces[key].column.append(*self._labels(key, known), made)
+        for field, made in (vectors or {}).items():
+            self.spaces[field].column.append(*self._labels(field, known), made)
 
-    def _space(self, key: str) -> KeySpace:
+    def _space(self, field: str) -> FieldIndex:
         def embed(numbers: Numbers) -> Vectors:
-            labels = self.spaces[key].column.labels[numbers].tolist()
-            return self.encode([self._text(key, label) for label in labels])
+            labels = self.spaces[field].column.labels[numbers].tolist()
+            return self.encode([self._text(field, label) for label in labels])
 
-        return KeySpace(
+        return FieldIndex(
             self.folder,
-            key=key,
+            field=field,
             identity=self.embedder.identity,
             dimension=self.dimension,
             memory=self.memory,
@@ -232,25 +232,25 @@ class State:
             settings=self.index,
         )
 
-    def _text(self, key: str, label: int) -> str:
+    def _text(self, field: str, label: int) -> str:
         ordinal = self.catalog.ordinal_at(label >> WINDOW_BITS)
         assert ordinal is not None
         try:
-            if key == "goal":
+            if field == "goal":
                 return self.head(ordinal).task.goal
-            return key_texts(key, self.read(ordinal))[label & (1 << WINDOW_BITS) - 1]
+            return field_texts(field, self.read(ordinal))[label & (1 << WINDOW_BITS) - 1]
         except ValueError:
             return ""  # the record is damaged; its row has to hold something, and get() will say so
 
-    def _labels(self, key: str, start: int) -> tuple[Numbers, NDArray[np.uint32]]:
+    def _labels(self, field: str, start: int) -> tuple[Numbers, NDArray[np.uint32]]:
         """Labels of the texts of all episodes from ordinal `start` on, and the checksums of their
         records."""
         sequences = self.catalog.sequences[start:]
         checksums = self.catalog.column("checksum")[start:].astype(np.uint32)
-        if key != "window":
+        if field != "window":
             return sequences << WINDOW_BITS, checksums
         counts = np.array(
-            [key_count(key, steps) for steps in self.catalog.column("steps")[start:].tolist()],
+            [field_count(field, steps) for steps in self.catalog.column("steps")[start:].tolist()],
             dtype=np.int64,
         )
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -303,7 +303,7 @@ class State:
             return self.log.read(place)
 
     @contextmanager
-    def _naming(self, ordinal: int, place: Place) -> Iterator[None]:
+    def _naming(self, ordinal: int, place: RecordLocation) -> Iterator[None]:
         """While the record of an episode is read: it is broken if that fails."""
         try:
             yield
@@ -316,7 +316,7 @@ class State:
                     else str(error)
                 )
                 self.damage.append(
-                    Damage(f"log/{place.segment:016d}.log", place.offset, place.length, detail)
+                    Corruption(f"log/{place.segment:016d}.log", place.offset, place.length, detail)
                 )
             raise
 
@@ -417,14 +417,14 @@ class State:
             # its id.
             for row in part[
                 (part["kind"] != GAP)
-                & ((part["kind"] != Kind.EPISODE) | (part["flags"] & SECOND > 0))
+                & ((part["kind"] != Kind.EPISODE) | (part["flags"] & DUPLICATE_ID > 0))
             ]:
                 place = self.catalog.place_of(row)
                 try:
                     self.log.read(place)
                 except ValueError as error:
                     self.damage.append(
-                        Damage(
+                        Corruption(
                             f"log/{place.segment:016d}.log", place.offset, place.length, str(error)
                         )
                     )
@@ -448,11 +448,11 @@ class State:
 
     def without_duplicates(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Those of which nothing is there yet, the first of each."""
-        keys = [(task_digest(e.task.identity), codec.actions_digest(e)) for e in episodes]
-        first = dict(reversed(list(zip(keys, episodes, strict=True))))
+        digests = [(task_digest(e.task.identity), codec.actions_digest(e)) for e in episodes]
+        first = dict(reversed(list(zip(digests, episodes, strict=True))))
         return [
             e
-            for k, e in zip(keys, episodes, strict=True)
+            for k, e in zip(digests, episodes, strict=True)
             if first[k] is e and not self.duplicate_of(e)
         ]
 
@@ -503,7 +503,7 @@ class State:
             gone=lambda ordinals: self.is_gone(ordinals, position),
         )
 
-    def all_damage(self) -> tuple[Damage, ...]:
+    def all_damage(self) -> tuple[Corruption, ...]:
         """What was found damaged, and what was done about it."""
         found = [
             *self.damage,
@@ -518,11 +518,11 @@ class State:
                 "mode='w' cuts it off)"
             )
             found.append(
-                Damage("log", self.log.size - self.log.unfinished, self.log.unfinished, detail)
+                Corruption("log", self.log.size - self.log.unfinished, self.log.unfinished, detail)
             )
         return tuple(dict.fromkeys(found))
 
 
-def _place_of(damage: Damage) -> tuple[str, int, int]:
+def _place_of(damage: Corruption) -> tuple[str, int, int]:
     """Where it is, whatever the generation of the file is."""
     return damage.file.split(".")[0], damage.offset, damage.length

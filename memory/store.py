@@ -1,6 +1,6 @@
-"""ExperienceMemory: the one door to everything that was lived through.
+"""Memory: the one door to everything that was lived through.
 
-A folder holds ``memory.json`` (what this is, its embedder and its keys), ``log/`` (the truth),
+A folder holds ``memory.json`` (what this is, its embedder and its fields), ``log/`` (the truth),
 ``catalog/``, ``vectors/`` and ``index/`` (caches of it) and ``lock``. One process writes, any
 number read and follow.
 """
@@ -24,8 +24,8 @@ from .maintenance.evict import victims
 from .reader import MemoryReader
 from .search.embed import Embedder, HashedEmbedder
 from .search.encode import check_embedder
+from .search.fields import FIELDS, field_texts
 from .search.index import IndexSettings
-from .search.keys import KEYS, key_texts
 from .state import CACHES, State
 from .storage import codec
 from .storage.durable import refuse_links, remove_leftovers
@@ -33,10 +33,10 @@ from .storage.lock import WriterLock
 from .storage.log import Kind
 from .writer import Work, Writer, check_complete
 
-_open: "WeakSet[ExperienceMemory]" = WeakSet()  # in this process
+_open: "WeakSet[Memory]" = WeakSet()  # in this process
 
 
-class ExperienceMemory(MemoryReader):
+class Memory(MemoryReader):
     """Episodes on disk, found again by similarity.
 
         with Memory("experience") as memory:
@@ -52,10 +52,10 @@ class ExperienceMemory(MemoryReader):
         mode: ``create`` to read and to add to it, made if it is not there; ``w`` the same, but it
             must be there; ``r`` to read only, as any number of processes may.
         embedder: Default: the hashed one. A memory remembers its embedder and refuses another.
-        reembed: Accept another embedder: embed all keys again; a writer makes it the memory's
+        reembed: Accept another embedder: embed all fields again; a writer makes it the memory's
             embedder from now on (the old vectors are kept beside the new).
-        keys: Which texts of an episode it can be found by, some of
-            :data:`relive.memory.search.keys.KEYS`. Default: those that it has, or only the goal. A
+        fields: Which texts of an episode it can be found by, some of
+            :data:`relive.memory.search.fields.FIELDS`. Default: those that it has, or only the goal. A
             writer adds what is missing; a reader makes it for itself.
         index: When and how HNSW graphs are used; nothing but speed and recall depends on it.
 
@@ -66,7 +66,7 @@ class ExperienceMemory(MemoryReader):
             link.
         TypeError: the embedder does not say what it is.
         ValueError: another embedder, a format that this program does not read, an unknown mode or
-            key.
+            field.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ExperienceMemory(MemoryReader):
         *,
         embedder: Embedder | None = None,
         reembed: bool = False,
-        keys: Collection[str] | None = None,
+        fields: Collection[str] | None = None,
         index: IndexSettings | None = None,
     ) -> None:
         if mode not in ("r", "w", "create"):
@@ -84,9 +84,9 @@ class ExperienceMemory(MemoryReader):
                 f"unknown mode {mode!r}: use 'r' to read, 'w' to add, 'create' to add and make it "
                 "if need be"
             )
-        unknown = [key for key in keys or () if key not in KEYS]
+        unknown = [field for field in fields or () if field not in FIELDS]
         if unknown:
-            raise ValueError(f"unknown keys {unknown}: use some of {', '.join(KEYS)}")
+            raise ValueError(f"unknown fields {unknown}: use some of {', '.join(FIELDS)}")
         self.path = Path(path)
         embedder = HashedEmbedder() if embedder is None else embedder
         check_embedder(embedder)
@@ -105,7 +105,7 @@ class ExperienceMemory(MemoryReader):
             self._lock = WriterLock(self.path / "lock")
         try:
             known = identify(
-                self.path, embedder, keys or (), writable=self._writable, reembed=reembed
+                self.path, embedder, fields or (), writable=self._writable, reembed=reembed
             )
             if self._writable:
                 for folder in CACHES:
@@ -115,7 +115,7 @@ class ExperienceMemory(MemoryReader):
                 self.path,
                 memory=known.memory,
                 embedder=embedder,
-                keys=known.keys,
+                fields=known.fields,
                 writable=self._writable,
                 index=index or IndexSettings(),
             )
@@ -193,9 +193,9 @@ class ExperienceMemory(MemoryReader):
         records = [(Kind.EPISODE, one.payload) for one in ready]
         # Before the log is written: an embedder that fails must not leave half of an entry.
         vectors = {
-            key: [self._encode(key_texts(key, episode)) for episode in episodes]
-            for key in self.keys
-            if key != "goal"
+            field: [self._encode(field_texts(field, episode)) for episode in episodes]
+            for field in self.fields
+            if field != "goal"
         }
         goals = self._encode([episode.task.goal for episode in episodes])
         return self._writer.append(
@@ -212,7 +212,7 @@ class ExperienceMemory(MemoryReader):
             ValueError: something cannot be stored.
         """
         rating = codec.Rating(episode_id, name, value, time.time())
-        return self._say(episode_id, Kind.RATING, codec.encode_rating(rating))
+        return self._append_annotation(episode_id, Kind.RATING, codec.encode_rating(rating))
 
     def annotate(self, episode_id: str, text: str) -> int:
         """Attach a remark to an episode. Durable; returns the log position.
@@ -222,7 +222,7 @@ class ExperienceMemory(MemoryReader):
             TypeError: it is no text.
             ValueError: it cannot be stored.
         """
-        return self._say(
+        return self._append_annotation(
             episode_id, Kind.NOTE, codec.encode_note(codec.Note(episode_id, text, time.time()))
         )
 
@@ -237,7 +237,7 @@ class ExperienceMemory(MemoryReader):
             ValueError: it cannot be stored.
         """
         deletion = codec.Deletion(episode_id, reason, time.time())
-        return self._say(episode_id, Kind.DELETE, codec.encode_deletion(deletion))
+        return self._append_annotation(episode_id, Kind.DELETE, codec.encode_deletion(deletion))
 
     def credit(self, run: Episode) -> int:
         """Learn from how a run ended that is not stored here (an evaluation): it counts for the
@@ -313,7 +313,7 @@ class ExperienceMemory(MemoryReader):
         goals hold.
 
         Not needed in normal use: the writer does it whenever enough was added (see
-        :mod:`relive.memory.search.space`).
+        :mod:`relive.memory.search.field_index`).
         """
         return self._writer.publish()
 
@@ -329,7 +329,7 @@ class ExperienceMemory(MemoryReader):
                 if self._lock is not None:
                     self._lock.release()
 
-    def __enter__(self) -> "ExperienceMemory":
+    def __enter__(self) -> "Memory":
         return self
 
     def __exit__(
@@ -348,7 +348,7 @@ class ExperienceMemory(MemoryReader):
         self._embedding = threading.Lock()
         self._writer = Writer(self._state, self._mutex, self._require_writable)
 
-    def _say(self, episode_id: str, kind: Kind, payload: bytes) -> int:
+    def _append_annotation(self, episode_id: str, kind: Kind, payload: bytes) -> int:
         """Append a record about an episode."""
         with self._mutex:
             self._require_writable()

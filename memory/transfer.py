@@ -20,7 +20,7 @@ from .episode import Episode
 from .plain import described, plain, read_as
 from .storage.codec import valid_episode
 from .storage.durable import TEMPORARY, create_file, publish_file
-from .store import ExperienceMemory
+from .store import Memory
 
 FORMAT = "relive-episodes"
 """What the first line calls the file."""
@@ -71,7 +71,7 @@ class Imported:
     """The first of these, at most :data:`LISTED`."""
 
 
-def export_lines(memory: ExperienceMemory) -> Iterator[bytes]:
+def export_lines(memory: Memory) -> Iterator[bytes]:
     """The lines of an export, each with its newline. Episodes that cannot be read are left out: see
     ``stats().damage``."""
     yield _line(HEADER)
@@ -80,16 +80,16 @@ def export_lines(memory: ExperienceMemory) -> Iterator[bytes]:
 
 
 def export_file(
-    memory: ExperienceMemory,
+    memory: Memory,
     path: str | os.PathLike[str],
-    announce: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> int:
     """Write an export; it is there in full or not at all. Returns the number of episodes in it.
 
     Args:
         memory: what is exported.
         path: of the file, which must not exist.
-        announce: told after each episode how many were written.
+        on_progress: told after each episode how many were written.
 
     Raises:
         FileExistsError: there is such a file.
@@ -105,8 +105,8 @@ def export_file(
             for line in export_lines(memory):
                 file.write(line)
                 count += 1
-                if announce is not None and count:
-                    announce(count)
+                if on_progress is not None and count:
+                    on_progress(count)
             file.flush()
             os.fsync(file.fileno())
         publish_file(temporary, target)
@@ -117,10 +117,10 @@ def export_file(
 
 
 def import_lines(
-    memory: ExperienceMemory,
+    memory: Memory,
     file: BinaryIO,
     name: str,
-    announce: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Imported:
     """Add the episodes of an export to a memory. Interrupted, the same import goes on where it
     stopped.
@@ -129,7 +129,7 @@ def import_lines(
         memory: open for writing.
         file: of an export.
         name: of the file, for messages.
-        announce: told after each line how many were read.
+        on_progress: told after each line how many were read.
 
     Raises:
         ValueError: the file is no export, or of a version that this program does not read; or the
@@ -149,8 +149,8 @@ def import_lines(
         else:
             if line is not None and parsed is not None:
                 importer.take(number, *parsed, len(line))
-        if announce is not None:
-            announce(number)
+        if on_progress is not None:
+            on_progress(number)
     return importer.finish()
 
 
@@ -166,7 +166,7 @@ class Importer:
         name: of the file, for messages.
     """
 
-    def __init__(self, memory: ExperienceMemory, name: str) -> None:
+    def __init__(self, memory: Memory, name: str) -> None:
         self.added = self.there = self.deleted = self.bad = 0
         self.problems: list[Problem] = []
         self._memory, self._name = memory, name
@@ -233,7 +233,7 @@ class Importer:
             with ThreadPoolExecutor(
                 len(said)
             ) as threads:  # who writes at the same time shares the synchronisation
-                list(threads.map(self._say, *zip(*said, strict=True)))
+                list(threads.map(self._append_annotation, *zip(*said, strict=True)))
 
     def _add(self, number: int, episode: Episode) -> bool:
         try:
@@ -270,18 +270,20 @@ class Importer:
             if lacking[text] > 0:
                 lacking[text] -= 1
                 missing.append(text)
-        self._say(
+        self._append_annotation(
             episode.id, {k: v for k, v in episode.ratings.items() if k not in here.ratings}, missing
         )
 
-    def _say(self, episode_id: str, ratings: Mapping[str, float], notes: list[str]) -> None:
+    def _append_annotation(
+        self, episode_id: str, ratings: Mapping[str, float], notes: list[str]
+    ) -> None:
         for name, value in ratings.items():
             self._memory.rate(episode_id, name, value)
         for text in notes:
             self._memory.annotate(episode_id, text)
 
 
-def _was_deleted(memory: ExperienceMemory, episode_id: str) -> bool:
+def _was_deleted(memory: Memory, episode_id: str) -> bool:
     try:
         memory.meta(episode_id)
     except KeyError as error:

@@ -15,12 +15,12 @@ import numpy as np
 from .episode import Episode
 from .maintenance.compact import Compaction, compact
 from .search.embed import Vectors
-from .search.space import SPREAD, KeySpace
+from .search.field_index import SPREAD, FieldIndex
 from .state import State
 from .storage.codec import Head
 from .storage.commit import GroupCommit
 from .storage.ingest import rows_of
-from .storage.log import Damage, Kind, Record
+from .storage.log import Corruption, Kind, Record
 
 EAGER = 8
 """Rows that go into the graph with every addition, beyond twice those added: it catches up after it
@@ -36,7 +36,7 @@ class Work:
     """Raises if they must not be appended, `KeyError` or `ValueError` as a rule; told the ids of
     the episodes that those before them in the group bring, and adds its own."""
     vectors: Mapping[str, Sequence[Vectors]] = field(default_factory=dict)
-    """By key, of the episodes among the records."""
+    """By field, of the episodes among the records."""
     heads: Sequence[Head] = ()
     """Of the episodes among the records."""
 
@@ -133,10 +133,10 @@ class Writer:
             ]
             rows, damage = rows_of(taken, self._state.sequence_of, heads)
             parts = {
-                key: [v for i in good for v in works[i].vectors.get(key, ())]
-                for key in self._state.keys
+                field: [v for i in good for v in works[i].vectors.get(field, ())]
+                for field in self._state.fields
             }
-            vectors = {key: np.concatenate(some) for key, some in parts.items() if some}
+            vectors = {field: np.concatenate(some) for field, some in parts.items() if some}
         stop = 0
         for i in good:
             stop += len(works[i].records)
@@ -175,14 +175,14 @@ class Writer:
                     space.drop_graph()
 
     def _note(self, file: str, detail: str) -> None:
-        damage = Damage(file, 0, 0, detail)
+        damage = Corruption(file, 0, 0, detail)
         self._state.damage += [damage] if damage not in self._state.damage else []
 
-    def _grown(self, space: KeySpace, rows: int, small: bool = False) -> bool:
+    def _grown(self, space: FieldIndex, rows: int, small: bool = False) -> bool:
         with self._mutex:
             return space.grow(rows, small)
 
-    def _grow(self, space: KeySpace, rows: int) -> None:
+    def _grow(self, space: FieldIndex, rows: int) -> None:
         """Let a graph grow, a little at a time so that searches in other threads get their turn,
         and publish what is due."""
         if space.stale:
@@ -201,7 +201,7 @@ class Writer:
             )
             self._publishing.start()
 
-    def _publish(self, space: KeySpace, position: int) -> None:
+    def _publish(self, space: FieldIndex, position: int) -> None:
         try:
             space.publish(position, self._mutex)
         except OSError as error:

@@ -18,16 +18,16 @@ from pathlib import Path
 import bench_engine
 import bench_policy
 
-from relive.agent.assemble import PolicySettings, load_model
+from relive.agent.collect import collect_demonstrations
 from relive.agent.conversation import Conversation
-from relive.agent.demonstrate import demonstrate
-from relive.agent.llm.local import LocalPolicy
+from relive.agent.llm.local import LocalModel
 from relive.agent.llm.weights import BUNDLED
+from relive.agent.load_policy import PolicySettings, load_model
 from relive.agent.policy import ExpertPolicy
-from relive.agent.recall import Recall, RecallSettings
+from relive.agent.retriever import MemoryRetriever
 from relive.agent.runner import Clock, Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory, Purpose
+from relive.memory import Memory, Purpose, Retrieval
 from relive.training.examples import example
 
 
@@ -39,10 +39,10 @@ def recorded(count: int = 48) -> list[Conversation]:
     expert = ExpertPolicy(suite)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ExperienceMemory(folder) as memory,
+        Memory(folder) as memory,
     ):
-        demonstrate(memory, suite, 60)
-        recall = Recall(memory, spec, made.count_tokens, RecallSettings(), Purpose.EVALUATE)
+        collect_demonstrations(memory, suite, 60)
+        recall = MemoryRetriever(memory, spec, made.count_tokens, Retrieval(), Purpose.EVALUATE)
         episodes = play_all(Runner(suite, expert), suite.tasks("test", count))
         return [example(spec, e, recall(e.task)).conversation for e in episodes]
 
@@ -54,10 +54,12 @@ def loop_overhead(tasks: int = 24) -> float:
     made = load_model(PolicySettings(), 1)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ExperienceMemory(folder) as memory,
+        Memory(folder) as memory,
     ):
-        demonstrate(memory, suite, 60)
-        recall = Recall(memory, spec_of(suite), made.count_tokens, RecallSettings(), Purpose.ACT)
+        collect_demonstrations(memory, suite, 60)
+        recall = MemoryRetriever(
+            memory, spec_of(suite), made.count_tokens, Retrieval(), Purpose.ACT
+        )
         runner = Runner(suite, made, RunSettings(batch=1, workers=1), recall)
         playing = runner.run(suite.tasks("train", tasks + 1, start=20))
         next(playing)  # the worker has started and everything is imported
@@ -71,7 +73,7 @@ def loop_overhead(tasks: int = 24) -> float:
 def bf16_disagreement(conversations: Sequence[Conversation]) -> float:
     """Share of recorded decisions at which bf16 says something else than fp32, greedy."""
     asked = [c[:i] for c in conversations for i, turn in enumerate(c) if turn.role == "assistant"]
-    said = [LocalPolicy(BUNDLED, dtype=dtype).act(asked) for dtype in ("float32", "bfloat16")]
+    said = [LocalModel(BUNDLED, dtype=dtype).act(asked) for dtype in ("float32", "bfloat16")]
     return sum(a.text != b.text for a, b in zip(*said, strict=True)) / len(asked)
 
 

@@ -28,7 +28,7 @@ import hnswlib
 import numpy as np
 from bench_vectors import Given, Vectors, clustered
 
-from relive.memory import Episode, ExperienceMemory, Holdout, IndexSettings, Query
+from relive.memory import Episode, Holdout, IndexSettings, Memory, Query
 from relive.memory.search.index import SEED
 from relive.memory.storage.log import Kind, Log
 
@@ -40,11 +40,11 @@ INDEX = IndexSettings()
 
 def played(count: int) -> list[Episode]:
     """Episodes of the household's expert on training tasks."""
-    from relive.agent.demonstrate import demonstrate
+    from relive.agent.collect import collect_demonstrations
     from relive.envs import get_suite
 
-    with tempfile.TemporaryDirectory() as folder, ExperienceMemory(folder) as memory:
-        demonstrate(memory, get_suite("household"), count)
+    with tempfile.TemporaryDirectory() as folder, Memory(folder) as memory:
+        collect_demonstrations(memory, get_suite("household"), count)
         return list(memory.iterate())
 
 
@@ -91,7 +91,7 @@ def build(
     )
     raw.set_num_threads(1)
     ours = theirs = 0.0
-    with ExperienceMemory(folder, embedder=Given(vectors)) as memory:
+    with Memory(folder, embedder=Given(vectors)) as memory:
         for start in range(0, count, BATCH):
             batch = entries(real, start, min(start + BATCH, count))
             began = time.perf_counter()
@@ -138,13 +138,13 @@ def oracle(vectors: Vectors, queries: Vectors, step: int = 1, first: int = 0) ->
 
 
 def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
-    """Recall and time of searches, plain and filtered, against the graph that they use."""
+    """MemoryRetriever and time of searches, plain and filtered, against the graph that they use."""
     queries = vectors[count:]
     raw = hnswlib.Index(space="ip", dim=DIMENSION)
     raw.load_index(str(folder.with_suffix(".raw")))
     raw.set_num_threads(1)
     raw.set_ef(INDEX.ef)
-    with ExperienceMemory(folder, "r", embedder=Given(vectors)) as memory:
+    with Memory(folder, "r", embedder=Given(vectors)) as memory:
 
         def search(turn: int, kept: dict[str, set[str]]) -> set[str]:
             hits = memory.search(Query(str(count + turn), k=K, only=kept), HOLDOUT)
@@ -181,7 +181,7 @@ def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[st
     """A reader searches without a break, and follows in another thread, while a writer adds a fifth
     and publishes a new graph."""
     times: list[float] = []
-    with ExperienceMemory(folder, "r", embedder=Given(vectors)) as memory:
+    with Memory(folder, "r", embedder=Given(vectors)) as memory:
         before, over = memory.stats().index_entries, threading.Event()
 
         def follow() -> None:
@@ -214,7 +214,7 @@ def pauses(folder: Path, vectors: Vectors, count: int, scratch: Path) -> dict[st
 def grow(folder: Path, vectors: Vectors, count: int) -> None:
     """Adds a fifth of what is there."""
     real = played(4)
-    with ExperienceMemory(folder, "w", embedder=Given(vectors)) as memory:
+    with Memory(folder, "w", embedder=Given(vectors)) as memory:
         for start in range(count, count + count // 5, BATCH):
             # Vectors of entries that are there: what is measured does not depend on them.
             batch = [
@@ -259,7 +259,7 @@ def child(what: str, folder: Path, vectors: Path) -> None:
         answer = sorted(map(int, labels[0]))
         print(json.dumps({"seconds": time.perf_counter() - began, "answer": answer}))
         return
-    memory = ExperienceMemory(folder, "r", embedder=Given(given))
+    memory = Memory(folder, "r", embedder=Given(given))
     hits = memory.search(Query(str(len(given) - 1), k=K, only={"type": {"type-3"}}), HOLDOUT)
     seconds = time.perf_counter() - began
     if what == "resident":

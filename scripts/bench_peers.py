@@ -41,8 +41,8 @@ from numpy.typing import NDArray
 from relive.memory import (
     Actor,
     Episode,
-    ExperienceMemory,
     Holdout,
+    Memory,
     Outcome,
     Query,
     Step,
@@ -121,7 +121,7 @@ class _Relive(Engine):
         given: Any = SimpleNamespace(identity="given", dimension=DIMENSION)
         given.encode = lambda texts: np.stack([self._known[text] for text in texts])
         mode = "r" if (folder / "memory.json").exists() else "create"
-        self.store = ExperienceMemory(folder, mode, embedder=given)
+        self.store = Memory(folder, mode, embedder=given)
 
     def add(self, batch: Sequence[Entry]) -> None:
         self._known = {entry.episode.task.goal: entry.vector for entry in batch}

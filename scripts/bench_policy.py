@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from relive.agent.conversation import Conversation, Turn
-from relive.agent.llm.local import LocalPolicy
+from relive.agent.llm.local import LocalModel
 
 _WORDS = [f"word{number}" for number in range(1400)]
 
 
-class _Replay(LocalPolicy):
+class _Replay(LocalModel):
     """Does all the work of acting, and then says what was recorded, so that the next step finds it
     in the cache."""
 
@@ -85,7 +85,7 @@ def measure(
     repeats: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Speed-ups of `LocalPolicy` in fp32, greedy, over whole-prompt `generate` for one episode at a
+    """Speed-ups of `LocalModel` in fp32, greedy, over whole-prompt `generate` for one episode at a
     time.
 
     The three ways take turns, and the median of each one's times is used, so that a machine busy

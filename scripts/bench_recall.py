@@ -1,4 +1,4 @@
-"""Recall of searches by dimension, distribution and share of deleted entries, each against the
+"""MemoryRetriever of searches by dimension, distribution and share of deleted entries, each against the
 exact answer among the living.
 
     python scripts/bench_recall.py --entries 20000 --dimensions 16 384         # two minutes
@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from relive.memory import (
     Actor,
     Episode,
-    ExperienceMemory,
     Hit,
+    Memory,
     Outcome,
     Query,
     StopReason,
@@ -83,7 +83,7 @@ class Job:
         ]
 
 
-def search(memory: ExperienceMemory, text: str) -> list[Hit]:
+def search(memory: Memory, text: str) -> list[Hit]:
     """The best ten, nothing held back."""
     return memory.search(Query(text, k=K))
 
@@ -97,7 +97,7 @@ def build(folder: Path, job: Job) -> None:
     closest = job.scores()[:, : job.count].max(axis=0)
     turns = np.empty(job.count)
     turns[np.argsort(-closest, kind="stable")] = np.arange(job.count)
-    with ExperienceMemory(folder, embedder=job.embedder()) as memory:
+    with Memory(folder, embedder=job.embedder()) as memory:
         for start in range(0, job.count, BATCH):
             stop = min(start + BATCH, job.count)
             batch = zip(job.episodes(start, stop), turns[start:stop].tolist(), strict=True)
@@ -105,7 +105,7 @@ def build(folder: Path, job: Job) -> None:
         memory.publish_index()
 
 
-def delete(memory: ExperienceMemory, count: int, share: float, how: str) -> Mask:
+def delete(memory: Memory, count: int, share: float, how: str) -> Mask:
     """Delete a share of `count` entries, at random or around the queries; which of them are left,
     shape (count,)."""
     going = round(share * count)
@@ -121,8 +121,8 @@ def delete(memory: ExperienceMemory, count: int, share: float, how: str) -> Mask
     return alive
 
 
-def ask(memory: ExperienceMemory, job: Job, scores: Vectors, alive: Mask) -> Row:
-    """Recall, time and kind of the answers of an open memory. `alive`: of all that is stored, what
+def ask(memory: Memory, job: Job, scores: Vectors, alive: Mask) -> Row:
+    """MemoryRetriever, time and kind of the answers of an open memory. `alive`: of all that is stored, what
     is to be found."""
     times, recalls, right, approximate = [], [], 0, 0
     for number, of_query in enumerate(scores):
@@ -132,7 +132,7 @@ def ask(memory: ExperienceMemory, job: Job, scores: Vectors, alive: Mask) -> Row
         recalls.append(recall([hit.episode_id for hit in hits], of_query, alive, K))
         best = alive & (of_query >= of_query[alive].max() - TIE)
         right += bool(hits) and bool(best[int(hits[0].episode_id[1:])])
-        approximate += any(not hit.why.exact for hit in hits)
+        approximate += any(not hit.explanation.exact for hit in hits)
     return {
         "recall_at_10": statistics.fmean(recalls),
         "top1": right / len(scores),
@@ -166,7 +166,7 @@ def cases(built: Path, scratch: Path, job: Job, shares: Sequence[float]) -> list
         alive = np.zeros(job.stored, dtype=np.bool_)
         alive[: job.count] = True
         for compacted in (False, True) if share else (False,):
-            with ExperienceMemory(folder, "w", embedder=job.embedder()) as writer:
+            with Memory(folder, "w", embedder=job.embedder()) as writer:
                 if compacted:
                     writer.compact()
                 elif share:
@@ -175,7 +175,7 @@ def cases(built: Path, scratch: Path, job: Job, shares: Sequence[float]) -> list
                 writer.add_many(job.episodes(first, first + job.tail))
                 alive[first : first + job.tail] = True
                 of_writer = ask(writer, job, scores, alive)
-            with ExperienceMemory(folder, "r", embedder=job.embedder()) as reader:
+            with Memory(folder, "r", embedder=job.embedder()) as reader:
                 of_reader = ask(reader, job, scores, alive)
             rows.append(
                 {

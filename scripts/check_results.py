@@ -21,18 +21,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from eval_base_model import RESULTS, recallers, rows_of
+from eval_base_model import RESULTS, retrievers, rows_of
 
-from relive.agent.assemble import PolicySettings, load_model
-from relive.agent.demonstrate import demonstrate
+from relive.agent.collect import collect_demonstrations
 from relive.agent.evaluation.records import REPLAYED, Record, read, record
 from relive.agent.evaluation.report import LiveProgress
 from relive.agent.llm.weights import BUNDLED, hash_weights
+from relive.agent.load_policy import PolicySettings, load_model
 from relive.agent.runner import Runner, RunSettings, play_all
 from relive.agent.settings import build
 from relive.agent.terminal import say
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory
+from relive.memory import Memory
 from relive.training.experiments.arms import Cell
 from relive.training.experiments.stream_results import disagreements as stream_disagreements
 from relive.training.experiments.study import StudySettings, fill_memory, replay_cell, tasks_for
@@ -100,15 +100,15 @@ def replay(summary: dict[str, Any], records: list[Record], count: int, seed: int
     with (
         LiveProgress() as live,
         tempfile.TemporaryDirectory() as folder,
-        ExperienceMemory(Path(folder) / "m") as memory,
+        Memory(Path(folder) / "m") as memory,
     ):
-        demonstrate(memory, suite, summary["demonstrations"], announce=live.announce)
-        for name, recall in recallers(memory, suite, made.count_tokens).items():
+        collect_demonstrations(memory, suite, summary["demonstrations"], on_event=live.on_event)
+        for name, retriever in retrievers(memory, suite, made.count_tokens).items():
             wanted = {r["task"]: r for r in sample if r["memory"] == name}
-            runner = Runner(suite, made, RunSettings(), recall)
+            runner = Runner(suite, made, RunSettings(), retriever)
             for episode in play_all(runner, [tasks[identity] for identity in wanted]):
                 found += differences(
-                    record(episode, {}, memory, recall, made.count_tokens),
+                    record(episode, {}, memory, retriever, made.count_tokens),
                     wanted[episode.task.identity],
                 )
     return found
@@ -119,7 +119,7 @@ def replay_study(
 ) -> list[str]:
     """Plays a sample of a study's episodes again, with the committed adapters; returns what came
     out differently."""
-    settings = build(StudySettings, summary["settings"])
+    settings = build(StudySettings, summary["settings"], stored=True)
     settings = replace(
         settings, control=str(RESULTS / name / "control") if settings.control else ""
     )

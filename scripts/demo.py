@@ -18,9 +18,10 @@ from typing import Any
 from relive.agent.cli.main import guarded
 from relive.agent.evaluation.metrics import Row, paired, summarise
 from relive.agent.evaluation.report import LiveProgress, console, picture_of_rounds, results_table
+from relive.agent.events import Phase
 from relive.agent.rundir import RunDirectory, measure
 from relive.agent.runner import RunSettings
-from relive.memory import ExperienceMemory, Purpose
+from relive.memory import Memory, Purpose
 from relive.memory.episode import Episode
 from relive.training.learn import Learner, LearnSettings
 from relive.training.lora import LoraSettings
@@ -49,11 +50,11 @@ def main() -> None:
         f"relive demo: everything goes to {OUT}; stop it with Ctrl-C and run it again to go on\n"
     )
     with LiveProgress() as live:
-        learner = Learner(OUT, SETTINGS, announce=live.announce)
+        learner = Learner(OUT, SETTINGS, on_event=live.on_event)
         clock = Stopwatch(learner.directory, began)
-        with ExperienceMemory(learner.memory_path) as memory:
-            live.announce("phase", "expert demonstrations")
-            learner.demonstrate(memory)
+        with Memory(learner.memory_path) as memory:
+            live.on_event(Phase("expert demonstrations"))
+            learner.collect_demonstrations(memory)
             position = held_out_position(learner, memory)
             results = {
                 "base": held_out(learner, None, position, "", "base", live),
@@ -63,9 +64,9 @@ def main() -> None:
             show(results, memory, "First comparison: test rooms, task types never seen bound")
             clock.note("first_comparison_seconds")
     with LiveProgress() as live:
-        learner.announce = live.announce
+        learner.on_event = live.on_event
         rounds = learner.run()
-        with ExperienceMemory(learner.memory_path, mode="w") as memory:
+        with Memory(learner.memory_path, mode="w") as memory:
             end = memory.position
             results["memory_and_adapter"] = held_out(
                 learner, memory, end, learner.adapter, "memory-and-adapter", live
@@ -122,7 +123,7 @@ class Stopwatch:
         return noted
 
 
-def held_out_position(learner: Learner, memory: ExperienceMemory) -> int:
+def held_out_position(learner: Learner, memory: Memory) -> int:
     """Where the memory stood after the demonstrations; remembered, so that a resumed demo compares
     the same."""
     saved = learner.directory.read("held-out.json")
@@ -134,20 +135,20 @@ def held_out_position(learner: Learner, memory: ExperienceMemory) -> int:
 
 def held_out(
     learner: Learner,
-    memory: ExperienceMemory | None,
+    memory: Memory | None,
     position: int,
     adapter: str,
     name: str,
     live: LiveProgress,
 ) -> list[Episode]:
     """The same test tasks under one condition."""
-    live.announce("phase", f"test rooms, {name.replace('-', ' ')}")
+    live.on_event(Phase(f"test rooms, {name.replace('-', ' ')}"))
     tasks = learner.suite.tasks("test", 64, HELD_OUT)
     runner = learner.runner(adapter, memory, position, Purpose.EVALUATE)
-    return measure(learner.directory, f"held-out/{name}", runner, tasks, live.announce)
+    return measure(learner.directory, f"held-out/{name}", runner, tasks, live.on_event)
 
 
-def row(name: str, episodes: list[Episode], memory: ExperienceMemory | None = None) -> Row:
+def row(name: str, episodes: list[Episode], memory: Memory | None = None) -> Row:
     """One condition's results."""
     return summarise(name, episodes, (lambda i: memory.meta(i).task.type) if memory else {})
 
@@ -157,7 +158,7 @@ def cell(result: Row) -> dict[str, Any]:
     return {"success": result.success, "n": result.n, "low": result.low, "high": result.high}
 
 
-def show(results: dict[str, list[Episode]], memory: ExperienceMemory, title: str) -> None:
+def show(results: dict[str, list[Episode]], memory: Memory, title: str) -> None:
     """Prints the comparison."""
     console().print(
         results_table([row(name, episodes, memory) for name, episodes in results.items()], title)

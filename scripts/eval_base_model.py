@@ -16,19 +16,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from relive.agent.assemble import PolicySettings, load_model
-from relive.agent.demonstrate import demonstrate
+from relive.agent.collect import collect_demonstrations
 from relive.agent.evaluation.metrics import summarise
 from relive.agent.evaluation.records import record, right_type_share, write
 from relive.agent.evaluation.report import LiveProgress, console, results_table
+from relive.agent.events import Phase
 from relive.agent.llm.weights import BUNDLED
+from relive.agent.load_policy import PolicySettings, load_model
 from relive.agent.provenance import actor_of
-from relive.agent.recall import Recall, Recaller, RecallSettings
+from relive.agent.retriever import MemoryRetriever, Retriever
 from relive.agent.rundir import RunDirectory, measure, versions
 from relive.agent.runner import Runner, RunSettings, spec_of
 from relive.envs import Suite, Task, get_suite
 from relive.envs.base import types_of
-from relive.memory import ExperienceMemory, Purpose
+from relive.memory import Memory, Purpose, Retrieval
 from relive.training.experiments.conditions import MEMORIES, under
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -36,11 +37,9 @@ DEMONSTRATIONS = 300
 K = 2
 
 
-def recallers(
-    memory: ExperienceMemory, suite: Suite, count: Any, k: int = K
-) -> dict[str, Recaller | None]:
+def retrievers(memory: Memory, suite: Suite, count: Any, k: int = K) -> dict[str, Retriever | None]:
     """What each condition recalls."""
-    matching = Recall(memory, spec_of(suite), count, RecallSettings(k=k), Purpose.EVALUATE)
+    matching = MemoryRetriever(memory, spec_of(suite), count, Retrieval(k=k), Purpose.EVALUATE)
     return {name: under(name, matching) for name in MEMORIES}
 
 
@@ -104,13 +103,13 @@ def main() -> None:
     started, records = time.monotonic(), []
     with (
         LiveProgress() as live,
-        ExperienceMemory(args.out / "memory") as memory,
+        Memory(args.out / "memory") as memory,
     ):
-        demonstrate(memory, suite, DEMONSTRATIONS, announce=live.announce)
-        for name, recall in recallers(memory, suite, made.count_tokens).items():
-            live.announce("phase", name)
-            runner = Runner(suite, made, RunSettings(batch=args.batch), recall)
-            episodes = measure(directory, f"episodes-{name}", runner, tasks, live.announce)
+        collect_demonstrations(memory, suite, DEMONSTRATIONS, on_event=live.on_event)
+        for name, retriever in retrievers(memory, suite, made.count_tokens).items():
+            live.on_event(Phase(name))
+            runner = Runner(suite, made, RunSettings(batch=args.batch), retriever)
+            episodes = measure(directory, f"episodes-{name}", runner, tasks, live.on_event)
             rows = [
                 summarise(
                     t, [e for e in episodes if e.task.type == t], lambda i: memory.meta(i).task.type
@@ -118,8 +117,10 @@ def main() -> None:
                 for t in types
             ]
             console().print(results_table(rows, f"{name} memory, {args.split} rooms"))
-            condition = {"memory": name, "k": K if recall else 0}
-            records += [record(e, condition, memory, recall, made.count_tokens) for e in episodes]
+            condition = {"memory": name, "k": K if retriever else 0}
+            records += [
+                record(e, condition, memory, retriever, made.count_tokens) for e in episodes
+            ]
     seconds = time.monotonic() - started
     rows_json = rows_of(records)
     directory.write("rows.json", rows_json)

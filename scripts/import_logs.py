@@ -22,7 +22,7 @@ from retrieval_search import PACKAGE, minilm
 from rich.table import Table
 
 from relive.agent.evaluation.report import console, percent
-from relive.memory import EntryMeta, ExperienceMemory, HashedEmbedder, Query
+from relive.memory import EntryMeta, HashedEmbedder, Memory, Query
 from relive.memory.imports import import_file
 from relive.memory.search.embed import Embedder
 
@@ -40,7 +40,7 @@ def imported(
 ) -> dict[str, int]:
     """Import the logs into a new memory; episodes read, successes and bad lines."""
     counts: Counter[str] = Counter()
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         for log in logs:
             with log.open("rb") as file:
                 report = import_file(memory, file, log.name)
@@ -53,15 +53,13 @@ def imported(
     return dict(counts)
 
 
-def closest(
-    memory: ExperienceMemory, goal: str, exclude: frozenset[str], successes: bool
-) -> list[str]:
+def closest(memory: Memory, goal: str, exclude: frozenset[str], successes: bool) -> list[str]:
     """Task types of the closest episodes; nothing but these is hidden from the query."""
     query = Query(goal, k=K, successes_only=successes, exclude=exclude)
     return [memory.meta(hit.episode_id).task.type for hit in memory.search(query)]
 
 
-def measured(memory: ExperienceMemory, stored: str, hidden: str) -> dict[str, float]:
+def measured(memory: Memory, stored: str, hidden: str) -> dict[str, float]:
     """Shares of queries with one hit of their type and with no other; the former by chance."""
     entries = memory.entries()
     same: dict[str, set[str]] = defaultdict(set)
@@ -115,7 +113,7 @@ def main() -> None:
         for number, embedder in enumerate(embedders):
             path = Path(folder) / str(number)
             counts = imported(path, embedder, args.logs, announce=number == 0)
-            with ExperienceMemory(path, "r", embedder=embedder) as memory:
+            with Memory(path, "r", embedder=embedder) as memory:
                 goals = len({entry.task.goal for entry in memory.entries()})
                 counts |= {"episodes": len(memory), "goals": goals}
                 for stored in STORED:

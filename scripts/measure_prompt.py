@@ -19,10 +19,10 @@ from relive.envs import get_suite
 
 def main() -> None:
     """Plays 20 demonstrations of each type and counts."""
-    from relive.agent.llm.local import LocalPolicy
+    from relive.agent.llm.local import LocalModel
 
     suite = get_suite("household")
-    count = LocalPolicy(BUNDLED).encoder.count
+    count = LocalModel(BUNDLED).encoder.count
     expert = ExpertPolicy(suite)
     episodes = play_all(Runner(suite, expert), suite.tasks("train", 120))
     spec, found = spec_of(suite), {}

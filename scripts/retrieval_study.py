@@ -50,7 +50,7 @@ TREATED = (
     "pick_cool_then_place_in_recep",
 )
 """Types whose two wordings name a property of the thing or the act that brings it about."""
-KEYS = ("goal", "first", "trajectory", "condensed", "windows")
+FIELDS = ("goal", "first", "trajectory", "condensed", "windows")
 POINTS = (0.25, 0.5, 0.75)
 """Shares of the expert's steps after which a dynamic query is asked."""
 WINDOW = 5
@@ -203,7 +203,7 @@ def _shortened() -> Callable[[Steps], Steps]:
     return lambda steps: condense(spec, steps)
 
 
-def key_texts(key: str, trajectory: Trajectory) -> list[str]:
+def field_texts(key: str, trajectory: Trajectory) -> list[str]:
     """What an entry is found by; more than one text for ``windows``."""
     goal, steps = trajectory.task.goal, trajectory.steps
     if key == "goal":
@@ -219,7 +219,7 @@ def query_text(key: str, trajectory: Trajectory, at: float) -> str:
     """What is asked of such keys after a share `at` of the steps; 0 is the static query, before the
     first."""
     if at == 0 and key in ("goal", "first"):
-        return key_texts(key, trajectory)[0]
+        return field_texts(key, trajectory)[0]
     past = trajectory.steps[: round(at * len(trajectory.steps))]
     if key == "windows":
         past = past[-WINDOW:]
@@ -258,7 +258,7 @@ def rows_of(
     right: dict[float | None, list[list[bool]]] = {weight: [] for weight in (None, *weights)}
     for part in parts:
         memory = Stored(
-            [Entry(e.task.identity, e.task.type, key_texts(key, e)) for e in part.stored[:size]],
+            [Entry(e.task.identity, e.task.type, field_texts(key, e)) for e in part.stored[:size]],
             encode,
         )
         vectors = encode([query_text(key, trajectory, at) for trajectory in part.asked])
@@ -346,7 +346,7 @@ def cells(
         most: largest memory of whole trajectories.
         slow_most: the same for a slow embedder.
     """
-    for key in KEYS if unseen in ("none", "object") else ("goal",):
+    for key in FIELDS if unseen in ("none", "object") else ("goal",):
         for at in (0.0, *POINTS) if unseen in ("none", "object") and key != "first" else (0.0,):
             for size in sizes:
                 short = key == "goal" or (unseen == "none" and key in ("first", "condensed"))
@@ -407,7 +407,7 @@ def picture(
             "markersize": 4,
         }
         for colour, key in zip(
-            ("#2a5580", "#999999", "#c0504d", "#6a9a3a", "#8064a2"), KEYS, strict=True
+            ("#2a5580", "#999999", "#c0504d", "#6a9a3a", "#8064a2"), FIELDS, strict=True
         ):
             label = f"{key}, {name}"
             some = find(embedder=name, key=key, unseen="none", query="static")
@@ -545,7 +545,8 @@ def main() -> None:
             console().print(f"{unseen}, {name}: {len(rows)} rows, {spent()[0]:.0f} s")
     sample = [play(task) for task in take("train", min(args.most, 600))]
     texts = {
-        key: [text for trajectory in sample for text in key_texts(key, trajectory)] for key in KEYS
+        key: [text for trajectory in sample for text in field_texts(key, trajectory)]
+        for key in FIELDS
     }
     about = {name: described(made, texts) for name, made in embedders.items()}
     wall, cpu = spent()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..agent.conversation import Conversation, Turn
 from ..agent.prompt import PromptSpec, begin, demonstration, fit
-from ..agent.recall import Recall, Recalled
+from ..agent.retriever import MemoryRetriever, RetrievedContext
 from ..memory.episode import Episode
 
 SAMPLE = 64
@@ -40,47 +40,47 @@ class ContextRates:
 @dataclass(frozen=True, slots=True)
 class Example:
     """A conversation to learn from; assistant turns are the targets, but for those in
-    `unlearnt`."""
+    `masked_turns`."""
 
     conversation: Conversation
-    unlearnt: frozenset[int] = frozenset()
+    masked_turns: frozenset[int] = frozenset()
     """Indices among the assistant turns: refused actions, which are never a target."""
     memory: str = "retrieved"
     """``retrieved``, ``empty`` or ``irrelevant``."""
 
 
 def example(
-    spec: PromptSpec, episode: Episode, recalled: Recalled, memory: str = "retrieved"
+    spec: PromptSpec, episode: Episode, context: RetrievedContext, memory: str = "retrieved"
 ) -> Example:
     """The episode as the agent would have seen it with these demonstrations, up to its last
     action."""
-    turns: list[Turn] = list(begin(spec, episode.steps[0].observation, recalled.demonstrations))
+    turns: list[Turn] = list(begin(spec, episode.steps[0].observation, context.demonstrations))
     for i, step in enumerate(episode.steps):
         if i:
             turns.append(Turn("user", step.observation))
         turns.append(Turn("assistant", step.action, step.tokens))
     refused = frozenset(i for i, step in enumerate(episode.steps) if step.invalid)
-    return Example(tuple(turns), refused, memory if recalled.demonstrations else "empty")
+    return Example(tuple(turns), refused, memory if context.demonstrations else "empty")
 
 
 def build_examples(
-    episodes: Sequence[Episode], recall: Recall, rates: ContextRates, seed: int
+    episodes: Sequence[Episode], retriever: MemoryRetriever, rates: ContextRates, seed: int
 ) -> list[Example]:
     """One example per episode; the same for the same arguments.
 
     Args:
         episodes: what to learn from, all with at least one step.
-        recall: retrieval with purpose ``TRAIN``; with k = 0 no example has a memory block (plain
+        retriever: retrieval with purpose ``TRAIN``; with k = 0 no example has a memory block (plain
             LoRA).
         rates: how often the context is something else.
         seed: decides which examples.
 
     Raises:
-        ValueError: `recall` is dynamic; an example is one conversation with one memory block.
+        ValueError: `retriever` is dynamic; an example is one conversation with one memory block.
     """
-    if recall.dynamic:
+    if retriever.dynamic:
         raise ValueError(
-            "an episode is trained on under one memory block: use recall.query = 'static' for "
+            "an episode is trained on under one memory block: use retrieval.query = 'static' for "
             "training"
         )
     examples = []
@@ -90,11 +90,13 @@ def build_examples(
         # Not by its id, which is another one in every run.
         rng = random.Random(f"{seed}/{episode.task.identity}/{number}")
         u = rng.random()
-        spec = recall.spec
-        if u < rates.empty or recall.settings.k == 0:
-            examples.append(example(spec, episode, Recalled(), "empty"))
+        spec = retriever.spec
+        if u < rates.empty or retriever.settings.k == 0:
+            examples.append(example(spec, episode, RetrievedContext(), "empty"))
         elif u < rates.empty + rates.irrelevant:
-            examples.append(example(spec, episode, _irrelevant(recall, episode, rng), "irrelevant"))
+            examples.append(
+                example(spec, episode, _irrelevant(retriever, episode, rng), "irrelevant")
+            )
         else:
             # The firewall keeps the task itself out; the id keeps the episode out even if its task
             # were renamed.
@@ -102,19 +104,25 @@ def build_examples(
                 example(
                     spec,
                     episode,
-                    recall(episode.task, exclude=frozenset({episode.id})),
+                    retriever(episode.task, exclude=frozenset({episode.id})),
                     "retrieved",
                 )
             )
     return examples
 
 
-def _irrelevant(recall: Recall, episode: Episode, rng: random.Random) -> Recalled:
+def _irrelevant(
+    retriever: MemoryRetriever, episode: Episode, rng: random.Random
+) -> RetrievedContext:
     """Episodes from the less similar half of a sample of what retrieval might show."""
-    memory, task = recall.memory, episode.task
-    query = recall.query(task.goal, frozenset({episode.id}))
-    drawn = memory.draw(query, SAMPLE, rng.getrandbits(32), recall.holdout(task), recall.position)
+    memory, task = retriever.memory, episode.task
+    query = retriever.query(task.goal, frozenset({episode.id}))
+    drawn = memory.draw(
+        query, SAMPLE, rng.getrandbits(32), retriever.holdout(task), retriever.position
+    )
     far = drawn[len(drawn) // 2 :]
-    chosen = rng.sample(far, min(recall.settings.k, len(far)))
-    found = [demonstration(recall.spec, memory.get(name, recall.position)) for name, _ in chosen]
-    return Recalled(fit(found, recall.settings.budget, recall.count))
+    chosen = rng.sample(far, min(retriever.settings.k, len(far)))
+    found = [
+        demonstration(retriever.spec, memory.get(name, retriever.position)) for name, _ in chosen
+    ]
+    return RetrievedContext(fit(found, retriever.settings.max_tokens, retriever.count))

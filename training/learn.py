@@ -10,24 +10,25 @@ missing is done.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..agent.assemble import PolicySettings
-from ..agent.collect import collect, played
-from ..agent.demonstrate import demonstrate
+from ..agent.collect import collect, collect_demonstrations, played
 from ..agent.evaluation.metrics import paired
 from ..agent.evaluation.statistics import PairedDifference
-from ..agent.llm.local import LocalPolicy
+from ..agent.events import OnEvent, Phase, RoundEnded, TrainingStep, ignore
+from ..agent.llm.local import LocalModel
 from ..agent.llm.manifest import AdapterManifest
+from ..agent.load_policy import PolicySettings
 from ..agent.prompt import PROMPT_VERSION, PromptSpec
-from ..agent.recall import Recall, RecallSettings
-from ..agent.rundir import Announce, RunDirectory, measure, silent
+from ..agent.retriever import MemoryRetriever
+from ..agent.rundir import RunDirectory, measure
 from ..agent.runner import Runner, RunSettings, spec_of
+from ..agent.settings import plain
 from ..envs import Suite
 from ..envs.base import has_expert, types_of
-from ..memory import ExperienceMemory, Purpose
+from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
 from .examples import ContextRates, Example
 from .lora import LoraSettings
@@ -62,7 +63,7 @@ class LearnSettings:
     """A new adapter is adopted unless its validation success is more than this below the old
     policy's."""
     policy: PolicySettings = field(default_factory=PolicySettings)
-    recall: RecallSettings = field(default_factory=RecallSettings)
+    retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
     context: ContextRates = field(default_factory=ContextRates)
     select: SelectSettings = field(default_factory=SelectSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -160,7 +161,7 @@ class Learner:
         model: who learns; without an adapter, since the cycle makes its own. It acts with other
             adapters and temperatures while the cycle runs, and is as it was afterwards.
         memory: open for writing; by default one in the run directory, open until `close`.
-        announce: told about progress.
+        on_event: told about progress.
         rehearsal: from a seed to endless examples that are rehearsed; None for none.
 
     Raises:
@@ -173,12 +174,12 @@ class Learner:
         path: Path,
         settings: LearnSettings,
         suite: Suite,
-        model: LocalPolicy,
-        memory: ExperienceMemory | None = None,
-        announce: Announce = silent,
+        model: LocalModel,
+        memory: Memory | None = None,
+        on_event: OnEvent = ignore,
         rehearsal: Callable[[int], Iterator[Example]] | None = None,
     ) -> None:
-        self.settings, self.announce, self.rehearsal = settings, announce, rehearsal
+        self.settings, self.on_event, self.rehearsal = settings, on_event, rehearsal
         self.suite, self.model = suite, model
         self.spec = spec_of(suite)
         if model.adapter is not None:
@@ -193,7 +194,7 @@ class Learner:
         of_suite(settings.select, suite)
         self.demonstrations = settings.demonstrations_of(suite)
         record = {
-            "learn": asdict(settings),
+            "learn": plain(settings),
             "memory": str(memory.path) if memory is not None else "memory",
             "weights": model.base_sha256,
             "suite": suite.version,
@@ -202,7 +203,7 @@ class Learner:
         self.directory = RunDirectory(path, record)
         self.rounds: list[Round] = [Round(**r) for r in self.directory.read("rounds.json") or []]
         self._own = memory is None
-        self.memory = ExperienceMemory(path / "memory") if memory is None else memory
+        self.memory = Memory(path / "memory") if memory is None else memory
 
     def __enter__(self) -> "Learner":
         return self
@@ -219,22 +220,22 @@ class Learner:
         """Runs all rounds that are not done yet and returns all of them."""
         temperature = self.model.temperature
         try:
-            self.demonstrate()
+            self.collect_demonstrations()
             for number in range(len(self.rounds) + 1, self.settings.rounds + 1):
                 self.rounds.append(self._round(number))
                 self.directory.write("rounds.json", self.rounds)
-                self.announce("round", self.rounds[-1])
+                self.on_event(RoundEnded(number, self.rounds[-1].line))
         finally:
             self.model.temperature = temperature
             if self.model.adapter is not None:
                 self.model.set_adapter(None)
         return self.rounds
 
-    def demonstrate(self) -> None:
+    def collect_demonstrations(self) -> None:
         """Fills the memory with the expert's episodes, before the first round."""
         if self.demonstrations and not self.rounds:
-            demonstrate(
-                self.memory, self.suite, self.demonstrations, self.settings.run, self.announce
+            collect_demonstrations(
+                self.memory, self.suite, self.demonstrations, self.settings.run, self.on_event
             )
 
     @property
@@ -255,12 +256,12 @@ class Learner:
             self.model.set_adapter(self.adapter_folder(version), version or None)
         s = self.settings
         self.model.temperature = s.temperature if purpose is Purpose.ACT else 0.0
-        recall = self._recall(self.spec, position, purpose) if remember else None
-        return Runner(self.suite, self.model, s.run, recall)
+        retriever = self._retriever(self.spec, position, purpose) if remember else None
+        return Runner(self.suite, self.model, s.run, retriever)
 
-    def _recall(self, spec: PromptSpec, position: int, purpose: Purpose) -> Recall:
-        return Recall(
-            self.memory, spec, self.model.count_tokens, self.settings.recall, purpose, position
+    def _retriever(self, spec: PromptSpec, position: int, purpose: Purpose) -> MemoryRetriever:
+        return MemoryRetriever(
+            self.memory, spec, self.model.count_tokens, self.settings.retrieval, purpose, position
         )
 
     def _round(self, number: int) -> Round:
@@ -294,7 +295,7 @@ class Learner:
         """Plays training tasks until there are enough new successes; returns episodes and
         successes."""
         s = self.settings
-        self.announce("phase", f"round {number}: playing training tasks")
+        self.on_event(Phase(f"round {number}: playing training tasks"))
         # Behind the demonstrations' tasks and those of earlier rounds: no training task is played
         # twice.
         start = _per_type(self.demonstrations, self.suite.types) + (number - 1) * _per_type(
@@ -310,7 +311,7 @@ class Learner:
             if sum(done) >= s.successes:
                 break
             chunk = tasks[first : first + CHUNK]
-            new = collect(self.memory, runner, chunk, since=position, announce=self.announce)
+            new = collect(self.memory, runner, chunk, since=position, on_event=self.on_event)
             now = {episode.task.identity: episode.success for episode in new}
             known = {**played(self.memory, runner.actor, position), **now}
             done += [known[task.identity] for task in chunk]
@@ -332,7 +333,7 @@ class Learner:
         try:
             train_on_memory(
                 settings, self.suite, self.model, self.memory, folder,
-                parent=parent, announce=self.announce, rehearsal=self.rehearsal,
+                parent=parent, on_event=self.on_event, rehearsal=self.rehearsal,
             )  # fmt: skip
         except NothingToLearnError:
             return False
@@ -346,10 +347,10 @@ class Learner:
         tasks = self.suite.tasks("valid", self.settings.validation)
         both: list[list[Episode]] = []
         for version in (candidate, incumbent):
-            self.announce("phase", f"gate: validating {version or 'the bare model'}")
+            self.on_event(Phase(f"gate: validating {version or 'the bare model'}"))
             runner = self.runner(version, position, Purpose.EVALUATE)
             name = f"gate/{candidate}-{version or 'base'}"
-            both.append(measure(self.directory, name, runner, tasks, self.announce))
+            both.append(measure(self.directory, name, runner, tasks, self.on_event))
         rates = [sum(e.success for e in episodes) / max(1, len(episodes)) for episodes in both]
         return paired(both[0], both[1]), rates[0], rates[1]
 
@@ -357,12 +358,12 @@ class Learner:
 def train_on_memory(
     settings: LearnSettings,
     suite: Suite,
-    model: LocalPolicy,
-    memory: ExperienceMemory,
+    model: LocalModel,
+    memory: Memory,
     out: Path,
     *,
     parent: str = "",
-    announce: Announce = silent,
+    on_event: OnEvent = ignore,
     rehearsal: Callable[[int], Iterator[Example]] | None = None,
 ) -> AdapterManifest:
     """Fine-tunes one adapter on the successes in a memory, each under its retrieved context.
@@ -374,7 +375,7 @@ def train_on_memory(
         memory: what to learn from, as it is now.
         out: folder of the adapter; must not exist.
         parent: version that acted before.
-        announce: told about progress.
+        on_event: told about progress.
         rehearsal: see :class:`Learner`.
 
     Raises:
@@ -389,20 +390,20 @@ def train_on_memory(
             f"there is nothing to fine-tune on: {memory.path} holds "
             f"{why_nothing(memory, chosen, position)}"
         )
-    announce("phase", f"fine-tuning {out.name} on {len(episodes)} successes")
+    on_event(Phase(f"fine-tuning {out.name} on {len(episodes)} successes"))
     lora = settings.lora.resolved(rehearsal is not None)
     return tune(
         model,
         {spec_of(suite): episodes},
-        lambda spec: Recall(
-            memory, spec, model.count_tokens, settings.recall, Purpose.TRAIN, position
+        lambda spec: MemoryRetriever(
+            memory, spec, model.count_tokens, settings.retrieval, Purpose.TRAIN, position
         ),
         settings.context,
         lora,
         out,
         parent=parent,
         rehearsal=rehearsal(lora.seed) if rehearsal else None,
-        report=lambda step, loss: announce("step", (step, lora.steps, loss)),
+        report=lambda step, loss: on_event(TrainingStep(step, lora.steps, loss)),
     )
 
 

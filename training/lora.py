@@ -15,10 +15,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..agent.settings import plain
 from ..extras import needs
 
 with needs("llm"):
@@ -32,7 +33,7 @@ from ..agent.llm.chat import ChatEncoder
 from ..agent.llm.manifest import FILE, AdapterManifest
 from ..agent.llm.weights import find_model, hash_weights, quiet
 from .examples import Example
-from .reading import Encoded
+from .teacher_forced import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class LoraSettings:
     alpha: int = 16
     dropout: float = 0.1
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    rate: float = 5e-4
+    learning_rate: float = field(default=5e-4, metadata={"stored": "rate"})
     """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. The bundled model learnt most
     at 1.5e-3, with retrieval in context; without rehearsal it got worse there at what it had not
     been taught yet (docs/log.md)."""
@@ -77,11 +78,11 @@ class LoraSettings:
             or self.rank < 1
             or self.batch_tokens < 64
             or self.batch_examples < 0
-            or self.rate <= 0
+            or self.learning_rate <= 0
         ):
             raise ValueError(
                 "lora needs steps >= 1, rank >= 1, batch_tokens >= 64, batch_examples >= 0 and "
-                "rate > 0"
+                "learning_rate > 0"
             )
 
     @property
@@ -112,7 +113,7 @@ def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
     for i, supervised in enumerate(encoded.supervised):
         turn += supervised and not inside
         inside = supervised
-        if supervised and turn in example.unlearnt:
+        if supervised and turn in example.masked_turns:
             mask[i] = False
     return encoded.ids, mask
 
@@ -241,7 +242,7 @@ def train_adapter(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tuned.to(device).train()
     parameters = [p for p in tuned.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     losses: list[float] = []
     supervised = 0
     encoded = [encode_example(encoder, e) for e in examples]
@@ -255,7 +256,9 @@ def train_adapter(
         count = sum(sum(mask[1:]) for _, mask in batch)
         left = max(0.05, 1 - step / settings.steps) if settings.decay else 1.0
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * min(1.0, (step + 1) / 10) * left  # warm-up over ten steps
+            group["lr"] = (
+                settings.learning_rate * min(1.0, (step + 1) / 10) * left
+            )  # warm-up over ten steps
         total = 0.0
         for piece in pieces(batch, settings.batch_tokens):
             ids, learn = (t.to(device) for t in piece)
@@ -284,7 +287,7 @@ def train_adapter(
     tuned.save_pretrained(half)
     written = replace(
         manifest,
-        lora=asdict(settings),
+        lora=plain(settings),
         started_from=hash_weights(start) if start else "",
         examples=len(examples),
         contexts={

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from ..envs import Suite
 from ..envs.base import types_of
-from ..memory import ExperienceMemory
+from ..memory import Memory
 from ..memory.episode import Episode
 from ..memory.holdout import TRAIN
 
@@ -23,9 +23,7 @@ class SelectSettings:
     """Episodes kept of each task, the shortest first."""
 
 
-def select(
-    memory: ExperienceMemory, settings: SelectSettings, position: int | None = None
-) -> list[Episode]:
+def select(memory: Memory, settings: SelectSettings, position: int | None = None) -> list[Episode]:
     """Successful episodes of the train split that the memory held at a position, ordered by task.
 
     Nothing of another split is ever learnt from. Of several successes at one task the shortest are
@@ -59,9 +57,7 @@ def of_suite(settings: SelectSettings, suite: Suite) -> SelectSettings:
     return replace(settings, types=types)
 
 
-def why_nothing(
-    memory: ExperienceMemory, settings: SelectSettings, position: int | None = None
-) -> str:
+def why_nothing(memory: Memory, settings: SelectSettings, position: int | None = None) -> str:
     """Why `select` finds nothing, and what to do, for a person: the first condition that no episode
     meets."""
     won = [e for e in memory.entries(at=position) if e.success and e.task.split == TRAIN]

@@ -1,14 +1,14 @@
 """Fine-tuning on remembered episodes: the one function that the cycle and the experiments share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..agent.llm.local import LocalPolicy
+from ..agent.llm.local import LocalModel
 from ..agent.llm.manifest import AdapterManifest
 from ..agent.prompt import PromptSpec
-from ..agent.recall import Recall
+from ..agent.retriever import MemoryRetriever
+from ..agent.settings import plain
 from ..memory.episode import Episode
 from .examples import ContextRates, Example, build_examples
 from .lora import LoraSettings, train_adapter
@@ -16,9 +16,9 @@ from .select import tasks_of
 
 
 def tune(
-    model: LocalPolicy,
+    model: LocalModel,
     episodes: Mapping[PromptSpec, Sequence[Episode]],
-    retrieval: Callable[[PromptSpec], Recall],
+    retrieval: Callable[[PromptSpec], MemoryRetriever],
     rates: ContextRates,
     lora: LoraSettings,
     out: Path,
@@ -53,7 +53,7 @@ def tune(
         ValueError, FileExistsError: as :func:`relive.training.lora.train_adapter`.
     """
     examples: list[Example] = []
-    asked: Recall | None = None
+    asked: MemoryRetriever | None = None
     for spec, some in episodes.items():
         asked = retrieval(spec)
         examples += build_examples(some, asked, rates, lora.seed if seed is None else seed)
@@ -64,8 +64,8 @@ def tune(
         base_model=base_model or model.model_name,
         base_sha256=model.base_sha256,
         memory_position=asked.position if asked else None,
-        context=asdict(rates),
-        recall=asdict(asked.settings) if asked else {},
+        context=plain(rates),
+        retrieval=plain(asked.settings) if asked else {},
         tasks=tuple(tasks_of(learnt)),
         episodes=tuple(episode.id for episode in learnt),
         extra=extra or {},

@@ -71,18 +71,18 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
 def _learn(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
     from ...envs import get_suite
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
     from ...training.learn import Learner, LearnSettings
-    from ..assemble import load_model
     from ..evaluation.report import LiveProgress
+    from ..load_policy import load_model
     from ..settings import load
 
     settings = load(LearnSettings, args.config, args.set)
     suite, model = get_suite(settings.suite), load_model(settings.policy, settings.run.batch)
-    memory = ExperienceMemory(args.memory) if args.memory else None
+    memory = Memory(args.memory) if args.memory else None
     with LiveProgress() as live:
         learner = Learner(
-            args.out, settings, suite, model, memory, live.announce, rehearsal_of(model)
+            args.out, settings, suite, model, memory, live.on_event, rehearsal_of(model)
         )
         with learner:
             rounds = learner.run()
@@ -95,18 +95,18 @@ def _learn(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
     from ...envs import get_suite
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
     from ...training.learn import LearnSettings, train_on_memory
-    from ..assemble import load_model
     from ..evaluation.report import LiveProgress
+    from ..load_policy import load_model
     from ..settings import load
 
     settings = load(LearnSettings, args.config, args.set)
     suite, model = get_suite(settings.suite), load_model(settings.policy)
-    with LiveProgress() as live, ExperienceMemory(args.memory, "r") as memory:
+    with LiveProgress() as live, Memory(args.memory, "r") as memory:
         manifest = train_on_memory(
             settings, suite, model, memory, args.out,
-            announce=live.announce, rehearsal=rehearsal_of(model),
+            on_event=live.on_event, rehearsal=rehearsal_of(model),
         )  # fmt: skip
     say(
         f"{args.out}: {manifest.examples} examples, loss {manifest.loss_first} → "
@@ -124,7 +124,7 @@ def _study(args: argparse.Namespace) -> None:
     if args.publish:
         needs("plots")  # found out now, not after hours
     with LiveProgress() as live:
-        study = Study(args.out, load(StudySettings, args.config, args.set), live.announce)
+        study = Study(args.out, load(StudySettings, args.config, args.set), live.on_event)
         records = study.run(args.sealed)
         rows = curves(study) if args.curves else []
     console().print(markdown(records))
@@ -144,7 +144,7 @@ def _stream(args: argparse.Namespace) -> None:
     if args.publish:
         needs("plots")  # found out now, not after hours
     with LiveProgress() as live:
-        stream = Stream(args.out, load(StreamSettings, args.config, args.set), live.announce)
+        stream = Stream(args.out, load(StreamSettings, args.config, args.set), live.on_event)
         records = stream.run()
     console().print(markdown(records, states_of(stream)))
     if args.publish:

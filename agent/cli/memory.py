@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from ..terminal import byte_writer, complain, say
 
 if TYPE_CHECKING:
-    from ...memory import Damage, ExperienceMemory
+    from ...memory import Corruption, Memory
 
-Announce = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Told what is done, how much of it is, and how much it will be (0: not known)."""
 _SHOWN = 20  # lines of a list that can be long
 
@@ -41,7 +41,7 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     search.add_argument("--k", type=int, default=5, help="number of episodes (default 5)")
     search.add_argument("--all-outcomes", action="store_true", help="failures too")
     search.add_argument(
-        "--keys", default="goal", help="what is compared, by comma: goal (default), first, window"
+        "--fields", default="goal", help="what is compared, by comma: goal (default), first, window"
     )
     search.add_argument(
         "--diversity",
@@ -56,7 +56,7 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         help="weight of what an episode did for the runs that saw it (default 0)",
     )
     search.add_argument(
-        "--brevity",
+        "--length-penalty",
         type=float,
         default=0.0,
         help="what each doubling of an episode's length takes from its similarity",
@@ -126,9 +126,9 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
 
 def _stats(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
-    with ExperienceMemory(args.memory, "r") as memory:
+    with Memory(args.memory, "r") as memory:
         stats = memory.stats()
     say(
         f"{stats.path}: {stats.entries} episodes, {stats.successes} successes, position "
@@ -154,34 +154,34 @@ def _stats(args: argparse.Namespace) -> None:
     )
     for episode_id, value in stats.most_useful.items():
         say(f"    {value:+.3f}  {episode_id}")
-    say(f"  embedder {stats.embedder}; found by {', '.join(stats.keys)}")
+    say(f"  embedder {stats.embedder}; found by {', '.join(stats.fields)}")
     say(f"  {stats.index_entries} goals in the index, the others are compared one by one")
     _print_damage(stats.damage)
 
 
 def _search(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory, Query
+    from ...memory import Memory, Query
 
     query = Query(
         args.goal,
         k=args.k,
         successes_only=not args.all_outcomes,
         only=_only(args.only),
-        keys=tuple(key.strip() for key in args.keys.split(",")),
+        fields=tuple(field.strip() for field in args.fields.split(",")),
         diversity=args.diversity,
         usefulness=args.usefulness,
-        brevity=args.brevity,
+        length_penalty=args.length_penalty,
     )
-    with ExperienceMemory(args.memory, "r") as memory:
+    with Memory(args.memory, "r") as memory:
         for hit in memory.search(query):
-            entry, why = memory.meta(hit.episode_id), hit.why
+            entry, why = memory.meta(hit.episode_id), hit.explanation
             verdict = "success" if entry.success else "failure"
             say(
                 f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, "
                 f"{entry.policy}: {entry.task.goal}"
             )
             say(
-                f"       similarity {why.similarity:.3f} (by {why.key}), "
+                f"       similarity {why.similarity:.3f} (by {why.field}), "
                 f"usefulness {why.usefulness:+.3f}, length −{why.length:.3f}, "
                 f"redundancy {why.redundancy:.3f}"
             )
@@ -205,9 +205,9 @@ def _only(wanted: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _show(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
-    with ExperienceMemory(args.memory, "r") as memory:
+    with Memory(args.memory, "r") as memory:
         episode = memory.get(_the_one(memory, args.episode))
         notes = memory.notes(episode.id)
     task = episode.task
@@ -232,7 +232,7 @@ def _show(args: argparse.Namespace) -> None:
     say(episode.final_observation, lines=True)
 
 
-def _the_one(memory: "ExperienceMemory", beginning: str) -> str:
+def _the_one(memory: "Memory", beginning: str) -> str:
     """The one episode whose id is this, or begins so."""
     if beginning in memory:
         return beginning
@@ -248,29 +248,29 @@ def _the_one(memory: "ExperienceMemory", beginning: str) -> str:
 def _rate(args: argparse.Namespace) -> None:
     import math
 
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
     if not math.isfinite(args.value):
         raise ValueError(f"{args.value} is no rating: give a number")
-    with ExperienceMemory(args.memory, "w") as memory:
+    with Memory(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
         memory.rate(episode_id, args.name, args.value)
     say(f"{episode_id}: {args.name} {args.value:g}")
 
 
 def _annotate(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
-    with ExperienceMemory(args.memory, "w") as memory:
+    with Memory(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
         memory.annotate(episode_id, args.text)
         say(f"{episode_id}: {len(memory.notes(episode_id))} notes")
 
 
 def _delete(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
-    with ExperienceMemory(args.memory, "w") as memory:
+    with Memory(args.memory, "w") as memory:
         # Each is looked for before any is deleted: a typing error deletes nothing.
         for episode_id in dict.fromkeys(
             [_the_one(memory, beginning) for beginning in args.episodes]
@@ -280,10 +280,10 @@ def _delete(args: argparse.Namespace) -> None:
 
 
 def _evict(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
     before = None if args.before is None else _time(args.before)
-    with ExperienceMemory(args.memory, "w") as memory:
+    with Memory(args.memory, "w") as memory:
         gone = memory.evict(
             capacity=args.capacity, before=before, by=args.by, keep_per_type=args.keep_per_type
         )
@@ -309,9 +309,9 @@ def _time(text: str) -> float:
 
 
 def _compact(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
-    with _watched("compacting"), ExperienceMemory(args.memory, "w") as memory:
+    with _watched("compacting"), Memory(args.memory, "w") as memory:
         done = memory.compact()
     say(
         f"{done.episodes} episodes and {done.records - done.episodes} records about them taken "
@@ -321,9 +321,9 @@ def _compact(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
 
-    with _watched("reading everything"), ExperienceMemory(args.memory, "r") as memory:
+    with _watched("reading everything"), Memory(args.memory, "r") as memory:
         damage, count, position = memory.verify(), len(memory), memory.position
     say(
         f"{args.memory}: {count} episodes can be read, position {position}; "
@@ -341,8 +341,8 @@ def _verify(args: argparse.Namespace) -> int:
 def _rebuild(args: argparse.Namespace) -> int:
     from ...memory.maintenance.rebuild import rebuild
 
-    with _watched("rebuilding") as announce:
-        made = rebuild(args.memory, reembed=args.reembed, announce=announce)
+    with _watched("rebuilding") as on_progress:
+        made = rebuild(args.memory, reembed=args.reembed, on_progress=on_progress)
     say(
         f"{args.memory}: catalog of {made.episodes} episodes made from the log, {made.embedded} "
         "texts embedded, "
@@ -354,10 +354,10 @@ def _rebuild(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
     from ...memory.transfer import export_file, export_lines
 
-    with ExperienceMemory(args.memory, "r") as memory:
+    with Memory(args.memory, "r") as memory:
         if args.file == "-":
             write, count = byte_writer(), -1  # the first line is no episode
             for line in export_lines(memory):
@@ -366,9 +366,9 @@ def _export(args: argparse.Namespace) -> int:
             sys.stdout.flush()
         else:
             total = len(memory)
-            with _watched("exporting") as announce:
+            with _watched("exporting") as on_progress:
                 count = export_file(
-                    memory, args.file, lambda done: announce("exporting", done, total)
+                    memory, args.file, lambda done: on_progress("exporting", done, total)
                 )
         lost = [damage for damage in memory.stats().damage if damage.file.startswith("log/")]
     complain(f"{count} episodes exported" + ("" if args.file == "-" else f" to {args.file}"))
@@ -378,7 +378,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from ...memory import ExperienceMemory
+    from ...memory import Memory
     from ...memory.imports import Labels, import_file
 
     labels = Labels(args.suite, args.split)
@@ -386,8 +386,8 @@ def _import(args: argparse.Namespace) -> int:
     name = "standard input" if piped else args.file
     with (
         nullcontext(sys.stdin.buffer) if piped else Path(args.file).open("rb") as source,
-        _watched("importing") as announce,
-        ExperienceMemory(args.memory) as memory,
+        _watched("importing") as on_progress,
+        Memory(args.memory) as memory,
     ):
         report = import_file(
             memory,
@@ -395,7 +395,7 @@ def _import(args: argparse.Namespace) -> int:
             name,
             format=args.format,
             labels=labels,
-            announce=lambda line: announce("importing", line, 0),
+            on_progress=lambda line: on_progress("importing", line, 0),
         )
     done = report.imported
     say(
@@ -418,7 +418,7 @@ def _import(args: argparse.Namespace) -> int:
     return 1 if done.bad else 0
 
 
-def _print_damage(damage: "Sequence[Damage]") -> None:
+def _print_damage(damage: "Sequence[Corruption]") -> None:
     _print_some([f"  damaged: {one}" for one in damage])
 
 
@@ -430,7 +430,7 @@ def _print_some(lines: Sequence[str]) -> None:
 
 
 @contextmanager
-def _watched(title: str) -> Iterator[Announce]:
+def _watched(title: str) -> Iterator[OnProgress]:
     """A line on the terminal that says what is done and for how long; where none is, a plain line
     every ten seconds."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -446,10 +446,10 @@ def _watched(title: str) -> Iterator[Announce]:
     with Progress(*columns, console=shown, transient=True) as bar:
         task = bar.add_task(title)
 
-        def announce(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int) -> None:
             bar.update(
                 task,
                 description=what + (f" {done}" if done else "") + (f" of {total}" if total else ""),
             )
 
-        yield announce
+        yield on_progress

@@ -15,7 +15,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="key=value",
-        help="one setting, e.g. recall.k=4 (repeatable)",
+        help="one setting, e.g. retrieval.k=4 (repeatable)",
     )
 
 
@@ -25,7 +25,7 @@ def add_flag(group: Any, flag: str, setting: str, help: str, **options: Any) -> 
     Args:
         group: an argparse parser or group.
         flag: for example ``--k``.
-        setting: for example ``recall.k``.
+        setting: for example ``retrieval.k``.
         help: what it sets.
         options: further arguments of argparse.
     """

@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..events import Phase
 from .options import add_flag, add_settings, flags_of
 
 if TYPE_CHECKING:
     from ...envs import Suite, Task
-    from ..play import PlaySettings
+    from .play_settings import PlaySettings
 
 
 def add_play_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,21 +68,21 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_flag(group, "--adapter", "policy.adapter", "folder of a PEFT adapter")
     add_flag(group, "--temperature", "policy.temperature", "0 is greedy (default)", type=float)
     add_flag(group, "--dtype", "policy.dtype", "float32 (default) or bfloat16")
-    add_flag(group, "--k", "recall.k", "past episodes shown (default 2; 0 for none)", type=int)
+    add_flag(group, "--k", "retrieval.k", "past episodes shown (default 2; 0 for none)", type=int)
     add_flag(
-        group, "--budget", "recall.budget",
+        group, "--max-tokens", "retrieval.max_tokens",
         "tokens of the memory block at most (default 1500)", type=int,
     )  # fmt: skip
     add_flag(
-        group, "--min-score", "recall.min_score",
+        group, "--min-score", "retrieval.min_score",
         "show no episode that is less similar than this (default: however far)", type=float,
     )  # fmt: skip
     add_flag(
-        group, "--brevity", "recall.brevity",
+        group, "--length-penalty", "retrieval.length_penalty",
         "what each doubling of an episode's length takes from its similarity", type=float,
     )  # fmt: skip
     add_flag(
-        group, "--query", "recall.query",
+        group, "--query", "retrieval.query",
         "static: ask the memory once, by the goal (default); dynamic: at every step, by the goal "
         "and the latest steps",
     )  # fmt: skip
@@ -108,8 +109,8 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
 
 
 def _settings(args: argparse.Namespace, split: str) -> "PlaySettings":
-    from ..play import PlaySettings
     from ..settings import load
+    from .play_settings import PlaySettings
 
     return load(PlaySettings, args.config, args.set, flags_of(args), PlaySettings(split=split))
 
@@ -124,27 +125,27 @@ def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory, Purpose
-    from ..assemble import load_policy
+    from ...memory import Memory, Purpose
     from ..collect import collect
     from ..evaluation.metrics import table
     from ..evaluation.report import LiveProgress, console, results_table
-    from ..recall import Recall
+    from ..load_policy import load_policy
+    from ..policy import counter_of
+    from ..retriever import MemoryRetriever
     from ..runner import Runner, spec_of
-    from ..tokens import counter_of
 
     settings = _settings(args, "train")
     suite, tasks = _suite_and_tasks(settings)
     policy = load_policy(settings.policy, suite, settings.run.batch)
-    with ExperienceMemory(args.memory) as memory:
+    with Memory(args.memory) as memory:
         _check_position(args.at, memory)
-        recall = Recall(
-            memory, spec_of(suite), counter_of(policy), settings.recall, Purpose.ACT, args.at
+        retriever = MemoryRetriever(
+            memory, spec_of(suite), counter_of(policy), settings.retrieval, Purpose.ACT, args.at
         )
-        runner = Runner(suite, policy, settings.run, recall)
+        runner = Runner(suite, policy, settings.run, retriever)
         with LiveProgress() as live:
-            live.announce("phase", "playing")
-            playing = collect(memory, runner, tasks, again=args.again, announce=live.announce)
+            live.on_event(Phase("playing"))
+            playing = collect(memory, runner, tasks, again=args.again, on_event=live.on_event)
             episodes = list(playing)
         rows = table(episodes, suite.groups, lambda i: memory.meta(i).task.type)
     skipped = (
@@ -158,14 +159,14 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from ...memory import ExperienceMemory
-    from ..assemble import load_policy
+    from ...memory import Memory
     from ..evaluation.evaluate import LeakageError, evaluate
     from ..evaluation.report import LiveProgress, console, results_table
+    from ..load_policy import load_policy
 
     settings = _settings(args, "test")
     suite, tasks = _suite_and_tasks(settings)
-    memory = ExperienceMemory(args.memory, "r") if args.memory else None
+    memory = Memory(args.memory, "r") if args.memory else None
     _check_position(args.at, memory)
     policy = load_policy(settings.policy, suite, settings.run.batch)
     leaked: LeakageError | None = None
@@ -173,7 +174,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         try:
             result = evaluate(
                 policy, suite, memory, tasks=tasks, split=settings.split, at=args.at, out=args.out,
-                retrieval=settings.recall, settings=settings.run, announce=live.announce,
+                retrieval=settings.retrieval, settings=settings.run, on_event=live.on_event,
             )  # fmt: skip
         except LeakageError as error:
             leaked, result = error, error.evaluation

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...memory import ExperienceMemory
+from ...memory import Memory
 from ...memory.episode import Episode
 from ...memory.normal import normal_goal, normal_text
 from ...task import Task
-from ..recall import Recaller
+from ..retriever import Retriever
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +57,28 @@ def is_leak(task: Task, shown: Task) -> bool:
     return same or near
 
 
-def audit_of(episode: Episode, memory: ExperienceMemory | None, recall: Recaller | None) -> Audit:
+def audit_of(episode: Episode, memory: Memory | None, retriever: Retriever | None) -> Audit:
     """The audit of one evaluation episode.
 
     Args:
         episode: what was played.
         memory: what was read; None where there was none.
-        recall: how it was read.
+        retriever: how it was read.
     """
-    if memory is None or recall is None:
+    if memory is None or retriever is None:
         return Audit(0, 0)
     # As of then: what was shown may have been deleted since.
     at = episode.memory_position if episode.memory_position >= 0 else None
     shown = [memory.meta(r.episode, at).task for step in episode.steps for r in step.retrieved]
     leaks = tuple(task.identity for task in shown if is_leak(episode.task, task))
-    return Audit(len(shown), recall.held_back(episode.task), leaks)
+    return Audit(len(shown), retriever.held_back(episode.task), leaks)
 
 
 def audit_all(
-    episodes: Sequence[Episode], memory: ExperienceMemory | None, recall: Recaller | None
+    episodes: Sequence[Episode], memory: Memory | None, retriever: Retriever | None
 ) -> Audit:
     """The audit of several evaluation episodes together; arguments as of :func:`audit_of`."""
-    return sum((audit_of(episode, memory, recall) for episode in episodes), Audit(0, 0))
+    return sum((audit_of(episode, memory, retriever) for episode in episodes), Audit(0, 0))
 
 
 def summed(records: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

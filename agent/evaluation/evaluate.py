@@ -13,16 +13,16 @@ from typing import Any
 from ...envs import Suite
 from ...envs.adapt import as_suite, as_tasks
 from ...envs.base import types_of
-from ...memory import ExperienceMemory, Purpose
+from ...memory import Memory, Purpose, Retrieval
 from ...memory.episode import Episode
 from ...task import Task
 from ..conversation import Policy
-from ..loop import Success, stated_success
-from ..policy import as_policy
-from ..recall import Recall, RecallSettings
-from ..rundir import Announce, RunDirectory, measure, recorded, silent
+from ..events import EpisodeEnded, OnEvent, Phase, TasksPlanned, ignore
+from ..policy import as_policy, counter_of
+from ..retriever import MemoryRetriever
+from ..run_episode import Success, stated_success
+from ..rundir import RunDirectory, measure, recorded
 from ..runner import Clock, Runner, RunSettings, play_all, spec_of
-from ..tokens import counter_of
 from .audit import Audit, audit_all
 from .metrics import Row, table
 
@@ -84,17 +84,17 @@ class Evaluation:
 def evaluate(
     policy: Policy | Callable[[list[dict[str, str]]], str],
     environment: Suite | Callable[[], Any] | Any,
-    memory: ExperienceMemory | None = None,
+    memory: Memory | None = None,
     *,
     tasks: int | Sequence[int | str | Task] = 60,
     split: str = "test",
     types: Sequence[str] = (),
-    retrieval: RecallSettings | None = None,
+    retrieval: Retrieval | None = None,
     at: int | None = None,
     out: Path | str | None = None,
     success: Success | None = None,
     settings: RunSettings | None = None,
-    announce: Announce = silent,
+    on_event: OnEvent = ignore,
 ) -> Evaluation:
     """Plays every task once and says how it went; nothing is added to the memory.
 
@@ -112,7 +112,7 @@ def evaluate(
             nothing on disk.
         success: as for :meth:`relive.Agent.run`.
         settings: batch, workers, seed and step limit.
-        announce: told about progress.
+        on_event: told about progress.
 
     Raises:
         ValueError: the split may be retrieved from, the log position is unknown, or the folder
@@ -121,7 +121,7 @@ def evaluate(
     """
     suite, acting = as_suite(environment), as_policy(policy)
     wanted = as_tasks(suite, tasks, split, types_of(suite, types))
-    retrieval, run = retrieval or RecallSettings(), settings or RunSettings()
+    retrieval, run = retrieval or Retrieval(), settings or RunSettings()
     if memory is not None and set(retrieval.splits) <= {split}:
         raise ValueError(
             f"nothing of the split under evaluation is ever retrieved, and the retrieval shows "
@@ -129,7 +129,7 @@ def evaluate(
             "the memory out"
         )
     folder = Path(out) if out is not None else None
-    recall = None
+    retriever = None
     if memory is not None:
         if at is not None and not 0 <= at <= memory.position:
             raise ValueError(
@@ -138,24 +138,24 @@ def evaluate(
         if at is None and folder is not None:
             at = recorded(folder, "position")  # though the memory has grown since
         position = memory.position if at is None else at
-        recall = Recall(
+        retriever = MemoryRetriever(
             memory, spec_of(suite), counter_of(acting), retrieval, Purpose.EVALUATE, position
         )
-    runner = Runner(suite, acting, run, recall, success or stated_success)
+    runner = Runner(suite, acting, run, retriever, success or stated_success)
     if folder is None:
-        announce("tasks", len(wanted))
-        episodes = play_all(runner, wanted, lambda episode: announce("episode", episode))
+        on_event(TasksPlanned(len(wanted)))
+        episodes = play_all(runner, wanted, lambda episode: on_event(EpisodeEnded(episode)))
     else:
-        directory = RunDirectory(folder, _record(suite, wanted, runner, memory, recall))
-        announce("phase", "evaluating")
-        episodes = measure(directory, "episodes", runner, wanted, announce)
+        directory = RunDirectory(folder, _record(suite, wanted, runner, memory, retriever))
+        on_event(Phase("evaluating"))
+        episodes = measure(directory, "episodes", runner, wanted, on_event)
     # As of then: what was shown may have been evicted since.
     type_of: Mapping[str, str] | Callable[[str], str | None] = {}
-    if memory is not None and recall is not None:
-        held, read_at = memory, recall.position
+    if memory is not None and retriever is not None:
+        held, read_at = memory, retriever.position
         type_of = lambda i: held.meta(i, read_at).task.type  # noqa: E731
     result = Evaluation(
-        episodes, table(episodes, suite.groups, type_of), audit_all(episodes, memory, recall),
+        episodes, table(episodes, suite.groups, type_of), audit_all(episodes, memory, retriever),
         runner.clock,
     )  # fmt: skip
     if folder is not None:
@@ -172,8 +172,8 @@ def _record(
     suite: Suite,
     tasks: Sequence[Task],
     runner: Runner,
-    memory: ExperienceMemory | None,
-    recall: Recall | None,
+    memory: Memory | None,
+    retriever: MemoryRetriever | None,
 ) -> dict[str, Any]:
     """Everything that may change a result."""
     identities = "\n".join(task.identity for task in tasks)
@@ -186,5 +186,5 @@ def _record(
         "seed": runner.settings.seed,
         "actor": runner.actor,
         "memory": str(memory.path) if memory else None,
-        "position": recall.position if recall else None,
+        "position": retriever.position if retriever else None,
     }

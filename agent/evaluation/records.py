@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...memory import ExperienceMemory
+from ...memory import Memory
 from ...memory.episode import Episode
 from ...memory.storage.durable import replace_file
-from ..recall import Recaller
+from ..retriever import Retriever
 from .audit import audit_of
 
 Record = dict[str, Any]
@@ -25,8 +25,8 @@ REPLAYED = ("retrieved", "memory_tokens", "actions", "success", "weights_sha256"
 def record(
     episode: Episode,
     condition: Mapping[str, Any],
-    store: ExperienceMemory | None = None,
-    recall: Recaller | None = None,
+    store: Memory | None = None,
+    retriever: Retriever | None = None,
     count: Any = None,
 ) -> Record:
     """What is kept of an episode.
@@ -35,11 +35,11 @@ def record(
         episode: played under the condition.
         condition: fields that say under which; they come first.
         store: memory that was read; None when there was none.
-        recall: what was retrieved with; with `count` it gives the length of the memory block at the
+        retriever: what was retrieved with; with `count` it gives the length of the memory block at the
             start.
         count: number of tokens of a text.
     """
-    shown = recall(episode.task).demonstrations if recall and count else ()
+    shown = retriever(episode.task).demonstrations if retriever and count else ()
     # As of then: what was shown may have been evicted since.
     at = episode.memory_position if episode.memory_position >= 0 else None
     found = (
@@ -60,7 +60,7 @@ def record(
         "weights_sha256": episode.actor.weights,
         "invalid": sum(s.invalid for s in episode.steps),
         "memory_tokens": sum(count(demo.text) for demo in shown),
-        "audit": audit_of(episode, store, recall).plain,
+        "audit": audit_of(episode, store, retriever).plain,
     }
 
 

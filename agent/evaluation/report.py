@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...extras import needs
-from ...memory.episode import Episode
+from ..events import EpisodeEnded, Event, JobEnded, Phase, RoundEnded, TasksPlanned, TrainingStep
 from ..terminal import silence, visible
 from .lines import PlainProgress
 from .metrics import Row, wilson
@@ -80,7 +80,7 @@ def results_table(rows: Sequence[Row], title: str = "") -> Table:
 
 class LiveProgress:
     """A progress line that counts episodes and successes, or plain lines where no terminal is; told
-    about events by `announce`."""
+    about events by `on_event`."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -107,29 +107,34 @@ class LiveProgress:
         else:
             self._lines.finish()
 
-    def announce(self, event: str, detail: Any) -> None:
-        """Events: phase (text), job (text), tasks or demonstrations (count), episode, step (number,
-        of, loss)."""
-        if event == "phase":
-            self._phase(visible(str(detail)))
-        elif event == "job":
-            if self._lines is None:
-                self._bar.console.print(visible(str(detail)))
-            else:
-                self._lines.say(visible(str(detail)))
-        elif event in ("tasks", "demonstrations"):
-            if event == "demonstrations":
-                self._phase("expert demonstrations")
-            self._begin(int(detail))
-        elif event == "episode" and isinstance(detail, Episode):
-            self._seen += 1
-            self._won += detail.success
-            self._count(self._seen, f"{self._won}/{self._seen} solved")
-        elif event == "step":
-            number, of, loss = detail
-            if number == 1:
-                self._begin(of)
-            self._count(number, f"loss {loss:.3f}")
+    def on_event(self, event: Event) -> None:
+        """Shows what happened."""
+        match event:
+            case Phase(title):
+                self._phase(visible(title))
+            case JobEnded():
+                self._print(visible(
+                    f"{event.experiment} {event.number}/{event.of}: {event.name} "
+                    f"({event.seconds:.0f} s)"
+                ))  # fmt: skip
+            case RoundEnded(_, summary):
+                self._print(visible(summary))
+            case TasksPlanned(count):
+                self._begin(count)
+            case EpisodeEnded(episode):
+                self._seen += 1
+                self._won += episode.success
+                self._count(self._seen, f"{self._won}/{self._seen} solved")
+            case TrainingStep(step, of, loss):
+                if step == 1:
+                    self._begin(of)
+                self._count(step, f"loss {loss:.3f}")
+
+    def _print(self, line: str) -> None:
+        if self._lines is None:
+            self._bar.console.print(line)
+        else:
+            self._lines.say(line)
 
     def _phase(self, title: str) -> None:
         if self._lines is not None and title != self._title:
@@ -156,8 +161,8 @@ class LiveProgress:
 def watched(title: str, total: int) -> Iterator[LiveProgress]:
     """A progress line for one list of tasks."""
     with LiveProgress() as live:
-        live.announce("phase", title)
-        live.announce("tasks", total)
+        live.on_event(Phase(title))
+        live.on_event(TasksPlanned(total))
         yield live
 
 

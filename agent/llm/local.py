@@ -61,7 +61,7 @@ class _Row:
         return len(self.prompt) + self.fed
 
 
-class LocalPolicy:
+class LocalModel:
     """Any causal language model of transformers with full attention, as a policy.
 
     In fp32 an action does not depend on which other conversations are in the call, nor on what is

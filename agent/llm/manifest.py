@@ -2,11 +2,11 @@
 checks it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..settings import json_of
+from ..settings import json_of, plain, stored_name
 
 FILE = "manifest.json"
 """In an adapter's folder, beside PEFT's files."""
@@ -31,7 +31,7 @@ class AdapterManifest:
     """Log position of the memory that it learnt from."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """How often the memory block was left out, or beside the point."""
-    recall: Mapping[str, Any] = field(default_factory=dict)
+    retrieval: Mapping[str, Any] = field(default_factory=dict, metadata={"stored": "recall"})
     """Retrieval settings of its training contexts."""
     tasks: tuple[str, ...] = ()
     """Identities of the tasks that it learnt from."""
@@ -60,7 +60,7 @@ class AdapterManifest:
     @property
     def plain(self) -> dict[str, Any]:
         """As it is stored."""
-        values = asdict(self)
+        values = plain(self)
         return {**values.pop("extra"), **values}
 
     @classmethod
@@ -76,7 +76,7 @@ class AdapterManifest:
         values = json_of(file, "adapter's manifest")
         if not isinstance(values, dict):
             raise ValueError(f"adapter's manifest {file} is damaged: it is no JSON object")
-        known = {one.name for one in fields(cls)} - {"extra"}
+        known = {stored_name(one): one.name for one in fields(cls) if one.name != "extra"}
         needed = {"version", "base_model", "base_sha256"}
         lacking = sorted(name for name in needed if not isinstance(values.get(name), str))
         if lacking:
@@ -85,7 +85,7 @@ class AdapterManifest:
                 "which weights the adapter fits: train it again, or delete the file to use it as "
                 "PEFT's own"
             )
-        taken = {name: value for name, value in values.items() if name in known}
+        taken = {known[name]: value for name, value in values.items() if name in known}
         for name in ("tasks", "episodes"):
             taken[name] = tuple(taken.get(name) or ())
         rest = {name: value for name, value in values.items() if name not in known}

@@ -1,9 +1,9 @@
 """Importing what people have: conversations and other agents' logs become episodes of a memory.
 
-    from relive.memory import ExperienceMemory
+    from relive.memory import Memory
     from relive.memory.imports import import_file
 
-    with ExperienceMemory("experience") as memory, open("runs.jsonl", "rb") as file:
+    with Memory("experience") as memory, open("runs.jsonl", "rb") as file:
         report = import_file(memory, file, "runs.jsonl")
     print("\\n".join(report.summary()))
 

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from ..plain import described
-from ..store import ExperienceMemory
+from ..store import Memory
 from ..transfer import FORMAT, Importer, import_lines, json_of
 from . import alfworld_logs, messages
 from .parsed import Labels, Parsed
@@ -45,13 +45,13 @@ _UNLABELLED = Labels()
 
 
 def import_file(
-    memory: ExperienceMemory,
+    memory: Memory,
     file: BinaryIO,
     name: str,
     *,
     format: str | None = None,
     labels: Labels = _UNLABELLED,
-    announce: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> ImportReport:
     """Add the episodes in a file to a memory.
 
@@ -63,7 +63,7 @@ def import_file(
         name: of the file, for messages.
         format: one of :data:`FORMATS`. Default: recognised by the first object.
         labels: suite and split of what is imported, where they are not to be the file's.
-        announce: told after each object on which line it was.
+        on_progress: told after each object on which line it was.
 
     Raises:
         ValueError: the format is unknown or not recognised, the file cannot be unpacked, an export
@@ -80,15 +80,15 @@ def import_file(
     if format == EPISODES or (format is None and _is_export(start)):
         if labels != _UNLABELLED:
             raise ValueError(f"the episodes in {name} have their suite and split: give no labels")
-        return ImportReport(EPISODES, import_lines(memory, opened, name, announce))
+        return ImportReport(EPISODES, import_lines(memory, opened, name, on_progress))
     found = list_items(opened) if start.lstrip().startswith(b"[") else line_items(opened)
     first = next(found, None)
     format = format or _recognised(first, name)
     importer, tally = Importer(memory, name), Tally()
     for item in chain([first] if first else [], found):
         _take(item, _READERS[format], labels, importer, tally)
-        if announce is not None:
-            announce(item.line)
+        if on_progress is not None:
+            on_progress(item.line)
     return tally.report(format, importer.finish())
 
 

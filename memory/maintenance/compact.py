@@ -16,10 +16,10 @@ import numpy as np
 from ..search.vectors import WINDOW_BITS
 from ..state import State
 from ..storage import codec
-from ..storage.catalog import GAP, LONG, NEVER, NOBODY, SECOND
+from ..storage.catalog import DUPLICATE_ID, GAP, LONG, NEVER, NO_TARGET
 from ..storage.durable import replace_file
 from ..storage.fields import CodecError
-from ..storage.log import Damage, Kind
+from ..storage.log import Corruption, Kind
 from ..storage.rows import Rows
 from ..storage.segments import (
     FRAME_BYTES,
@@ -102,9 +102,9 @@ def _gone(state: State, rows: Rows) -> tuple[set[int], set[int]]:
     dead = set(catalog.sequences[catalog.delete_positions() < NEVER].tolist())
     gone = set(dead)
     rated: dict[tuple[int, bytes], int] = {}
-    for row in rows[(rows["kind"] != Kind.EPISODE) | (rows["flags"] & SECOND > 0)]:
+    for row in rows[(rows["kind"] != Kind.EPISODE) | (rows["flags"] & DUPLICATE_ID > 0)]:
         sequence, target, kind = int(row["sequence"]), int(row["target"]), int(row["kind"])
-        about_nothing = target in dead or target == NOBODY
+        about_nothing = target in dead or target == NO_TARGET
         if kind == Kind.EPISODE or (
             kind in (Kind.RATING, Kind.NOTE, Kind.DELETE) and about_nothing
         ):
@@ -128,7 +128,7 @@ def _kept(state: State, row: np.void, gone: set[int], dead: set[int]) -> bytes:
     except ValueError as error:
         # The last chance to name it: afterwards nothing tells that it was ever there.
         state.damage.append(
-            Damage(
+            Corruption(
                 f"log/{place.segment:016d}.log", place.offset, place.length, f"{error}; left out"
             )
         )

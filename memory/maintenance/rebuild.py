@@ -13,11 +13,11 @@ from ..search.vectors import column_name
 from ..state import CACHES, State
 from ..storage.durable import refuse_links
 from ..storage.lock import WriterLock
-from ..storage.log import Damage
+from ..storage.log import Corruption
 
 _STEP = 1024  # rows that go into a graph between two reports
 
-Announce = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Told what is done, how much of it is, and how much it will be (0: not known)."""
 
 
@@ -31,7 +31,7 @@ class Rebuilt:
     """Vectors that were computed."""
     indexed: int
     """Rows in the graphs; 0 while so few are there that all are compared."""
-    damage: tuple[Damage, ...]
+    damage: tuple[Corruption, ...]
     """What of the log cannot be read: no cache mends that."""
 
 
@@ -41,16 +41,16 @@ def rebuild(
     embedder: Embedder | None = None,
     reembed: bool = False,
     index: IndexSettings | None = None,
-    announce: Announce | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Rebuilt:
     """Throw the caches of a memory away and make them again.
 
     Args:
         path: the folder.
-        embedder: as for ``ExperienceMemory``.
+        embedder: as for ``Memory``.
         reembed: the vectors, too, which takes longest; otherwise those that fit the log stay.
-        index: as for ``ExperienceMemory``.
-        announce: told how it goes.
+        index: as for ``Memory``.
+        on_progress: told how it goes.
 
     Raises:
         FileNotFoundError: there is no memory.
@@ -58,7 +58,7 @@ def rebuild(
         ValueError: another embedder, or a format that this program does not read; nothing was
             thrown away.
     """
-    folder, announce = Path(path), announce or _nobody
+    folder, on_progress = Path(path), on_progress or _nobody
     embedder = HashedEmbedder() if embedder is None else embedder
     check_embedder(embedder)
     if not is_memory(folder):
@@ -67,7 +67,7 @@ def rebuild(
         )
     refuse_links(folder, ("log", *CACHES))
     with WriterLock(folder / "lock"):
-        counted = _Counted(embedder, announce)
+        counted = _Counted(embedder, on_progress)
         known = identify(folder, counted, (), writable=True, reembed=False)
         unwanted = ["catalog/*", "index/*", "vectors/*.tmp"]
         if reembed:
@@ -79,21 +79,21 @@ def rebuild(
                 file.unlink()
         for name in CACHES:
             (folder / name).mkdir(exist_ok=True)
-        announce("reading the log", 0, 0)
+        on_progress("reading the log", 0, 0)
         state = State(
             folder,
             memory=known.memory,
             embedder=counted,
-            keys=known.keys,
+            fields=known.fields,
             writable=True,
             index=index or IndexSettings(),
         )
         try:
             state.load()
-            for key, space in state.spaces.items():
+            for field, space in state.spaces.items():
                 space.column.check_all()
                 while space.grow(_STEP):
-                    announce(f"building the index of {key}", space.covered, len(space.column))
+                    on_progress(f"building the index of {field}", space.covered, len(space.column))
                 space.publish(state.position)
             indexed = sum(space.covered for space in state.spaces.values())
             return Rebuilt(
@@ -106,9 +106,9 @@ def rebuild(
 class _Counted:
     """An embedder that says how far it is."""
 
-    def __init__(self, embedder: Embedder, announce: Announce) -> None:
+    def __init__(self, embedder: Embedder, on_progress: OnProgress) -> None:
         self.count = 0
-        self._embedder, self._announce = embedder, announce
+        self._embedder, self._on_progress = embedder, on_progress
 
     @property
     def identity(self) -> str:
@@ -121,7 +121,7 @@ class _Counted:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """As the embedder, some at a time."""
         self.count += len(texts)
-        self._announce("embedding", self.count, 0)
+        self._on_progress("embedding", self.count, 0)
         return self._embedder.encode(texts)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..state import State
 from ..storage.catalog import NEVER, SUCCESS, UNREADABLE
 from ..storage.ingest import CREDIT
-from ..storage.log import Damage, Kind
+from ..storage.log import Corruption, Kind
 from ..storage.rows import Numbers
 
 
@@ -41,13 +41,13 @@ class MemoryStats:
     """Everything in the folder."""
     embedder: str
     """Identity of the embedder."""
-    keys: tuple[str, ...]
+    fields: tuple[str, ...]
     """What episodes can be found by."""
     embedded: int
     """Vectors that had to be computed because none were stored."""
     index_entries: int
     """Rows in the HNSW graph of goals that is in use; 0: every search is exact."""
-    damage: tuple[Damage, ...]
+    damage: tuple[Corruption, ...]
     """What was found damaged, and what was done about it."""
 
 
@@ -85,7 +85,7 @@ def count(state: State) -> MemoryStats:
         log_bytes=state.log.size,
         total_bytes=_folder_bytes(state.folder),
         embedder=state.embedder.identity,
-        keys=state.keys,
+        fields=state.fields,
         embedded=sum(space.column.embedded for space in state.spaces.values()),
         index_entries=state.spaces["goal"].covered,
         damage=state.all_damage(),

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.durable import TEMPORARY, publish_file, replace_file
-from ..storage.log import Damage
+from ..storage.log import Corruption
 from ..storage.rows import BLOCK, Numbers, blocks_sum
 from .embed import Vectors
 from .vectors import VectorColumn, column_name
@@ -275,7 +275,7 @@ class SnapshotFolder:
         settings: IndexSettings,
     ) -> None:
         self.folder, self._settings = folder, settings
-        self.damage: list[Damage] = []
+        self.damage: list[Corruption] = []
         self._memory = memory
         self._identity, self._key = identity, key
         self._dimension = dimension
@@ -453,7 +453,7 @@ class SnapshotFolder:
             return None
 
     def _note(self, path: Path, detail: str) -> None:
-        damage = Damage(f"{self.folder.name}/{path.name}", 0, 0, detail)
+        damage = Corruption(f"{self.folder.name}/{path.name}", 0, 0, detail)
         if damage not in self.damage:
             self.damage.append(damage)
 

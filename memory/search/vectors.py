@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.log import Damage, TakenBackError
+from ..storage.log import Corruption, RolledBackError
 from ..storage.rows import Numbers, RowFile, Rows, row_sums
 from .embed import Vectors
 
@@ -107,7 +107,7 @@ class VectorColumn:
         return self._labels[: self._count]
 
     @property
-    def damage(self) -> tuple[Damage, ...]:
+    def damage(self) -> tuple[Corruption, ...]:
         """What was found damaged."""
         return tuple(self.file.damage)
 
@@ -149,7 +149,7 @@ class VectorColumn:
         memory only.
 
         Raises:
-            TakenBackError: the file is another one than before; open the column again.
+            RolledBackError: the file is another one than before; open the column again.
         """
         mapped, inode = self.file.mapped, self.file.inode
         self._expect(labels, checksums, sound=False)
@@ -158,7 +158,7 @@ class VectorColumn:
         if inode not in (-1, self.file.inode):
             # A writer that compacts puts another file into its place: what is known of rows does
             # not hold for that one.
-            raise TakenBackError(f"{self._path} was replaced; open it again")
+            raise RolledBackError(f"{self._path} was replaced; open it again")
         # What was mended here is mapped anew, as damaged as before.
         self._sound[0 if self._mended else mapped : there], self._mended = False, False
         if there < self._count:

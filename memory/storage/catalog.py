@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..episode import StopReason
 from .codec import digest
-from .log import Damage, Kind, Place
+from .log import Corruption, Kind, RecordLocation
 from .rows import Numbers, RowFile, Rows
 from .segments import LIMIT
 
@@ -27,10 +27,10 @@ FORMAT = 2
 and identity) is made again."""
 NEVER = np.iinfo(np.int64).max
 """Log position at which what is alive is deleted."""
-NOBODY = 2**64 - 1
+NO_TARGET = 2**64 - 1
 """Target of a row that is about no episode."""
 
-SUCCESS, SECOND, LONG = 1, 4, 8
+SUCCESS, DUPLICATE_ID, LONG = 1, 4, 8
 """Flags: the goal was reached; a second episode of the same id, left out; the text did not fit."""
 UNREADABLE, GAP = 254, 255
 """Kinds of rows that remember damage, so that later openings say so, too: a record that is intact
@@ -149,7 +149,7 @@ class Catalog:
     def __len__(self) -> int:
         return self._count
 
-    def load(self) -> Place | None:
+    def load(self) -> RecordLocation | None:
         """Take in the file as far as its rows are sound; the place of the last record in it."""
         count = self.file.load()
         sound = self.file.sound(0, count)
@@ -200,20 +200,20 @@ class Catalog:
         self.file.keep(0)
         self._clear()
 
-    def place_of_row(self, number: int) -> Place:
+    def place_of_row(self, number: int) -> RecordLocation:
         """Where the record of a row lies."""
         return self.place_of(self.file.take(np.array([number]))[0])
 
-    def place_of(self, row: np.void) -> Place:
+    def place_of(self, row: np.void) -> RecordLocation:
         """The same, of a row at hand."""
-        return Place(
+        return RecordLocation(
             *(
                 int(row[n])
                 for n in ("sequence", "segment", "offset", "length", "checksum", "generation")
             )
         )
 
-    def place(self, ordinal: int) -> Place:
+    def place(self, ordinal: int) -> RecordLocation:
         """Where an episode lies."""
         return self.place_of_row(int(self._numbers[ordinal]))
 
@@ -227,7 +227,7 @@ class Catalog:
         """Keep what is needed at hand of rows that begin at number `start`."""
         kinds, flags = rows["kind"], rows["flags"]
         episodes = kinds == _EPISODE
-        (here,) = (episodes & (flags & SECOND == 0)).nonzero()
+        (here,) = (episodes & (flags & DUPLICATE_ID == 0)).nonzero()
         old, count = self._count, self._count + len(here)
         self._numbers = _grown(self._numbers, old, start + here)
         self._deleted = _grown(self._deleted, old, np.full(len(here), NEVER))
@@ -309,14 +309,14 @@ class Catalog:
         """Rows, copied."""
         return self.file.take(np.array(numbers, dtype=np.int64))
 
-    def gaps(self) -> list[Damage]:
+    def gaps(self) -> list[Corruption]:
         """What could not be read of the log when its records were taken in."""
         found = []
         for part in self.file.parts(0, len(self.file)):
             for row in part[part["kind"] >= UNREADABLE]:
                 name = f"log/{int(row['segment']):016d}.log"
                 detail = bytes(row["text"]).decode(errors="replace")
-                found.append(Damage(name, int(row["offset"]), int(row["length"]), detail))
+                found.append(Corruption(name, int(row["offset"]), int(row["length"]), detail))
         return found
 
     def count_before(self, position: int) -> int:

@@ -7,10 +7,10 @@ import numpy as np
 
 from ..normal import normal_goal, normal_text
 from . import codec
-from .catalog import GAP, LONG, NOBODY, REASONS, ROW, SECOND, SUCCESS, UNREADABLE
+from .catalog import DUPLICATE_ID, GAP, LONG, NO_TARGET, REASONS, ROW, SUCCESS, UNREADABLE
 from .codec import digest
 from .fields import CodecError
-from .log import Damage, Kind, Place, Record
+from .log import Corruption, Kind, Record, RecordLocation
 from .rows import Rows
 
 CREDIT = Kind.USEFULNESS
@@ -22,7 +22,7 @@ _EMPTY: dict[str, int | float | bytes] = {
     if name == "text"
     else b"\0\0\0"
     if name == "unused"
-    else NOBODY
+    else NO_TARGET
     if name == "target"
     else 0
     for name in ROW.names or ()
@@ -44,7 +44,7 @@ def near_digest(room: str, goal: str) -> int:
     return digest(f"{normal_text(room)}\n{normal_goal(goal)}")
 
 
-def _row(place: Place, kind: int, **fields: int | float | bytes) -> _Row:
+def _row(place: RecordLocation, kind: int, **fields: int | float | bytes) -> _Row:
     sequence, segment, offset, length, checksum, generation = place
     at = {
         "sequence": sequence,
@@ -60,7 +60,7 @@ def rows_of(
     records: Sequence[Record],
     sequence_of: Callable[[str], int | None],
     heads: Sequence[codec.Head] | None = None,
-) -> tuple[Rows, list[Damage]]:
+) -> tuple[Rows, list[Corruption]]:
     """Rows of these records, and which of them are intact but mean nothing to this program.
 
     Args:
@@ -69,14 +69,14 @@ def rows_of(
         heads: of the episodes among the records, where they are known already.
     """
     made: list[_Row] = []
-    damage: list[Damage] = []
+    damage: list[Corruption] = []
     new: dict[str, int] = {}
     known = iter(heads) if heads is not None else None
 
     def target(episode: str) -> int:
         found = new.get(episode)
         found = sequence_of(episode) if found is None else found
-        return NOBODY if found is None else found
+        return NO_TARGET if found is None else found
 
     for record in records:
         try:
@@ -102,10 +102,10 @@ def rows_of(
     return np.array(made, dtype=ROW), damage
 
 
-def gap_row(damage: Damage) -> Rows:
+def gap_row(damage: Corruption) -> Rows:
     """A row that remembers damage to bytes that are no record, shape (1,)."""
     segment = int(damage.file.removeprefix("log/").split(".")[0])
-    place = Place(0, segment, damage.offset, damage.length, 0)
+    place = RecordLocation(0, segment, damage.offset, damage.length, 0)
     return np.array([_row(place, GAP, text=_cut(damage.detail))], dtype=ROW)
 
 
@@ -119,12 +119,12 @@ def _text(text: str) -> tuple[bytes, int]:
     return (name, 0) if len(name) <= TEXT_BYTES and not name.endswith(b"\0") else (b"", LONG)
 
 
-def _episode(place: Place, head: codec.Head, *, second: bool = False) -> _Row:
+def _episode(place: RecordLocation, head: codec.Head, *, second: bool = False) -> _Row:
     task, (name, long) = head.task, _text(head.id)
     return _row(
         place,
         Kind.EPISODE,
-        flags=SUCCESS * head.outcome.success | SECOND * second | long,
+        flags=SUCCESS * head.outcome.success | DUPLICATE_ID * second | long,
         id=digest(head.id),
         text=name,
         task=task_digest(task.identity),
@@ -142,7 +142,7 @@ def _episode(place: Place, head: codec.Head, *, second: bool = False) -> _Row:
     )
 
 
-def _credit(place: Place, head: codec.Head, target: int) -> _Row:
+def _credit(place: RecordLocation, head: codec.Head, target: int) -> _Row:
     """That an episode had another one in context."""
     return _row(
         place,
@@ -191,15 +191,15 @@ def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
                 type=_label(credit.type),
                 policy=_label(credit.policy),
             )
-            for about in ([target(shown) for shown in credit.shown] or [NOBODY])
+            for about in ([target(shown) for shown in credit.shown] or [NO_TARGET])
         ]
     if kind >= UNREADABLE:
         raise CodecError(f"of kind {kind}, which no record has")
     return [_row(place, kind)]
 
 
-def _damage(place: Place, detail: str) -> Damage:
-    return Damage(
+def _damage(place: RecordLocation, detail: str) -> Corruption:
+    return Corruption(
         f"log/{place.segment:016d}.log",
         place.offset,
         place.length,

@@ -99,7 +99,7 @@ def _describe(text: bytes, held_here: bool) -> str:
         return "a process that left no name"
     here = host == socket.gethostname()
     if here and pid == os.getpid() and held_here:
-        return f"another ExperienceMemory of this very process (pid {pid}, since {since})"
+        return f"another Memory of this very process (pid {pid}, since {since})"
     words = f"process {pid} on {host} since {since}"
     if here and pid == os.getpid():
         return f"a child of {words} (which is this one, and has closed it)"

@@ -55,7 +55,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class Corruption:
     """Something that could not be read, or was cut off."""
 
     file: str
@@ -71,7 +71,7 @@ class Damage:
         return f"{self.file}, byte {self.offset}, {self.length} bytes: {self.detail}"
 
 
-class Place(NamedTuple):
+class RecordLocation(NamedTuple):
     """Where a record lies, enough to read it again."""
 
     sequence: int
@@ -91,13 +91,13 @@ class Place(NamedTuple):
 class Record:
     """One record of the log."""
 
-    place: Place
+    place: RecordLocation
     kind: int
     """A :class:`Kind`, or a number that a later version gave a meaning."""
     payload: bytes
 
 
-class TakenBackError(RuntimeError):
+class RolledBackError(RuntimeError):
     """What had been read is no longer there: it never was durable and its writer took it back, or
     it was compacted."""
 
@@ -119,9 +119,9 @@ class Log:
         self.unfinished = 0
         """Bytes at the end that a reader cannot make sense of yet: a write in progress, or a torn
         one."""
-        self.lost: list[Damage] = []
+        self.lost: list[Corruption] = []
         """What was found damaged inside segments, and lies there still."""
-        self._cut: list[Damage] = []  # torn tails
+        self._cut: list[Corruption] = []  # torn tails
         self._memory = memory
         self._writable = writable
         self._segment_bytes = segment_bytes
@@ -134,7 +134,7 @@ class Log:
         # whether records of it were left out on purpose, and the number after its last one
         self._sparse = False
         self._until = 0
-        self._last: Place | None = None
+        self._last: RecordLocation | None = None
         self._dirty = False
         self._writer = -1
         self._readers: dict[tuple[int, int], int] = {}
@@ -143,10 +143,10 @@ class Log:
             remove_leftovers(folder)
 
     @property
-    def damage(self) -> tuple[Damage, ...]:
+    def damage(self) -> tuple[Corruption, ...]:
         """Everything found damaged so far."""
         none = [
-            Damage(
+            Corruption(
                 f"{self.folder.name}/{path.name}", 0, 0, f"{wrong}; it is not read, and left alone"
             )
             for path, wrong in strays(self.folder)
@@ -162,7 +162,7 @@ class Log:
                 total += segment_path(self.folder, segment, generation).stat().st_size
         return total
 
-    def start_after(self, last: Place) -> bool:
+    def start_after(self, last: RecordLocation) -> bool:
         """Begin reading behind a record that is known already; False, and nothing happens, if it is
         not there.
 
@@ -190,7 +190,7 @@ class Log:
         Raises:
             ValueError: a segment has a format number that this program does not read, or belongs to
                 another memory.
-            TakenBackError: the last record read is gone, or the log was compacted; read everything
+            RolledBackError: the last record read is gone, or the log was compacted; read everything
                 again.
         """
         self._check_last()
@@ -200,7 +200,7 @@ class Log:
         ):
             # The files that are open still hold what was read, but nothing else that was made from
             # the log fits it any more.
-            raise TakenBackError(f"{self.folder} was compacted; open it again")
+            raise RolledBackError(f"{self.folder} was compacted; open it again")
         self._found = found
         for (segment, generation), following in zip(found.items(), [*found, None][1:], strict=True):
             if segment < self._segment:
@@ -210,11 +210,11 @@ class Log:
             try:
                 yield from self._read_segment(segment, following)
             except FileNotFoundError:
-                raise TakenBackError(
+                raise RolledBackError(
                     f"{self._name(segment)} was compacted while it was read; open it again"
                 ) from None
 
-    def plan(self, records: Sequence[tuple[Kind, bytes]]) -> list[Place]:
+    def plan(self, records: Sequence[tuple[Kind, bytes]]) -> list[RecordLocation]:
         """Where :meth:`append` will put these records.
 
         Raises:
@@ -236,7 +236,9 @@ class Log:
             length = len(payload)
             if length > MAX_PAYLOAD:
                 raise ValueError(f"a record of {length} bytes; the limit is {MAX_PAYLOAD}")
-            places.append(Place(sequence, segment, offset, length, zlib.crc32(payload), generation))
+            places.append(
+                RecordLocation(sequence, segment, offset, length, zlib.crc32(payload), generation)
+            )
             offset += FRAME_BYTES + length
         if offset > MOST_BYTES:
             raise ValueError(
@@ -246,8 +248,8 @@ class Log:
         return places
 
     def append(
-        self, records: Sequence[tuple[Kind, bytes]], planned: Sequence[Place] | None = None
-    ) -> list[Place]:
+        self, records: Sequence[tuple[Kind, bytes]], planned: Sequence[RecordLocation] | None = None
+    ) -> list[RecordLocation]:
         """Write records and return when all of them are durable.
 
         Args:
@@ -289,11 +291,11 @@ class Log:
         self._last = places[-1]
         return places
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: RecordLocation) -> bytes:
         """The payload of the record at ``place``; raises as :meth:`read_whole`."""
         return self.read_whole(place)[FRAME_BYTES:]
 
-    def read_whole(self, place: Place) -> bytes:
+    def read_whole(self, place: RecordLocation) -> bytes:
         """The record at ``place``: its frame, then its payload.
 
         Raises:
@@ -338,7 +340,7 @@ class Log:
                     d.file == name and d.offset == 0 for d in self.lost
                 ):
                     self.lost.append(
-                        Damage(
+                        Corruption(
                             name,
                             0,
                             min(len(header), HEADER_BYTES),
@@ -376,7 +378,7 @@ class Log:
         try:
             self.read(self._last)
         except (ValueError, FileNotFoundError):
-            raise TakenBackError(
+            raise RolledBackError(
                 f"the last record read from {self.folder} was taken back; open it again"
             ) from None
 
@@ -403,7 +405,7 @@ class Log:
                 if frame.sequence > self.position and not self._sparse:
                     lost = f"records {self.position} to {frame.sequence - 1} are missing"
                     self._note(segment, self._end, 0, lost)
-                place = Place(
+                place = RecordLocation(
                     frame.sequence,
                     segment,
                     self._end,
@@ -498,7 +500,7 @@ class Log:
         return size, first
 
     def _note(self, segment: int, offset: int, length: int, detail: str) -> None:
-        self.lost.append(Damage(self._name(segment), offset, length, detail))
+        self.lost.append(Corruption(self._name(segment), offset, length, detail))
 
     def _leave_tail(self, segment: int, length: int) -> None:
         """Nothing readable follows: a writer cuts it, a reader waits for the rest."""
@@ -508,7 +510,7 @@ class Log:
             os.ftruncate(self._writer, self._end)
             os.fsync(self._writer)
             torn = "a torn record at the end of the log, cut off"
-            self._cut.append(Damage(self._name(segment), self._end, length, torn))
+            self._cut.append(Corruption(self._name(segment), self._end, length, torn))
             self.unfinished = 0
 
     def _open_writer(self, segment: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .durable import TEMPORARY, create_file, open_file, open_to_read, replace_file, write_all
-from .log import Damage
+from .log import Corruption
 
 Rows = NDArray[np.void]
 Words = NDArray[np.uint64]
@@ -108,7 +108,7 @@ class RowFile:
         writable: bool,
     ) -> None:
         self.path, self.dtype, self.writable = path, dtype, writable
-        self.damage: list[Damage] = []
+        self.damage: list[Corruption] = []
         header = _HEADER.pack(
             magic, number, dtype.itemsize, memory, hashlib.sha256(tag.encode()).digest()
         )
@@ -318,7 +318,7 @@ class RowFile:
 
     def note(self, offset: int, length: int, detail: str) -> None:
         """Say that something was found damaged; once."""
-        damage = Damage(f"{self.path.parent.name}/{self.path.name}", offset, length, detail)
+        damage = Corruption(f"{self.path.parent.name}/{self.path.name}", offset, length, detail)
         if damage not in self.damage:
             self.damage.append(damage)
 

@@ -9,8 +9,8 @@ import pytest
 from relive.agent.evaluation.audit import Audit, audit_all, audit_of, is_leak, summed
 from relive.agent.evaluation.records import record
 from relive.agent.prompt import prompt_spec
-from relive.agent.recall import Recall, RecallSettings
-from relive.memory import Episode, ExperienceMemory, Purpose, Task
+from relive.agent.retriever import MemoryRetriever
+from relive.memory import Episode, Memory, Purpose, Retrieval, Task
 from tests.memory.conftest import make_episode, shown
 
 SPEC = prompt_spec("Do it.", ())
@@ -49,50 +49,50 @@ def test_without_rooms_there_are_no_near_duplicates() -> None:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> ExperienceMemory:
+def memory(tmp_path: Path) -> Memory:
     """Three episodes of the train split, one of them a near-duplicate, and one of the split under
     evaluation."""
-    memory = ExperienceMemory(tmp_path / "m")
+    memory = Memory(tmp_path / "m")
     for number, room in enumerate(("my room", "a", "b")):
         memory.add(make_episode(number, TASK.goal, room=room))
     memory.add(make_episode(3, TASK.goal, split="valid", room="c"))
     return memory
 
 
-def played(memory: ExperienceMemory, *ids: str) -> Episode:
+def played(memory: Memory, *ids: str) -> Episode:
     """An evaluation episode that was shown some of the memory."""
     run = replace(make_episode(9), task=TASK, memory_position=memory.position)
     return shown(run, *ids)
 
 
-def test_the_policy_lets_nothing_through_and_its_work_is_counted(memory: ExperienceMemory) -> None:
+def test_the_policy_lets_nothing_through_and_its_work_is_counted(memory: Memory) -> None:
     """Two of the four are held back: the near-duplicate, and what is of the split under
     evaluation."""
-    recall = Recall(memory, SPEC, words, RecallSettings(k=4), Purpose.EVALUATE)
-    recalled = recall(TASK)
-    ids = [hit.episode for hit in recalled.retrieved]
+    retriever = MemoryRetriever(memory, SPEC, words, Retrieval(k=4), Purpose.EVALUATE)
+    context = retriever(TASK)
+    ids = [hit.episode for hit in context.retrieved]
     assert sorted(ids) == ["episode-1", "episode-2"]
-    audit = audit_of(played(memory, *ids), memory, recall)
+    audit = audit_of(played(memory, *ids), memory, retriever)
     assert (audit.shown, audit.leaks) == (2, ())
     assert audit.held_back == 2
     assert "none leaked" in str(audit)
 
 
-def test_what_leaks_is_found(memory: ExperienceMemory) -> None:
+def test_what_leaks_is_found(memory: Memory) -> None:
     """Also if it was deleted since."""
-    recall = Recall(memory, SPEC, words, RecallSettings(), Purpose.EVALUATE)
+    retriever = MemoryRetriever(memory, SPEC, words, Retrieval(), Purpose.EVALUATE)
     run = played(memory, "episode-0", "episode-1", "episode-3")
     memory.delete("episode-3")
-    audit = audit_all([run, run], memory, recall)
+    audit = audit_all([run, run], memory, retriever)
     assert (audit.shown, audit.leaks) == (6, ("game-0", "game-3") * 2)
     assert "4 LEAKED" in str(audit)
 
 
-def test_records_carry_it(memory: ExperienceMemory) -> None:
+def test_records_carry_it(memory: Memory) -> None:
     """And are added up; those from before there were audits say so."""
-    recall = Recall(memory, SPEC, words, RecallSettings(), Purpose.EVALUATE)
+    retriever = MemoryRetriever(memory, SPEC, words, Retrieval(), Purpose.EVALUATE)
     records = [
-        record(played(memory, "episode-1", "episode-3"), {}, memory, recall, words)
+        record(played(memory, "episode-1", "episode-3"), {}, memory, retriever, words)
         for _ in range(2)
     ]
     total = summed(records)

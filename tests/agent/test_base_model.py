@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, load_model
 from relive.agent.llm.weights import BUNDLED, hash_weights
+from relive.agent.load_policy import PolicySettings, load_model
 from relive.agent.policy import ExpertPolicy
-from relive.agent.recall import Recall, RecallSettings
+from relive.agent.retriever import MemoryRetriever
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory, Purpose
+from relive.memory import Memory, Purpose, Retrieval
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = hash_weights(BUNDLED)
@@ -67,14 +67,14 @@ def test_memory_helps_on_procedures_it_was_never_taught(tmp_path: Path) -> None:
     made = load_model(PolicySettings())
     kinds = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
     tasks = suite.tasks("valid", 12, kinds)
-    with ExperienceMemory(tmp_path / "m") as memory:
+    with Memory(tmp_path / "m") as memory:
         memory.add_many(play_all(Runner(suite, expert), suite.tasks("train", 24)))
-        recall = Recall(
-            memory, spec_of(suite), made.count_tokens, RecallSettings(), Purpose.EVALUATE
+        retriever = MemoryRetriever(
+            memory, spec_of(suite), made.count_tokens, Retrieval(), Purpose.EVALUATE
         )
-        assert len(recall(tasks[0]).demonstrations) == 2
+        assert len(retriever(tasks[0]).demonstrations) == 2
         settings = RunSettings(max_steps=35)
-        shown = play_all(Runner(suite, made, settings, recall), tasks)
+        shown = play_all(Runner(suite, made, settings, retriever), tasks)
     alone = play_all(Runner(suite, made, settings), tasks)
     assert {e.actor.weights for e in shown} == {SHIPPED}
     assert sum(e.success for e in shown) >= sum(e.success for e in alone) + 3

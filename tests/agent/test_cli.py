@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relive.agent.cli import build_parser, main
-from relive.memory import ExperienceMemory, HashedEmbedder
+from relive.memory import HashedEmbedder, Memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ["--suite", "toy", "--policy", "expert", "--tasks", "6"]
@@ -109,7 +109,7 @@ def test_run_then_look_into_the_memory(tmp_path: Path, capsys: pytest.CaptureFix
     )  # the same command goes on where it stopped: at the end
     assert main(["memory", "stats", "--memory", memory]) == 0
     assert "6 episodes, 6 successes" in capsys.readouterr().out
-    with ExperienceMemory(memory, "r") as opened:
+    with Memory(memory, "r") as opened:
         goal, first = (
             next(iter(opened.iterate())).task.goal,
             next(iter(opened.entries())).episode_id,
@@ -144,7 +144,7 @@ def test_eval_writes_a_run_directory_and_resumes(
     rows = json.loads((out / "metrics.json").read_text())["rows"]
     assert rows[-1]["n"] == 6
     assert main(["eval", *TOY, "--out", str(out)]) == 0
-    with ExperienceMemory(out / "episodes", "r") as results:
+    with Memory(out / "episodes", "r") as results:
         assert len(results) == 6  # nothing was played twice
     assert "other settings" in complaint(capsys, "eval", *TOY, "--seed", "5", "--out", str(out))
 
@@ -172,7 +172,7 @@ def test_eval_reads_the_memory_as_it_was_at_a_position(
     )
 
     def seen(name: str) -> list[tuple[str, bool, tuple[str, ...]]]:
-        with ExperienceMemory(tmp_path / name / "episodes", "r") as results:
+        with Memory(tmp_path / name / "episodes", "r") as results:
             return [
                 (
                     e.task.identity,
@@ -215,7 +215,7 @@ def test_mistakes_get_one_line_that_says_what_to_do(
     assert "Did you mean" in complaint(capsys, "envs", "check", "housold")
     assert "no memory" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "none"))
     assert "train" in complaint(capsys, "run", *TOY, "--split", "dev", "--memory", memory)
-    ExperienceMemory(tmp_path / "empty").close()
+    Memory(tmp_path / "empty").close()
     assert "nothing of the split under evaluation is ever retrieved" in complaint(
         capsys, "eval", *TOY, "--split", "train", "--memory", str(tmp_path / "empty"), "--out",
         str(tmp_path / "e"),
@@ -226,8 +226,8 @@ def test_mistakes_get_one_line_that_says_what_to_do(
     assert "no model folder" in complaint(
         capsys, "run", "--suite", "toy", "--model", "./nowhere", "--memory", memory
     )
-    assert "Did you mean 'recall.k'" in complaint(
-        capsys, "learn", "--out", str(tmp_path / "l"), "--set", "recall.kk=3"
+    assert "Did you mean 'retrieval.k'" in complaint(
+        capsys, "learn", "--out", str(tmp_path / "l"), "--set", "retrieval.kk=3"
     )
     assert "begin with 'zzz'" in _on_memory(tmp_path, capsys)
 
@@ -252,7 +252,7 @@ def _on_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_memory_of_another_embedder_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ExperienceMemory(tmp_path / "m", embedder=HashedEmbedder(64)).close()
+    Memory(tmp_path / "m", embedder=HashedEmbedder(64)).close()
     assert "hashed-1-64" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "m"))
 
 
@@ -269,7 +269,7 @@ def test_a_corrupted_log_is_reported_and_hides_nothing_else(
     assert main(["memory", "verify", "--memory", str(memory)]) == 1
     out = capsys.readouterr().out
     assert segment.name in out
-    with ExperienceMemory(memory, "r") as opened:
+    with Memory(memory, "r") as opened:
         assert len(list(opened.iterate())) == 5
 
 
@@ -287,7 +287,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    with ExperienceMemory(memory, "r") as opened:
+    with Memory(memory, "r") as opened:
         assert len(opened) == 6
         assert not opened.stats().damage
     assert main(["run", *TOY, "--start", "10", "--memory", str(memory)]) == 0
@@ -324,10 +324,10 @@ def test_ctrl_c_loses_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "goes on where this one stopped" in error
     assert "Traceback" not in error
-    with ExperienceMemory(tmp_path / "run" / "episodes", "r") as results:
+    with Memory(tmp_path / "run" / "episodes", "r") as results:
         kept = len(results)
     assert 0 < kept < 1200
     subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
-    with ExperienceMemory(tmp_path / "run" / "episodes", "r") as results:
+    with Memory(tmp_path / "run" / "episodes", "r") as results:
         assert len(results) == 1200
         assert len({e.task.identity for e in results.entries()}) == 1200

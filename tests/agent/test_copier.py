@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from relive.agent.collect import collect_demonstrations
 from relive.agent.conversation import Conversation, Turn
-from relive.agent.demonstrate import demonstrate
+from relive.agent.policy import words
 from relive.agent.prompt import Demonstration, prompt_spec, system_text
-from relive.agent.recall import Recall, RecallSettings
+from relive.agent.retriever import MemoryRetriever
 from relive.agent.runner import Runner, play_all, spec_of
-from relive.agent.tokens import words
 from relive.envs import ActionTemplate, get_suite
-from relive.memory import ExperienceMemory, Purpose
-from relive.training.experiments.copier import CopyPolicy, adapted, demonstrations_in, substitution
+from relive.memory import Memory, Purpose, Retrieval
+from relive.training.experiments.copy_baseline import (
+    CopyPolicy,
+    adapted,
+    demonstrations_in,
+    substitution,
+)
 
 TEMPLATES = (
     ActionTemplate("walk to {spot}", "move"),
@@ -360,12 +365,12 @@ def test_household_episodes_are_copied_with_search_and_hardly_without(tmp_path: 
     types = ("pick_clean_then_place_in_recep", "pick_heat_then_place_in_recep")
     tasks = suite.tasks("valid", 4, types)
     won: Counter[bool] = Counter()
-    with ExperienceMemory(tmp_path / "m") as memory:
-        demonstrate(memory, suite, 12)
-        recall = Recall(memory, spec_of(suite), words, RecallSettings(k=2), Purpose.ACT)
+    with Memory(tmp_path / "m") as memory:
+        collect_demonstrations(memory, suite, 12)
+        retriever = MemoryRetriever(memory, spec_of(suite), words, Retrieval(k=2), Purpose.ACT)
         for search in (False, True):
             policy = CopyPolicy(suite.templates, search)
-            episodes = play_all(Runner(suite, policy, recall=recall), tasks)
+            episodes = play_all(Runner(suite, policy, retriever=retriever), tasks)
             assert not [e.outcome.detail for e in episodes if e.outcome.detail]
             won[search] = sum(e.success for e in episodes)
     assert won[True] >= 3

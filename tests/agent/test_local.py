@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from relive.agent.conversation import Action, Conversation, Turn
-from relive.agent.llm.local import ContextOverflow, LocalPolicy
+from relive.agent.llm.local import ContextOverflow, LocalModel
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<unk>"]
 WORDS = [f"w{number}" for number in range(90)]
@@ -131,7 +131,7 @@ def play(
 
 
 def reference(
-    folder: Path, policy: LocalPolicy, talks: list[Conversation], adapter: Path | None = None
+    folder: Path, policy: LocalModel, talks: list[Conversation], adapter: Path | None = None
 ) -> list[Action]:
     """The oracle: transformers' own forward pass over everything, for every token, without any
     cache."""
@@ -160,7 +160,7 @@ def test_same_as_transformers(kind: str, attention: Any, request: pytest.Fixture
     """Over several steps, with everything reused, actions are those of a plain model that reads all
     of it anew."""
     model = request.getfixturevalue(kind)
-    policy = LocalPolicy(model, attention=attention, max_new_tokens=8)
+    policy = LocalModel(model, attention=attention, max_new_tokens=8)
     talks = openings(5)
     for _ in range(3):
         expected = reference(model, policy, talks)
@@ -178,9 +178,9 @@ def test_batch_does_not_matter(folder: Path, size: int) -> None:
             action for i in range(0, len(talks), size) for action in policy.act(talks[i : i + size])
         ]
 
-    policy = LocalPolicy(folder, max_new_tokens=8)
+    policy = LocalModel(folder, max_new_tokens=8)
     history, _ = play(in_batches, openings(16), 4)
-    fresh = LocalPolicy(folder, max_new_tokens=8)
+    fresh = LocalModel(folder, max_new_tokens=8)
 
     def anew(talks: list[Conversation]) -> list[Action]:
         actions = []
@@ -198,8 +198,8 @@ def test_whoever_is_ready(folder: Path) -> None:
     """Subsets in any order, some asked twice, some steps apart: always what each gets alone."""
     rng = random.Random(5)
     policy, alone = (
-        LocalPolicy(folder, max_new_tokens=6, slots=6),
-        LocalPolicy(folder, max_new_tokens=6, slots=1),
+        LocalModel(folder, max_new_tokens=6, slots=6),
+        LocalModel(folder, max_new_tokens=6, slots=1),
     )
     talks = openings(9, seed=2)
     for _ in range(15):
@@ -218,7 +218,7 @@ def test_whoever_is_ready(folder: Path) -> None:
 
 def test_only_new_tokens_are_encoded(folder: Path) -> None:
     """One more step costs the end of the turn, the observation and the answer, and nothing else."""
-    policy = LocalPolicy(folder, max_new_tokens=6)
+    policy = LocalModel(folder, max_new_tokens=6)
     history, talks = play(policy.act, openings(3), 1)
     before = policy.tokens_encoded
     policy_actions = policy.act(talks)
@@ -233,7 +233,7 @@ def test_only_new_tokens_are_encoded(folder: Path) -> None:
 
 def test_shared_prefix_is_encoded_once(folder: Path) -> None:
     """Conversations with the same memory, new in the same call: it is read once and copied."""
-    policy = LocalPolicy(folder, max_new_tokens=4)
+    policy = LocalModel(folder, max_new_tokens=4)
     rng = random.Random(0)
     memory = Turn("system", words(rng, 300, 300))
     talks: list[Conversation] = [(memory, Turn("user", words(rng, 5, 15))) for _ in range(6)]
@@ -245,7 +245,7 @@ def test_shared_prefix_is_encoded_once(folder: Path) -> None:
 def test_same_conversation_twice(folder: Path) -> None:
     """The same conversation several times in one call shares no slot, and each copy can go its own
     way."""
-    policy = LocalPolicy(folder, max_new_tokens=6)
+    policy = LocalModel(folder, max_new_tokens=6)
     talk = openings(1)[0]
     first = policy.act([talk, talk, talk])
     assert first[0] == first[1] == first[2]
@@ -256,7 +256,7 @@ def test_same_conversation_twice(folder: Path) -> None:
 
 def test_more_conversations_than_slots(folder: Path) -> None:
     """Slots are given up, the one used longest ago first, and nothing is wrong with the actions."""
-    policy = LocalPolicy(folder, max_new_tokens=4, slots=3)
+    policy = LocalModel(folder, max_new_tokens=4, slots=3)
     talks = openings(7)
     expected = reference(folder, policy, talks)
     assert policy.act(talks) == expected
@@ -273,7 +273,7 @@ def test_more_conversations_than_slots(folder: Path) -> None:
 def test_other_action_than_sampled(folder: Path) -> None:
     """A conversation that goes on with other words than the model's own drops these from the
     cache."""
-    policy = LocalPolicy(folder, max_new_tokens=8)
+    policy = LocalModel(folder, max_new_tokens=8)
     _, talks = play(
         lambda talks: policy.act(talks) and [Action("w3 w4 w5")] * len(talks), openings(3), 3
     )
@@ -283,7 +283,7 @@ def test_other_action_than_sampled(folder: Path) -> None:
 def test_sampled_tokens_are_kept(folder: Path) -> None:
     """Ids that no text would be tokenised to (special tokens inside an action) stay in the
     conversation."""
-    policy = LocalPolicy(folder)
+    policy = LocalModel(folder)
     talk = openings(1)[0]
     odd = (*talk, Turn("assistant", "w1 w2", (7, 3, 8)), Turn("user", "w9"))
     plain = (*talk, Turn("assistant", "w1 w2"), Turn("user", "w9"))
@@ -298,10 +298,10 @@ def test_sampled_tokens_are_kept(folder: Path) -> None:
 
 def test_sampling_depends_on_the_seed_alone(folder: Path) -> None:
     """With a temperature, an action follows from conversation and seed, whoever else is asked."""
-    policy = LocalPolicy(folder, temperature=1.5, max_new_tokens=6)
+    policy = LocalModel(folder, temperature=1.5, max_new_tokens=6)
     talks = openings(8)
     together = policy.act(talks, list(range(8)))
-    alone = LocalPolicy(folder, temperature=1.5, max_new_tokens=6)
+    alone = LocalModel(folder, temperature=1.5, max_new_tokens=6)
     assert [alone.act([talk], [seed])[0] for seed, talk in enumerate(talks)] == together
     assert policy.act(talks[::-1], list(range(8))[::-1]) == together[::-1]
     assert len({action.tokens for action in policy.act([talks[0]] * 8, list(range(8)))}) > 4
@@ -311,7 +311,7 @@ def test_sampling_depends_on_the_seed_alone(folder: Path) -> None:
 
 def test_sampling_follows_the_distribution(folder: Path) -> None:
     """First tokens over many seeds come out as often as the model's probabilities say."""
-    policy = LocalPolicy(folder, temperature=2.0, max_new_tokens=1)
+    policy = LocalModel(folder, temperature=2.0, max_new_tokens=1)
     talk = openings(1, memory=(40, 40))[0]
     ids = policy.encoder.encode(talk, True).ids
     with torch.inference_mode():
@@ -345,7 +345,7 @@ def save_adapter(folder: Path, target: Path, seed: int, **options: Any) -> Path:
 def test_adapters(folder: Path, tmp_path: Path) -> None:
     """Changing adapters changes actions at once: nothing that another one has encoded is used."""
     one, two = save_adapter(folder, tmp_path / "v1", 1), save_adapter(folder, tmp_path / "v2", 2)
-    policy = LocalPolicy(folder, max_new_tokens=6)
+    policy = LocalModel(folder, max_new_tokens=6)
     talks = openings(4)
     base = policy.act(talks)
     hashes = [policy.weights_sha256]
@@ -355,7 +355,7 @@ def test_adapters(folder: Path, tmp_path: Path) -> None:
         assert policy.act(talks) == reference(folder, policy, talks, adapter) != base
         hashes.append(policy.weights_sha256)
     policy.set_adapter(one, "v1")  # back to what was good: the same weights under their old name
-    assert policy.act(talks) == LocalPolicy(folder, adapter=one, max_new_tokens=6).act(talks)
+    assert policy.act(talks) == LocalModel(folder, adapter=one, max_new_tokens=6).act(talks)
     assert policy.weights_sha256 == hashes[1]
     policy.set_adapter(None)
     assert policy.adapter is None
@@ -366,7 +366,7 @@ def test_adapters(folder: Path, tmp_path: Path) -> None:
 def test_version_stands_for_the_same_weights(folder: Path, tmp_path: Path) -> None:
     """Other weights under an old version's name are refused, and the policy stays as it was."""
     one, two = save_adapter(folder, tmp_path / "one", 1), save_adapter(folder, tmp_path / "two", 2)
-    policy = LocalPolicy(folder, adapter=one, adapter_version="v1")
+    policy = LocalModel(folder, adapter=one, adapter_version="v1")
     before = policy.act(openings(2))
     with pytest.raises(ValueError, match="'v1' has been used for other weights"):
         policy.set_adapter(two, "v1")
@@ -377,7 +377,7 @@ def test_version_stands_for_the_same_weights(folder: Path, tmp_path: Path) -> No
 def test_merged_adapter_is_exact(folder: Path, tmp_path: Path) -> None:
     """Logits with the adapter merged into the weights are those of PEFT's own, within rounding."""
     adapter = save_adapter(folder, tmp_path / "v1", 1)
-    policy = LocalPolicy(folder, adapter=adapter)
+    policy = LocalModel(folder, adapter=adapter)
     ids = torch.tensor([policy.encoder.encode(openings(1)[0], True).ids])
     plain = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(folder), str(adapter)
@@ -393,14 +393,14 @@ def test_weights_hash(folder: Path) -> None:
     import hashlib
 
     expected = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    assert LocalPolicy(folder).weights_sha256 == expected
+    assert LocalModel(folder).weights_sha256 == expected
     assert load_file(folder / "model.safetensors")
 
 
 def test_newline_ends_an_action(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that goes on after its action is stopped at the end of the line, but not before it
     said anything."""
-    policy = LocalPolicy(folder, max_new_tokens=8)
+    policy = LocalModel(folder, max_new_tokens=8)
     script = [20, 9, 20, 11]
     monkeypatch.setattr(policy, "_choose", lambda logits, batch, step: [script[step]] * len(batch))
     monkeypatch.setattr(policy.encoder, "raw_text", lambda token: "\n" if token == 20 else "x")
@@ -410,7 +410,7 @@ def test_newline_ends_an_action(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_too_long(folder: Path) -> None:
     """What does not fit is known before; asking nevertheless is one clear error, and the others are
     unharmed."""
-    policy = LocalPolicy(folder, context=200, max_new_tokens=10)
+    policy = LocalModel(folder, context=200, max_new_tokens=10)
     short, long = openings(1, memory=(40, 40))[0], openings(1, memory=(200, 200))[0]
     assert policy.fits(short)
     assert not policy.fits(long)
@@ -426,19 +426,19 @@ def test_too_long(folder: Path) -> None:
 
 def test_bfloat16(folder: Path) -> None:
     """bf16 runs; it need not agree with fp32."""
-    policy = LocalPolicy(folder, dtype="bfloat16", max_new_tokens=4)
+    policy = LocalModel(folder, dtype="bfloat16", max_new_tokens=4)
     assert len(play(policy.act, openings(3), 2)[0]) == 2
 
 
 def test_wrong_turn(folder: Path) -> None:
     """Only a conversation that ends with a user turn can be answered."""
     with pytest.raises(ValueError, match="after a user turn"):
-        LocalPolicy(folder).act([(*openings(1)[0], Turn("assistant", "w1"))])
+        LocalModel(folder).act([(*openings(1)[0], Turn("assistant", "w1"))])
 
 
 def test_nothing_asked(folder: Path) -> None:
     """No conversations, no actions."""
-    assert LocalPolicy(folder).act([]) == []
+    assert LocalModel(folder).act([]) == []
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -452,16 +452,16 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
 def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing folders and unknown names say what is missing and what to do."""
     with pytest.raises(FileNotFoundError, match=r"no model folder .*check the path") as caught:
-        LocalPolicy(tmp_path / "missing")
+        LocalModel(tmp_path / "missing")
     one_line(caught)
     with pytest.raises(FileNotFoundError, match=r"no config\.json") as caught:
-        LocalPolicy(tmp_path)
+        LocalModel(tmp_path)
     one_line(caught)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         FileNotFoundError, match=r"no such folder.*check the name and the network"
     ) as caught:
-        LocalPolicy("nobody/no-such-model")
+        LocalModel("nobody/no-such-model")
     one_line(caught)
 
 
@@ -469,11 +469,11 @@ def test_broken_model(folder: Path, tmp_path: Path) -> None:
     """A folder that is not a usable model."""
     save_model(tmp_path / "untold", template=None)
     with pytest.raises(ValueError, match="no chat template"):
-        LocalPolicy(tmp_path / "untold")
+        LocalModel(tmp_path / "untold")
     save_model(tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(ValueError, match="cannot be loaded") as caught:
-        LocalPolicy(tmp_path / "cut")
+        LocalModel(tmp_path / "cut")
     one_line(caught)
 
 
@@ -481,7 +481,7 @@ def test_adapter_for_another_model(folder: Path, llama: Path, tmp_path: Path) ->
     """An adapter that does not fit is refused in one line, before anything is changed."""
     wide = save_model(tmp_path / "wide", hidden=64)
     adapter = save_adapter(wide, tmp_path / "adapter", 1)
-    policy = LocalPolicy(folder)
+    policy = LocalModel(folder)
     with pytest.raises(
         ValueError, match=r"another model \(.*wide\).* has 64 .* has 32 there"
     ) as caught:

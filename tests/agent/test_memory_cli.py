@@ -14,8 +14,8 @@ from relive.agent.cli import main
 from relive.memory import (
     Actor,
     Episode,
-    ExperienceMemory,
     HashedEmbedder,
+    Memory,
     Outcome,
     Retrieved,
     Step,
@@ -53,7 +53,7 @@ def made(
 def memory(tmp_path: Path) -> Path:
     """A memory of eight episodes, two of which were shown another."""
     folder = tmp_path / "m"
-    with ExperienceMemory(folder) as opened:
+    with Memory(folder) as opened:
         opened.add_many(
             [made(n, kind="heat" if n < 5 else "cool", success=n != 2) for n in range(6)]
         )
@@ -86,7 +86,7 @@ def damage(memory: Path, text: bytes) -> None:
 
 
 def test_stats(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Counts, deletions, keys, credits and what helped."""
+    """Counts, deletions, fields, credits and what helped."""
     Ran(capfd, "delete", "run-000", "--memory", memory)
     ran = Ran(capfd, "stats", "--memory", memory)
     assert ran.status == 0
@@ -94,7 +94,7 @@ def test_stats(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "1 deleted, whose bytes compact takes away" in ran.out
     assert "found by goal" in ran.out
     assert "shown to later runs 2 times" in ran.out
-    with ExperienceMemory(memory, "w", keys=["window"]) as opened:
+    with Memory(memory, "w", fields=["window"]) as opened:
         opened.credit(made(50, shown="run-003"))
         opened.credit(made(51, kind="heat", success=False))
     out = Ran(capfd, "stats", "--memory", memory).out
@@ -128,12 +128,20 @@ def test_search_says_what_the_score_is_made_of(
     ).out
     assert "redundancy 0.000" in out.splitlines()[1]  # nothing came before the first
     assert "redundancy 0.000" not in out.splitlines()[4]
-    with ExperienceMemory(memory, "r") as opened:
+    with Memory(memory, "r") as opened:
         value = opened.usefulness("run-001").value
     assert value != 0
     assert f"usefulness {-value:+.3f}" in out
     out = Ran(
-        capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, "--brevity", 0.1
+        capfd,
+        "search",
+        "put a hot pan in cabinet",
+        "--memory",
+        memory,
+        "--k",
+        9,
+        "--length-penalty",
+        0.1,
     ).out
     assert "length −0.100" in out  # run-005 has two steps
     only = ("--only", "type=cool", "--only", "type=clean", "--only", "policy=expert")
@@ -148,11 +156,12 @@ def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert "use one of suite, type" in Ran(capfd, *search, "--only", "colour=red").complaint
     assert "at least 0 and less than 1" in Ran(capfd, *search, "--diversity", 1).complaint
     assert (
-        "brevity is -1.0; it must not be negative" in Ran(capfd, *search, "--brevity", -1).complaint
+        "length_penalty is -1.0; it must not be negative"
+        in Ran(capfd, *search, "--length-penalty", -1).complaint
     )
     assert "0 hits or more" in Ran(capfd, *search, "--k", -1).complaint
-    assert "use some of goal, first, window" in Ran(capfd, *search, "--keys", "gaol").complaint
-    assert "open it once with mode='w'" in Ran(capfd, *search, "--keys", "goal,window").complaint
+    assert "use some of goal, first, window" in Ran(capfd, *search, "--fields", "gaol").complaint
+    assert "open it once with mode='w'" in Ran(capfd, *search, "--fields", "goal,window").complaint
 
 
 def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +195,7 @@ def test_an_episode_with_half_a_character_is_shown(
     memory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The terminal cannot print it; that is no error."""
-    with ExperienceMemory(memory, "w") as opened:
+    with Memory(memory, "w") as opened:
         opened.add(replace(made(9), final_observation="half \ud83d of it"))
     done = subprocess.run(
         [sys.executable, "-m", "relive.agent.cli", "memory", "show", "run-009", "--memory", str(memory)],
@@ -215,7 +224,7 @@ def test_delete_and_compact(memory: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert ran.out.startswith("2 episodes and 2 records about them taken away; the log had 0.0 MB")
     assert sum(file.stat().st_size for file in (memory / "log").iterdir()) < before
     assert "0 episodes and 0 records" in Ran(capfd, "compact", "--memory", memory).out
-    with ExperienceMemory(memory, "r") as opened:
+    with Memory(memory, "r") as opened:
         assert len(opened) == 6
     assert Ran(capfd, "verify", "--memory", memory).status == 0
 
@@ -280,7 +289,7 @@ def test_rebuild(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ran = Ran(capfd, "rebuild", "--reembed", "--memory", memory)
     assert "8 texts embedded" in ran.out
     assert other.read_text() == "kept"
-    with ExperienceMemory(memory, "r") as opened:
+    with Memory(memory, "r") as opened:
         assert (opened.stats().damage, opened.stats().index_entries) == ((), 0)
         assert [episode.id for episode in opened.iterate()] == [f"run-{n:03d}" for n in range(8)]
 
@@ -299,11 +308,11 @@ def test_rebuild_throws_nothing_away_that_it_cannot_make(
     memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Another embedder, a writer at work, no memory at all."""
-    with ExperienceMemory(memory, "w"):
+    with Memory(memory, "w"):
         assert "is being written by" in Ran(capfd, "rebuild", "--memory", memory).complaint
     assert "no memory in" in Ran(capfd, "rebuild", "--memory", tmp_path / "none").complaint
     assert not (tmp_path / "none").exists()
-    ExperienceMemory(tmp_path / "other", embedder=HashedEmbedder(64)).close()
+    Memory(tmp_path / "other", embedder=HashedEmbedder(64)).close()
     (tmp_path / "other" / "index" / "x.json").write_text("{}")
     assert "hashed-1-64" in Ran(capfd, "rebuild", "--memory", tmp_path / "other").complaint
     assert (tmp_path / "other" / "index" / "x.json").exists()
@@ -326,7 +335,7 @@ def test_folders_and_files_are_named_as_text(
         f"0 episodes added to {shown}; 8 were there already\n"
         f"{tmp_path}/\\x9bx.jsonl was read as episodes, as its first line says\n"
     )
-    with ExperienceMemory(folder, "w"):
+    with Memory(folder, "w"):
         assert shown in Ran(capfd, "compact", "--memory", folder).complaint
 
 
@@ -440,7 +449,7 @@ def test_import_mistakes(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     assert (
         "cannot tell what" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
     )
-    with ExperienceMemory(memory, "w"):
+    with Memory(memory, "w"):
         assert (
             "is being written by"
             in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint

@@ -117,14 +117,14 @@ def test_queries_know_nothing_of_what_comes_after_them(study: Any) -> None:
     assert study.query_text("trajectory", played, 0) == f"Your task is to: {played.task.goal}."
     half = study.query_text("trajectory", played, 0.5)
     assert half.count("Action:") == round(len(actions) / 2)
-    assert study.query_text("trajectory", played, 1.0) == study.key_texts("trajectory", played)[0]
+    assert study.query_text("trajectory", played, 1.0) == study.field_texts("trajectory", played)[0]
     assert study.query_text("windows", played, 1.0).count("Action:") == min(
         study.WINDOW, len(actions)
     )
-    windows = study.key_texts("windows", played)
+    windows = study.field_texts("windows", played)
     assert "".join(windows).count("Action:") == len(actions)
-    assert len(study.key_texts("condensed", played)[0]) <= len(
-        study.key_texts("trajectory", played)[0]
+    assert len(study.field_texts("condensed", played)[0]) <= len(
+        study.field_texts("trajectory", played)[0]
     )
 
 

@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, load_policy
 from relive.agent.conversation import Action, Conversation, Turn
-from relive.agent.loop import draw_seed
-from relive.agent.policy import ExpertPolicy, ReplayPolicy
-from relive.agent.recall import History, Recall, Recalled, RecallSettings
+from relive.agent.load_policy import PolicySettings, load_policy
+from relive.agent.policy import ExpertPolicy, ReplayPolicy, words
+from relive.agent.retriever import History, MemoryRetriever, RetrievedContext
+from relive.agent.run_episode import draw_seed
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
-from relive.agent.tokens import words
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory, Purpose
+from relive.memory import Memory, Purpose, Retrieval
 from relive.memory.episode import Episode, StopReason
-from relive.memory.search.keys import query_text
+from relive.memory.search.fields import query_text
 from relive.task import Task
 
 SUITE = get_suite("toy")
@@ -102,20 +101,22 @@ def test_a_policy_that_raises_costs_one_episode() -> None:
 
 def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_path: Path) -> None:
     tasks = SUITE.tasks("train", 8)
-    with ExperienceMemory(tmp_path / "m") as memory:
+    with Memory(tmp_path / "m") as memory:
         for episode in play_all(runner(), tasks[:4]):
             memory.add(episode)
         position = memory.position
-        recall = Recall(memory, spec_of(SUITE), words, RecallSettings(k=3), Purpose.ACT, position)
-        before = recall(tasks[0])
+        retriever = MemoryRetriever(
+            memory, spec_of(SUITE), words, Retrieval(k=3), Purpose.ACT, position
+        )
+        before = retriever(tasks[0])
         for episode in play_all(runner(), tasks[4:]):
             memory.add(episode)
-        assert recall(tasks[0]) == before
+        assert retriever(tasks[0]) == before
         assert 1 <= len(before.retrieved) <= 3
         own = {e.episode_id for e in memory.entries() if e.task.identity == tasks[0].identity}
         assert not own & {r.episode for r in before.retrieved}
         made = ExpertPolicy(SUITE)
-        (episode,) = play_all(Runner(SUITE, made, recall=recall), tasks[:1])
+        (episode,) = play_all(Runner(SUITE, made, retriever=retriever), tasks[:1])
         assert episode.steps[0].retrieved == before.retrieved
         assert episode.memory_position == position
 
@@ -137,30 +138,36 @@ class _Shown:
 class _Counted:
     """Retrieval that notes how long the history was each time it was asked."""
 
-    def __init__(self, recall: Recall) -> None:
-        self.recall, self.position, self.dynamic = recall, recall.position, recall.dynamic
+    def __init__(self, retriever: MemoryRetriever) -> None:
+        self.retriever, self.position, self.dynamic = (
+            retriever,
+            retriever.position,
+            retriever.dynamic,
+        )
         self.asked: list[int] = []
 
     def frozen(self) -> "_Counted":
         return self
 
-    def __call__(self, task: Task, history: History = ()) -> Recalled:
+    def __call__(self, task: Task, history: History = ()) -> RetrievedContext:
         self.asked.append(len(history))
-        return self.recall(task, history)
+        return self.retriever(task, history)
 
 
 def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_path: Path) -> None:
     tasks = SUITE.tasks("train", 12)
     (task,) = SUITE.tasks("valid", 1)
-    with ExperienceMemory(tmp_path / "m") as memory:
+    with Memory(tmp_path / "m") as memory:
         for episode in play_all(runner(), tasks):
             memory.add(episode)
         played = {}
         for query in ("static", "dynamic"):
-            settings = RecallSettings(k=1, query=query)
-            counted = _Counted(Recall(memory, spec_of(SUITE), words, settings, Purpose.EVALUATE))
+            settings = Retrieval(k=1, query=query)
+            counted = _Counted(
+                MemoryRetriever(memory, spec_of(SUITE), words, settings, Purpose.EVALUATE)
+            )
             policy = _Shown()
-            (episode,) = play_all(Runner(SUITE, policy, recall=counted), [task])
+            (episode,) = play_all(Runner(SUITE, policy, retriever=counted), [task])
             assert episode.success
             assert len(policy.systems) == len(episode.steps)
             played[query] = (counted.asked, episode, policy.systems)
@@ -178,14 +185,14 @@ def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_pat
 def test_what_is_retrieved_does_not_depend_on_how_episodes_were_scheduled(tmp_path: Path) -> None:
     shown = []
     for batch in (16, 3):
-        with ExperienceMemory(tmp_path / str(batch)) as memory:
+        with Memory(tmp_path / str(batch)) as memory:
             made = ExpertPolicy(SUITE)
             for episode in Runner(SUITE, made, RunSettings(batch=batch)).run(
                 SUITE.tasks("train", 60)
             ):
                 memory.add(episode)
-            recall = Recall(memory, spec_of(SUITE), words, RecallSettings(k=3), Purpose.ACT)
-            found = [recall(task).retrieved for task in SUITE.tasks("test", 30)]
+            retriever = MemoryRetriever(memory, spec_of(SUITE), words, Retrieval(k=3), Purpose.ACT)
+            found = [retriever(task).retrieved for task in SUITE.tasks("test", 30)]
             shown.append([[memory.meta(r.episode).task.identity for r in hits] for hits in found])
     assert shown[0] == shown[1]
 
@@ -204,4 +211,4 @@ def test_a_query_holds_the_goal_and_the_latest_steps() -> None:
     assert "go to shelf 5" in text
     assert "go to shelf 1" not in text
     with pytest.raises(ValueError, match="'static' or 'dynamic'"):
-        RecallSettings(query="always")
+        Retrieval(query="always")

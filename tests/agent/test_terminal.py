@@ -16,7 +16,7 @@ from relive.agent.terminal import visible
 from relive.memory import (
     Actor,
     Episode,
-    ExperienceMemory,
+    Memory,
     Outcome,
     Retrieved,
     Step,
@@ -52,7 +52,7 @@ def hostile(number: int) -> Episode:
 def memory(tmp_path: Path) -> Path:
     """A memory of hostile episodes in a folder with a hostile name."""
     folder = tmp_path / (HOSTILE + FORGED)
-    with ExperienceMemory(folder) as opened:
+    with Memory(folder) as opened:
         opened.add_many([hostile(number) for number in range(3)])
         opened.annotate(hostile(1).id, HOSTILE + FORGED)
         opened.rate(hostile(1).id, HOSTILE, 1.0)
@@ -239,13 +239,14 @@ def test_on_a_terminal_a_memorys_texts_are_text(memory: Path) -> None:
 def test_progress_and_tables_show_texts_as_text() -> None:
     """They colour and move, and nobody else does."""
     code = (
+        "from relive.agent.events import JobEnded, Phase, TasksPlanned\n"
         "from relive.agent.evaluation.metrics import Row; from relive.agent.evaluation.report "
         "import LiveProgress, console, results_table\n"
         f"text = {HOSTILE!r}\n"
         "with LiveProgress() as live:\n"
-        "    live.announce('phase', text)\n"
-        "    live.announce('tasks', 3)\n"
-        "    live.announce('job', text)\n"
+        "    live.on_event(Phase(text))\n"
+        "    live.on_event(TasksPlanned(3))\n"
+        "    live.on_event(JobEnded('a', text, 1, 2, 3.0))\n"
         "rows = [Row(text, 8, 4, 0.2, 0.8, 9.5, 0.25, None, 0)]\n"
         "console().print(results_table(rows, text))\n"
         "console().print(text)\n"
@@ -314,7 +315,7 @@ def test_closed_output_stops_no_work(tmp_path: Path) -> None:
     assert ran.status == 2
     assert "Traceback" not in ran.error
     assert ran.error.splitlines()[-1].startswith("relive run: standard output is closed")
-    with ExperienceMemory(tmp_path / "m", "r") as opened:
+    with Memory(tmp_path / "m", "r") as opened:
         assert len(opened) == 6
         assert not opened.verify()
 
@@ -339,7 +340,7 @@ def test_an_export_to_a_closed_output_is_refused(memory: Path) -> None:
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
     """`relive … | head`: more is printed than a pipe holds."""
-    with ExperienceMemory(tmp_path / "m") as opened:
+    with Memory(tmp_path / "m") as opened:
         long = replace(hostile(1), id="long", final_observation="a long tale\n" * 20_000)
         opened.add(long)
     ran = shell(

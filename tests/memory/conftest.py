@@ -11,8 +11,8 @@ import pytest
 from relive.memory import (
     Actor,
     Episode,
-    ExperienceMemory,
     Holdout,
+    Memory,
     Outcome,
     Purpose,
     Query,
@@ -78,7 +78,7 @@ def shown(run: Episode, *ids: str) -> Episode:
     return replace(run, steps=(replace(run.steps[0], retrieved=hits), *run.steps[1:]))
 
 
-def found(memory: ExperienceMemory, text: str, at: int | None = None, **options: Any) -> list[str]:
+def found(memory: Memory, text: str, at: int | None = None, **options: Any) -> list[str]:
     """Ids of what is found."""
     return [
         hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), HOLDOUT, at)
@@ -104,7 +104,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[ExperienceMemory]:
+def store(folder: Path) -> Iterator[Memory]:
     """An empty memory, open for writing."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         yield memory

@@ -21,11 +21,11 @@ import numpy as np
 
 from relive.memory import (
     Actor,
-    Damage,
+    Corruption,
     Episode,
-    ExperienceMemory,
     HashedEmbedder,
     IndexSettings,
+    Memory,
     Outcome,
     Query,
     Retrieved,
@@ -33,7 +33,7 @@ from relive.memory import (
     StopReason,
     Task,
 )
-from relive.memory.search.space import DECIMALS
+from relive.memory.search.field_index import DECIMALS
 from relive.memory.storage.codec import digest
 from relive.memory.storage.segments import FRAME_BYTES, HEADER_BYTES, MARK
 
@@ -98,9 +98,9 @@ def make(number: int) -> Episode:
     return Episode(f"episode-{number}", task, steps, "", outcome, Actor("expert"))
 
 
-def open_memory(folder: Path, mode: str = "r") -> ExperienceMemory:
+def open_memory(folder: Path, mode: str = "r") -> Memory:
     """Open a memory of these tests, with graphs from few rows on."""
-    return ExperienceMemory(folder, mode, embedder=EMBEDDER, index=SMALL)
+    return Memory(folder, mode, embedder=EMBEDDER, index=SMALL)
 
 
 def build(folder: Path, numbers: Iterable[int], *, publish: bool = False) -> None:
@@ -130,7 +130,7 @@ class Oracle:
         self._vectors: dict[str, Any] = {}
         self._ties: dict[str, int] = {}
 
-    def best(self, memory: ExperienceMemory, text: str, at: int) -> list[tuple[str, float]]:
+    def best(self, memory: Memory, text: str, at: int) -> list[tuple[str, float]]:
         """All episodes, best first: id and score."""
         there = [entry for entry in memory.entries(at=at) if entry.task.split == "train"]
         if not there:
@@ -190,7 +190,7 @@ class Agreement:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.examples = (self.examples + other.examples)[:5]
 
-    def compare(self, memory: ExperienceMemory, oracle: Oracle, text: str, k: int) -> bool:
+    def compare(self, memory: Memory, oracle: Oracle, text: str, k: int) -> bool:
         """Search at the current position and judge the answer; False if the memory moved on
         meanwhile."""
         position = memory.position
@@ -200,7 +200,7 @@ class Agreement:
             # compacted meanwhile and read anew: the two answers are about different things
             return False
         given = [(hit.episode_id, hit.score) for hit in hits]
-        if not hits or hits[0].why.exact:
+        if not hits or hits[0].explanation.exact:
             self.exact += 1
             if given != right[:k]:
                 self.wrong_exact += 1
@@ -218,7 +218,7 @@ class Agreement:
 
 
 def agreement(
-    memory: ExperienceMemory, numbers: Iterable[int] = range(6), oracle: Oracle | None = None
+    memory: Memory, numbers: Iterable[int] = range(6), oracle: Oracle | None = None
 ) -> Agreement:
     """Of some searches, with few and many hits."""
     found, oracle = Agreement(), oracle or Oracle()
@@ -234,14 +234,14 @@ def ids_of(numbers: Iterable[int]) -> set[str]:
 
 def check(
     folder: Path, present: Collection[str], maybe: Collection[str] = (), *, searches: int = 3
-) -> tuple[Damage, ...]:
+) -> tuple[Corruption, ...]:
     """That a memory opens and holds what it has to; what it said about damage.
 
     Read, then written (which repairs), then read again: all of `present` is there in full, nothing
     else but some of `maybe`, searches agree with the oracle, and one more episode can be added,
     found, and is there in the end.
     """
-    said: dict[Damage, None] = {}
+    said: dict[Corruption, None] = {}
     numbers = range(searches)
     with open_memory(folder) as memory:
         judge(memory, present, maybe, numbers)
@@ -267,7 +267,7 @@ def check(
 
 
 def judge(
-    memory: ExperienceMemory,
+    memory: Memory,
     present: Collection[str],
     maybe: Collection[str] = (),
     numbers: Iterable[int] = range(3),
@@ -316,7 +316,7 @@ def only(folder: Path, pattern: str) -> Path:
     return path
 
 
-def told(memory: ExperienceMemory) -> tuple[object, ...]:
+def told(memory: Memory) -> tuple[object, ...]:
     """What a memory says about its contents beside the episodes: all of it has to survive the loss
     of any cache."""
     stats = memory.stats()

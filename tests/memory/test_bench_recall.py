@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from relive.memory import ExperienceMemory, Hit
+from relive.memory import Hit, Memory
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 COUNT, ASKED = 300, 5
@@ -39,7 +39,7 @@ def test_a_share_goes_at_random_or_around_the_queries(bench: ModuleType, tmp_pat
     alive = {}
     for how in ("random", "close"):
         bench.build(tmp_path / how, job)
-        with ExperienceMemory(tmp_path / how, "w", embedder=job.embedder()) as memory:
+        with Memory(tmp_path / how, "w", embedder=job.embedder()) as memory:
             alive[how] = bench.delete(memory, COUNT, 0.5, how)
             left = {f"e{i}" for i in np.flatnonzero(alive[how])}
             assert {entry.episode_id for entry in memory.entries()} == left
@@ -56,10 +56,10 @@ def test_hits_that_are_wrong_or_missing_are_counted(
     alive = np.arange(job.stored) < COUNT
     real = bench.search
 
-    def without_the_best(memory: ExperienceMemory, text: str) -> list[Hit]:
+    def without_the_best(memory: Memory, text: str) -> list[Hit]:
         return list(real(memory, text)[1:])
 
-    with ExperienceMemory(tmp_path / "built", "r", embedder=job.embedder()) as memory:
+    with Memory(tmp_path / "built", "r", embedder=job.embedder()) as memory:
         row = bench.ask(memory, job, job.scores(), alive)
         assert (row["recall_at_10"], row["top1"]) == (1.0, 1.0)
         # Had the entries that are found been deleted, all would be wrong, however close.

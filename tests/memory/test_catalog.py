@@ -13,12 +13,12 @@ from relive.memory import Episode, Retrieved
 from relive.memory.episode import StopReason
 from relive.memory.storage import codec
 from relive.memory.storage.catalog import (
+    DUPLICATE_ID,
     GAP,
     LONG,
     NEVER,
-    NOBODY,
+    NO_TARGET,
     ROW,
-    SECOND,
     SUCCESS,
     UNREADABLE,
     Catalog,
@@ -26,7 +26,7 @@ from relive.memory.storage.catalog import (
 )
 from relive.memory.storage.codec import digest
 from relive.memory.storage.ingest import CREDIT, gap_row, rows_of
-from relive.memory.storage.log import Damage, Kind, Place, Record
+from relive.memory.storage.log import Corruption, Kind, Record, RecordLocation
 from relive.memory.storage.rows import HEADER_BYTES, Rows
 
 ID = bytes(16)
@@ -38,7 +38,7 @@ def record(
 ) -> Record:
     """A record somewhere in a log."""
     return Record(
-        Place(sequence, segment, 100 * sequence, len(payload), 7 + sequence, generation),
+        RecordLocation(sequence, segment, 100 * sequence, len(payload), 7 + sequence, generation),
         kind,
         payload,
     )
@@ -66,7 +66,7 @@ def sequence_in(opened: Catalog) -> Callable[[str], int | None]:
     return find
 
 
-def taken(opened: Catalog, *records: Record) -> list[Damage]:
+def taken(opened: Catalog, *records: Record) -> list[Corruption]:
     """Records taken into a catalog."""
     rows, damage = rows_of(records, sequence_in(opened))
     opened.append(rows)
@@ -80,7 +80,7 @@ def test_a_row_is_what_it_was(episode: Make) -> None:
         "sequence": 8, "kind": 38, "id": 40, "split": 96, "value": 120, "steps": 136, "text": 144,
     }  # fmt: skip
     made = episode(3, success=False)
-    place = Place(9, 4, 1000, 321, 77, 2)
+    place = RecordLocation(9, 4, 1000, 321, 77, 2)
     ((row,), _) = rows_of([Record(place, Kind.EPISODE, codec.encode_episode(made))], lambda _: None)
     data = bytes(row.tobytes())
     assert data[8:40] == struct.pack("<QQIIIHBB", 9, 4, 1000, 321, 77, 2, 1, 0)[:32]
@@ -92,7 +92,7 @@ def test_a_row_is_what_it_was(episode: Make) -> None:
         digest("expert"),
     )
     assert (row["target"], row["steps"], row["value"], row["actions"]) == (
-        NOBODY,
+        NO_TARGET,
         3,
         0.0,
         codec.actions_digest(made),
@@ -126,7 +126,7 @@ def test_episodes_come_back(tmp_path: Path, episode: Make) -> None:
             assert opened.place(number).offset == 200 * number
             assert opened.column("type")[number] == digest("heat")
         assert opened.ordinals_with(digest("nobody")) == []
-        assert opened.ordinal_at(NOBODY) is None
+        assert opened.ordinal_at(NO_TARGET) is None
         assert [opened.count_before(position) for position in (0, 1, 2, 3, 99)] == [
             0,
             1,
@@ -165,11 +165,11 @@ def test_where_the_log_goes_on(tmp_path: Path, episode: Make) -> None:
     opened = Catalog(path, memory=ID, writable=True)
     opened.load()
     taken(opened, record(2, CREDIT, codec.encode_credit(shown)))
-    opened.append(gap_row(Damage("log/0000000000000000.log", 5, 6, "damaged, skipped")))
+    opened.append(gap_row(Corruption("log/0000000000000000.log", 5, 6, "damaged, skipped")))
     last = opened.load()
     assert last is not None
     assert (last.sequence, len(opened.others(CREDIT))) == (2, 3)
-    assert opened.gaps() == [Damage("log/0000000000000000.log", 5, 6, "damaged, skipped")]
+    assert opened.gaps() == [Corruption("log/0000000000000000.log", 5, 6, "damaged, skipped")]
 
 
 def test_a_damaged_row_costs_what_follows(tmp_path: Path, episode: Make) -> None:
@@ -200,7 +200,7 @@ def test_generations_and_segments(tmp_path: Path, episode: Make) -> None:
                 number, Kind.EPISODE, codec.encode_episode(episode(number)), segment, generation
             ),
         )
-    opened.append(gap_row(Damage("log/0000000000000099.log", 0, 1, "x")))
+    opened.append(gap_row(Corruption("log/0000000000000099.log", 0, 1, "x")))
     assert opened.fits({0: 1, 2: 0, 3: 4, 5: 0})
     for generations in ({0: 2, 2: 0, 3: 4}, {0: 1, 2: 0, 3: 5}, {0: 1, 3: 4}, {}):
         assert not opened.fits(generations)
@@ -247,8 +247,8 @@ def test_what_is_said_about_episodes(tmp_path: Path, episode: Make) -> None:
         record(8, CREDIT, codec.encode_credit(codec.Credit((), "t", "h", "p", True, 1))),
     )
     assert opened.others(Kind.RATING) == [(1, 4), (2, 4)]
-    assert opened.others(Kind.NOTE) == [(3, NOBODY)]
-    assert opened.others(CREDIT) == [(4, NOBODY)]
+    assert opened.others(Kind.NOTE) == [(3, NO_TARGET)]
+    assert opened.others(CREDIT) == [(4, NO_TARGET)]
     rows = opened.rows([1, 2, 4])
     assert rows["text"].tolist() == [b"human", b"", b""]
     assert rows["flags"].tolist() == [0, LONG, SUCCESS]
@@ -265,7 +265,7 @@ def test_a_run_has_a_row_for_each_it_was_shown(tmp_path: Path, episode: Make) ->
         steps=(replace(run.steps[0], retrieved=hits[:2]), replace(run.steps[1], retrieved=hits)),
     )
     taken(opened, said(episode(0), 0), said(episode(1), 1), said(run, 2), said(run, 3))
-    assert [target for _, target in opened.others(CREDIT)] == [1, NOBODY, 0]
+    assert [target for _, target in opened.others(CREDIT)] == [1, NO_TARGET, 0]
     rows = opened.rows([number for number, _ in opened.others(CREDIT)])
     assert rows["sequence"].tolist() == [2, 2, 2]
     assert set(rows["task"].tolist()) == {digest("game-2")}
@@ -293,7 +293,13 @@ def test_what_cannot_be_taken_in_is_named(tmp_path: Path, episode: Make) -> None
     assert opened.sequences.tolist() == [0, 3]
     rows = opened.rows(range(5))
     assert rows["kind"].tolist() == [1, 1, UNREADABLE, 1, 1]
-    assert [bool(flags & SECOND) for flags in rows["flags"]] == [False, True, False, False, True]
+    assert [bool(flags & DUPLICATE_ID) for flags in rows["flags"]] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     (gap,) = opened.gaps()
     assert gap.detail.startswith("record 2: ")
 

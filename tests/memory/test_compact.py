@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from relive.memory import ExperienceMemory, IndexSettings, Query
+from relive.memory import IndexSettings, Memory, Query
 from relive.memory.maintenance import compact as compact_module
-from relive.memory.search.space import KeySpace
+from relive.memory.search.field_index import FieldIndex
 from relive.memory.storage.log import Kind, Log
 from relive.memory.storage.rows import RowFile
 from relive.memory.storage.segments import segments
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.usefixtures("no_sync")
 ROOT = Path(__file__).parents[2]
 
 
-def ids(memory: ExperienceMemory, at: int | None = None) -> list[str]:
+def ids(memory: Memory, at: int | None = None) -> list[str]:
     """Ids of all that is there."""
     return [entry.episode_id for entry in memory.entries(at)]
 
 
-def check(memory: ExperienceMemory, numbers: list[int]) -> None:
+def check(memory: Memory, numbers: list[int]) -> None:
     """These episodes are there, whole, in order, and found; and nothing is wrong."""
     assert ids(memory) == [f"episode-{number}" for number in numbers]
     assert [found.id for found in memory.iterate()] == ids(memory)
@@ -50,9 +50,9 @@ def grep(folder: Path, text: str) -> list[str]:
 
 
 @pytest.fixture
-def memory(folder: Path, episode: Make) -> Iterator[ExperienceMemory]:
+def memory(folder: Path, episode: Make) -> Iterator[Memory]:
     """Twelve episodes with ratings, notes and credits, three of them deleted."""
-    with ExperienceMemory(folder) as made:
+    with Memory(folder) as made:
         made.add_many([episode(number, goal(number)) for number in range(10)])
         made.add(shown(episode(10, goal(10)), "episode-1", "episode-2"))
         made.add(shown(episode(11, goal(11), success=False), "episode-0", "episode-3"))
@@ -69,7 +69,7 @@ def memory(folder: Path, episode: Make) -> Iterator[ExperienceMemory]:
 LEFT = [0, 2, 3, 4, 6, 7, 8, 9, 11]
 
 
-def test_what_was_deleted_is_gone(memory: ExperienceMemory, folder: Path) -> None:
+def test_what_was_deleted_is_gone(memory: Memory, folder: Path) -> None:
     """From the log and from the caches, with what was said about it; nothing else is. Positions
     stay."""
     entries, position = memory.entries(), memory.position
@@ -107,9 +107,7 @@ def test_what_was_deleted_is_gone(memory: ExperienceMemory, folder: Path) -> Non
 
 @pytest.mark.parametrize("mode", ["r", "w"])
 @pytest.mark.parametrize("catalog", [True, False])
-def test_the_next_one_who_opens_it(
-    memory: ExperienceMemory, folder: Path, mode: str, catalog: bool
-) -> None:
+def test_the_next_one_who_opens_it(memory: Memory, folder: Path, mode: str, catalog: bool) -> None:
     """With or without the catalog there is the same to be seen, at every position."""
     old = {
         at: [one for one in ids(memory, at) if one not in ("episode-1", "episode-5", "episode-10")]
@@ -119,14 +117,14 @@ def test_the_next_one_who_opens_it(
     memory.close()
     if not catalog:
         (folder / "catalog" / "catalog.rows").unlink()
-    with ExperienceMemory(folder, mode) as again:
+    with Memory(folder, mode) as again:
         check(again, LEFT)
         assert again.position == memory._state.position
         assert (again.stats().embedded, again.stats().damage, again.verify()) == (0, (), ())
         assert {at: ids(again, at) for at in old} == old
 
 
-def test_an_id_can_be_given_again(memory: ExperienceMemory, episode: Make) -> None:
+def test_an_id_can_be_given_again(memory: Memory, episode: Make) -> None:
     """Nothing that was said about the old one is said about the new one."""
     with pytest.raises(ValueError, match="ids are given once"):
         memory.add(episode(1, goal(1)))
@@ -141,7 +139,7 @@ def test_an_id_can_be_given_again(memory: ExperienceMemory, episode: Make) -> No
 def test_what_was_learnt_survives(folder: Path, episode: Make) -> None:
     """Runs leave behind how they ended and what they were shown; also those of runs that were never
     stored."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number, goal(number), identity="t") for number in range(3)])
         for number in range(3, 23):
             helped = number % 2 == 0
@@ -160,14 +158,14 @@ def test_what_was_learnt_survives(folder: Path, episode: Make) -> None:
         memory.delete("episode-1")
         memory.compact()
         assert memory.usefulness("episode-0").shown == 11
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert memory.usefulness("episode-0").shown == 11
         check(memory, [0, 2])
 
 
 def test_an_empty_memory_and_one_of_which_nothing_is_left(folder: Path, episode: Make) -> None:
     """Neither is a special case."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         assert memory.compact().records == 0
         memory.add_many([episode(number, goal(number)) for number in range(4)])
         for number in range(4):
@@ -178,7 +176,7 @@ def test_an_empty_memory_and_one_of_which_nothing_is_left(folder: Path, episode:
         assert memory.position == 8
         memory.add(episode(5, goal(5)))
         check(memory, [5])
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert memory.position == 9
         check(memory, [5])
         assert memory.stats().damage == ()
@@ -186,7 +184,7 @@ def test_an_empty_memory_and_one_of_which_nothing_is_left(folder: Path, episode:
 
 def test_again_and_again(folder: Path, episode: Make) -> None:
     """Every compaction takes only what is new; segments that lost nothing are left alone."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         left: list[int] = []
         for turn in range(4):
             memory.add_many(
@@ -201,7 +199,7 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
         memory.compact()
         check(memory, [number for number in left if number != 6])
         assert list(segments(folder / "log").values()) == [1, 2, 1, 1, 1, 0]
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         check(memory, [number for number in left if number != 6])
         assert memory.verify() == ()
 
@@ -209,7 +207,7 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
 def test_the_graph_stays(folder: Path, episode: Make) -> None:
     """It is not built anew for a few that are gone, in this process or the next."""
     index = IndexSettings(exact_limit=20)
-    with ExperienceMemory(folder, index=index) as memory:
+    with Memory(folder, index=index) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(100)])
         memory.publish_index()
         for number in (0, 7, 99):
@@ -218,12 +216,12 @@ def test_the_graph_stays(folder: Path, episode: Make) -> None:
         left = [number for number in range(100) if number not in (0, 7, 99)]
         assert memory.stats().index_entries == 97
         check(memory, left)
-        assert not memory.search(Query(goal(3), k=1), HOLDOUT)[0].why.exact
+        assert not memory.search(Query(goal(3), k=1), HOLDOUT)[0].explanation.exact
     for mode in ("r", "w"):
-        with ExperienceMemory(folder, mode, index=index) as memory:
+        with Memory(folder, mode, index=index) as memory:
             assert (memory.stats().index_entries, memory.stats().damage) == (97, ())
             check(memory, left)
-    with ExperienceMemory(folder, "w", index=index) as memory:
+    with Memory(folder, "w", index=index) as memory:
         for number in range(20, 60):
             memory.delete(f"episode-{number}")
         memory.compact()
@@ -255,9 +253,9 @@ STEPS: list[tuple[object, str, int]] = [
     (compact_module, "replace_file", 0),
     (compact_module, "replace_file", 1),
     (compact_module, "replace_file", 2),
-    (KeySpace, "drop", 0),
+    (FieldIndex, "drop", 0),
     (RowFile, "replace", 0),
-    (KeySpace, "drop", 1),
+    (FieldIndex, "drop", 1),
     (os, "unlink", 0),
     (Path, "unlink", 0),
     (Path, "unlink", 1),
@@ -272,7 +270,7 @@ def test_killed_between_the_steps(
 ) -> None:
     """The next one finds everything that was not deleted, nothing that was, the old positions, and
     goes on."""
-    memory = ExperienceMemory(folder, keys=["goal", "first"])
+    memory = Memory(folder, fields=["goal", "first"])
     memory.add_many([episode(number, goal(number)) for number in range(4)])
     memory.delete("episode-1")
     memory._state.log.begin_segment()
@@ -297,12 +295,12 @@ def test_killed_between_the_steps(
         else:
             assert name == "unlink"  # there are only so many files to remove
     memory.close()
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         check(reader, left)
         assert reader.position == position
         assert reader.usefulness("episode-5").shown == 1
         assert reader.verify() == ()
-        with ExperienceMemory(folder, "w") as writer:
+        with Memory(folder, "w") as writer:
             check(writer, left)
             assert writer.verify() == ()
             assert (writer.position, writer.get("episode-2").ratings) == (position, {"human": 1})
@@ -314,12 +312,12 @@ def test_killed_between_the_steps(
             assert grep(folder, goal(0)) == grep(folder, goal(4)) == grep(folder, goal(8)) == []
         reader.refresh()
         check(reader, [*left, 20])
-    with ExperienceMemory(folder, "w") as writer:
+    with Memory(folder, "w") as writer:
         check(writer, [*left, 20])
         assert (writer.stats().damage, writer.stats().embedded) == ((), 0)
 
 
-def test_full_disk(memory: ExperienceMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails with nothing lost, and works once there is room."""
 
     def fail(*arguments: object) -> None:
@@ -340,13 +338,13 @@ def test_full_disk(memory: ExperienceMemory, monkeypatch: pytest.MonkeyPatch) ->
     check(memory, LEFT)
 
 
-def test_only_writers_compact(memory: ExperienceMemory, folder: Path) -> None:
+def test_only_writers_compact(memory: Memory, folder: Path) -> None:
     """A reader is told what to do instead."""
-    with ExperienceMemory(folder, "r") as reader, pytest.raises(ValueError, match="mode='w'"):
+    with Memory(folder, "r") as reader, pytest.raises(ValueError, match="mode='w'"):
         reader.compact()
 
 
-ASK: dict[str, Callable[[ExperienceMemory], object]] = {
+ASK: dict[str, Callable[[Memory], object]] = {
     "search": lambda m: [hit.episode_id for hit in m.search(Query(goal(7), k=1), HOLDOUT)],
     "where": lambda m: [
         hit.episode_id for hit in m.search(Query(goal(7), k=1, where=lambda e: e.success), HOLDOUT)
@@ -375,12 +373,12 @@ ANSWERS: dict[str, object] = {
 
 
 @pytest.mark.parametrize("ask", ASK)
-def test_a_reader_goes_on(memory: ExperienceMemory, folder: Path, episode: Make, ask: str) -> None:
+def test_a_reader_goes_on(memory: Memory, folder: Path, episode: Make, ask: str) -> None:
     """Files that it has not read yet are gone: it looks again at what there is now, whatever it is
     asked."""
     memory.compact()
     memory.add_many([episode(number, goal(number)) for number in range(20, 24)])
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         memory.delete("episode-6")
         memory.compact()
         assert ASK[ask](reader) == ANSWERS[ask]
@@ -388,11 +386,9 @@ def test_a_reader_goes_on(memory: ExperienceMemory, folder: Path, episode: Make,
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_reader_follows(
-    memory: ExperienceMemory, folder: Path, episode: Make, warm: bool
-) -> None:
+def test_a_reader_follows(memory: Memory, folder: Path, episode: Make, warm: bool) -> None:
     """What was compacted and added since: rows that moved are not taken for what they were."""
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         if warm:
             check(reader, LEFT)
         memory.compact()
@@ -409,14 +405,12 @@ def test_a_reader_follows(
         assert (reader.stats().embedded, reader.stats().damage) == (0, ())
 
 
-def test_a_reader_in_another_process_follows(
-    memory: ExperienceMemory, folder: Path, episode: Make
-) -> None:
+def test_a_reader_in_another_process_follows(memory: Memory, folder: Path, episode: Make) -> None:
     """It answers every question rightly before, between and after compactions."""
     code = """
 import sys
 from relive.memory import *
-memory = ExperienceMemory(sys.argv[1], "r")
+memory = Memory(sys.argv[1], "r")
 print("open", flush=True)
 for line in sys.stdin:
     number, refresh = line.split()
@@ -459,10 +453,10 @@ for line in sys.stdin:
 
 def test_records_that_mean_nothing_to_this_program_stay(folder: Path, episode: Make) -> None:
     """A later version wrote them, and will want to read them."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(3)])
         memory._state.log.append([(Kind.EPISODE, b"\x81\xa1v\x09"), (77, b"of the future")])  # type: ignore[list-item]
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         assert "format version 9" in str(memory.stats().damage[0])
         memory.delete("episode-1")
         memory.compact()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.memory import ExperienceMemory
+from relive.memory import Memory
 from tests.memory.faults import (
     CACHES,
     EMBEDDER,
@@ -197,30 +197,28 @@ def exchange_caches(folder: Path, what: str) -> Counter[str]:
     return Counter({"caches deleted": 1, "caches of another memory": 1})
 
 
-def _nothing(memory: ExperienceMemory) -> set[str]:
+def _nothing(memory: Memory) -> set[str]:
     return set()
 
 
-def _compacted(memory: ExperienceMemory) -> set[str]:
+def _compacted(memory: Memory) -> set[str]:
     for number in (2, 30, 41):
         memory.delete(f"episode-{number}")
     memory.compact()
     return ids_of((2, 30, 41))
 
 
-def _deleted(memory: ExperienceMemory) -> set[str]:
+def _deleted(memory: Memory) -> set[str]:
     memory.delete("episode-5")
     memory.publish_index()
     return {"episode-5"}
 
 
-CHANGES: tuple[Callable[[ExperienceMemory], set[str]], ...] = (_nothing, _deleted, _compacted)
+CHANGES: tuple[Callable[[Memory], set[str]], ...] = (_nothing, _deleted, _compacted)
 """Each changes a memory and says which episodes are gone."""
 
 
-def mix_caches(
-    folder: Path, what: str, change: Callable[[ExperienceMemory], set[str]]
-) -> Counter[str]:
+def mix_caches(folder: Path, what: str, change: Callable[[Memory], set[str]]) -> Counter[str]:
     """A memory is copied and both copies go their own ways; then one gets caches of the other, or
     of the time before."""
     old, left, right = folder / "old", folder / "left", folder / "right"
@@ -263,7 +261,7 @@ def test_caches_deleted_or_of_another_memory(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("what", ["all", *SOME])
 @pytest.mark.parametrize("change", CHANGES)
 def test_caches_older_or_newer_than_the_log(
-    tmp_path: Path, what: str, change: Callable[[ExperienceMemory], set[str]]
+    tmp_path: Path, what: str, change: Callable[[Memory], set[str]]
 ) -> None:
     """One kind of them, or all."""
     mix_caches(tmp_path, what, change)
@@ -273,21 +271,21 @@ def test_caches_older_or_newer_than_the_log(
 # fails each time, until none does.
 
 
-def _open(memory: ExperienceMemory) -> None:
+def _open(memory: Memory) -> None:
     memory.close()
-    ExperienceMemory(memory.path, "w", embedder=EMBEDDER).close()
+    Memory(memory.path, "w", embedder=EMBEDDER).close()
 
 
-def _add(memory: ExperienceMemory) -> None:
+def _add(memory: Memory) -> None:
     memory.add_many([make(200), make(203)])
 
 
-def _add_to_new_segment(memory: ExperienceMemory) -> None:
+def _add_to_new_segment(memory: Memory) -> None:
     memory._state.log._segment_bytes = 100
     memory.add_many([make(200), make(203)])
 
 
-OPERATIONS: dict[str, Callable[[ExperienceMemory], object]] = {
+OPERATIONS: dict[str, Callable[[Memory], object]] = {
     "open": _open,
     "add": _add,
     "add in a new segment": _add_to_new_segment,

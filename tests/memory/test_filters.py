@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relive.memory import Episode, ExperienceMemory, HashedEmbedder, Hit, IndexSettings, Query
-from relive.memory.search.keys import key_texts, query_text
+from relive.memory import Episode, HashedEmbedder, Hit, IndexSettings, Memory, Query
+from relive.memory.search.fields import field_texts, query_text
 from relive.memory.storage.catalog import FIELDS
 from tests.memory.conftest import HOLDOUT, Make, found, goal
 
@@ -36,70 +36,74 @@ def told(make: Make, number: int, text: str, first: str, steps: list[tuple[str, 
 
 def test_found_by_more_than_the_goal(folder: Path, episode: Make) -> None:
     """By what was seen first and by what a dynamic query would have said; a hit says by which."""
-    with ExperienceMemory(folder, keys=["window", "first"]) as memory:
-        assert memory.keys == ("goal", "first", "window")
+    with Memory(folder, fields=["window", "first"]) as memory:
+        assert memory.fields == ("goal", "first", "window")
         memory.add(told(episode, 0, "cool a melon", "You are in a kitchen with a window.", STEPS))
         memory.add(
             told(episode, 1, "water the plant", "You stand in a garden, at night.", STEPS[:1])
         )
         memory.add(episode(2, "look at the clock", steps=0))
 
-        def best(text: str, *keys: str) -> Hit:
-            return memory.search(Query(text, k=1, keys=keys), HOLDOUT)[0]
+        def best(text: str, *fields: str) -> Hit:
+            return memory.search(Query(text, k=1, fields=fields), HOLDOUT)[0]
 
-        assert best("water the plant", "goal").why.key == "goal"
+        assert best("water the plant", "goal").explanation.field == "goal"
         hit = best("You stand in a garden, at night.", "goal", "first")
-        assert (hit.episode_id, hit.why.key, hit.score) == ("episode-1", "first", pytest.approx(1))
+        assert (hit.episode_id, hit.explanation.field, hit.score) == (
+            "episode-1",
+            "first",
+            pytest.approx(1),
+        )
         for end in range(3):
             hit = best(query_text("cool a melon", STEPS[:end]), "window")
-            assert (hit.episode_id, hit.why.key, hit.score) == (
+            assert (hit.episode_id, hit.explanation.field, hit.score) == (
                 "episode-0",
                 "window",
                 pytest.approx(1),
             )
         # Without steps, an episode's only window is its goal.
         assert best("look at the clock", "window").score == pytest.approx(1)
-        assert best("look at the clock", "goal", "window").why.key == "goal"
-        assert len(found(memory, "cool a melon", keys=("window",))) == 3
-    with pytest.raises(ValueError, match=r"unknown keys \['last'\]"):
-        ExperienceMemory(folder, "r", keys=["last"])
-    with pytest.raises(ValueError, match="unknown keys"):
-        Query("x", keys=("last",))
+        assert best("look at the clock", "goal", "window").explanation.field == "goal"
+        assert len(found(memory, "cool a melon", fields=("window",))) == 3
+    with pytest.raises(ValueError, match=r"unknown fields \['last'\]"):
+        Memory(folder, "r", fields=["last"])
+    with pytest.raises(ValueError, match="unknown fields"):
+        Query("x", fields=("last",))
 
 
 def test_an_old_memory_gets_more_keys(folder: Path, episode: Make) -> None:
     """A writer adds them for good, a reader for itself; without them, asking says what to do."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many(
             [told(episode, n, goal(n), f"You see place{n} there.", STEPS) for n in range(20)]
         )
         memory.delete("episode-3")
         with pytest.raises(
             ValueError,
-            match=r"no key first: open it once with mode='w' and keys=\(\.\.\., 'first'\)",
+            match=r"no field first: open it once with mode='w' and fields=\(\.\.\., 'first'\)",
         ):
-            found(memory, "x", keys=("goal", "first"))
+            found(memory, "x", fields=("goal", "first"))
     described = (folder / "memory.json").read_bytes()
-    with ExperienceMemory(folder, "r", keys=["first"]) as reader:
-        assert found(reader, "You see place7 there.", keys=("first",), k=1) == ["episode-7"]
+    with Memory(folder, "r", fields=["first"]) as reader:
+        assert found(reader, "You see place7 there.", fields=("first",), k=1) == ["episode-7"]
         assert reader.stats().embedded == 20
     assert (folder / "memory.json").read_bytes() == described
-    with ExperienceMemory(folder, "w", keys=["first", "window"]) as memory:
-        assert memory.keys == ("goal", "first", "window")
+    with Memory(folder, "w", fields=["first", "window"]) as memory:
+        assert memory.fields == ("goal", "first", "window")
         assert memory.stats().embedded == 20 + 3 * 20
         memory.add(told(episode, 20, goal(20), "You see place20 there.", STEPS))
     for mode in ("r", "w"):
-        with ExperienceMemory(folder, mode) as memory:
-            assert memory.keys == ("goal", "first", "window")
+        with Memory(folder, mode) as memory:
+            assert memory.fields == ("goal", "first", "window")
             assert (memory.stats().embedded, memory.stats().damage) == (0, ())
             for number in (7, 20):
-                assert found(memory, f"You see place{number} there.", keys=("first",), k=1) == [
+                assert found(memory, f"You see place{number} there.", fields=("first",), k=1) == [
                     f"episode-{number}"
                 ]
                 text = query_text(goal(number), STEPS[:2])
-                assert found(memory, text, keys=("window",), k=1) == [f"episode-{number}"]
+                assert found(memory, text, fields=("window",), k=1) == [f"episode-{number}"]
             assert "episode-3" not in found(
-                memory, "You see place3 there.", keys=("first", "window")
+                memory, "You see place3 there.", fields=("first", "window")
             )
 
 
@@ -113,7 +117,7 @@ class Oracle:
         """Number of an episode, and position of its deletion."""
         embed = HashedEmbedder().encode
         self.vectors = {
-            key: [embed(key_texts(key, one)) for one in made] for key in ("goal", "first")
+            key: [embed(field_texts(key, one)) for one in made] for key in ("goal", "first")
         }
 
     def wanted(self, query: Query, number: int, at: int) -> bool:
@@ -139,7 +143,9 @@ class Oracle:
         """Scores of the best."""
         vector = HashedEmbedder().encode([query.text])[0]
         scores = [
-            max(float(np.round(self.vectors[key][number] @ vector, 5).max()) for key in query.keys)
+            max(
+                float(np.round(self.vectors[key][number] @ vector, 5).max()) for key in query.fields
+            )
             for number in range(len(self.made))
             if self.wanted(query, number, at)
         ]
@@ -153,7 +159,7 @@ def test_filters_at_any_selectivity_against_the_oracle(
     folder: Path, episode: Make, approximate: bool
 ) -> None:
     """`only` that keeps nearly all, a half, a handful or nobody; with deletions, old positions,
-    several keys, and a graph."""
+    several fields, and a graph."""
     index = IndexSettings(exact_limit=60, publish_rows=40) if approximate else IndexSettings()
     draw = random.Random(4)
     made = []
@@ -178,7 +184,7 @@ def test_filters_at_any_selectivity_against_the_oracle(
         )
         seen = f"You see {draw.choice(['a mug', 'two pens', 'it'])} near{number % 90} the box."
         made.append(replace(one, steps=(replace(one.steps[0], observation=seen), *one.steps[1:])))
-    with ExperienceMemory(folder, keys=["goal", "first"], index=index) as memory:
+    with Memory(folder, fields=["goal", "first"], index=index) as memory:
         memory.add_many(made[:150])
         memory.add_many(made[150:])
         if approximate:
@@ -205,7 +211,7 @@ def test_filters_at_any_selectivity_against_the_oracle(
                 min_score=draw.choice([None, None, 0.4]),
                 successes_only=draw.random() < 0.3,
                 only=filters[number % len(filters)],
-                keys=draw.choice([("goal",), ("first",), ("goal", "first")]),
+                fields=draw.choice([("goal",), ("first",), ("goal", "first")]),
                 where=draw.choice([None, None, lambda entry: entry.task.seed % 7 == 0]),
             )
             at = draw.choice([memory.position, memory.position, 330, 300, 120, 40])
@@ -213,7 +219,7 @@ def test_filters_at_any_selectivity_against_the_oracle(
             assert [hit.score for hit in hits] == pytest.approx(oracle.scores(query, at), abs=2e-5)
             assert len({hit.episode_id for hit in hits}) == len(hits)
             assert all(oracle.wanted(query, hit.position, at) for hit in hits)
-            exact.update(hit.why.exact for hit in hits)
+            exact.update(hit.explanation.exact for hit in hits)
         assert exact[True] > 100
         assert (exact[False] > 50) == approximate
 
@@ -223,7 +229,7 @@ def test_the_closest_by_any_key_although_many_closer_ones_are_refused(
 ) -> None:
     """All that one key proposes first is unwanted: what it would have proposed next counts before
     what another key has."""
-    with ExperienceMemory(folder, keys=["goal", "first"]) as memory:
+    with Memory(folder, fields=["goal", "first"]) as memory:
         for number in range(120):
             seen = "put a hot mug in cabinet" if number < 60 else f"walk a{number} b"
             seen = "put a hot cup in the cabinet" if number == 90 else seen
@@ -231,10 +237,10 @@ def test_the_closest_by_any_key_although_many_closer_ones_are_refused(
         query = Query(
             "put a hot mug in cabinet",
             k=1,
-            keys=("goal", "first"),
+            fields=("goal", "first"),
             where=lambda entry: entry.task.seed >= 60,
         )
         (hit,) = memory.search(query, HOLDOUT)
-        assert (hit.episode_id, hit.why.key) == ("episode-90", "first")
+        assert (hit.episode_id, hit.explanation.field) == ("episode-90", "first")
         closer = replace(query, min_score=0.5, k=9)
         assert [hit.episode_id for hit in memory.search(closer, HOLDOUT)] == ["episode-90"]

@@ -10,10 +10,10 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from relive.memory import ExperienceMemory
+from relive.memory import Memory
 from relive.memory.maintenance import compact as compact_module
 from relive.memory.storage import codec
-from relive.memory.storage.log import Damage, Kind
+from relive.memory.storage.log import Corruption, Kind
 from relive.memory.storage.segments import MOST_GENERATIONS, frame_of, segment_path
 from tests.memory.conftest import Make, found, make_episode
 
@@ -40,13 +40,13 @@ def append(folder: Path, *records: tuple[int, int, bytes]) -> None:
 
 def build(folder: Path, *records: tuple[int, int, bytes], behind: bool = True) -> None:
     """Three episodes, the records, and a fourth episode behind them."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([make_episode(number) for number in range(3)])
     fourth = (int(Kind.EPISODE), 4, codec.encode_episode(make_episode(3)))
     append(folder, *records, *([fourth] if behind else []))
 
 
-def look(memory: ExperienceMemory, count: int = 4) -> tuple[Damage, ...]:
+def look(memory: Memory, count: int = 4) -> tuple[Corruption, ...]:
     """Make sure that exactly the right episodes are there; what is damaged."""
     ids = [f"episode-{number}" for number in range(count)]
     hits = found(memory, make_episode(1).task.goal)
@@ -76,7 +76,7 @@ def test_heads(folder: Path, head: Mapping[str, Any], mode: str) -> None:
     again."""
     build(folder, (Kind.EPISODE, 3, forge(head)))
     for _ in range(2):
-        with ExperienceMemory(folder, mode) as memory:
+        with Memory(folder, mode) as memory:
             (damage,) = look(memory)
             assert damage.file == "log/0000000000000000.log"
             assert "record 3" in damage.detail
@@ -87,7 +87,7 @@ def test_heads(folder: Path, head: Mapping[str, Any], mode: str) -> None:
 def test_numbers_that_may_be(folder: Path, name: str, number: int) -> None:
     """Whatever these say, it is no reason to fail."""
     build(folder, (Kind.EPISODE, 3, forge({name: number})))
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         assert memory.get(FORGED.id).steps == FORGED.steps
         memory.delete(FORGED.id)
         memory.compact()
@@ -105,7 +105,7 @@ def test_steps(folder: Path, steps: object) -> None:
     """A head that is right, and steps that are none: nobody is shown such an episode."""
     build(folder, (Kind.EPISODE, 3, forge(steps=steps)))
     for mode in ("r", "w"):
-        with ExperienceMemory(folder, mode) as memory:
+        with Memory(folder, mode) as memory:
             (damage,) = look(memory)
             assert "record 3" in damage.detail
 
@@ -122,12 +122,12 @@ def test_sequence_numbers(folder: Path, number: int, behind: bool) -> None:
     build(folder, *((forged, between) if behind else (between, forged)), behind=behind)
     count = 4 if behind else 3
     for mode in ("r", "w", "w"):
-        with ExperienceMemory(folder, mode) as memory:
+        with Memory(folder, mode) as memory:
             (damage,) = look(memory, count)
             assert damage.detail.startswith(f"a record numbered {number}, which")
             assert memory.notes("episode-1") == ("remark",)
             assert memory.position == count + 1
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         assert memory.add(make_episode(50)) == count + 2
 
 
@@ -135,11 +135,11 @@ def test_a_record_that_cannot_be_read_keeps_its_bytes(folder: Path) -> None:
     """Compaction leaves it as it is, and goes on naming it."""
     payload = forge({"actor": {"policy": "p", "settings": {"a": None}}})
     build(folder, (Kind.EPISODE, 3, payload))
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         memory.delete("episode-3")
         assert memory.compact().episodes == 1
         assert all("record 3" in damage.detail for damage in look(memory, 3))
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         assert ["record 3" in damage.detail for damage in look(memory, 3)] == [True]
     (path,) = (folder / "log").glob("0000000000000000*.log")
     assert frame_of(Kind.EPISODE, 3, payload, zlib.crc32(payload)) in path.read_bytes()
@@ -152,7 +152,7 @@ def test_what_earlier_versions_took_for_an_episode(
     compaction."""
     bad = forge(steps=[{"observation": b"x", "action": "b"}] * 3)
     ready = codec.Prepared(FORGED, codec.head_of(FORGED), bad)
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number) for number in range(3)])
         with monkeypatch.context() as patch:
             patch.setattr(codec, "prepare", lambda one: ready)
@@ -164,14 +164,14 @@ def test_what_earlier_versions_took_for_an_episode(
         memory.delete("episode-0")
         memory.compact()
         assert bad in b"".join(path.read_bytes() for path in (folder / "log").glob("*.log"))
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         assert len(memory) == 3
 
 
 def test_a_deleted_episode_that_cannot_be_read(folder: Path) -> None:
     """Its bytes go, as was asked."""
     payload = forge(steps=[])
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([make_episode(number) for number in range(4)])
         ready = codec.Prepared(FORGED, codec.head_of(FORGED), payload)
         with pytest.MonkeyPatch.context() as patch:
@@ -188,7 +188,7 @@ def test_a_segment_that_was_compacted_too_often(
     """Its next name could not be read, so nothing is begun."""
     build(folder)
     segment_path(folder / "log", 0).rename(segment_path(folder / "log", 0, MOST_GENERATIONS))
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         memory.delete("episode-3")
         with pytest.raises(ValueError, match="export the memory and import it into a new one"):
             memory.compact()
@@ -201,10 +201,10 @@ def test_a_segment_that_was_compacted_too_often(
 )
 def test_descriptions(folder: Path, dimension: str) -> None:
     """What memory.json says of numbers is not believed either."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([make_episode(number) for number in range(4)])
     text = f'{{"format": 1, "id": "{"00" * 16}", "embedder": "hashed-1-384", "dimension": {dimension}}}'
     (folder / "memory.json").write_text(text)
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         (damage,) = look(memory)
         assert damage.file == "memory.json"

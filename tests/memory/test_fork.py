@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relive.memory import ExperienceMemory
+from relive.memory import Memory
 from tests.memory.conftest import Make, found, make_episode
 
 
@@ -35,7 +35,7 @@ def in_child(act: Callable[[], Any]) -> Any:
     return json.loads(text) if text else None
 
 
-ACTS: dict[str, Callable[[ExperienceMemory], object]] = {
+ACTS: dict[str, Callable[[Memory], object]] = {
     "add": lambda memory: memory.add(make_episode(9)),
     "add nothing": lambda memory: memory.add_many([]),
     "rate": lambda memory: memory.rate("episode-1", "worth", 1.0),
@@ -51,7 +51,7 @@ ACTS: dict[str, Callable[[ExperienceMemory], object]] = {
 
 @pytest.mark.parametrize("what", ACTS)
 def test_the_copy_of_a_writer_refuses(
-    store: ExperienceMemory, folder: Path, episode: Make, what: str
+    store: Memory, folder: Path, episode: Make, what: str
 ) -> None:
     """It would write on top of its original, and learns nothing of what that adds; its original
     goes on."""
@@ -64,7 +64,7 @@ def test_the_copy_of_a_writer_refuses(
     )
     assert store.add(episode(2)) == 2
     store.close()
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert [entry.episode_id for entry in memory.entries()] == ["episode-1", "episode-2"]
         assert memory.verify() == ()
 
@@ -72,12 +72,12 @@ def test_the_copy_of_a_writer_refuses(
 def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
     """The child may close its copy; it may write once the parent has closed; nobody is told a wrong
     holder."""
-    store = ExperienceMemory(folder)
+    store = Memory(folder)
     store.add(episode(1))
 
     def close_and_open() -> None:
         store.close()
-        ExperienceMemory(folder, "w")
+        Memory(folder, "w")
 
     assert f"is being written by process {os.getpid()} on" in in_child(close_and_open)
     assert store.add(episode(2)) == 2
@@ -87,7 +87,7 @@ def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
     def wait_and_add() -> int:
         os.write(ready, b".")
         os.read(wait, 1)
-        with ExperienceMemory(folder, "w") as memory:
+        with Memory(folder, "w") as memory:
             return memory.add(episode(3))
 
     said: list[Any] = []
@@ -104,9 +104,9 @@ def test_the_lock_stays_with_the_parent(folder: Path, episode: Make) -> None:
 
 def test_readers_go_on(folder: Path, episode: Make) -> None:
     """Both copies follow the writer, each for itself."""
-    with ExperienceMemory(folder) as writer:
+    with Memory(folder) as writer:
         writer.add_many([episode(number) for number in range(3)])
-        with ExperienceMemory(folder, "r") as reader:
+        with Memory(folder, "r") as reader:
             writer.add(episode(3))
 
             def follow() -> list[str]:
@@ -121,9 +121,9 @@ def test_readers_go_on(folder: Path, episode: Make) -> None:
 @pytest.mark.parametrize("lock", ["_mutex", "_embedding"])
 def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock: str) -> None:
     """A thread held one when the process forked: the child does not wait for it."""
-    with ExperienceMemory(folder) as writer:
+    with Memory(folder) as writer:
         writer.add(episode(1))
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         held, leave = threading.Event(), threading.Event()
 
         def hold() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from relive.memory import Episode, ExperienceMemory, HashedEmbedder
+from relive.memory import Episode, HashedEmbedder, Memory
 from relive.memory.search.vectors import column_name
 from relive.memory.storage import codec
 from relive.memory.storage.segments import FRAME_BYTES, segments
@@ -89,8 +89,8 @@ def test_a_memory_of_format_1(folder: Path, episode: Make, column: bool) -> None
 
     before = files()
     for turn, mode in enumerate(["r", "w", "r", "w"]):
-        with ExperienceMemory(folder, mode) as memory:
-            assert (len(memory), memory.position, memory.keys) == (30, 30, ("goal",))
+        with Memory(folder, mode) as memory:
+            assert (len(memory), memory.position, memory.fields) == (30, 30, ("goal",))
             assert list(memory.iterate()) == made
             assert found(memory, goal(17), k=1) == ["episode-17"]
             assert memory.usefulness("episode-0").shown == 29
@@ -99,12 +99,12 @@ def test_a_memory_of_format_1(folder: Path, episode: Make, column: bool) -> None
             assert all("of format 1; built anew" in str(damage) for damage in memory.stats().damage)
         assert (files() == before) == (turn == 0)
     assert json.loads((folder / "memory.json").read_text())["format"] == 2
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         memory.publish_index()
         memory.delete("episode-5")
         memory.add(episode(40, goal(40)))
         memory.compact()
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert memory.stats().damage == ()
         assert [entry.episode_id for entry in memory.entries()] == [
             f"episode-{n}" for n in (*range(5), *range(6, 30), 40)

@@ -154,7 +154,7 @@ def test_a_damaged_graph_is_never_given_to_hnswlib(tmp_path: Path) -> None:
 
 
 def test_snapshot_comes_back_the_same(tmp_path: Path) -> None:
-    """With how many rows it covers, and since when; the one before is removed, those of other keys
+    """With how many rows it covers, and since when; the one before is removed, those of other fields
     are not."""
     vectors = clustered(300)
     whole = column(tmp_path, vectors)

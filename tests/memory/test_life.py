@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.memory import ExperienceMemory, Query
+from relive.memory import Memory, Query
 from relive.memory.maintenance.evict import POLICIES
 from relive.memory.usefulness import PRIOR
 from tests.memory.conftest import HOLDOUT, Make, found, goal, shown
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_sync")
 def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
     """Nobody finds it any more, in this process or another; who looks back sees what was there
     then."""
-    with ExperienceMemory(folder) as memory, ExperienceMemory(folder, "r") as reader:
+    with Memory(folder) as memory, Memory(folder, "r") as reader:
         memory.add_many([episode(number, goal(number)) for number in range(4)])
         reader.refresh()
         assert memory.delete("episode-2", "wrong") == memory.position == 5
@@ -55,7 +55,7 @@ def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
         with pytest.raises(ValueError, match="mode='w'"):
             reader.delete("episode-1")
         assert memory.position == 5
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         assert sorted(found(reader, goal(2))) == ["episode-0", "episode-1", "episode-3"]
         assert found(reader, goal(2), at=4)[0] == "episode-2"
 
@@ -64,7 +64,7 @@ def test_who_looks_back_sees_the_same_whatever_happens_later(folder: Path, episo
     """An evaluation at a position can be repeated: additions, ratings and deletions since then make
     no difference."""
     draw = random.Random(0)
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(40)])
         for number in (3, 4):
             memory.delete(f"episode-{number}")
@@ -83,7 +83,7 @@ def test_who_looks_back_sees_the_same_whatever_happens_later(folder: Path, episo
         assert [memory.search(query, HOLDOUT, at) for query in queries] == before
         memory.publish_index()
         assert [memory.search(query, HOLDOUT, at) for query in queries] == before
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert [memory.search(query, HOLDOUT, at) for query in queries] == before
 
 
@@ -91,7 +91,7 @@ def test_ratings_and_notes_of_all_sorts(folder: Path, episode: Make) -> None:
     """The last of each name counts, names may be long, a reader sees them, and the episode's own
     are kept beside them."""
     long = "a rather long name of what was judged by whom and when and why"
-    with ExperienceMemory(folder) as memory, ExperienceMemory(folder, "r") as reader:
+    with Memory(folder) as memory, Memory(folder, "r") as reader:
         memory.add(replace(episode(0), ratings={"own": 1.0, "human": 0.5}))
         memory.add(episode(1))
         for name, value in (
@@ -126,7 +126,7 @@ def test_ratings_and_notes_of_all_sorts(folder: Path, episode: Make) -> None:
 def test_duplicates_are_left_out_if_asked_for(folder: Path, episode: Make) -> None:
     """The same actions at the same task, whatever was seen; other actions or another task are
     something else."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         first = episode(0, goal(0), identity="game")
         assert memory.duplicate_of(first) is None
         memory.add(first, deduplicate=True)
@@ -152,14 +152,14 @@ def test_duplicates_are_left_out_if_asked_for(folder: Path, episode: Make) -> No
         assert "copy" in memory
         memory.add(replace(copy, id="on purpose"))
         assert "on purpose" in memory
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert memory.duplicate_of(first) == "copy"
 
 
 def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
     """From runs that are stored and from others; the same numbers after the memory was opened
     again, and in a reader."""
-    with ExperienceMemory(folder) as memory, ExperienceMemory(folder, "r") as reader:
+    with Memory(folder) as memory, Memory(folder, "r") as reader:
         memory.add_many([episode(number, goal(number)) for number in range(3)])
         assert memory.usefulness("episode-0").value == 0
         run = episode(50, "test goal", identity="t", split="test")
@@ -189,14 +189,14 @@ def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
         again = [memory.usefulness(f"episode-{number}") for number in range(3)]
         with pytest.raises(ValueError, match="mode='w'"):
             reader.credit(run)
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         assert [reader.usefulness(f"episode-{number}") for number in range(3)] == again
 
 
 def test_ranked_by_what_helped(folder: Path, episode: Make) -> None:
     """With a weight of 0 nothing changes; with a larger one what helped comes first, and a hit says
     why."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         goals = [
             "put a hot mug in the cabinet",
             "put a hot cup in the cabinet",
@@ -213,9 +213,9 @@ def test_ranked_by_what_helped(folder: Path, episode: Make) -> None:
         assert [hit.episode_id for hit in hits] == ["episode-1", "episode-0", "episode-2"]
         for hit in hits:
             worth = 0.5 * memory.usefulness(hit.episode_id).value
-            assert hit.why.usefulness == pytest.approx(worth)
-            assert hit.score == pytest.approx(hit.why.similarity + worth)
-        assert (hits[0].why.considered, hits[1].why.considered) == (2, 1)
+            assert hit.explanation.usefulness == pytest.approx(worth)
+            assert hit.score == pytest.approx(hit.explanation.similarity + worth)
+        assert (hits[0].explanation.considered, hits[1].explanation.considered) == (2, 1)
         against = memory.search(Query(goals[0], usefulness=-0.5), HOLDOUT)
         assert [hit.episode_id for hit in against] == ["episode-0", "episode-1"]
 
@@ -224,7 +224,7 @@ def test_not_the_same_thing_twice(folder: Path, episode: Make) -> None:
     """Three copies of the closest goal and one that is a little further: with diversity that one is
     the second hit."""
     near, other = "put a hot mug in the cabinet", "put a hot mug on two shelves and look at it"
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number, near) for number in range(3)])
         memory.add_many([episode(3, other), episode(4, "water the plant")])
         assert [hit.score for hit in memory.search(Query(near, k=3), HOLDOUT)] == pytest.approx(
@@ -233,9 +233,9 @@ def test_not_the_same_thing_twice(folder: Path, episode: Make) -> None:
         first, second = memory.search(Query(near, diversity=0.6), HOLDOUT)
         assert first.episode_id == found(memory, near, k=1)[0]
         assert second.episode_id in ("episode-3", "episode-4")
-        assert (first.why.redundancy, second.why.redundancy < 0.9) == (0, True)
+        assert (first.explanation.redundancy, second.explanation.redundancy < 0.9) == (0, True)
         assert second.score == pytest.approx(
-            0.4 * second.why.similarity - 0.6 * second.why.redundancy
+            0.4 * second.explanation.similarity - 0.6 * second.explanation.redundancy
         )
         assert len(found(memory, near, diversity=0.6)) == 5
         assert found(memory, near, diversity=1e-9) == found(memory, near)
@@ -248,35 +248,35 @@ def test_direct_ones_first(folder: Path, episode: Make) -> None:
     """Of episodes that fit alike the short ones; a long one that fits comes before a short one that
     does not."""
     near = "put a hot mug in the cabinet"
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many(
             [episode(number, near, steps=steps) for number, steps in enumerate((32, 8, 16, 0))]
         )
         memory.add(episode(4, "water the plant", steps=1))
-        hits = memory.search(Query(near, k=5, brevity=0.05), HOLDOUT)
+        hits = memory.search(Query(near, k=5, length_penalty=0.05), HOLDOUT)
         assert [hit.episode_id for hit in hits] == [
             f"episode-{number}" for number in (3, 1, 2, 0, 4)
         ]
-        assert [hit.why.length for hit in hits] == pytest.approx([0, 0.15, 0.2, 0.25, 0])
+        assert [hit.explanation.length for hit in hits] == pytest.approx([0, 0.15, 0.2, 0.25, 0])
         assert [hit.score for hit in hits] == pytest.approx(
-            [hit.why.similarity - hit.why.length for hit in hits]
+            [hit.explanation.similarity - hit.explanation.length for hit in hits]
         )
         by_length, as_ever = [hit.episode_id for hit in hits], found(memory, near, k=5)
         assert (
-            found(memory, near, k=5, brevity=1e-4)
+            found(memory, near, k=5, length_penalty=1e-4)
             == by_length
             != as_ever
-            == found(memory, near, k=5, brevity=0.0)
+            == found(memory, near, k=5, length_penalty=0.0)
         )
         with pytest.raises(ValueError, match="must not be negative"):
-            Query(near, brevity=-0.1)
+            Query(near, length_penalty=-0.1)
 
 
 @pytest.mark.parametrize("by", POLICIES)
 def test_bounded(folder: Path, episode: Make, by: str) -> None:
     """Evicted until the capacity is met, one synchronisation, nobody's type forgotten; those who
     went are really gone."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         kinds = ["heat"] * 14 + ["cool"] * 6 + ["look"] * 2
         memory.add_many(
             [
@@ -306,7 +306,7 @@ def test_bounded(folder: Path, episode: Make, by: str) -> None:
         assert memory.position == position + 12
         assert memory.compact().episodes == 12
         assert len(memory) == 10
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         assert len(reader) == 10
         with pytest.raises(ValueError, match="mode='w'"):
             reader.evict(capacity=1)
@@ -314,7 +314,7 @@ def test_bounded(folder: Path, episode: Make, by: str) -> None:
 
 def test_bounded_by_time(folder: Path, episode: Make) -> None:
     """Those that started before go, as far as their type is not forgotten."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many(
             [
                 replace(episode(n, task_type="heat" if n else "cool"), started=100.0 - n)
@@ -328,7 +328,7 @@ def test_bounded_by_time(folder: Path, episode: Make) -> None:
 
 def test_a_catalog_that_lost_its_end(folder: Path, episode: Make) -> None:
     """At any byte of the last records' rows: what a run was shown is taken in again, all of it."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(3)])
         memory.add(shown(episode(3, goal(3)), "episode-0", "episode-1", "episode-2"))
         memory.rate("episode-3", "human", 1)
@@ -339,7 +339,7 @@ def test_a_catalog_that_lost_its_end(folder: Path, episode: Make) -> None:
     whole = path.read_bytes()
     for length in range(len(whole) - 9 * 192, len(whole), 64):
         path.write_bytes(whole[:length])
-        with ExperienceMemory(folder, "w") as memory:
+        with Memory(folder, "w") as memory:
             assert [memory.usefulness(f"episode-{number}") for number in (0, 1, 3)] == expected
             assert replace(memory.stats(), damage=(), total_bytes=0) == replace(
                 stats, total_bytes=0
@@ -360,7 +360,7 @@ def test_many_threads_share_synchronisations(
 
     answers: list[tuple[int, int]] = []
     refused: list[str] = []
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         monkeypatch.setattr(os, "fsync", slow)
 
         def work(thread: int) -> None:
@@ -387,7 +387,7 @@ def test_many_threads_share_synchronisations(
         assert len(refused) == 47
         assert (len(memory), memory.position) == (25, 48 + 48 + 24 + 1)
         assert len(synced) < memory.position
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert len(memory) == 25
         assert all(
             entry.ratings == {"human": entry.task.seed // 100}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relive.memory.storage.log import Kind, Log, Record, TakenBackError
+from relive.memory.storage.log import Kind, Log, Record, RolledBackError
 from relive.memory.storage.segments import FRAME_BYTES, HEADER_BYTES, MARK, memory_id, segments
 
 ID = bytes(range(16))
@@ -272,7 +272,7 @@ def test_reader_notices_that_a_record_was_taken_back(tmp_path: Path) -> None:
     write(tmp_path / "log")
     reader, records = open_log(tmp_path / "log", writable=False)
     os.truncate(only_file(tmp_path / "log"), records[-1].place.offset)
-    with pytest.raises(TakenBackError, match="open it again"):
+    with pytest.raises(RolledBackError, match="open it again"):
         list(reader.refresh())
     reader.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relive.memory.state import State
-from relive.memory.storage.log import TakenBackError
+from relive.memory.storage.log import RolledBackError
 from relive.memory.storage.segments import FRAME_BYTES
 from tests.memory.faults import (
     EMBEDDER,
@@ -185,7 +185,7 @@ def test_reader_of_a_log_that_was_taken_back(tmp_path: Path) -> None:
             writer.add(make(17))
         try:
             reader.refresh()
-        except TakenBackError:
+        except RolledBackError:
             reader.refresh()
         judge(reader, ids_of((0, 1, 2, 3, 4, 17)))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relive.memory import Episode, ExperienceMemory, HashedEmbedder, Retrieved, Step
+from relive.memory import Episode, HashedEmbedder, Memory, Retrieved, Step
 from relive.memory.maintenance.rebuild import rebuild
 from relive.memory.search.embed import Vectors
 from tests.memory.conftest import Make, found, make_episode, shown
@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_episodes_that_cannot_be_read_back(
-    store: ExperienceMemory, folder: Path, episode: Make, what: str
+    store: Memory, folder: Path, episode: Make, what: str
 ) -> None:
     """Refused, alone or with others, and as a run that taught something; not a byte is changed."""
     make, kind, message = WRONG[what]
@@ -83,7 +83,7 @@ def test_episodes_that_cannot_be_read_back(
     assert store.add(episode(2)) == 2
 
 
-def test_the_same_value_in_another_type_is_stored_as_what_it_is(store: ExperienceMemory) -> None:
+def test_the_same_value_in_another_type_is_stored_as_what_it_is(store: Memory) -> None:
     """Numbers of numpy, lists, an integer for a float, the text of a reason."""
     odd = replace(
         GOOD,
@@ -98,7 +98,7 @@ def test_the_same_value_in_another_type_is_stored_as_what_it_is(store: Experienc
     assert store.verify() == ()
 
 
-def test_what_is_said_about_episodes(store: ExperienceMemory, folder: Path) -> None:
+def test_what_is_said_about_episodes(store: Memory, folder: Path) -> None:
     """Ratings, remarks and deletions that mean nothing are refused, and the episode stays."""
     store.add(GOOD)
     before = contents(folder)
@@ -168,7 +168,7 @@ def test_embedders_that_make_no_vectors(folder: Path, episode: Make, what: str) 
     """One clear error when adding and when searching; nothing is written."""
     make, kind, message = NONE[what]
     embedder = Odd(lambda rows: rows)
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         memory.add(episode(1))
         before, embedder.make = contents(folder), make
         with pytest.raises(kind, match=message):
@@ -184,7 +184,7 @@ def test_vectors_of_another_length_are_normalised(
 ) -> None:
     """A score is a cosine, whatever an embedder makes."""
     embedder = Odd(lambda rows: rows * factor)
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         memory.add_many([episode(number) for number in range(3)])
         assert found(memory, episode(2).task.goal)[0] == "episode-2"
         rows = memory._state.spaces["goal"].column.take(np.arange(3))
@@ -202,7 +202,7 @@ def test_embedders_that_do_not_say_what_they_are(
     """Refused before a folder is made."""
     embedder: Any = SimpleNamespace(**{"identity": "mine", "dimension": 4, name: value})
     for act in (
-        lambda: ExperienceMemory(folder, embedder=embedder),
+        lambda: Memory(folder, embedder=embedder),
         lambda: rebuild(folder, embedder=embedder),
     ):
         with pytest.raises(kind, match=f"the {name} of the embedder (SimpleNamespace|mine) is"):
@@ -217,7 +217,7 @@ def test_links_are_not_written_through(
     folder: Path, tmp_path: Path, episode: Make, what: str
 ) -> None:
     """Writing is refused, what the link leads to stays as it was."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add(episode(1))
     elsewhere = tmp_path / "elsewhere"
     (folder / what).rename(elsewhere)
@@ -225,7 +225,7 @@ def test_links_are_not_written_through(
     before = contents(elsewhere)
 
     def add() -> None:
-        with ExperienceMemory(folder, "w") as memory:
+        with Memory(folder, "w") as memory:
             memory.add(episode(2))
 
     with pytest.raises(OSError, match="a symbolic link, and nothing is written through one"):
@@ -233,7 +233,7 @@ def test_links_are_not_written_through(
     assert contents(elsewhere) == before
     (folder / what).unlink()
     elsewhere.rename(folder / what)
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         assert memory.add(episode(2)) == 2
 
 
@@ -242,7 +242,7 @@ def test_caches_and_leftovers_that_are_links_are_replaced(
 ) -> None:
     """They can be made again, beside what they lead to."""
     elsewhere = tmp_path / "elsewhere"
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add(episode(1))
     elsewhere.write_bytes(b"somebody else's")
     for name in (
@@ -253,7 +253,7 @@ def test_caches_and_leftovers_that_are_links_are_replaced(
     ):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(elsewhere)
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         memory.add(episode(2))
         memory.delete("episode-1")
         memory.compact()
@@ -263,15 +263,15 @@ def test_caches_and_leftovers_that_are_links_are_replaced(
 
 def test_a_pipe_does_not_hang(folder: Path, episode: Make) -> None:
     """Nothing waits for the other end of what is no file."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add(episode(1))
     (folder / "lock").unlink()
     os.mkfifo(folder / "lock")
     with pytest.raises(OSError, match="no regular file"):
-        ExperienceMemory(folder, "w")
+        Memory(folder, "w")
 
 
-def test_a_run_teaches_only_what_can_be_stored(store: ExperienceMemory) -> None:
+def test_a_run_teaches_only_what_can_be_stored(store: Memory) -> None:
     """The credit of a run that is right is kept."""
     store.add(GOOD)
     assert store.credit(shown(make_episode(1), GOOD.id)) == 2

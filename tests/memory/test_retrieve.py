@@ -11,11 +11,11 @@ import pytest
 from relive.memory import (
     EntryMeta,
     Episode,
-    ExperienceMemory,
     HashedEmbedder,
     Hit,
     Holdout,
     IndexSettings,
+    Memory,
     Purpose,
     Query,
     Task,
@@ -31,14 +31,14 @@ Make = Callable[..., Episode]
 
 
 def found(
-    memory: ExperienceMemory, holdout: Holdout | None, at: int | None = None, **options: object
+    memory: Memory, holdout: Holdout | None, at: int | None = None, **options: object
 ) -> list[str]:
     """Ids of all that is shown."""
     return [hit.episode_id for hit in memory.search(Query(GOAL, k=99, **options), holdout, at)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("holdout", [TESTER, LEARNER, ACTOR])
-def test_never_the_same_task(store: ExperienceMemory, episode: Make, holdout: Holdout) -> None:
+def test_never_the_same_task(store: Memory, episode: Make, holdout: Holdout) -> None:
     """Whatever the purpose."""
     store.add(episode(1, identity="my game"))
     store.add(episode(2))
@@ -46,7 +46,7 @@ def test_never_the_same_task(store: ExperienceMemory, episode: Make, holdout: Ho
 
 
 @pytest.mark.parametrize("holdout", [TESTER, LEARNER, ACTOR])
-def test_never_a_near_duplicate(store: ExperienceMemory, episode: Make, holdout: Holdout) -> None:
+def test_never_a_near_duplicate(store: Memory, episode: Make, holdout: Holdout) -> None:
     """Same room and same goal but for case, spaces and punctuation; one of both is fine."""
     store.add(episode(1, "My  GOAL.", room="my room"))
     store.add(episode(2, "my goal", room="another room"))
@@ -55,16 +55,14 @@ def test_never_a_near_duplicate(store: ExperienceMemory, episode: Make, holdout:
 
 
 @pytest.mark.parametrize("holdout", [TESTER, LEARNER, ACTOR])
-def test_only_the_training_split_is_shown(
-    store: ExperienceMemory, episode: Make, holdout: Holdout
-) -> None:
+def test_only_the_training_split_is_shown(store: Memory, episode: Make, holdout: Holdout) -> None:
     """Held-out experience never leaks, and a split that nobody heard of is held out."""
     for number, split in enumerate(["train", "valid", "test", "Train", "train ", "seen"]):
         store.add(episode(number, split=split))
     assert found(store, holdout) == ["episode-0"]
 
 
-def test_never_the_split_under_evaluation(store: ExperienceMemory, episode: Make) -> None:
+def test_never_the_split_under_evaluation(store: Memory, episode: Make) -> None:
     """Evaluating on training tasks shows nothing at all; acting on them does."""
     store.add(episode(1))
     assert found(store, strict("g", "train", "r", "g", Purpose.EVALUATE)) == []
@@ -96,13 +94,13 @@ def test_a_task_must_say_what_it_is(
 
 
 @pytest.mark.parametrize("holdout", ["me", {"identity": "i"}, 3, False])
-def test_what_is_no_holdout_is_refused(store: ExperienceMemory, holdout: Holdout) -> None:
+def test_what_is_no_holdout_is_refused(store: Memory, holdout: Holdout) -> None:
     """Also by an empty memory: it must not be taken for none at all."""
     with pytest.raises(TypeError, match=r"Holdout\.strict"):
         store.search(Query(GOAL), holdout)
 
 
-def test_alone_a_memory_shows_everything(store: ExperienceMemory, episode: Make) -> None:
+def test_alone_a_memory_shows_everything(store: Memory, episode: Make) -> None:
     """Row 8 and before: the best memory of a task is often one of that very task."""
     for number, split in enumerate(["train", "valid", "my own"]):
         store.add(episode(number, GOAL, split=split, room=" "))
@@ -113,7 +111,7 @@ def test_alone_a_memory_shows_everything(store: ExperienceMemory, episode: Make)
     assert sorted(found(store, holdout)) == ["episode-1", "episode-2"]
 
 
-def test_filters(store: ExperienceMemory, episode: Make) -> None:
+def test_filters(store: Memory, episode: Make) -> None:
     """Successes only, exclusions, a predicate, a least score; in any combination."""
     for number in range(6):
         store.add(
@@ -144,7 +142,7 @@ def test_filters(store: ExperienceMemory, episode: Make) -> None:
         Query(GOAL, k=-1)
 
 
-def test_a_hit_says_why(store: ExperienceMemory, episode: Make) -> None:
+def test_a_hit_says_why(store: Memory, episode: Make) -> None:
     """What was closer and was removed, and by whom."""
     store.add(episode(0, GOAL, split="test"))
     store.add(episode(1, GOAL, success=False))
@@ -155,8 +153,8 @@ def test_a_hit_says_why(store: ExperienceMemory, episode: Make) -> None:
         Query(GOAL, k=1, successes_only=True, where=lambda e: e.task.type == "heat"), TESTER
     )
     assert (hit.episode_id, hit.position) == ("episode-3", 3)
-    why = hit.why
-    assert (why.considered, why.firewalled, why.filtered, why.exact) == (4, 1, 2, True)
+    why = hit.explanation
+    assert (why.considered, why.held_out, why.filtered, why.exact) == (4, 1, 2, True)
     assert why.similarity == hit.score < 1
 
 
@@ -165,7 +163,7 @@ def test_ties_are_broken_by_task_not_by_what_ended_first(tmp_path: Path, episode
     it differently."""
     orders = []
     for name, numbers in (("up", range(60)), ("down", range(59, -1, -1))):
-        with ExperienceMemory(tmp_path / name) as store:
+        with Memory(tmp_path / name) as store:
             store.add_many([episode(number, GOAL) for number in numbers])
             everything = [hit.episode_id for hit in store.search(Query(GOAL, k=60), TESTER)]
             assert len(set(everything)) == 60
@@ -177,7 +175,7 @@ def test_ties_are_broken_by_task_not_by_what_ended_first(tmp_path: Path, episode
     assert orders[0] == orders[1]
 
 
-def test_at_a_position(store: ExperienceMemory, episode: Make) -> None:
+def test_at_a_position(store: Memory, episode: Make) -> None:
     """What came after the position does not exist: neither as a hit nor in the counts."""
     positions = [store.add(episode(number, GOAL)) for number in range(5)]
     for count, position in enumerate([0, *positions]):
@@ -195,9 +193,7 @@ def test_at_a_position(store: ExperienceMemory, episode: Make) -> None:
         found(store, TESTER, at=-1)
 
 
-def oracle(
-    memory: ExperienceMemory, query: Query, task: Task, purpose: Purpose, at: int
-) -> list[str]:
+def oracle(memory: Memory, query: Query, task: Task, purpose: Purpose, at: int) -> list[str]:
     """The rules once more, in the plainest words."""
     embedder = HashedEmbedder()
     vector = embedder.encode([query.text])[0]
@@ -228,7 +224,7 @@ def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> N
     k hits whenever k entries qualify, and the right ones. With a graph under it too."""
     index = IndexSettings(exact_limit=50, publish_rows=50) if approximate else IndexSettings()
     draw = random.Random(3)
-    with ExperienceMemory(folder, index=index) as memory:
+    with Memory(folder, index=index) as memory:
         for number in range(400):
             goal = (
                 f"{draw.choice(['put a hot', 'put a clean', 'find two', 'look at'])} "

@@ -8,8 +8,8 @@ import pytest
 
 from relive.memory.search import space as space_module
 from relive.memory.search.embed import Vectors
+from relive.memory.search.field_index import DECIMALS, FieldIndex
 from relive.memory.search.index import IndexSettings
-from relive.memory.search.space import DECIMALS, KeySpace
 from relive.memory.search.vectors import WINDOW_BITS, VectorColumn
 from relive.memory.storage.rows import Numbers
 
@@ -42,7 +42,7 @@ class Made:
         for name in ("vectors", "index"):
             (folder / name).mkdir(exist_ok=True)
         self.vectors = vectors
-        self.space = KeySpace(
+        self.space = FieldIndex(
             folder,
             key="goal" if per_episode == 1 else "window",
             identity="test",
@@ -236,7 +236,7 @@ def test_dropping_rows(tmp_path: Path) -> None:
     assert not made.space.stale
     loaded = Made.__new__(Made)
     loaded.__dict__.update(made.__dict__)
-    loaded.space = KeySpace(
+    loaded.space = FieldIndex(
         tmp_path,
         key="goal",
         identity="test",

@@ -1,4 +1,4 @@
-"""ExperienceMemory as its users meet it."""
+"""Memory as its users meet it."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relive.memory import Episode, ExperienceMemory, HashedEmbedder, IndexSettings, Query
+from relive.memory import Episode, HashedEmbedder, IndexSettings, Memory, Query
 from relive.memory.search.embed import Vectors
 from relive.memory.search.vectors import VectorColumn
 from relive.memory.storage.catalog import Catalog
@@ -38,13 +38,13 @@ class CountingEmbedder(HashedEmbedder):
 def test_what_is_added_comes_back(folder: Path, episode: Make) -> None:
     """In this process and in the next, by id, in order, and by search."""
     episodes = [episode(number, success=number % 2 == 0) for number in range(5)]
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         assert memory.add(episodes[0]) == 1
         assert memory.add_many(episodes[1:]) == memory.position == 5
         assert "episode-3" in memory
         assert "episode-9" not in memory
         assert len(memory) == 5
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert list(memory.iterate()) == episodes
         assert list(memory.iterate(at=2)) == episodes[:2]
         assert memory.get("episode-3") == episodes[3]
@@ -58,7 +58,7 @@ def test_what_is_added_comes_back(folder: Path, episode: Make) -> None:
             memory.get("episode-9")
 
 
-def test_stats(store: ExperienceMemory, episode: Make) -> None:
+def test_stats(store: Memory, episode: Make) -> None:
     """Counted by type, split and policy, with bytes and position."""
     store.add_many(
         [
@@ -88,7 +88,7 @@ def test_stats(store: ExperienceMemory, episode: Make) -> None:
 
 def test_ratings_and_notes(folder: Path, episode: Make) -> None:
     """Given afterwards, durable, the last of a name counts, and they appear with the episode."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add(episode(1))
         memory.rate("episode-1", "human", 0.25)
         memory.rate("episode-1", "human", 0.75)
@@ -97,7 +97,7 @@ def test_ratings_and_notes(folder: Path, episode: Make) -> None:
             memory.rate("episode-2", "human", 1.0)
         with pytest.raises(KeyError):
             memory.annotate("episode-2", "?")
-    with ExperienceMemory(folder, "r") as memory:
+    with Memory(folder, "r") as memory:
         assert memory.get("episode-1").ratings == {"human": 0.75}
         assert memory.notes("episode-1") == ("took a detour",)
         assert memory.notes("episode-2") == ()
@@ -107,13 +107,13 @@ def test_ratings_and_notes(folder: Path, episode: Make) -> None:
 def test_refusals_say_what_to_do(folder: Path, episode: Make) -> None:
     """The mistakes that a newcomer makes."""
     with pytest.raises(FileNotFoundError, match="mode='create'"):
-        ExperienceMemory(folder, "r")
+        Memory(folder, "r")
     folder.mkdir()
     with pytest.raises(FileNotFoundError, match="check the path"):
-        ExperienceMemory(folder, "w")
+        Memory(folder, "w")
     with pytest.raises(ValueError, match="unknown mode 'a'"):
-        ExperienceMemory(folder, "a")
-    memory = ExperienceMemory(folder)
+        Memory(folder, "a")
+    memory = Memory(folder)
     memory.add(episode(1))
     with pytest.raises(ValueError, match="already an episode 'episode-1'"):
         memory.add(episode(1))
@@ -122,10 +122,10 @@ def test_refusals_say_what_to_do(folder: Path, episode: Make) -> None:
     with pytest.raises(ValueError, match="no task split"):
         memory.add(episode(2, split=" "))
     with pytest.raises(
-        BlockingIOError, match="being written by another ExperienceMemory of this very process"
+        BlockingIOError, match="being written by another Memory of this very process"
     ):
-        ExperienceMemory(folder, "w")
-    reader = ExperienceMemory(folder, "r")
+        Memory(folder, "w")
+    reader = Memory(folder, "r")
     for change in (
         lambda: reader.add(episode(2)),
         lambda: reader.rate("episode-1", "human", 1),
@@ -140,44 +140,44 @@ def test_refusals_say_what_to_do(folder: Path, episode: Make) -> None:
         memory.add(episode(2))
     with pytest.raises(ValueError, match="was closed"):
         memory.search(Query("x"), HOLDOUT)
-    ExperienceMemory(folder, "w").close()
+    Memory(folder, "w").close()
     assert len(reader) == 1
     reader.close()
 
 
 def test_another_embedder_is_refused_unless_asked_for(folder: Path, episode: Make) -> None:
     """One clear error; reembed=True builds a second column, and from then on that one counts."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number) for number in range(3)])
     for mode in ("r", "w"):
         with pytest.raises(
             ValueError, match=r"hashed-1-384 \(384 dimensions\), not with hashed-1-64.*reembed=True"
         ):
-            ExperienceMemory(folder, mode, embedder=HashedEmbedder(64))
-    with ExperienceMemory(folder, "r", embedder=HashedEmbedder(64), reembed=True) as memory:
+            Memory(folder, mode, embedder=HashedEmbedder(64))
+    with Memory(folder, "r", embedder=HashedEmbedder(64), reembed=True) as memory:
         assert memory.stats().embedded == 3
         assert (
             memory.search(Query("put a hot thing2 in cabinet", k=1), HOLDOUT)[0].episode_id
             == "episode-2"
         )
-    ExperienceMemory(folder, "r").close()
-    ExperienceMemory(folder, "w", embedder=HashedEmbedder(64), reembed=True).close()
-    with ExperienceMemory(folder, "r", embedder=HashedEmbedder(64)) as memory:
+    Memory(folder, "r").close()
+    Memory(folder, "w", embedder=HashedEmbedder(64), reembed=True).close()
+    with Memory(folder, "r", embedder=HashedEmbedder(64)) as memory:
         assert memory.stats().embedded == 0
     with pytest.raises(ValueError, match="not with hashed-1-384"):
-        ExperienceMemory(folder, "r")
+        Memory(folder, "r")
 
 
 def test_nothing_is_embedded_twice(folder: Path, episode: Make) -> None:
     """Opening reads the column; an index is built from it too."""
     embedder = CountingEmbedder()
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         memory.add_many([episode(number) for number in range(20)])
         memory.publish_index()
     assert embedder.count == 20
     for path in (folder / "index").iterdir():
         path.unlink()
-    with ExperienceMemory(folder, "w", embedder=embedder) as memory:
+    with Memory(folder, "w", embedder=embedder) as memory:
         assert memory.publish_index() == 20
         assert memory.stats().embedded == 0
     assert embedder.count == 20
@@ -187,7 +187,7 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> No
     """Published once it pays, used by readers, and made again by the next writer when it is
     damaged."""
     index = IndexSettings(exact_limit=30, publish_rows=30)
-    with ExperienceMemory(folder, index=index) as memory:
+    with Memory(folder, index=index) as memory:
         memory.add_many([episode(number) for number in range(30)])
         assert memory.stats().index_entries == 0
         memory.add(episode(30))
@@ -195,7 +195,7 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> No
         memory.add_many([episode(number) for number in range(31, 60)])
         with memory._writer.alone():
             pass  # what is published beside the additions is there now
-        with ExperienceMemory(folder, "r", index=index) as reader:
+        with Memory(folder, "r", index=index) as reader:
             assert 31 < reader.stats().index_entries <= 60
             memory.add_many([episode(number) for number in range(60, 80)])
             memory.publish_index()
@@ -206,10 +206,10 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> No
             # Seen from the past the graph knows too much: exact, whenever it was built.
             assert reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT, at=40)[
                 0
-            ].why.exact
+            ].explanation.exact
     (graph,) = (folder / "index").glob("*.hnsw")
     graph.write_bytes(graph.read_bytes()[:100])
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         stats = reader.stats()
         assert stats.index_entries == 0
         assert "damaged index" in str(stats.damage[0])
@@ -217,9 +217,9 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> No
             reader.search(Query("put a hot thing7 in cabinet", k=1), HOLDOUT)[0].episode_id
             == "episode-7"
         )
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         memory.publish_index()
-    with ExperienceMemory(folder, "r") as reader:
+    with Memory(folder, "r") as reader:
         assert reader.stats().index_entries == 80
         assert not reader.stats().damage
 
@@ -227,7 +227,7 @@ def test_index_comes_by_itself_and_is_rebuilt(folder: Path, episode: Make) -> No
 def test_damage_costs_one_episode_and_is_named(folder: Path, episode: Make) -> None:
     """A flipped bit in the middle of the log: everything else is there and is found with the right
     vectors."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many(
             [episode(number, f"put a hot thing in place{number}") for number in range(9)]
         )
@@ -238,7 +238,7 @@ def test_damage_costs_one_episode_and_is_named(folder: Path, episode: Make) -> N
     for mode, cached in (("r", True), ("r", False), ("w", True), ("w", False), ("r", True)):
         if not cached:
             (folder / "catalog" / "catalog.rows").unlink()
-        with ExperienceMemory(folder, mode) as memory:
+        with Memory(folder, mode) as memory:
             if cached:  # nothing was read: what is damaged is found when it is, or when one asks
                 assert memory.verify()
             stats = memory.stats()
@@ -256,7 +256,7 @@ def test_damage_costs_one_episode_and_is_named(folder: Path, episode: Make) -> N
 
 def test_description_can_be_lost(folder: Path, episode: Make) -> None:
     """memory.json only says what can be found out again."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add(episode(1))
     before = json.loads((folder / "memory.json").read_text())
     for text in (None, "", "{", '{"format": 1}'):
@@ -264,18 +264,18 @@ def test_description_can_be_lost(folder: Path, episode: Make) -> None:
             (folder / "memory.json").unlink()
         else:
             (folder / "memory.json").write_text(text)
-        with ExperienceMemory(folder, "r") as memory:
+        with Memory(folder, "r") as memory:
             assert len(memory) == 1
             assert "memory.json" in str(memory.stats().damage[0])
-        ExperienceMemory(folder, "w").close()
+        Memory(folder, "w").close()
         assert json.loads((folder / "memory.json").read_text()) == before
     del before["checksum"]  # else it would be damaged, not of the future
     (folder / "memory.json").write_text(json.dumps({**before, "format": 9}))
     with pytest.raises(ValueError, match="format 9; this program reads 1 and 2"):
-        ExperienceMemory(folder, "w")
+        Memory(folder, "w")
 
 
-def test_full_disk(store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Adding fails with one sentence, everything else goes on, and adding the same again works once
     there is room."""
     store.add(episode(1))
@@ -308,7 +308,7 @@ def test_failing_embedder_leaves_nothing_behind(folder: Path, episode: Make) -> 
             return super().encode(texts)
 
     embedder = Failing()
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         with pytest.raises(RuntimeError):
             memory.add(episode(1))
         embedder.fail = False
@@ -317,7 +317,7 @@ def test_failing_embedder_leaves_nothing_behind(folder: Path, episode: Make) -> 
 
 @pytest.mark.parametrize("moment", ["take", "vectors"])
 def test_interrupted_in_the_middle(
-    store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch, moment: str
+    store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Ctrl-C after the log was written: the memory agrees with its log again at the next use."""
     store.add_many([episode(number) for number in range(3)])
@@ -345,9 +345,9 @@ def test_interrupted_in_the_middle(
 
 def test_reader_survives_what_was_taken_back(folder: Path, episode: Make) -> None:
     """The writer's disk failed after a reader had seen the record: the reader forgets it."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number) for number in range(3)])
-        with ExperienceMemory(folder, "r") as reader:
+        with Memory(folder, "r") as reader:
             (segment,) = (folder / "log").glob("*.log")
             os.truncate(segment, segment.stat().st_size - 1)
             assert reader.refresh() == 2
@@ -362,7 +362,7 @@ def test_embedder_that_breaks_its_promise(folder: Path, episode: Make) -> None:
             return super().encode(texts) * np.float32("nan")
 
     with (
-        ExperienceMemory(folder, embedder=Broken()) as memory,
+        Memory(folder, embedder=Broken()) as memory,
         pytest.raises(ValueError, match=r"not finite .* each row of unit length"),
     ):
         memory.add(episode(1))
@@ -373,7 +373,7 @@ def test_reader_in_another_process_follows(folder: Path, episode: Make) -> None:
     code = """
 import sys
 from relive.memory import *
-memory = ExperienceMemory(sys.argv[1], "r")
+memory = Memory(sys.argv[1], "r")
 print("open", flush=True)
 for line in sys.stdin:
     before = len(memory)
@@ -382,7 +382,7 @@ for line in sys.stdin:
     print(before, position, hits[0].episode_id if hits else "-", memory.stats().embedded, flush=True)
 """
     with (
-        ExperienceMemory(folder) as memory,
+        Memory(folder) as memory,
         subprocess.Popen(
             [sys.executable, "-c", code, str(folder)],
             cwd=ROOT,
@@ -406,7 +406,7 @@ for line in sys.stdin:
             ]
 
 
-def test_threads_take_turns(store: ExperienceMemory, episode: Make) -> None:
+def test_threads_take_turns(store: Memory, episode: Make) -> None:
     """Adding and searching at once from several threads: nothing breaks, nothing is lost."""
     errors: list[BaseException] = []
 

@@ -13,7 +13,7 @@ import pytest
 from relive.memory import (
     Actor,
     Episode,
-    ExperienceMemory,
+    Memory,
     Outcome,
     Retrieved,
     Step,
@@ -58,11 +58,11 @@ def full(episode: Make) -> Episode:
     )
 
 
-def out(memory: ExperienceMemory) -> bytes:
+def out(memory: Memory) -> bytes:
     return b"".join(export_lines(memory))
 
 
-def into(memory: ExperienceMemory, *lines: bytes | str | object, name: str = "x.jsonl") -> Imported:
+def into(memory: Memory, *lines: bytes | str | object, name: str = "x.jsonl") -> Imported:
     """Import lines given as bytes, or as what JSON makes of them."""
     texts = [
         line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines
@@ -75,7 +75,7 @@ def line_of(episode: Episode) -> dict[str, object]:
 
 
 def test_every_field_comes_back_and_a_second_export_is_the_same(
-    store: ExperienceMemory, full: Episode, tmp_path: Path
+    store: Memory, full: Episode, tmp_path: Path
 ) -> None:
     """Half characters, numbers that are not finite, types of settings: all of it."""
     store.add(full)
@@ -86,7 +86,7 @@ def test_every_field_comes_back_and_a_second_export_is_the_same(
     store.annotate(full.id, HALF)
     first = out(store)
     assert first.decode("utf-8").count("\n") == 2
-    with ExperienceMemory(tmp_path / "copy") as copy:
+    with Memory(tmp_path / "copy") as copy:
         assert into(copy, first) == Imported(added=1)
         came = copy.get(full.id)
         assert repr(came) == repr(
@@ -105,7 +105,7 @@ def test_every_field_comes_back_and_a_second_export_is_the_same(
         assert out(copy) == first
 
 
-def test_random_episodes_survive(store: ExperienceMemory, episode: Make, tmp_path: Path) -> None:
+def test_random_episodes_survive(store: Memory, episode: Make, tmp_path: Path) -> None:
     """Whatever characters there are, apart from two halves in a row, which are one character in
     JSON."""
     chance = random.Random(0)
@@ -124,14 +124,14 @@ def test_random_episodes_survive(store: ExperienceMemory, episode: Make, tmp_pat
         store.add(
             replace(episode(number, text() + "x"), steps=steps, timings={text(): chance.random()})
         )
-    with ExperienceMemory(tmp_path / "copy") as copy:
+    with Memory(tmp_path / "copy") as copy:
         assert into(copy, out(store)).added == 150
         assert list(copy.iterate()) == list(store.iterate())
         assert out(copy) == out(store)
 
 
 def test_a_file_is_there_in_full_or_not_at_all(
-    store: ExperienceMemory, episode: Make, tmp_path: Path
+    store: Memory, episode: Make, tmp_path: Path
 ) -> None:
     """It is never written over, and a failure leaves nothing behind."""
     store.add_many([episode(number) for number in range(3)])
@@ -149,7 +149,7 @@ def test_a_file_is_there_in_full_or_not_at_all(
     assert [path.name for path in tmp_path.glob("*.jsonl*")] == ["x.jsonl"]
 
 
-def test_the_first_line_says_what_it_is(store: ExperienceMemory, episode: Make) -> None:
+def test_the_first_line_says_what_it_is(store: Memory, episode: Make) -> None:
     """Anything else is refused as a whole, with the line that is missing."""
     for wrong in (b"", b"RELIVELG\0\0", line_of(episode(1)), [1], b"\xff\xfe\n"):
         with pytest.raises(
@@ -196,7 +196,7 @@ def test_the_first_line_says_what_it_is(store: ExperienceMemory, episode: Make) 
     ],
 )  # fmt: skip
 def test_a_bad_line_is_named_and_costs_no_other(
-    store: ExperienceMemory, episode: Make, wrong: object, detail: str
+    store: Memory, episode: Make, wrong: object, detail: str
 ) -> None:
     """File, line, place in it, what was found."""
     if isinstance(wrong, dict) and "v" not in wrong and wrong:
@@ -216,7 +216,7 @@ def test_a_bad_line_is_named_and_costs_no_other(
 
 
 def test_a_huge_line_is_passed_over(
-    store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch
+    store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without being held; the one behind it has its right number."""
     monkeypatch.setattr(transfer, "MAX_LINE", 2000)
@@ -230,7 +230,7 @@ def test_a_huge_line_is_passed_over(
 
 
 def test_only_the_first_bad_lines_are_described(
-    store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch
+    store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of nothing but rubbish does not fill the memory of the machine."""
     monkeypatch.setattr(transfer, "LISTED", 3)
@@ -238,7 +238,7 @@ def test_only_the_first_bad_lines_are_described(
     assert (done.bad, len(done.problems), done.added) == (10, 3, 1)
 
 
-def test_bad_episodes_of_a_batch_are_told_apart(store: ExperienceMemory, episode: Make) -> None:
+def test_bad_episodes_of_a_batch_are_told_apart(store: Memory, episode: Make) -> None:
     """What only the memory can refuse is refused alone, and problems come in the order of the
     lines."""
     blank = replace(episode(3), task=replace(episode(3).task, identity=" "))
@@ -249,7 +249,7 @@ def test_bad_episodes_of_a_batch_are_told_apart(store: ExperienceMemory, episode
 
 
 def test_unknown_fields_blank_lines_and_joined_files(
-    store: ExperienceMemory, full: Episode, episode: Make
+    store: Memory, full: Episode, episode: Make
 ) -> None:
     """A later version may say more; files may be put one behind the other; numbers may be written
     as integers."""
@@ -260,7 +260,7 @@ def test_unknown_fields_blank_lines_and_joined_files(
     assert store.get("episode-1") == replace(episode(1), started=5.0)
 
 
-def test_what_is_there_is_passed_over_and_completed(store: ExperienceMemory, episode: Make) -> None:
+def test_what_is_there_is_passed_over_and_completed(store: Memory, episode: Make) -> None:
     """Also twice in one file. Ratings and notes that it lacks are added, none is changed: an
     interrupted import goes on."""
     store.add(episode(1))
@@ -280,9 +280,7 @@ def test_what_is_there_is_passed_over_and_completed(store: ExperienceMemory, epi
     assert store.position == position
 
 
-def test_another_episode_of_the_same_id_is_not_passed_over(
-    store: ExperienceMemory, episode: Make
-) -> None:
+def test_another_episode_of_the_same_id_is_not_passed_over(store: Memory, episode: Make) -> None:
     """It would be lost without a word."""
     store.add(episode(1))
     done = into(store, HEADER, line_of(replace(episode(2), id="episode-1")))
@@ -290,7 +288,7 @@ def test_another_episode_of_the_same_id_is_not_passed_over(
     assert store.get("episode-1") == episode(1)
 
 
-def test_what_was_deleted_stays_deleted(store: ExperienceMemory, episode: Make) -> None:
+def test_what_was_deleted_stays_deleted(store: Memory, episode: Make) -> None:
     """An old export does not bring it back, until compaction forgot it."""
     store.add_many([episode(1), episode(2)])
     store.delete("episode-1")
@@ -302,14 +300,14 @@ def test_what_was_deleted_stays_deleted(store: ExperienceMemory, episode: Make) 
 
 def test_a_damaged_episode_can_be_had_back(folder: Path, episode: Make) -> None:
     """From an export made before: delete, compact, import."""
-    with ExperienceMemory(folder) as memory:
+    with Memory(folder) as memory:
         memory.add_many([episode(number) for number in range(5)])
         lines = list(export_lines(memory))
     (segment,) = (folder / "log").iterdir()
     data = bytearray(segment.read_bytes())
     data[data.index(b"thing1 ")] ^= 1
     segment.write_bytes(data)
-    with ExperienceMemory(folder, "w") as memory:
+    with Memory(folder, "w") as memory:
         done = into(memory, *lines)
         assert (done.there, done.bad) == (4, 1)
         assert "is there, but damaged: delete it" in done.problems[0].detail
@@ -320,7 +318,7 @@ def test_a_damaged_episode_can_be_had_back(folder: Path, episode: Make) -> None:
         assert memory.get("episode-1") == episode(1)
 
 
-def test_batches(store: ExperienceMemory, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches(store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 64 episodes, or of so many bytes: lines of huge episodes do not add up."""
     sizes: list[int] = []
     add_many = store.add_many
@@ -339,17 +337,15 @@ def test_batches(store: ExperienceMemory, episode: Make, monkeypatch: pytest.Mon
 
 def test_a_memory_open_for_reading_is_no_fault_of_the_lines(folder: Path, episode: Make) -> None:
     """It is said once."""
-    ExperienceMemory(folder).close()
+    Memory(folder).close()
     with (
-        ExperienceMemory(folder, "r") as memory,
+        Memory(folder, "r") as memory,
         pytest.raises(ValueError, match="open for reading"),
     ):
         into(memory, HEADER, line_of(episode(1)))
 
 
-def test_an_episode_that_could_not_be_read_again_is_refused(
-    store: ExperienceMemory, episode: Make
-) -> None:
+def test_an_episode_that_could_not_be_read_again_is_refused(store: Memory, episode: Make) -> None:
     """A list longer than readers accept: added, it would be lost."""
     step = Step("o", "a", tokens=(1,) * (2**20 + 1))
     with pytest.raises(ValueError, match="1048577 items in a list; the limit is 1048576"):
@@ -370,7 +366,7 @@ def test_plain_values_by_hand(full: Episode) -> None:
         read_as(Step, True)
 
 
-def test_golden_line(store: ExperienceMemory, episode: Make) -> None:
+def test_golden_line(store: Memory, episode: Make) -> None:
     """Version 1 is on people's disks: written and read like this for ever."""
     store.add(replace(episode(1, steps=1), final_observation="é\udc80"))
     store.rate("episode-1", "human", 1)

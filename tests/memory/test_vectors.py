@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from relive.memory.search.embed import Vectors
 from relive.memory.search.vectors import WINDOW_BITS, VectorColumn, column_name, read_format_1
-from relive.memory.storage.log import TakenBackError
+from relive.memory.storage.log import RolledBackError
 from relive.memory.storage.rows import HEADER_BYTES, Numbers, row_sums
 
 DIMENSION = 8
@@ -313,7 +313,7 @@ def test_a_file_in_the_place_of_another_is_not_followed(tmp_path: Path) -> None:
     reader = column(tmp_path, range(20), writable=False)
     writer.drop(np.arange(20) != 3)
     writer.append(*sources([20]), vectors([20]))
-    with pytest.raises(TakenBackError):
+    with pytest.raises(RolledBackError):
         reader.follow(*sources([20]))
 
 

@@ -141,7 +141,7 @@ def test_pretraining_reads_what_the_chat_template_writes() -> None:
         )
         encoded = encoder.encode(sample.conversation, generation_prompt=False)
         assert encoded.ids == ids
-        if not sample.slips:
+        if not sample.injected_errors:
             assert encoded.supervised == mask
 
 
@@ -212,21 +212,21 @@ def test_routines_never_fetch_a_second_object_of_a_kind() -> None:
 
 def test_no_refused_action_is_ever_repeated_or_learnt() -> None:
     tokenizer = build_tokenizer()
-    slips = 0
+    injected_errors = 0
     for sample in SAMPLES:
         actions = [turn.text for turn in sample.conversation if turn.role == "assistant"]
-        slips += len(sample.slips)
-        assert all(actions[i] != actions[i + 1] for i in sample.slips)
-    assert slips > 300
+        injected_errors += len(sample.injected_errors)
+        assert all(actions[i] != actions[i + 1] for i in sample.injected_errors)
+    assert injected_errors > 300
     settings = PretrainSettings()
-    slipped = [s for s in SAMPLES if s.slips][:20]
+    slipped = [s for s in SAMPLES if s.injected_errors][:20]
     for sample, ((ids, kinds),) in ((s, _with_kinds(tokenizer, [s])) for s in slipped):
         ((_, weight),) = pool_batches([(ids, kinds)], settings, -1, random.Random(0))
         muted = [
             tokenizer.decode(t) for t, w in zip(ids, weight[0].tolist(), strict=True) if w == 0.0
         ]
         assert len(muted) == sum(kind == 2 for kind in kinds) > 0
-        assert sample.slips
+        assert sample.injected_errors
 
 
 @pytest.mark.parametrize("kind", ["put", "device", "property", "composed", "routine"])

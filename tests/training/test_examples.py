@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from relive.agent.llm.chat import ChatEncoder
-from relive.agent.policy import ExpertPolicy
-from relive.agent.recall import Recall, Recalled, RecallSettings
+from relive.agent.policy import ExpertPolicy, words
+from relive.agent.retriever import MemoryRetriever, RetrievedContext
 from relive.agent.runner import Runner, play_all, spec_of
-from relive.agent.tokens import words
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory, Purpose
+from relive.memory import Memory, Purpose, Retrieval
 from relive.memory.episode import Episode, Step
 from relive.training.examples import ContextRates, Example, build_examples, example
 from relive.training.lora import encode_example
@@ -24,21 +23,21 @@ SPEC = spec_of(SUITE)
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[ExperienceMemory]:
+def memory(tmp_path: Path) -> Iterator[Memory]:
     made = ExpertPolicy(SUITE)
-    with ExperienceMemory(tmp_path / "m") as opened:
+    with Memory(tmp_path / "m") as opened:
         opened.add_many(play_all(Runner(SUITE, made), SUITE.tasks("train", 24)))
         yield opened
 
 
-def recall(memory: ExperienceMemory, k: int = 2) -> Recall:
-    return Recall(memory, SPEC, words, RecallSettings(k=k), Purpose.TRAIN)
+def retriever(memory: Memory, k: int = 2) -> MemoryRetriever:
+    return MemoryRetriever(memory, SPEC, words, Retrieval(k=k), Purpose.TRAIN)
 
 
-def test_context_is_what_the_agent_would_have_been_shown(memory: ExperienceMemory) -> None:
+def test_context_is_what_the_agent_would_have_been_shown(memory: Memory) -> None:
     for episode in list(memory.iterate())[:5]:
-        (made,) = build_examples([episode], recall(memory), ContextRates(0, 0), seed=0)
-        acting = Recall(memory, SPEC, words, RecallSettings(k=2), Purpose.ACT)(episode.task)
+        (made,) = build_examples([episode], retriever(memory), ContextRates(0, 0), seed=0)
+        acting = MemoryRetriever(memory, SPEC, words, Retrieval(k=2), Purpose.ACT)(episode.task)
         assert made.conversation[:2] == example(SPEC, episode, acting).conversation[:2]
         assert [t.text for t in made.conversation if t.role == "assistant"] == [
             s.action for s in episode.steps
@@ -46,19 +45,19 @@ def test_context_is_what_the_agent_would_have_been_shown(memory: ExperienceMemor
         assert made.conversation[-1].role == "assistant"
 
 
-def test_the_episode_and_its_task_are_never_in_its_own_context(memory: ExperienceMemory) -> None:
+def test_the_episode_and_its_task_are_never_in_its_own_context(memory: Memory) -> None:
     episodes = list(memory.iterate())
     again = replace(episodes[0], id="same-task-again")
     memory.add(again)
     own = {episodes[0].id, again.id}
-    found = recall(memory, k=50)(episodes[0].task, exclude=frozenset({episodes[0].id}))
+    found = retriever(memory, k=50)(episodes[0].task, exclude=frozenset({episodes[0].id}))
     assert found.retrieved
     assert not own & {r.episode for r in found.retrieved}
 
 
-def test_rates_of_empty_and_irrelevant_context_are_kept(memory: ExperienceMemory) -> None:
+def test_rates_of_empty_and_irrelevant_context_are_kept(memory: Memory) -> None:
     episodes = [replace(e, id=f"{e.id}-{i}") for e in memory.iterate() for i in range(20)]
-    made = build_examples(episodes, recall(memory), ContextRates(0.2, 0.1), seed=1)
+    made = build_examples(episodes, retriever(memory), ContextRates(0.2, 0.1), seed=1)
     share = {
         kind: sum(e.memory == kind for e in made) / len(made)
         for kind in ("empty", "irrelevant", "retrieved")
@@ -67,29 +66,31 @@ def test_rates_of_empty_and_irrelevant_context_are_kept(memory: ExperienceMemory
     assert share["irrelevant"] == pytest.approx(0.1, abs=0.05)
     for e in made:
         assert ("Experience:" in e.conversation[0].text) == (e.memory != "empty")
-    assert made == build_examples(episodes, recall(memory), ContextRates(0.2, 0.1), seed=1)
+    assert made == build_examples(episodes, retriever(memory), ContextRates(0.2, 0.1), seed=1)
 
 
-def test_irrelevant_context_is_from_the_far_half(memory: ExperienceMemory) -> None:
+def test_irrelevant_context_is_from_the_far_half(memory: Memory) -> None:
     (episode, *_) = list(memory.iterate())
-    everything = recall(memory, k=100)(episode.task, exclude=frozenset({episode.id}))
+    everything = retriever(memory, k=100)(episode.task, exclude=frozenset({episode.id}))
     near = {d.text for d in everything.demonstrations[: len(everything.demonstrations) // 2]}
-    (made,) = build_examples([episode], recall(memory), ContextRates(0, 1), seed=0)
+    (made,) = build_examples([episode], retriever(memory), ContextRates(0, 1), seed=0)
     assert made.memory == "irrelevant"
     assert not any(text in made.conversation[0].text for text in near)
 
 
-def test_without_k_no_example_has_memory(memory: ExperienceMemory) -> None:
-    made = build_examples(list(memory.iterate()), recall(memory, k=0), ContextRates(0, 0), seed=0)
+def test_without_k_no_example_has_memory(memory: Memory) -> None:
+    made = build_examples(
+        list(memory.iterate()), retriever(memory, k=0), ContextRates(0, 0), seed=0
+    )
     assert {e.memory for e in made} == {"empty"}
 
 
-def test_held_out_tasks_are_refused(memory: ExperienceMemory) -> None:
+def test_held_out_tasks_are_refused(memory: Memory) -> None:
     with pytest.raises(ValueError, match="cannot be trained on"):
-        recall(memory)(SUITE.tasks("test", 1)[0])
+        retriever(memory)(SUITE.tasks("test", 1)[0])
 
 
-def test_selection_takes_train_successes_of_the_named_policies(memory: ExperienceMemory) -> None:
+def test_selection_takes_train_successes_of_the_named_policies(memory: Memory) -> None:
     (first, *_) = list(memory.iterate())
     local = replace(first.actor, policy="local")
     detour = replace(first, id="longer", actor=local, steps=(*first.steps, first.steps[-1]))
@@ -110,17 +111,17 @@ def test_selection_takes_train_successes_of_the_named_policies(memory: Experienc
 
 
 def test_only_the_assistants_words_are_learnt_and_refused_actions_are_not(
-    memory: ExperienceMemory,
+    memory: Memory,
 ) -> None:
     encoder = ChatEncoder(build_tokenizer())
     episode: Episode = next(iter(memory.iterate()))
     slip = Step(episode.steps[0].observation, "open the sky", invalid=True)
     marred = replace(episode, steps=(slip, *episode.steps))
-    ids, learn = encode_example(encoder, example(SPEC, marred, Recalled()))
+    ids, learn = encode_example(encoder, example(SPEC, marred, RetrievedContext()))
     learnt = encoder.decode([i for i, on in zip(ids, learn, strict=True) if on])
     assert learnt.replace(" ", "") == "".join(s.action for s in episode.steps).replace(" ", "")
     assert sum(learn) < len(learn)
-    every = encode_example(encoder, Example(example(SPEC, marred, Recalled()).conversation))
+    every = encode_example(encoder, Example(example(SPEC, marred, RetrievedContext()).conversation))
     assert sum(every[1]) > sum(learn)
 
 

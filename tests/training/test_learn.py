@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.assemble import PolicySettings, load_model
-from relive.agent.recall import RecallSettings
+from relive.agent.load_policy import PolicySettings, load_model
 from relive.agent.runner import RunSettings
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory
+from relive.memory import Memory, Retrieval
 from relive.training.learn import (
     Learner,
     LearnSettings,
@@ -38,8 +37,8 @@ def settings(model: Path, **changes: object) -> LearnSettings:
         policy=PolicySettings(model=str(model)),
         select=SelectSettings(policies=("local", "expert")),
         lora=LoraSettings(steps=2, batch_tokens=2000),
-        recall=RecallSettings(
-            k=1, budget=300
+        retrieval=Retrieval(
+            k=1, max_tokens=300
         ),  # the toy's words are not in the tokenizer: a token is a byte
         run=RunSettings(max_steps=3, batch=8),
     )
@@ -75,7 +74,7 @@ def test_the_cycle_fills_memory_trains_versions_and_gates_them(
         json.loads((tmp_path / "run" / "adapters" / "v2" / "manifest.json").read_text())["parent"]
         == rounds[0].adapter
     )
-    with ExperienceMemory(tmp_path / "run" / "memory", "r") as memory:
+    with Memory(tmp_path / "run" / "memory", "r") as memory:
         stats = memory.stats()
         assert stats.by_policy["expert"] == 8
         assert stats.by_policy["local"] == 8
@@ -124,7 +123,7 @@ def test_training_from_a_memory(tiny_model: Path, tmp_path: Path) -> None:
     run(tmp_path / "run", settings(tiny_model, rounds=0))
     model, toy = load_model(settings(tiny_model).policy), get_suite("toy")
     own = settings(tiny_model, select=SelectSettings())
-    with ExperienceMemory(tmp_path / "run" / "memory", "r") as memory:
+    with Memory(tmp_path / "run" / "memory", "r") as memory:
         with pytest.raises(NothingToLearnError, match="8 successes, but none of local"):
             train_on_memory(own, toy, model, memory, tmp_path / "adapter")
         manifest = train_on_memory(settings(tiny_model), toy, model, memory, tmp_path / "adapter")
@@ -138,7 +137,7 @@ def test_a_group_of_types_is_selected_by_its_name(tmp_path: Path) -> None:
     assert easy.types == tuple(toy.groups["easy"])
     with pytest.raises(ValueError, match="no task type 'esay'"):
         of_suite(SelectSettings(types=("esay",)), toy)
-    with ExperienceMemory(tmp_path) as memory:
+    with Memory(tmp_path) as memory:
         assert "no success at a task of the train split" in why_nothing(memory, easy)
         memory.add(
             goal="heat an egg", steps=[("", "heat egg")], success=True, policy="expert",
@@ -190,7 +189,7 @@ def test_a_bad_adapter_is_rolled_back(tmp_path: Path) -> None:
         demonstrations=18,
         validation=10,
         select=SelectSettings(policies=("local", "expert")),
-        lora=LoraSettings(steps=3, rate=1.0, batch_tokens=2000),
+        lora=LoraSettings(steps=3, learning_rate=1.0, batch_tokens=2000),
         run=RunSettings(max_steps=30),
     )
     with learner(tmp_path / "run", ruinous) as cycle:

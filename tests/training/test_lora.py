@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relive.agent.llm.chat import ChatEncoder
-from relive.agent.llm.local import LocalPolicy
+from relive.agent.llm.local import LocalModel
 from relive.agent.llm.manifest import AdapterManifest
 from relive.agent.llm.weights import hash_weights
 from relive.training.examples import Example
@@ -26,7 +26,7 @@ from relive.training.pretraining.tokenizer import build_tokenizer
 ENCODER = ChatEncoder(build_tokenizer())
 EXAMPLES = [Example(corpus.draw(3, i, 0.05).conversation) for i in range(12)]
 MANIFEST = AdapterManifest("v1", "tiny", "")
-SETTINGS = LoraSettings(steps=30, rate=0.02, batch_tokens=1500, rehearsal=0.0, bf16=False)
+SETTINGS = LoraSettings(steps=30, learning_rate=0.02, batch_tokens=1500, rehearsal=0.0, bf16=False)
 
 
 def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_training_lowers_the_loss_and_writes_a_manifest(tiny_model: Path, tmp_pa
     assert manifest.adapter_sha256 == hash_weights(out)
     assert (manifest.version, manifest.examples) == ("v1", 12)
     assert manifest.supervised_tokens > 0
-    policy = LocalPolicy(tiny_model)
+    policy = LocalModel(tiny_model)
     assert policy.base_sha256 == manifest.base_sha256
     before = policy.weights_sha256
     policy.set_adapter(out, "v1")
@@ -52,7 +52,7 @@ def test_an_adapter_of_other_weights_is_refused(tiny_model: Path, tmp_path: Path
         replace(MANIFEST, base_sha256="0" * 64),
     )  # fmt: skip
     with pytest.raises(ValueError, match="trained on weights 000000000000"):
-        LocalPolicy(tiny_model, adapter=out)
+        LocalModel(tiny_model, adapter=out)
 
 
 def test_an_adapter_is_never_overwritten_nor_trained_on_nothing(
@@ -122,7 +122,7 @@ def test_batches_keep_to_their_tokens_and_lose_nothing() -> None:
         assert torch.equal(ids == 0, ~mask)
 
 
-@pytest.mark.parametrize("bad", [{"rehearsal": 1.0}, {"steps": 0}, {"rate": 0.0}])
+@pytest.mark.parametrize("bad", [{"rehearsal": 1.0}, {"steps": 0}, {"learning_rate": 0.0}])
 def test_settings_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="lora"):
         LoraSettings(**bad)  # type: ignore[arg-type]

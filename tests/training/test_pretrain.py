@@ -49,9 +49,9 @@ def test_export_is_an_ordinary_folder(tmp_path: Path) -> None:
     run = Pretraining(SMALL, tmp_path)
     run.export(tmp_path / "model")
     from relive.agent.conversation import Turn
-    from relive.agent.llm.local import LocalPolicy
+    from relive.agent.llm.local import LocalModel
 
-    policy = LocalPolicy(tmp_path / "model")
+    policy = LocalModel(tmp_path / "model")
     (action,) = policy.act([(Turn("system", "Act."), Turn("user", "You see a cup 1."))])
     assert isinstance(action.text, str)
     record = json.loads((tmp_path / "model" / "training.json").read_text())

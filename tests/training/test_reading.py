@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from relive.agent.llm.chat import ChatEncoder
-from relive.agent.llm.local import LocalPolicy
+from relive.agent.llm.local import LocalModel
 from relive.agent.policy import ExpertPolicy
 from relive.agent.runner import Runner, play_all
 from relive.envs import get_suite
@@ -17,7 +17,7 @@ from relive.training.experiments.curve import treatments
 from relive.training.lora import encode_example
 from relive.training.pretraining import corpus
 from relive.training.pretraining.tokenizer import build_tokenizer
-from relive.training.reading import forced, mean_loss
+from relive.training.teacher_forced import forced, mean_loss
 
 
 def test_actions_are_scored_as_the_model_would_have_said_them(tiny_model: Path) -> None:
@@ -36,7 +36,7 @@ def test_actions_are_scored_as_the_model_would_have_said_them(tiny_model: Path) 
     assert mean_loss(actions) == pytest.approx(loss, rel=1e-4)
     assert not any(a.matched for a in actions)  # random weights say nothing sensible
     # What the model itself says is what it is said to have said.
-    policy = LocalPolicy(tiny_model, max_new_tokens=8)
+    policy = LocalModel(tiny_model, max_new_tokens=8)
     first = sample.conversation[:2]
     (answer,) = policy.act([first])
     said = [*policy.encoder.encode(first, generation_prompt=True).ids, *answer.tokens]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.memory import Actor, Episode, ExperienceMemory, Outcome, Step, StopReason, Task
+from relive.memory import Actor, Episode, Memory, Outcome, Step, StopReason, Task
 from relive.training.select import SelectSettings, select
 
 
@@ -19,9 +19,9 @@ def success(name: str, steps: int = 1, task: str = "") -> Episode:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> ExperienceMemory:
+def memory(tmp_path: Path) -> Memory:
     """Three tasks; one has a short and a long success."""
-    made = ExperienceMemory(tmp_path / "m")
+    made = Memory(tmp_path / "m")
     made.add_many(
         [success("cup"), success("key", 2), success("key-long", 3, "key"), success("lamp")]
     )
@@ -32,7 +32,7 @@ def ids(episodes: list[Episode]) -> list[str]:
     return [episode.id for episode in episodes]
 
 
-def test_a_later_deletion_changes_nothing(memory: ExperienceMemory) -> None:
+def test_a_later_deletion_changes_nothing(memory: Memory) -> None:
     """The whole episodes are read as of the position, as they are listed."""
     position = memory.position
     before = select(memory, SelectSettings(), position)
@@ -44,14 +44,14 @@ def test_a_later_deletion_changes_nothing(memory: ExperienceMemory) -> None:
     assert ids(select(memory, SelectSettings(), memory.position)) == ["cup", "key-long"]
 
 
-def test_a_reader_sees_the_same(memory: ExperienceMemory) -> None:
+def test_a_reader_sees_the_same(memory: Memory) -> None:
     position = memory.position
     memory.delete("key", "wrong")
-    with ExperienceMemory(memory.path, "r") as reader:
+    with Memory(memory.path, "r") as reader:
         assert ids(select(reader, SelectSettings(), position)) == ["cup", "key", "lamp"]
 
 
-def test_a_later_episode_changes_nothing(memory: ExperienceMemory) -> None:
+def test_a_later_episode_changes_nothing(memory: Memory) -> None:
     """Not even a better one at the same task."""
     position = memory.position
     memory.add(success("key-short", 1, "key"))
@@ -59,14 +59,14 @@ def test_a_later_episode_changes_nothing(memory: ExperienceMemory) -> None:
     assert ids(select(memory, SelectSettings())) == ["cup", "key-short", "lamp"]
 
 
-def test_what_compaction_took_away_is_neither_listed_nor_read(memory: ExperienceMemory) -> None:
+def test_what_compaction_took_away_is_neither_listed_nor_read(memory: Memory) -> None:
     position = memory.position
     memory.delete("lamp", "wrong")
     memory.compact()
     assert ids(select(memory, SelectSettings(), position)) == ["cup", "key"]
 
 
-def test_several_of_a_task_are_the_shortest(memory: ExperienceMemory) -> None:
+def test_several_of_a_task_are_the_shortest(memory: Memory) -> None:
     memory.add(success("key-short", 1, "key"))
     chosen = select(memory, SelectSettings(per_task=2))
     assert ids(chosen) == ["cup", "key-short", "key", "lamp"]

@@ -12,16 +12,15 @@ import pytest
 
 from relive.agent.cli import main
 from relive.agent.evaluation.records import REPLAYED, record
-from relive.agent.recall import RecallSettings
 from relive.agent.runner import spec_of
 from relive.agent.settings import build
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory
+from relive.memory import Memory, Retrieval
 from relive.training import tune as tune_module
 from relive.training.examples import Example
 from relive.training.experiments import stream as stream_module
 from relive.training.experiments.continual import measures
-from relive.training.experiments.stream import Life, Stream
+from relive.training.experiments.stream import RunKey, Stream
 from relive.training.experiments.stream_pictures import picture
 from relive.training.experiments.stream_plan import (
     StageSettings,
@@ -67,7 +66,7 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
     assert {r["arm"] for r in records} == {"none", "memory", "both", "bounded-age"}
     assert all(row["n"] == 3 for row in rows_of(records))
     assert len(rows_of(records)) == 4 * 2 * 2
-    both, bounded = stream.states(Life("both")), stream.states(Life("bounded-age"))
+    both, bounded = stream.states(RunKey("both")), stream.states(RunKey("bounded-age"))
     assert [(state.name, state.memory_size, state.adapter) for state in both] == [
         ("put", 4, "stage-0"),
         ("light", 8, "stage-1"),
@@ -78,7 +77,7 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
         4,
     )  # two successes of each type are spared
     assert all(state.seconds > 0 for state in both)
-    with ExperienceMemory(tmp_path / "s" / "lives" / "both-o0-s0" / "memory", "r") as memory:
+    with Memory(tmp_path / "s" / "lives" / "both-o0-s0" / "memory", "r") as memory:
         assert len(memory.entries(at=both[0].position)) == 4
     assert stream.run() == records
     with pytest.raises(
@@ -90,25 +89,25 @@ def test_stages_are_lived_through_measured_and_bounded(tmp_path: Path) -> None:
         Stream(tmp_path / "s", settings(stages=longer))
 
 
-@pytest.mark.parametrize("setting", [("brevity", 0.5), ("min_score", 0.99)])
+@pytest.mark.parametrize("setting", [("length_penalty", 0.5), ("min_score", 0.99)])
 def test_a_stage_can_be_restored(tmp_path: Path, setting: tuple[str, float]) -> None:
     """Its log position and its adapter are all that an evaluation needs to do the same again, after
     later stages too."""
     stream = Stream(
         tmp_path / "s",
-        settings(arms=("both",), recall=replace(RecallSettings(), **{setting[0]: setting[1]})),
+        settings(arms=("both",), retrieval=replace(Retrieval(), **{setting[0]: setting[1]})),
     )
     records = stream.run()
     life, done = tmp_path / "s" / "lives" / "both-o0-s0", []
-    for state in stream.states(Life("both")):
+    for state in stream.states(RunKey("both")):
         out, adapter = tmp_path / state.name, life / "adapters" / state.adapter
         memory = ["--memory", str(life / "memory"), "--at", str(state.read)]
         memory += [f"--{setting[0].replace('_', '-')}", str(setting[1])]
         tasks = ["--split", "valid", "--types", "pick_and_place_simple", "--tasks", "3"]
         assert main(["eval", *memory, *tasks, "--adapter", str(adapter), "--out", str(out)]) == 0
         with (
-            ExperienceMemory(out / "episodes", "r") as played,
-            ExperienceMemory(life / "memory", "r") as lived,
+            Memory(out / "episodes", "r") as played,
+            Memory(life / "memory", "r") as lived,
         ):
             again = {e.task.identity: record(e, {}, lived) for e in played.iterate()}
         cell = {
@@ -128,7 +127,7 @@ def test_killed_anywhere_it_comes_to_the_same_numbers(
     small = replace(small, lora=replace(small.lora, bf16=False))
     whole = Stream(tmp_path / "whole", small).run()
     writes: list[tuple[Any, str]] = [
-        (ExperienceMemory, "add_many"), (ExperienceMemory, "evict"),
+        (Memory, "add_many"), (Memory, "evict"),
         (tune_module, "train_adapter"), (stream_module, "measure"),
     ]  # fmt: skip
     for owner, name in writes:
@@ -204,7 +203,7 @@ def test_no_task_belongs_to_two_stages_or_seeds() -> None:
         ({"arms": ("sleep",)}, "each once"),
         ({"replay": -1.0}, "must not be negative"),
         ({"stages": ()}, r"\[\[stages\]\]"),
-        ({"recall": RecallSettings(query="dynamic")}, "under one memory block"),
+        ({"retrieval": Retrieval(query="dynamic")}, "under one memory block"),
         (
             {"stages": (StageSettings("a"), StageSettings("a", wording="put"))},
             "give them different names",
@@ -220,9 +219,19 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
 def test_groups_keep_the_streams_own_defaults() -> None:
     some = build(
         StreamSettings,
-        {"orders": 1, "stages": [{"name": "a"}], "lora": {"rate": 1e-3}, "context": {"empty": 0.3}},
+        {
+            "orders": 1,
+            "stages": [{"name": "a"}],
+            "lora": {"learning_rate": 1e-3},
+            "context": {"empty": 0.3},
+        },
     )
-    assert (some.lora.rate, some.lora.steps, some.lora.batch_examples, some.lora.rehearsal) == (
+    assert (
+        some.lora.learning_rate,
+        some.lora.steps,
+        some.lora.batch_examples,
+        some.lora.rehearsal,
+    ) == (
         1e-3,
         80,
         5,
@@ -236,11 +245,9 @@ def test_groups_keep_the_streams_own_defaults() -> None:
 def test_a_frozen_memory_is_frozen_when_it_explores_too(tmp_path: Path) -> None:
     stream = Stream(tmp_path / "s", settings(arms=("frozen-memory",), experience="own"))
     stream.run()
-    first, second = stream.states(Life("frozen-memory"))
+    first, second = stream.states(RunKey("frozen-memory"))
     assert (second.read, second.memory_size, second.stored) == (first.read, 4, 8)
-    with ExperienceMemory(
-        tmp_path / "s" / "lives" / "frozen-memory-o0-s0" / "memory", "r"
-    ) as memory:
+    with Memory(tmp_path / "s" / "lives" / "frozen-memory-o0-s0" / "memory", "r") as memory:
         assert {
             episode.memory_position
             for episode in memory.iterate()

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from relive.agent.evaluation.records import Record, read
-from relive.agent.recall import RecallSettings
 from relive.agent.runner import RunSettings
 from relive.envs import get_suite
-from relive.memory import ExperienceMemory
+from relive.memory import Memory, Retrieval
 from relive.training.examples import ContextRates
 from relive.training.experiments.arms import Cell, cells, tier_of
 from relive.training.experiments.study import Study, StudySettings, tasks_for
@@ -38,7 +37,7 @@ def settings(model: Path, **changes: object) -> StudySettings:
         model=str(model),
         lora=LoraSettings(steps=2, batch_examples=2, rehearsal=0.5, bf16=False),
         robust=ContextRates(0.5, 0.25),
-        recall=RecallSettings(k=2, budget=300),
+        retrieval=Retrieval(k=2, max_tokens=300),
         run=RunSettings(max_steps=2, batch=4),
         conditions=(
             "none/empty",
@@ -101,7 +100,7 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     assert len(records) == 4 * 6
     assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
     assert len(done) == 2 + 1 + 4  # adapters, own memory, cells
-    with ExperienceMemory(tmp_path / "run" / "own-s0", "r") as own:
+    with Memory(tmp_path / "run" / "own-s0", "r") as own:
         assert {e.policy for e in own.entries()} == {"local"}
         assert len(own) == s.demonstrations
     # What is done is not done again; what is lost is.
@@ -127,7 +126,7 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     assert manifests["lora"]["contexts"]["retrieved"] == 0
     assert manifests["lora"]["lora"]["rehearsal"] == 0
     assert manifests["rag-lora-robust"]["lora"]["rehearsal"] == 0.5
-    with ExperienceMemory(tmp_path / "run" / "memory-s0", "r") as memory:
+    with Memory(tmp_path / "run" / "memory-s0", "r") as memory:
         easy = {e.task.identity for e in memory.entries() if e.task.type == "fetch"}
         assert set(manifests["lora"]["tasks"]) == easy
         assert {e.task.split for e in memory.entries()} == {"train"}

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...agent.prompt import Demonstration
-from ...agent.recall import History, Recall, Recalled, Recaller
+from ...agent.retriever import History, MemoryRetriever, RetrievedContext, Retriever
 from ...task import Task
 
 MEMORIES = ("matching", "other", "empty")
 
 
-def under(memory: str, recall: Recall) -> Recaller | None:
+def under(memory: str, retriever: MemoryRetriever) -> Retriever | None:
     """How a condition recalls, given retrieval from the whole memory; None for *empty*.
 
     Raises:
@@ -27,14 +27,14 @@ def under(memory: str, recall: Recall) -> Recaller | None:
         raise ValueError(f"unknown memory condition {memory!r}: use one of {', '.join(MEMORIES)}")
     if memory == "empty":
         return None
-    return OtherTypes(recall) if memory == "other" else recall
+    return OtherTypes(retriever) if memory == "other" else retriever
 
 
 class OtherTypes:
     """Recalls only what is of other task types, cut to the token length of what would have been
     recalled."""
 
-    def __init__(self, matching: Recall) -> None:
+    def __init__(self, matching: MemoryRetriever) -> None:
         self.matching = matching
         self.dynamic, self.settings = matching.dynamic, matching.settings
 
@@ -51,12 +51,12 @@ class OtherTypes:
         """As of what would have been recalled."""
         return self.matching.held_back(task)
 
-    def __call__(self, task: Task, history: History = ()) -> Recalled:
+    def __call__(self, task: Task, history: History = ()) -> RetrievedContext:
         """The closest of other types, of at most equal token length."""
         m = self.matching
         tokens = sum(m.count(demo.text) for demo in m(task, history).demonstrations)
         more = replace(m.settings, k=m.settings.k + 3)
-        other = Recall(
+        other = MemoryRetriever(
             m.memory,
             m.spec,
             m.count,
@@ -68,15 +68,17 @@ class OtherTypes:
         found = other(task, history)
         shown = cut(found.demonstrations, tokens, m)
         kept = {demo.episode for demo in shown}
-        return Recalled(shown, tuple(r for r in found.retrieved if r.episode in kept))
+        return RetrievedContext(shown, tuple(r for r in found.retrieved if r.episode in kept))
 
 
-def cut(demos: Sequence[Demonstration], tokens: int, recall: Recall) -> tuple[Demonstration, ...]:
+def cut(
+    demos: Sequence[Demonstration], tokens: int, retriever: MemoryRetriever
+) -> tuple[Demonstration, ...]:
     """Demonstrations of at most so many tokens together; the last one loses its last steps."""
     shown: list[Demonstration] = []
     for demo in demos:
-        left = tokens - sum(recall.count(d.text) for d in shown)
-        while demo.steps and recall.count(demo.text) > left:
+        left = tokens - sum(retriever.count(d.text) for d in shown)
+        while demo.steps and retriever.count(demo.text) > left:
             demo = replace(demo, steps=demo.steps[:-1])
         if not demo.steps:
             break

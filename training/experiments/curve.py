@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ...agent.policy import ExpertPolicy
-from ...agent.recall import Recall, Recalled
+from ...agent.retriever import MemoryRetriever, RetrievedContext
 from ...agent.rundir import RunDirectory, measure
 from ...agent.runner import Runner, play_all
 from ...envs import Suite, Task
-from ...memory import ExperienceMemory, Purpose
+from ...memory import Memory, Purpose
 from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
 from ..examples import example
 from ..lora import encode_example
-from ..reading import Action, forced, mean_loss
+from ..teacher_forced import Action, forced, mean_loss
 from .arms import HARD, Cell, tier_of, tiers_of
-from .study import Desk, Study, StudySettings, described, fill_memory, memory_path, train_arm
+from .study import JobContext, Study, StudySettings, described, fill_memory, memory_path, train_arm
 
 _TREATED = re.compile(r"\w+ .+ with (.+)")
 
@@ -79,7 +79,7 @@ def _rows(
 
 def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
     """Trains one arm once, and measures every checkpoint that is not measured yet."""
-    desk, wanted = Desk.at(path, settings), settings.curve
+    desk, wanted = JobContext.at(path, settings), settings.curve
     folder = path / "curve" / arm
     if not (folder / "last" / "manifest.json").exists():
 
@@ -98,7 +98,7 @@ def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
 
 
 def _measured(
-    desk: Desk, directory: RunDirectory, name: str, adapter: Path | None
+    desk: JobContext, directory: RunDirectory, name: str, adapter: Path | None
 ) -> dict[str, float]:
     """Rollouts and teacher-forced measures of one checkpoint, on valid rooms with matching
     memory."""
@@ -108,12 +108,12 @@ def _measured(
     tasks = [
         t for types in tiers_of(suite).values() for t in _spread(suite, wanted.per_tier, types)
     ]
-    with ExperienceMemory(memory_path(desk.path, "expert", 0), "r") as memory:
-        recall = desk.recall(memory, cell, local.count_tokens, Purpose.EVALUATE)
-        runner = Runner(suite, local, desk.settings.run, recall)
+    with Memory(memory_path(desk.path, "expert", 0), "r") as memory:
+        retriever = desk.retriever(memory, cell, local.count_tokens, Purpose.EVALUATE)
+        runner = Runner(suite, local, desk.settings.run, retriever)
         episodes = measure(directory, f"curve/episodes/{name}", runner, tasks)
-        easy = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
-        bound = _said(desk, recall, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
+        easy = _said(desk, retriever, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
+        bound = _said(desk, retriever, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
     at_appliance = [actions[i] for episode, actions in bound for i in treatments(episode)]
     row = {
         "reading": sum(a.matched for a in at_appliance) / len(at_appliance),
@@ -132,13 +132,15 @@ def _spread(suite: Suite, count: int, types: Sequence[str]) -> list[Task]:
     return suite.tasks("valid", -(-count // len(types)) * len(types), types)
 
 
-def _said(desk: Desk, recall: Recall, tasks: Sequence[Task]) -> list[tuple[Episode, list[Action]]]:
+def _said(
+    desk: JobContext, retriever: MemoryRetriever, tasks: Sequence[Task]
+) -> list[tuple[Episode, list[Action]]]:
     """The expert's episodes at tasks, and what the model would have said at each of their
     actions."""
     local, expert = desk.model("bundled"), ExpertPolicy(desk.suite)
     found = []
     for episode in play_all(Runner(desk.suite, expert), tasks):
-        recalled: Recalled = recall(episode.task)
-        encoded = encode_example(local.encoder, example(desk.spec, episode, recalled))
+        context: RetrievedContext = retriever(episode.task)
+        encoded = encode_example(local.encoder, example(desk.spec, episode, context))
         found.append((episode, forced(local.model, encoded)))
     return found

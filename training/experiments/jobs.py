@@ -11,14 +11,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from ...agent.rundir import Announce, RunDirectory
+from ...agent.events import JobEnded, OnEvent
+from ...agent.rundir import RunDirectory
 
 Job = tuple[str, Callable[..., object], tuple[Any, ...]]
 """Name, function of a module, arguments that can be pickled."""
 
 
 def run_jobs(
-    directory: RunDirectory, what: str, jobs: Sequence[Job], processes: int, announce: Announce
+    directory: RunDirectory, what: str, jobs: Sequence[Job], processes: int, on_event: OnEvent
 ) -> None:
     """Runs jobs, notes in ``seconds.json`` how long each took, and stops at the first that fails.
 
@@ -27,7 +28,7 @@ def run_jobs(
         what: what they are, for who watches.
         jobs: each resumable by itself.
         processes: how many at once; with 1 everything happens in this process.
-        announce: told about each job that is done.
+        on_event: told about each job that is done.
     """
     if not jobs:
         return
@@ -36,7 +37,7 @@ def run_jobs(
     def done(number: int, name: str, took: float) -> None:
         seconds[name] = round(seconds.get(name, 0.0) + took, 1)
         directory.write("seconds.json", seconds)
-        announce("job", f"{what} {number}/{len(jobs)}: {name} ({took:.0f} s)")
+        on_event(JobEnded(what, name, number, len(jobs), took))
 
     if processes == 1:
         for number, (name, act, arguments) in enumerate(jobs, 1):

@@ -14,17 +14,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.assemble import PolicySettings, load_model
 from ...agent.collect import collect_whole
 from ...agent.evaluation.records import Record, read, record, write
+from ...agent.events import OnEvent, ignore
 from ...agent.llm.weights import find_model, hash_weights
+from ...agent.load_policy import PolicySettings, load_model
 from ...agent.policy import ExpertPolicy
 from ...agent.prompt import PROMPT_VERSION, PromptSpec
-from ...agent.recall import Recall
-from ...agent.rundir import Announce, RunDirectory, measure, silent, versions
+from ...agent.retriever import MemoryRetriever
+from ...agent.rundir import RunDirectory, measure, versions
 from ...agent.runner import Runner, spec_of
+from ...agent.settings import plain
 from ...envs import get_suite
-from ...memory import ExperienceMemory, Purpose
+from ...memory import Memory, Purpose
 from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
 from ..examples import ContextRates
@@ -36,7 +38,7 @@ from .stream_plan import ARMS, StreamSettings, held_out_tasks, order_of, suite_o
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class RunKey:
     """One run: an arm, an order of the stages, a seed."""
 
     arm: str
@@ -73,16 +75,16 @@ class StageState:
     excluded."""
 
 
-class Living:
+class StreamRun:
     """One life in a stream's folder."""
 
-    def __init__(self, path: Path, settings: StreamSettings, life: Life) -> None:
+    def __init__(self, path: Path, settings: StreamSettings, life: RunKey) -> None:
         self.path, self.settings, self.life = path, settings, life
         self.arm, self.numbers = ARMS[life.arm], order_of(settings, life.order)
         self.stages = [settings.stages[number] for number in self.numbers]
         self.folder = path / "lives" / life.name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.directory = RunDirectory(path, described(settings))
+        self.directory = RunDirectory(path, folder_settings(settings))
         self.local = load_model(PolicySettings(model=settings.model), settings.run.batch)
         self.states = [
             StageState(**s) for s in self.directory.read(self._file("states.json")) or []
@@ -93,7 +95,7 @@ class Living:
 
     def run(self) -> None:
         """Lives through what it has not lived through yet, and measures after each stage."""
-        with ExperienceMemory(self.folder / "memory", keys=self.settings.recall.keys) as memory:
+        with Memory(self.folder / "memory", fields=self.settings.retrieval.fields) as memory:
             for number in range(len(self.stages)):
                 if number == len(self.states):
                     self.states.append(self._stage(number, memory))
@@ -102,7 +104,7 @@ class Living:
                     )
                 self._measure(number, memory)
 
-    def _stage(self, number: int, memory: ExperienceMemory) -> StageState:
+    def _stage(self, number: int, memory: Memory) -> StageState:
         plan = self.directory.read(self._file(f"stage-{number}.json"))
         if plan is None:
             plan = {"position": memory.position, "lived": False, "seconds": 0.0}
@@ -139,7 +141,7 @@ class Living:
         """The log position at which a stage's agent reads its memory."""
         return self.states[0].read if self.arm.frozen and number else position
 
-    def _gather(self, number: int, memory: ExperienceMemory, position: int) -> None:
+    def _gather(self, number: int, memory: Memory, position: int) -> None:
         """Lives through a stage's training tasks, in waves that are added whole and in the order of
         the tasks."""
         s, stage = self.settings, self.stages[number]
@@ -159,7 +161,7 @@ class Living:
             collect_whole(memory, runner, chunk, since=position)
 
     def _runner(
-        self, number: int, memory: ExperienceMemory, state: int, position: int, purpose: Purpose
+        self, number: int, memory: Memory, state: int, position: int, purpose: Purpose
     ) -> Runner:
         """A runner for the tasks of a stage, with the adapter of an earlier one (-1: none yet)."""
         s, stage = self.settings, self.stages[number]
@@ -169,19 +171,21 @@ class Living:
         )
         self.local.temperature = s.temperature if purpose is Purpose.ACT else 0.0
         suite = suite_of(s, stage)
-        recall = (
-            self._recall(memory, spec_of(suite), position, purpose) if self.arm.memory else None
+        retriever = (
+            self._retriever(memory, spec_of(suite), position, purpose) if self.arm.memory else None
         )
-        return Runner(suite, self.local, s.run, recall)
+        return Runner(suite, self.local, s.run, retriever)
 
-    def _recall(
-        self, memory: ExperienceMemory, spec: PromptSpec, position: int, purpose: Purpose
-    ) -> Recall:
-        asked = self.settings.recall if self.arm.memory else replace(self.settings.recall, k=0)
-        return Recall(memory, spec, self.local.count_tokens, asked, purpose, position)
+    def _retriever(
+        self, memory: Memory, spec: PromptSpec, position: int, purpose: Purpose
+    ) -> MemoryRetriever:
+        asked = (
+            self.settings.retrieval if self.arm.memory else replace(self.settings.retrieval, k=0)
+        )
+        return MemoryRetriever(memory, spec, self.local.count_tokens, asked, purpose, position)
 
     def _tune(
-        self, number: int, memory: ExperienceMemory, since: int, read_at: int
+        self, number: int, memory: Memory, since: int, read_at: int
     ) -> tuple[str, dict[str, Any]]:
         """Fine-tunes the stage's adapter unless it exists; its name and its manifest."""
         s, name = self.settings, f"stage-{number}"
@@ -209,7 +213,7 @@ class Living:
             tune(
                 self.local,
                 by_spec,
-                lambda spec: self._recall(memory, spec, read_at, Purpose.TRAIN),
+                lambda spec: self._retriever(memory, spec, read_at, Purpose.TRAIN),
                 s.context if self.arm.memory else ContextRates(0.0, 0.0),
                 lora,
                 folder,
@@ -221,7 +225,7 @@ class Living:
             )
         return name, self.directory.read(self._file(f"adapters/{name}/manifest.json")) or {}
 
-    def _measure(self, number: int, memory: ExperienceMemory) -> None:
+    def _measure(self, number: int, memory: Memory) -> None:
         """Plays held-out tasks of every stage as the agent is after a stage, and writes their
         records."""
         s, state = self.settings, self.states[number]
@@ -245,35 +249,35 @@ class Living:
             write(
                 file,
                 [
-                    record(episode, place, memory if self.arm.memory else None, runner.recall)
+                    record(episode, place, memory if self.arm.memory else None, runner.retriever)
                     for episode in played
                 ],
             )
 
 
-def records_file(path: Path, life: Life, stage: int, evaluated: str) -> Path:
+def records_file(path: Path, life: RunKey, stage: int, evaluated: str) -> Path:
     """Where the records of one cell of the matrix lie."""
     return path / "records" / life.name / f"{stage}-{evaluated}.jsonl.gz"
 
 
-def live(path: Path, settings: StreamSettings, life: Life) -> None:
+def live(path: Path, settings: StreamSettings, life: RunKey) -> None:
     """A life, in a process of its own with one thread."""
     import torch
 
     torch.set_num_threads(1)
-    Living(path, settings, life).run()
+    StreamRun(path, settings, life).run()
 
 
-def described(settings: StreamSettings) -> dict[str, Any]:
+def folder_settings(settings: StreamSettings) -> dict[str, Any]:
     """What a stream's folder belongs to; how many jobs there are and which arms are wanted may
     change on the way."""
-    plain = {
-        k: v for k, v in asdict(settings).items() if k not in ("jobs", "arms", "orders", "seeds")
+    deciding = {
+        k: v for k, v in plain(settings).items() if k not in ("jobs", "arms", "orders", "seeds")
     }
     weights = hash_weights(find_model(settings.model))
     suites = {stage.suite or settings.suite for stage in settings.stages}
     return {
-        "stream": plain,
+        "stream": deciding,
         "weights": weights,
         "suites": {name: get_suite(name).version for name in sorted(suites)},
         "prompt": PROMPT_VERSION,
@@ -286,21 +290,21 @@ class Stream:
     Args:
         path: the run directory.
         settings: what to do.
-        announce: told about progress.
+        on_event: told about progress.
 
     Raises:
         ValueError: the directory holds a stream with other settings.
     """
 
-    def __init__(self, path: Path, settings: StreamSettings, announce: Announce = silent) -> None:
-        self.path, self.settings, self.announce = path, settings, announce
-        self.directory = RunDirectory(path, described(settings))
+    def __init__(self, path: Path, settings: StreamSettings, on_event: OnEvent = ignore) -> None:
+        self.path, self.settings, self.on_event = path, settings, on_event
+        self.directory = RunDirectory(path, folder_settings(settings))
 
-    def lives(self) -> list[Life]:
+    def lives(self) -> list[RunKey]:
         """All runs, order by order. An agent that learns nothing is the same in every order."""
         s = self.settings
         return [
-            Life(arm, order, seed)
+            RunKey(arm, order, seed)
             for order in range(s.orders)
             for seed in range(s.seeds)
             for arm in s.arms
@@ -316,7 +320,7 @@ class Stream:
         with WriterLock(self.path / "lock"):
             todo = [life for life in self.lives() if not self._done(life)]
             jobs = [(life.name, live, (self.path, self.settings, life)) for life in todo]
-            run_jobs(self.directory, "lives", jobs, self.settings.jobs, self.announce)
+            run_jobs(self.directory, "lives", jobs, self.settings.jobs, self.on_event)
             return self.records()
 
     def records(self) -> list[Record]:
@@ -329,7 +333,7 @@ class Stream:
             for r in read(file)
         ]
 
-    def states(self, life: Life) -> list[StageState]:
+    def states(self, life: RunKey) -> list[StageState]:
         """What an agent was after each stage; `relive eval --memory … --at READ --adapter …`
         measures it again."""
         return [
@@ -341,13 +345,13 @@ class Stream:
         seconds = self.directory.read("seconds.json") or {}
         return {
             "commit": commit(),
-            "settings": asdict(self.settings),
-            "weights_sha256": described(self.settings)["weights"],
+            "settings": plain(self.settings),
+            "weights_sha256": folder_settings(self.settings)["weights"],
             "versions": versions(),
             "job_seconds": round(sum(seconds.values())),
         }
 
-    def _files(self, life: Life) -> list[Path]:
+    def _files(self, life: RunKey) -> list[Path]:
         names = dict.fromkeys(stage.name for stage in self.settings.stages)
         return [
             records_file(self.path, life, number, name)
@@ -355,5 +359,5 @@ class Stream:
             for name in names
         ]
 
-    def _done(self, life: Life) -> bool:
+    def _done(self, life: RunKey) -> bool:
         return all(file.exists() for file in self._files(life))

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from ...agent.recall import RecallSettings
 from ...agent.runner import RunSettings
 from ...envs import Suite, Task, get_suite
 from ...envs.base import types_of
+from ...memory import Retrieval
 from ...memory.holdout import TRAIN
 from ...memory.maintenance.evict import POLICIES
 from ..examples import ContextRates
@@ -114,7 +114,7 @@ class StreamSettings:
         default_factory=lambda: LoraSettings(steps=80, batch_examples=5, rehearsal=0.5)
     )
     context: ContextRates = field(default_factory=lambda: ContextRates(0.2, 0.2))
-    recall: RecallSettings = field(default_factory=RecallSettings)
+    retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
@@ -157,9 +157,9 @@ class StreamSettings:
                 f"{len(self.stages)} stages cannot be put into {self.orders} different orders: ask "
                 "for fewer"
             )
-        if self.recall.query != "static" and any(ARMS[arm].adapter for arm in self.arms):
+        if self.retrieval.query != "static" and any(ARMS[arm].adapter for arm in self.arms):
             raise ValueError(
-                "an episode is trained on under one memory block: use recall.query = 'static'"
+                "an episode is trained on under one memory block: use retrieval.query = 'static'"
             )
 
 

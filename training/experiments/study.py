@@ -13,19 +13,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.assemble import PolicySettings, load_model
-from ...agent.collect import collect
+from ...agent.collect import collect, collect_demonstrations
 from ...agent.conversation import Policy
-from ...agent.demonstrate import demonstrate
 from ...agent.evaluation.records import Record, read, record, write
-from ...agent.llm.local import LocalPolicy
+from ...agent.events import OnEvent, Phase, ignore
+from ...agent.llm.local import LocalModel
 from ...agent.llm.weights import find_model, hash_weights
+from ...agent.load_policy import PolicySettings, load_model
 from ...agent.prompt import PROMPT_VERSION
-from ...agent.recall import Recall, RecallSettings
-from ...agent.rundir import Announce, RunDirectory, measure, silent, versions
+from ...agent.retriever import MemoryRetriever
+from ...agent.rundir import RunDirectory, measure, versions
 from ...agent.runner import Runner, RunSettings, play_all, spec_of
+from ...agent.settings import plain
 from ...envs import Suite, Task, get_suite
-from ...memory import ExperienceMemory, Purpose
+from ...memory import Memory, Purpose, Retrieval
 from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
 from ..examples import ContextRates
@@ -35,7 +36,7 @@ from ..select import SelectSettings, select
 from ..tune import tune
 from .arms import TRAININGS, Cell, cells, rates_of, tier_of, tiers_of
 from .conditions import under
-from .copier import CopyPolicy
+from .copy_baseline import CopyPolicy
 from .jobs import Job, commit, run_jobs
 
 EASY = "easy"
@@ -84,7 +85,7 @@ class StudySettings:
         default_factory=lambda: LoraSettings(steps=200, batch_examples=8, rehearsal=0.5)
     )
     robust: ContextRates = field(default_factory=lambda: ContextRates(0.2, 0.2))
-    recall: RecallSettings = field(default_factory=RecallSettings)
+    retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
     """Budget and outcomes; k and query are the cell's own."""
     run: RunSettings = field(default_factory=RunSettings)
     curve: CurveSettings = field(default_factory=CurveSettings)
@@ -110,20 +111,20 @@ def tasks_for(settings: StudySettings, suite: Suite, seed: int, sealed: bool = F
     return found
 
 
-class Desk:
+class JobContext:
     """What a job works with: the study's folder and settings, and the models that this process has
     loaded."""
 
-    _open: "Desk | None" = None
+    _open: "JobContext | None" = None
 
     def __init__(self, path: Path, settings: StudySettings) -> None:
         self.path, self.settings = path, settings
         self.suite = get_suite(settings.suite)
         self.spec = spec_of(self.suite)
-        self._models: dict[str, LocalPolicy] = {}
+        self._models: dict[str, LocalModel] = {}
 
     @classmethod
-    def at(cls, path: Path, settings: StudySettings) -> "Desk":
+    def at(cls, path: Path, settings: StudySettings) -> "JobContext":
         """This process's desk; models stay loaded from one job to the next."""
         if cls._open is None or (cls._open.path, cls._open.settings) != (path, settings):
             import torch
@@ -134,7 +135,7 @@ class Desk:
             cls._open = cls(path, settings)
         return cls._open
 
-    def model(self, base: str) -> LocalPolicy:
+    def model(self, base: str) -> LocalModel:
         """A base model."""
         if base not in self._models:
             model = self.settings.control if base == "control" else self.settings.model
@@ -153,17 +154,17 @@ class Desk:
         local.temperature = temperature
         return local, local.count_tokens
 
-    def recall(
+    def retriever(
         self,
-        memory: ExperienceMemory,
+        memory: Memory,
         cell: Cell,
         count: Callable[[str], int],
         purpose: Purpose,
         at: int | None = None,
-    ) -> Recall:
+    ) -> MemoryRetriever:
         """A cell's retrieval, at a log position of the memory."""
-        asked = replace(self.settings.recall, k=cell.k, query=cell.query)
-        return Recall(memory, self.spec, count, asked, purpose, at)
+        asked = replace(self.settings.retrieval, k=cell.k, query=cell.query)
+        return MemoryRetriever(memory, self.spec, count, asked, purpose, at)
 
 
 def memory_path(path: Path, source: str, seed: int) -> Path:
@@ -175,9 +176,9 @@ def fill_memory(path: Path, settings: StudySettings, seed: int) -> None:
     """Expert demonstrations of a seed; no two seeds share one."""
     suite = get_suite(settings.suite)
     per_type = -(-settings.demonstrations // len(suite.types))
-    with ExperienceMemory(memory_path(path, "expert", seed)) as memory:
+    with Memory(memory_path(path, "expert", seed)) as memory:
         if sum(e.success for e in memory.entries()) < settings.demonstrations:
-            demonstrate(memory, suite, settings.demonstrations, start=seed * per_type)
+            collect_demonstrations(memory, suite, settings.demonstrations, start=seed * per_type)
 
 
 def train_arm(
@@ -191,15 +192,15 @@ def train_arm(
 ) -> None:
     """One adapter, trained on the easy demonstrations of a seed; in the study's folder unless `out`
     says where."""
-    desk, training = Desk.at(path, settings), TRAININGS[train]
+    desk, training = JobContext.at(path, settings), TRAININGS[train]
     model = desk.model(base)
     easy = tiers_of(desk.suite)[EASY]
     name = Cell(train, base=base, seed=seed).adapter
-    with ExperienceMemory(memory_path(path, "expert", seed), "r") as memory:
+    with Memory(memory_path(path, "expert", seed), "r") as memory:
         episodes = select(memory, SelectSettings(policies=("expert",), types=easy))
-        asked = replace(settings.recall, k=settings.recall.k if training.memory else 0)
+        asked = replace(settings.retrieval, k=settings.retrieval.k if training.memory else 0)
         # What is retrieved from in training is exactly what is trained on.
-        recall = Recall(
+        retriever = MemoryRetriever(
             memory,
             desk.spec,
             model.count_tokens,
@@ -214,7 +215,7 @@ def train_arm(
             rehearsal=settings.lora.rehearsal if training.rehearsal else 0.0,
         )
         tune(
-            model, {desk.spec: episodes}, lambda _: recall, rates, lora,
+            model, {desk.spec: episodes}, lambda _: retriever, rates, lora,
             out or path / "adapters" / name, version=name, base_model=base, seed=seed,
             rehearsal=rehearsal(lora.seed), extra={"train": train}, checkpoint=checkpoint,
         )  # fmt: skip
@@ -231,31 +232,31 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
     seen nothing. Within a chunk the memory is read as the chunk found it, so the result does not
     depend on what ended first.
     """
-    desk, cell = Desk.at(path, settings), Cell(train, source="own", seed=seed)
+    desk, cell = JobContext.at(path, settings), Cell(train, source="own", seed=seed)
     per_type = -(-settings.demonstrations // len(desk.suite.types))
     tasks = desk.suite.tasks("train", settings.demonstrations, start=seed * per_type)
-    directory = RunDirectory(path, described(settings))
+    directory = RunDirectory(path, folder_settings(settings))
     file = f"own-s{seed}.json"
     policy, count = desk.policy(cell, settings.own_temperature)
-    with ExperienceMemory(memory_path(path, "own", seed)) as memory:
+    with Memory(memory_path(path, "own", seed)) as memory:
         positions: list[int] = directory.read(file) or []
         for number, first in enumerate(range(0, len(tasks), CHUNK)):
             if number == len(positions):
                 positions.append(memory.position)
                 directory.write(file, positions)
-            recall = desk.recall(memory, cell, count, Purpose.ACT, positions[number])
-            runner = Runner(desk.suite, policy, settings.run, recall)
+            retriever = desk.retriever(memory, cell, count, Purpose.ACT, positions[number])
+            runner = Runner(desk.suite, policy, settings.run, retriever)
             for _ in collect(memory, runner, tasks[first : first + CHUNK]):
                 pass
 
 
 def play_cell(path: Path, settings: StudySettings, cell: Cell) -> None:
     """Plays a cell's tasks and writes their records; what is played already is not played again."""
-    desk = Desk.at(path, settings)
+    desk = JobContext.at(path, settings)
     tasks = tasks_for(settings, desk.suite, cell.seed, cell.sealed)
-    directory = RunDirectory(path, described(settings))
-    with ExperienceMemory(memory_path(path, cell.source, cell.seed), "r") as memory:
-        runner, note = _seated(desk, cell, memory)
+    directory = RunDirectory(path, folder_settings(settings))
+    with Memory(memory_path(path, cell.source, cell.seed), "r") as memory:
+        runner, note = make_runner(desk, cell, memory)
         records = [
             note(episode) for episode in measure(directory, f"cells/{cell.name}", runner, tasks)
         ]
@@ -266,18 +267,18 @@ def replay_cell(
     path: Path, settings: StudySettings, cell: Cell, tasks: Sequence[Task]
 ) -> list[Record]:
     """Plays some tasks under a cell's condition and returns their records, keeping nothing."""
-    desk = Desk.at(path, settings)
-    with ExperienceMemory(memory_path(path, cell.source, cell.seed), "r") as memory:
-        runner, note = _seated(desk, cell, memory)
+    desk = JobContext.at(path, settings)
+    with Memory(memory_path(path, cell.source, cell.seed), "r") as memory:
+        runner, note = make_runner(desk, cell, memory)
         return [note(episode) for episode in play_all(runner, tasks)]
 
 
-def _seated(
-    desk: Desk, cell: Cell, memory: ExperienceMemory
+def make_runner(
+    desk: JobContext, cell: Cell, memory: Memory
 ) -> tuple[Runner, Callable[[Episode], Record]]:
     """A cell's runner, and what makes a record of its episodes."""
     policy, count = desk.policy(cell)
-    recall = under(cell.memory, desk.recall(memory, cell, count, Purpose.EVALUATE))
+    retriever = under(cell.memory, desk.retriever(memory, cell, count, Purpose.EVALUATE))
     condition = {
         **asdict(cell),
         "condition": cell.condition,
@@ -287,9 +288,9 @@ def _seated(
 
     def note(episode: Episode) -> Record:
         tier = tier_of(episode.task.type, desk.suite)
-        return record(episode, {**condition, "tier": tier}, memory, recall, count)
+        return record(episode, {**condition, "tier": tier}, memory, retriever, count)
 
-    return Runner(desk.suite, policy, desk.settings.run, recall), note
+    return Runner(desk.suite, policy, desk.settings.run, retriever), note
 
 
 def records_file(path: Path, cell: Cell) -> Path:
@@ -297,17 +298,17 @@ def records_file(path: Path, cell: Cell) -> Path:
     return path / "records" / f"{cell.name}.jsonl.gz"
 
 
-def described(settings: StudySettings) -> dict[str, Any]:
+def folder_settings(settings: StudySettings) -> dict[str, Any]:
     """What a study's folder belongs to. How many jobs, which cells and whether curves are wanted
     may change on the way; the control base is looked at when its cells are (`Study.run`)."""
-    plain = {
+    deciding = {
         k: v
-        for k, v in asdict(settings).items()
+        for k, v in plain(settings).items()
         if k not in ("jobs", "conditions", "control", "curve")
     }
     weights = {"bundled": hash_weights(find_model(settings.model))}
     return {
-        "study": plain,
+        "study": deciding,
         "weights": weights,
         "suite": get_suite(settings.suite).version,
         "prompt": PROMPT_VERSION,
@@ -320,15 +321,15 @@ class Study:
     Args:
         path: the run directory.
         settings: what to do.
-        announce: told about progress.
+        on_event: told about progress.
 
     Raises:
         ValueError: the directory holds a study with other settings.
     """
 
-    def __init__(self, path: Path, settings: StudySettings, announce: Announce = silent) -> None:
-        self.path, self.settings, self.announce = path, settings, announce
-        self.directory = RunDirectory(path, described(settings))
+    def __init__(self, path: Path, settings: StudySettings, on_event: OnEvent = ignore) -> None:
+        self.path, self.settings, self.on_event = path, settings, on_event
+        self.directory = RunDirectory(path, folder_settings(settings))
 
     def _same_control(self) -> None:
         """Refuses another control base than the one that this study began with."""
@@ -367,7 +368,7 @@ class Study:
         wanted = self.cells() + (self.cells(sealed=True) if sealed else [])
         s, path = self.settings, self.path
         for seed in sorted({c.seed for c in wanted}):
-            self.announce("phase", f"demonstrations of seed {seed}")
+            self.on_event(Phase(f"demonstrations of seed {seed}"))
             fill_memory(path, s, seed)
         arms = dict.fromkeys((c.train, c.base, c.seed) for c in wanted if c.adapter)
         self.jobs(
@@ -389,13 +390,13 @@ class Study:
         seconds = self.directory.read("seconds.json") or {}
         return {
             "commit": commit(),
-            "settings": asdict(self.settings),
-            "weights_sha256": described(self.settings)["weights"]["bundled"],
-            "bases": {**described(self.settings)["weights"], **control},
+            "settings": plain(self.settings),
+            "weights_sha256": folder_settings(self.settings)["weights"]["bundled"],
+            "bases": {**folder_settings(self.settings)["weights"], **control},
             "versions": versions(),
             "job_seconds": round(sum(seconds.values())),
         }
 
     def jobs(self, what: str, jobs: Sequence[Job]) -> None:
         """Runs jobs in the study's processes."""
-        run_jobs(self.directory, what, jobs, self.settings.jobs, self.announce)
+        run_jobs(self.directory, what, jobs, self.settings.jobs, self.on_event)

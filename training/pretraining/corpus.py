@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ...agent.conversation import Conversation, Turn
 from ...agent.prompt import Demonstration, PromptSpec, begin, condense, prompt_spec
 from . import lexicon as lex
-from .worlds import HOUSEHOLD, Goal, Kind, Lore, Trajectory, draw_goal, draw_lore, draw_room
+from .worlds import HOUSEHOLD, Bindings, Goal, Kind, Trajectory, draw_goal, draw_lore, draw_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class Sample:
     """One conversation and which of its assistant turns are not to be learnt (wrong on purpose)."""
 
     conversation: Conversation
-    slips: frozenset[int] = frozenset()
+    injected_errors: frozenset[int] = frozenset()
     """Indices among the assistant turns."""
     kind: str = ""
 
 
-def spec_of(lore: Lore) -> PromptSpec:
+def spec_of(lore: Bindings) -> PromptSpec:
     """The prompt spec of a world."""
     kinds = dict(lex.TEMPLATES)
     return prompt_spec(
@@ -44,7 +44,7 @@ def as_sample(
         turns.append(Turn("assistant", action))
         if i + 1 < len(trajectory.steps):
             turns.append(Turn("user", seen))
-    return Sample(tuple(turns), trajectory.slips, kind)
+    return Sample(tuple(turns), trajectory.injected_errors, kind)
 
 
 def shown(spec: PromptSpec, trajectory: Trajectory) -> Demonstration:
@@ -149,7 +149,7 @@ def room(
     kinds: int,
     crowd: float,
     memory: bool = True,
-    lore: Lore | None = None,
+    lore: Bindings | None = None,
     kind: Kind | None = None,
     k: int = -1,
 ) -> Sample:

@@ -27,7 +27,7 @@ with needs("llm"):
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from ...agent.conversation import Conversation
-from ..reading import Encoded, forced
+from ..teacher_forced import Encoded, forced
 from . import corpus
 from .tokenizer import ASSISTANT, END, PAD, build_tokenizer
 
@@ -88,7 +88,9 @@ def _with_kinds(
     ):
         kinds, inside, turn = [], False, -1
         for token in ids:
-            kinds.append(OBSERVED if not inside else SLIP if turn in sample.slips else ACTION)
+            kinds.append(
+                OBSERVED if not inside else SLIP if turn in sample.injected_errors else ACTION
+            )
             if token == act:
                 inside, turn = True, turn + 1
             elif token == end:

@@ -1,6 +1,6 @@
 """Made-up worlds: rooms, objects and procedures whose words are bound afresh every time.
 
-A `Lore` says what the words of one world mean: which verb and which appliance an adjective stands
+A `Bindings` says what the words of one world mean: which verb and which appliance an adjective stands
 for, which verb switches a device on. The draws are independent and uniform over pools that contain
 the household's own words, so the corpus carries no information about what "hot" means in the real
 household (``tests/training/test_corpus.py`` measures that). Texts are those of TextWorld's ALFRED
@@ -56,7 +56,7 @@ class Routine:
 
 
 @dataclass(frozen=True, slots=True)
-class Lore:
+class Bindings:
     """What the words of one world mean."""
 
     properties: tuple[Property, ...]
@@ -88,12 +88,12 @@ class Trajectory:
     goal: str
     opening: str
     steps: tuple[Step, ...]
-    slips: frozenset[int] = frozenset()
+    injected_errors: frozenset[int] = frozenset()
     """Indices of actions that were wrong on purpose; they are never a training target."""
     success: bool = True
 
 
-HOUSEHOLD = Lore(
+HOUSEHOLD = Bindings(
     (
         Property("hot", "heat", "microwave"),
         Property("cool", "cool", "fridge"),
@@ -109,7 +109,7 @@ HOUSEHOLD = Lore(
 """The true bindings. Used only to measure, never to train the base model."""
 
 
-def draw_lore(rng: random.Random) -> Lore:
+def draw_lore(rng: random.Random) -> Bindings:
     """Bindings of a new world: adjective, verb and appliance of each property are drawn
     independently."""
     n = rng.randint(2, 4)
@@ -131,7 +131,7 @@ def draw_lore(rng: random.Random) -> Lore:
         Routine(w, draw_ops(rng, properties, devices, tool, things))
         for w in rng.sample(lex.ROUTINES, 2)
     )
-    return Lore(properties, devices, (*(text for text, _ in lex.TEMPLATES), *own), routines)
+    return Bindings(properties, devices, (*(text for text, _ in lex.TEMPLATES), *own), routines)
 
 
 def draw_ops(
@@ -178,7 +178,7 @@ def draw_ops(
 def draw_goal(
     rng: random.Random,
     kind: Kind,
-    lore: Lore,
+    lore: Bindings,
     target: str,
     destination: str,
     like: Goal | None = None,
@@ -247,7 +247,7 @@ def numbered(counts: dict[str, int]) -> list[str]:
 class Room:
     """A room with things in it and one goal."""
 
-    lore: Lore
+    lore: Bindings
     goal: Goal
     places: list[str]
     inside: dict[str, list[str]]
@@ -280,7 +280,7 @@ class Room:
         """Searches from the last listed place backwards, then follows the procedure.
 
         Args:
-            rng: for slips.
+            rng: for injected_errors.
             slip: chance of refused actions before each one ("Nothing happens."), marked so that
                 they are never a target.
             wrong: use wrong appliances and stop there, so that the episode fails.
@@ -294,7 +294,7 @@ class _Solver:
     def __init__(self, room: Room, rng: random.Random, slip: float) -> None:
         self.room, self.rng, self.slip = room, rng, slip
         self.steps: list[Step] = []
-        self.slips: set[int] = set()
+        self.injected_errors: set[int] = set()
         self.todo = list(reversed(room.places))
         self.here = ""
         self.seen: dict[str, str] = {}  # what the procedure needs -> the place where it was seen
@@ -315,7 +315,7 @@ class _Solver:
         After it comes the right one, never the same again: a model that has seen refusals repeated
         repeats them for ever.
         """
-        self.slips.add(len(self.steps))
+        self.injected_errors.add(len(self.steps))
         self.steps.append((action, "Nothing happens."))
 
     def _slip(self, action: str) -> str:
@@ -414,7 +414,7 @@ class _Solver:
             goal.text,
             self.room.opening,
             tuple(self.steps),
-            frozenset(self.slips),
+            frozenset(self.injected_errors),
             success=not wrong,
         )
 
@@ -440,7 +440,12 @@ def draw_counts(rng: random.Random, kinds: int, crowd: float) -> dict[str, int]:
 
 
 def draw_room(
-    rng: random.Random, kind: Kind, lore: Lore, kinds: int, crowd: float, like: Goal | None = None
+    rng: random.Random,
+    kind: Kind,
+    lore: Bindings,
+    kinds: int,
+    crowd: float,
+    like: Goal | None = None,
 ) -> Room:
     """A room with a goal of `kind` in it, solvable by the lore."""
     counts = draw_counts(rng, kinds, crowd)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from relive.memory import ExperienceMemory, Hit, Holdout, Query, Task
+from relive.memory import Hit, Holdout, Memory, Query, Task
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ def _is_near(near: tuple[str, str], task: Task) -> bool:
     return (_plain(near[0]), _plain(near[1])) == (_plain(task.room), _plain(task.goal))
 
 
-def ask(
-    memory: ExperienceMemory, query: Query, at: int | None = None, hide: Hide = NOTHING
-) -> list[Hit]:
+def ask(memory: Memory, query: Query, at: int | None = None, hide: Hide = NOTHING) -> list[Hit]:
     """Search."""
     return list(memory.search(query, Holdout(**vars(hide)), at))
 

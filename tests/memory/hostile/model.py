@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relive.memory import Embedder, Episode, Query
-from relive.memory.search.keys import key_texts
+from relive.memory.search.fields import field_texts
 from tests.memory.hostile.ask import Hide, is_hidden
 
 
@@ -40,9 +40,9 @@ class Entry:
         """The episode with what was said since."""
         return replace(self.episode, ratings={**self.episode.ratings, **self.ratings})
 
-    def similarity(self, vector: NDArray[np.float64], keys: Sequence[str]) -> float:
+    def similarity(self, vector: NDArray[np.float64], fields: Sequence[str]) -> float:
         """Of the closest of its texts."""
-        return max(float((self.vectors[key] @ vector).max()) for key in keys)
+        return max(float((self.vectors[key] @ vector).max()) for key in fields)
 
 
 class Model:
@@ -50,11 +50,11 @@ class Model:
 
     Args:
         embedder: of the memory.
-        keys: of the memory.
+        fields: of the memory.
     """
 
-    def __init__(self, embedder: Embedder, keys: Sequence[str]) -> None:
-        self.embedder, self.keys = embedder, tuple(keys)
+    def __init__(self, embedder: Embedder, fields: Sequence[str]) -> None:
+        self.embedder, self.fields = embedder, tuple(fields)
         self.entries: list[Entry] = []
         """In the order of the log; those that were compacted away are not here."""
         self.position = 0
@@ -76,7 +76,7 @@ class Model:
     def add(self, episodes: Sequence[Episode]) -> None:
         """Add some."""
         for episode in episodes:
-            vectors = {key: self._encode(key_texts(key, episode)) for key in self.keys}
+            vectors = {key: self._encode(field_texts(key, episode)) for key in self.fields}
             self.entries.append(Entry(episode, self.position, vectors))
             self.position += 1
 
@@ -122,7 +122,7 @@ class Model:
             entry.id: score
             for entry in self.visible(at)
             if self._is_wanted(query, entry) and not is_hidden(hide, entry.episode.task)
-            for score in [entry.similarity(vector, query.keys)]
+            for score in [entry.similarity(vector, query.fields)]
             if query.min_score is None or score >= query.min_score
         }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from relive.memory import Embedder, ExperienceMemory, Query
+from relive.memory import Embedder, Memory, Query
 from tests.memory.hostile.ask import ask
 
 NEAR = 2e-5
@@ -90,7 +90,7 @@ class Answers:
 
 
 def compare_all(
-    memory: ExperienceMemory, goals: Mapping[str, str], texts: Iterable[str], k: int = 10
+    memory: Memory, goals: Mapping[str, str], texts: Iterable[str], k: int = 10
 ) -> Answers:
     """Search for some texts and compare with the exact answers.
 
@@ -108,5 +108,5 @@ def compare_all(
         hits = ask(memory, Query(text, k=k))
         given = [(hit.episode_id, hit.score) for hit in hits]
         right = dict(zip(names, scores.tolist(), strict=True))
-        answers.compare(given, right, k, exact=not hits or hits[0].why.exact)
+        answers.compare(given, right, k, exact=not hits or hits[0].explanation.exact)
     return answers

@@ -22,7 +22,7 @@ import pytest
 from relive.memory import (
     Actor,
     Episode,
-    ExperienceMemory,
+    Memory,
     Outcome,
     Query,
     Retrieved,
@@ -133,15 +133,15 @@ class _Run:
         self.embedder = MadeEmbedder(
             DISTRIBUTIONS[seed % len(DISTRIBUTIONS)], draw.choice([8, 12, 16, 24, 32])
         )
-        self.keys = draw.choice(
+        self.fields = draw.choice(
             [("goal",), ("goal",), ("goal",), ("goal", "first"), ("goal", "window")]
         )
-        self.model = Model(self.embedder, self.keys)
+        self.model = Model(self.embedder, self.fields)
         self.answers = Answers()
         self.count = 0
         """Episodes that were made so far: they are numbered."""
-        self.memory = ExperienceMemory(folder, embedder=self.embedder, keys=self.keys, index=SMALL)
-        self.reader: ExperienceMemory | None = None
+        self.memory = Memory(folder, embedder=self.embedder, fields=self.fields, index=SMALL)
+        self.reader: Memory | None = None
 
     def close(self) -> None:
         """Close what is open."""
@@ -155,7 +155,7 @@ class _Run:
         act(draw)
         self._check(self.memory, draw)
 
-    def _check(self, memory: ExperienceMemory, draw: random.Random, looks: int = 3) -> None:
+    def _check(self, memory: Memory, draw: random.Random, looks: int = 3) -> None:
         """Numbers and ids of all that is there, contents of some."""
         alive = self.model.alive
         assert memory.position == self.model.position
@@ -300,10 +300,10 @@ class _Run:
     def _reopen(self, draw: random.Random) -> None:
         self.memory.close()
         if draw.random() < 0.5:
-            with ExperienceMemory(self.folder, "r", embedder=self.embedder, index=SMALL) as memory:
+            with Memory(self.folder, "r", embedder=self.embedder, index=SMALL) as memory:
                 self._check(memory, draw)
                 self._judge(memory, draw)
-        self.memory = ExperienceMemory(self.folder, "w", embedder=self.embedder, index=SMALL)
+        self.memory = Memory(self.folder, "w", embedder=self.embedder, index=SMALL)
         assert not self.memory.stats().damage
         self._check(self.memory, draw, looks=40)
         self._judge(self.memory, draw)
@@ -317,7 +317,7 @@ class _Run:
     def _follow(self, draw: random.Random) -> None:
         """A reader beside the writer looks for what is new."""
         if self.reader is None:
-            self.reader = ExperienceMemory(self.folder, "r", embedder=self.embedder, index=SMALL)
+            self.reader = Memory(self.folder, "r", embedder=self.embedder, index=SMALL)
         else:
             # Of what it knows: not an error, whatever the writer did meanwhile.
             ask(self.reader, self._query(draw))
@@ -360,7 +360,7 @@ class _Run:
         with pytest.raises(ValueError, match="already"):
             self.memory.add_many([twice, replace(twice, started=2.0)])
         with pytest.raises(BlockingIOError):
-            ExperienceMemory(self.folder, "w", embedder=self.embedder, index=SMALL)
+            Memory(self.folder, "w", embedder=self.embedder, index=SMALL)
         if self.reader is not None:
             with pytest.raises(ValueError, match="reading"):
                 self.reader.add(twice)
@@ -373,7 +373,7 @@ class _Run:
 
     # How answers are judged.
 
-    def _judge(self, memory: ExperienceMemory, draw: random.Random) -> None:
+    def _judge(self, memory: Memory, draw: random.Random) -> None:
         """Search, and compare with the exact answer."""
         query, hide = self._query(draw), self._hide(draw)
         at = draw.choice([None, None, self.model.position, draw.randrange(self.model.position + 1)])
@@ -392,7 +392,7 @@ class _Run:
         # An approximate answer may miss what is just close enough, and an empty one does not say
         # how it was found.
         complete = query.min_score is None
-        exact = hits[0].why.exact if hits else complete
+        exact = hits[0].explanation.exact if hits else complete
         if not query.ranked:
             self.answers.compare(given, right, query.k, exact=exact, complete=complete or exact)
             assert not self.answers.wrong, f"{self.answers.wrong}; {query}, {hide}, at {at}"
@@ -402,9 +402,9 @@ class _Run:
         assert len(given) == min(query.k, len(right)) or not (exact or complete)
         worth = dict(right)
         for hit in hits:
-            entry, why = self.model.find(hit.episode_id), hit.why
+            entry, why = self.model.find(hit.episode_id), hit.explanation
             assert entry is not None
-            length = query.brevity * np.log2(max(1, len(entry.episode.steps)))
+            length = query.length_penalty * np.log2(max(1, len(entry.episode.steps)))
             assert (why.similarity, why.length) == pytest.approx(
                 (right[hit.episode_id], length), abs=NEAR
             )
@@ -412,10 +412,13 @@ class _Run:
                 value = query.usefulness * memory.usefulness(hit.episode_id).value
                 assert why.usefulness == pytest.approx(value, abs=NEAR)
             worth[hit.episode_id] = right[hit.episode_id] + why.usefulness - why.length
-        if query.keys == ("goal",):
+        if query.fields == ("goal",):
             # Of all, where they are so few that all were weighed; else of those that were found.
             everything = (
-                len(right) <= LEAST_POOL and exact and not query.usefulness and not query.brevity
+                len(right) <= LEAST_POOL
+                and exact
+                and not query.usefulness
+                and not query.length_penalty
             )
             among = worth if everything else {hit.episode_id: worth[hit.episode_id] for hit in hits}
             vectors = {
@@ -425,7 +428,10 @@ class _Run:
             }
             # Each place is taken from the closest eight times as many, and 32 at least.
             ranks = {
-                h.episode_id: h.why.considered - h.why.firewalled - h.why.filtered for h in hits
+                h.episode_id: h.explanation.considered
+                - h.explanation.held_out
+                - h.explanation.filtered
+                for h in hits
             }
             begins = {
                 name: 0 if rank <= LEAST_POOL else -(-rank // POOL) - 1
@@ -442,8 +448,8 @@ class _Run:
         options: dict[str, Any] = {
             "k": draw.choice([1, 2, 5, 5, 10, 10, LONGEST, draw.randrange(1, LONGEST)])
         }
-        if len(self.keys) > 1 and draw.random() < 0.6:
-            options["keys"] = draw.choice([self.keys, self.keys[1:]])
+        if len(self.fields) > 1 and draw.random() < 0.6:
+            options["fields"] = draw.choice([self.fields, self.fields[1:]])
         if draw.random() < 0.2:
             options["successes_only"] = True
         if draw.random() < 0.2:
@@ -456,7 +462,7 @@ class _Run:
         for name, values in {
             "diversity": (0.2, 0.7),
             "usefulness": (0.3,),
-            "brevity": (0.02,),
+            "length_penalty": (0.02,),
         }.items():
             if draw.random() < 0.12:
                 options[name] = draw.choice(values)

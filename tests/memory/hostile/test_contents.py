@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relive.memory import Episode, ExperienceMemory, Outcome, Query, StopReason
+from relive.memory import Episode, Memory, Outcome, Query, StopReason
 from relive.memory.transfer import export_lines, import_lines
 from tests.memory.conftest import make_episode
 from tests.memory.faults import open_memory
@@ -30,10 +30,10 @@ from tests.memory.hostile.contents import (
     with_field,
 )
 
-Act = Callable[[ExperienceMemory], object]
+Act = Callable[[Memory], object]
 
 
-def judge(memory: ExperienceMemory, expected: Sequence[Episode]) -> None:
+def judge(memory: Memory, expected: Sequence[Episode]) -> None:
     """Exactly these are there, each as it was."""
     assert len(memory) == len(expected)
     found = list(memory.iterate())
@@ -44,7 +44,7 @@ def judge(memory: ExperienceMemory, expected: Sequence[Episode]) -> None:
     assert not memory.verify()
 
 
-def refused(memory: ExperienceMemory, act: Act, *names: str) -> str | None:
+def refused(memory: Memory, act: Act, *names: str) -> str | None:
     """Do what has to be refused; what is wrong with how that went, None if it left no trace.
 
     Args:
@@ -162,7 +162,7 @@ def test_what_a_field_cannot_hold_is_refused(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("what", [None, 5, "text", b"x", {}, [1], GOOD.task], ids=repr)
-def test_what_is_no_episode_is_refused(store: ExperienceMemory, what: Any) -> None:
+def test_what_is_no_episode_is_refused(store: Memory, what: Any) -> None:
     """Instead of an episode, and among episodes."""
     acts: list[Act] = [
         lambda memory: memory.add(what),
@@ -196,7 +196,7 @@ def test_credits_hold_nothing_that_cannot_be_read(folder: Path, name: str) -> No
         assert len(memory) == 1
 
 
-_SAYINGS: dict[str, Callable[[ExperienceMemory, Any], object]] = {
+_SAYINGS: dict[str, Callable[[Memory, Any], object]] = {
     "delete": lambda memory, value: memory.delete("good", value),
     "rate": lambda memory, value: memory.rate("good", value, 1.0),
     "annotate": lambda memory, value: memory.annotate("good", value),
@@ -212,7 +212,7 @@ _SAYINGS: dict[str, Callable[[ExperienceMemory, Any], object]] = {
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("how", _SAYINGS)
-def test_what_cannot_be_said_is_refused(store: ExperienceMemory, how: str, value: Any) -> None:
+def test_what_cannot_be_said_is_refused(store: Memory, how: str, value: Any) -> None:
     """Row 6: deletions, ratings and notes; the episode stays, and nothing is reported damaged."""
     store.add(GOOD)
     assert refused(store, lambda memory: _SAYINGS[how](memory, value)) is None
@@ -223,7 +223,7 @@ def test_what_cannot_be_said_is_refused(store: ExperienceMemory, how: str, value
 @pytest.mark.parametrize(
     "value", [None, "high", [1.0], {}, 10**400, 1j], ids=lambda value: type(value).__name__
 )
-def test_what_is_no_rating_is_refused(store: ExperienceMemory, value: Any) -> None:
+def test_what_is_no_rating_is_refused(store: Memory, value: Any) -> None:
     """Row 6: the value of a rating."""
     store.add(GOOD)
     assert refused(store, lambda memory: memory.rate("good", "worth", value)) is None
@@ -232,9 +232,7 @@ def test_what_is_no_rating_is_refused(store: ExperienceMemory, value: Any) -> No
 
 @pytest.mark.parametrize("number", [MOST + 1, LEAST - 1, 10**30])
 @pytest.mark.parametrize("name", ["task.seed", "memory_position", "steps.tokens", "actor.settings"])
-def test_integers_that_do_not_fit_are_refused(
-    store: ExperienceMemory, name: str, number: int
-) -> None:
+def test_integers_that_do_not_fit_are_refused(store: Memory, name: str, number: int) -> None:
     """64 bits are what a record holds; one less is held."""
     wraps: dict[str, Callable[[int], Any]] = {
         "steps.tokens": lambda n: (1, n),
@@ -248,7 +246,7 @@ def test_integers_that_do_not_fit_are_refused(
     judge(store, fits)
 
 
-def test_a_reason_to_stop_that_is_none_changes_nothing(store: ExperienceMemory) -> None:
+def test_a_reason_to_stop_that_is_none_changes_nothing(store: Memory) -> None:
     """Row 5, as it was found."""
     bad = replace(GOOD, outcome=Outcome(True, 1.0, "won"))  # type: ignore[arg-type]
     assert refused(store, lambda memory: memory.add(bad), "reason") is None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relive.memory import ExperienceMemory, Query
+from relive.memory import Memory, Query
 from tests.memory.conftest import make_episode
 from tests.memory.hostile.ask import ask
 from tests.memory.hostile.contents import folder_bytes
@@ -95,7 +95,7 @@ def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
     """Row 7: by adding and by searching, and nothing is changed, so that all goes on with a better
     embedder."""
     embedder = TurningEmbedder()
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         memory.add_many([make_episode(number) for number in range(5)])
         before, position = folder_bytes(folder), memory.position
         embedder.turn = NO_VECTORS[what]
@@ -106,7 +106,7 @@ def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
         assert folder_bytes(folder) == before
         embedder.turn = None
         memory.add(make_episode(5))
-    with ExperienceMemory(folder, "r", embedder=embedder) as memory:
+    with Memory(folder, "r", embedder=embedder) as memory:
         goals = {f"episode-{number}": make_episode(number).task.goal for number in range(6)}
         assert not compare_all(memory, goals, ["anything", "something"]).wrong
 
@@ -115,16 +115,12 @@ def test_what_are_no_vectors_is_refused(folder: Path, what: str) -> None:
 def test_what_are_no_vectors_does_not_get_into_a_column(folder: Path, what: str) -> None:
     """A memory that lost its vectors embeds again, and says so if it cannot; afterwards it can with
     a better embedder."""
-    with ExperienceMemory(folder, embedder=TurningEmbedder()) as memory:
+    with Memory(folder, embedder=TurningEmbedder()) as memory:
         memory.add_many([make_episode(number) for number in range(5)])
     shutil.rmtree(folder / "vectors")
     for mode in ("r", "w"):
-        refuses(
-            lambda mode=mode: ExperienceMemory(
-                folder, mode, embedder=TurningEmbedder(NO_VECTORS[what])
-            )
-        )  # type: ignore[misc]
-    with ExperienceMemory(folder, "w", embedder=TurningEmbedder()) as memory:
+        refuses(lambda mode=mode: Memory(folder, mode, embedder=TurningEmbedder(NO_VECTORS[what])))  # type: ignore[misc]
+    with Memory(folder, "w", embedder=TurningEmbedder()) as memory:
         goals = {f"episode-{number}": make_episode(number).task.goal for number in range(5)}
         assert not compare_all(memory, goals, ["anything", "something"]).wrong
 
@@ -135,7 +131,7 @@ def test_vectors_of_any_length_are_normalised(folder: Path, what: str) -> None:
     is refused."""
     embedder, right = TurningEmbedder(OTHER_LENGTHS[what]), MadeEmbedder("uniform", DIMENSION)
     refusal = ""
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         try:
             memory.add_many([make_episode(number) for number in range(20)])
         except (ValueError, TypeError) as error:
@@ -147,7 +143,7 @@ def test_vectors_of_any_length_are_normalised(folder: Path, what: str) -> None:
         )
         return
     for mode in ("r", "w"):
-        with ExperienceMemory(folder, mode, embedder=embedder) as memory:
+        with Memory(folder, mode, embedder=embedder) as memory:
             for text in ("anything", "something", "nothing"):
                 hits = ask(memory, Query(text, k=20))
                 assert len(hits) == 20
@@ -169,7 +165,7 @@ def test_what_an_embedder_raises_changes_nothing(folder: Path) -> None:
         raise RuntimeError("no model here")
 
     embedder = TurningEmbedder()
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         memory.add(make_episode(0))
         before = folder_bytes(folder)
         embedder.turn = fail
@@ -190,7 +186,7 @@ def test_an_embedder_may_change_what_it_made(folder: Path) -> None:
         kept[: len(rows)] = rows
         return kept[: len(rows)]
 
-    with ExperienceMemory(folder, embedder=TurningEmbedder(reuse)) as memory:
+    with Memory(folder, embedder=TurningEmbedder(reuse)) as memory:
         for number in range(6):
             memory.add(make_episode(number))
         right = MadeEmbedder("uniform", DIMENSION)
@@ -203,7 +199,7 @@ _NAN, _INF = float("nan"), float("inf")
 _QUERIES: list[tuple[str, Any]] = [
     *(("k", value) for value in (2.5, "2", None, _NAN, _INF, -1)),
     *(("usefulness", value) for value in (_NAN, _INF, -_INF)),
-    *(("brevity", value) for value in (_NAN, _INF)),
+    *(("length_penalty", value) for value in (_NAN, _INF)),
     *(("diversity", value) for value in (_NAN, _INF)),
     *(("text", value) for value in (None, b"text")),
     ("min_score", _NAN),
@@ -213,9 +209,7 @@ _QUERIES: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(
     ("name", "value"), _QUERIES, ids=[f"{name} {value!r}" for name, value in _QUERIES]
 )
-def test_queries_that_make_no_sense_are_refused(
-    store: ExperienceMemory, name: str, value: Any
-) -> None:
+def test_queries_that_make_no_sense_are_refused(store: Memory, name: str, value: Any) -> None:
     """Row 7: at the latest when it is asked, by the name of what is wrong."""
     store.add_many([make_episode(number) for number in range(5)])
     with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
@@ -223,7 +217,7 @@ def test_queries_that_make_no_sense_are_refused(
 
 
 @pytest.mark.parametrize("at", [2.5, _NAN, -1, 99], ids=repr)
-def test_positions_that_make_no_sense_are_refused(store: ExperienceMemory, at: Any) -> None:
+def test_positions_that_make_no_sense_are_refused(store: Memory, at: Any) -> None:
     """Row 7: a log position is a whole number that was reached."""
     store.add_many([make_episode(number) for number in range(5)])
     with pytest.raises((ValueError, TypeError), match=r"position|\bat\b"):

@@ -11,7 +11,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from relive.memory import Episode, ExperienceMemory, Query
+from relive.memory import Episode, Memory, Query
 from relive.memory.storage import codec
 from relive.memory.storage.log import Kind
 from relive.memory.storage.segments import frame_of, memory_id, plain_header, segment_path, segments
@@ -67,7 +67,7 @@ def judge(
         strangers: forged episodes that may be there as well, since they are not impossible.
     """
 
-    def look(memory: ExperienceMemory, expected: tuple[Episode, ...]) -> None:
+    def look(memory: Memory, expected: tuple[Episode, ...]) -> None:
         goals = {episode.id: episode.task.goal for episode in expected}
         if strangers:
             found = {hit.episode_id for text in TEXTS for hit in ask(memory, Query(text, k=50))}
@@ -359,6 +359,6 @@ def test_a_deleted_record_that_cannot_be_read_can_be_compacted(folder: Path) -> 
     bad = packed(head, [{**step, "tokens": ["x"]} for step in steps])
     deletion = packed({"v": 1, "episode": GOOD.id, "reason": "x", "time": 1.0})
     append(folder, (Kind.EPISODE, len(HONEST), bad), (Kind.DELETE, len(HONEST) + 1, deletion))
-    with ExperienceMemory(folder, "w", embedder=EMBEDDER) as memory:
+    with Memory(folder, "w", embedder=EMBEDDER) as memory:
         memory.compact()
     judge(folder, HONEST, damaged=None)

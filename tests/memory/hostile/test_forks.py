@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relive.memory import ExperienceMemory, HashedEmbedder, Query
+from relive.memory import HashedEmbedder, Memory, Query
 from relive.memory.search.embed import Vectors
 from tests.memory.conftest import make_episode
 from tests.memory.faults import open_memory
@@ -19,7 +19,7 @@ from tests.memory.hostile.contents import GOOD, folder_bytes
 
 PATIENCE = 5
 """Seconds after which a child is taken for hanging."""
-CHANGES: dict[str, Callable[[ExperienceMemory], object]] = {
+CHANGES: dict[str, Callable[[Memory], object]] = {
     "add": lambda memory: memory.add(make_episode(100)),
     "add_many": lambda memory: memory.add_many([make_episode(100), make_episode(101)]),
     "rate": lambda memory: memory.rate("episode-0", "worth", 1.0),
@@ -54,7 +54,7 @@ def in_child(act: Callable[[], Any]) -> Any:
     return json.loads(text)["result"] if text else "hangs"
 
 
-def attempt(memory: ExperienceMemory, change: str) -> str:
+def attempt(memory: Memory, change: str) -> str:
     """Do something that changes a memory; what came of it."""
     CHANGES[change](memory)
     return "accepted"
@@ -154,7 +154,7 @@ def test_a_forked_memory_is_read_rightly_or_not_at_all(folder: Path, mode: str) 
     with open_memory(folder, "create") as memory:
         memory.add_many([make_episode(number) for number in range(30)])
 
-    def answers(memory: ExperienceMemory) -> list[Any]:
+    def answers(memory: Memory) -> list[Any]:
         hits = [
             [hit.episode_id, hit.score]
             for hit in ask(memory, Query("put a hot thing7 in cabinet", k=5))
@@ -211,7 +211,7 @@ def test_a_child_that_is_forked_while_a_thread_is_inside_is_refused(
         return leave.wait(2 * PATIENCE)
 
     query = Query("anything", where=lambda entry: wait()) if held == "state" else Query("anything")
-    with ExperienceMemory(folder, embedder=embedder) as memory:
+    with Memory(folder, embedder=embedder) as memory:
         memory.add(make_episode(0))
         embedder.before = wait if held == "embedder" else embedder.before
         thread = threading.Thread(target=ask, args=(memory, query))

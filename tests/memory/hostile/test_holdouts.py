@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from relive import memory as package
-from relive.memory import ExperienceMemory, Hit, Purpose, Query, Task
+from relive.memory import Hit, Memory, Purpose, Query, Task
 from tests.memory.conftest import make_episode
 from tests.memory.hostile.ask import Hide, ask
 
@@ -21,7 +21,7 @@ def names(hits: list[Hit]) -> set[str]:
 
 
 @pytest.fixture
-def filled(store: ExperienceMemory) -> ExperienceMemory:
+def filled(store: Memory) -> Memory:
     """Episodes of several splits, rooms and tasks."""
     store.add_many(
         [
@@ -38,18 +38,18 @@ def filled(store: ExperienceMemory) -> ExperienceMemory:
     return store
 
 
-def strictly(memory: ExperienceMemory, task: Task, purpose: Purpose, **options: object) -> set[str]:
+def strictly(memory: Memory, task: Task, purpose: Purpose, **options: object) -> set[str]:
     """What the strict policy shows."""
     holdout = package.Holdout.strict(task, purpose, **options)  # type: ignore[attr-defined,unused-ignore]
     return names(list(memory.search(Query("anything", k=50), holdout=holdout)))  # type: ignore[call-arg,unused-ignore]
 
 
-def test_by_default_everything_is_shown(filled: ExperienceMemory) -> None:
+def test_by_default_everything_is_shown(filled: Memory) -> None:
     """Row 8 and more: whatever the split, the task, the room and the goal."""
     assert names(ask(filled, Query(TASK.goal, k=50))) == set("01234567")
 
 
-def test_empty_rooms_are_not_one_room(filled: ExperienceMemory) -> None:
+def test_empty_rooms_are_not_one_room(filled: Memory) -> None:
     """Row 8: the same goal, and no room."""
     hide = Hide(splits=frozenset(["train"]), near=("", TASK.goal))
     assert names(ask(filled, Query(TASK.goal, k=50), hide=hide)) == set("01234")
@@ -65,14 +65,14 @@ def test_empty_rooms_are_not_one_room(filled: ExperienceMemory) -> None:
         (Hide(splits=frozenset(["train", "test"]), hidden_splits=frozenset(["test"])), "01234"),
         (Hide(near=("kitchen", "Put  a hot mug, in cabinet!")), "234567"),
     ],
-    ids=str,
+    ids=["tasks", "splits", "no split", "hidden splits", "splits less hidden", "near"],
 )
-def test_each_part_hides_what_it_says(filled: ExperienceMemory, hide: Hide, shown: str) -> None:
+def test_each_part_hides_what_it_says(filled: Memory, hide: Hide, shown: str) -> None:
     """And no more."""
     assert names(ask(filled, Query("anything", k=50), hide=hide)) == set(shown)
 
 
-def test_the_strict_policy_fails_closed(filled: ExperienceMemory) -> None:
+def test_the_strict_policy_fails_closed(filled: Memory) -> None:
     """Of the task, of its near-duplicates and of what is not named as training nothing is shown."""
     assert strictly(filled, TASK, Purpose.ACT) == set("234")
     assert strictly(filled, TASK, Purpose.EVALUATE) == set("234")
@@ -86,9 +86,7 @@ def test_the_strict_policy_fails_closed(filled: ExperienceMemory) -> None:
 
 @pytest.mark.parametrize("field", ["identity", "split"])
 @pytest.mark.parametrize("value", ["", "  ", "\t"], ids=repr)
-def test_the_strict_policy_needs_to_know_the_task(
-    filled: ExperienceMemory, field: str, value: str
-) -> None:
+def test_the_strict_policy_needs_to_know_the_task(filled: Memory, field: str, value: str) -> None:
     """A task that cannot be told apart gets an error, not results."""
     with pytest.raises(ValueError, match=field):
         strictly(filled, replace(TASK, **{field: value}), Purpose.EVALUATE)

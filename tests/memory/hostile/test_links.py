@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.memory import ExperienceMemory
+from relive.memory import Memory
 from relive.memory.maintenance.rebuild import rebuild
 from relive.memory.storage.segments import MARK
 from tests.memory.conftest import make_episode
@@ -78,7 +78,7 @@ def work(folder: Path) -> None:
                 step()
     with (
         suppress(*refused),
-        ExperienceMemory(folder, "w", embedder=EMBEDDER, keys=("goal", "first")),
+        Memory(folder, "w", embedder=EMBEDDER, fields=("goal", "first")),
     ):
         pass
     with suppress(*refused):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relive.memory import Embedder, ExperienceMemory, HashedEmbedder, IndexSettings, Query
+from relive.memory import Embedder, HashedEmbedder, IndexSettings, Memory, Query
 from tests.memory.conftest import make_episode
 from tests.memory.faults import SMALL
 from tests.memory.hostile.ask import ask
@@ -43,11 +43,11 @@ class Scene:
     count: int = 0
     index: IndexSettings | None = None
 
-    def open(self, mode: str) -> ExperienceMemory:
+    def open(self, mode: str) -> Memory:
         """Open the memory."""
-        return ExperienceMemory(self.folder, mode, embedder=self.embedder, index=self.index)
+        return Memory(self.folder, mode, embedder=self.embedder, index=self.index)
 
-    def add(self, memory: ExperienceMemory, goals: Sequence[str]) -> None:
+    def add(self, memory: Memory, goals: Sequence[str]) -> None:
         """Add an episode for each goal."""
         episodes = [
             make_episode(number, goal, steps=1) for number, goal in enumerate(goals, self.count)
@@ -56,21 +56,19 @@ class Scene:
         self.count += len(episodes)
         self.goals |= {episode.id: episode.task.goal for episode in episodes}
 
-    def keep(self, memory: ExperienceMemory, beginnings: Sequence[str]) -> None:
+    def keep(self, memory: Memory, beginnings: Sequence[str]) -> None:
         """Delete all but the episodes whose goals begin with one of these words."""
         for name, goal in list(self.goals.items()):
             if goal.split()[0] not in beginnings:
                 memory.delete(name)
                 del self.goals[name]
 
-    def keep_latest(self, memory: ExperienceMemory, count: int) -> None:
+    def keep_latest(self, memory: Memory, count: int) -> None:
         """Delete all but the latest."""
         for name in memory.evict(capacity=count, by="age", keep_per_type=0):
             del self.goals[name]
 
-    def judge(
-        self, memories: Sequence[ExperienceMemory], texts: Sequence[str], least: float
-    ) -> Answers:
+    def judge(self, memories: Sequence[Memory], texts: Sequence[str], least: float) -> Answers:
         """Search in each memory; the answers together."""
         total = Answers()
         for memory in memories:
@@ -140,9 +138,7 @@ def worn(large: Scene, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return scene
 
 
-def judge_worn(
-    scene: Scene, memory: ExperienceMemory, texts: Sequence[str], tail: Sequence[str]
-) -> Answers:
+def judge_worn(scene: Scene, memory: Memory, texts: Sequence[str], tail: Sequence[str]) -> Answers:
     """Before compaction, after it, and with episodes that no graph has: in the writer, reopened,
     and in readers."""
     with ExitStack() as stack:
@@ -199,7 +195,7 @@ def test_a_fresh_memory_is_searched_well(large: Scene) -> None:
         large.judge([memory], questions(80), FRESH)
 
 
-def judge_prefixes(memory: ExperienceMemory, texts: Sequence[str], weights: dict[str, Any]) -> None:
+def judge_prefixes(memory: Memory, texts: Sequence[str], weights: dict[str, Any]) -> None:
     """The lists of 1 to 50 hits of a query begin alike."""
     for text in texts:
         lists = [
@@ -212,7 +208,7 @@ def judge_prefixes(memory: ExperienceMemory, texts: Sequence[str], weights: dict
 
 
 @pytest.mark.parametrize(
-    "weights", [{}, {"diversity": 0.5}, {"brevity": 0.01}, {"usefulness": 0.2}], ids=str
+    "weights", [{}, {"diversity": 0.5}, {"length_penalty": 0.01}, {"usefulness": 0.2}], ids=str
 )
 def test_lists_are_prefixes_of_longer_ones(large: Scene, weights: dict[str, Any]) -> None:
     """Row 3: k from 1 to 50, of a memory that uses graphs."""
@@ -220,7 +216,7 @@ def test_lists_are_prefixes_of_longer_ones(large: Scene, weights: dict[str, Any]
         judge_prefixes(memory, questions(4), weights)
 
 
-@pytest.mark.parametrize("weights", [{}, {"diversity": 0.5}, {"brevity": 0.01}], ids=str)
+@pytest.mark.parametrize("weights", [{}, {"diversity": 0.5}, {"length_penalty": 0.01}], ids=str)
 @pytest.mark.parametrize("graphs", [False, True], ids=["exact", "graphs"])
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_lists_are_prefixes_in_small_memories(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relive.memory import Episode, ExperienceMemory
+from relive.memory import Episode, Memory
 from relive.memory.imports import FORMATS, ImportReport, Labels, LeftOut, import_file, source
 from relive.memory.transfer import LISTED, Imported, export_lines
 
@@ -33,15 +33,15 @@ def lines(*values: Any) -> bytes:
     )
 
 
-def into(memory: ExperienceMemory, data: bytes, **options: Any) -> ImportReport:
+def into(memory: Memory, data: bytes, **options: Any) -> ImportReport:
     return import_file(memory, io.BytesIO(data), "x", **options)
 
 
-def goals(memory: ExperienceMemory) -> list[str]:
+def goals(memory: Memory) -> list[str]:
     return [episode.task.goal for episode in memory.iterate()]
 
 
-def test_conversations_and_their_report(store: ExperienceMemory) -> None:
+def test_conversations_and_their_report(store: Memory) -> None:
     system = {"role": "system", "content": "be kind"}
     first = talk(1, success=True, dataset="d")
     first["messages"].insert(0, system)
@@ -67,7 +67,7 @@ def test_conversations_and_their_report(store: ExperienceMemory) -> None:
 
 @pytest.mark.parametrize("name", ["knowagent.jsonl", "react_prompts.json"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_logs_go_in_once(store: ExperienceMemory, name: str, packed: bool) -> None:
+def test_logs_go_in_once(store: Memory, name: str, packed: bool) -> None:
     """Imported again nothing is added, neither episodes nor notes: ids follow from the content."""
     data = (DATA / name).read_bytes()
     data = gzip.compress(data) if packed else data
@@ -80,7 +80,7 @@ def test_logs_go_in_once(store: ExperienceMemory, name: str, packed: bool) -> No
     assert store.position == position
 
 
-def test_thoughts_are_in_the_memory_and_not_in_the_actions(store: ExperienceMemory) -> None:
+def test_thoughts_are_in_the_memory_and_not_in_the_actions(store: Memory) -> None:
     into(store, (DATA / "knowagent.jsonl").read_bytes())
     episode = next(iter(store.iterate()))
     assert episode.steps[3].reasoning == "Next, I need to put pillow 1 in/on armchair 1."
@@ -88,7 +88,7 @@ def test_thoughts_are_in_the_memory_and_not_in_the_actions(store: ExperienceMemo
     assert store.notes(episode.id)[0].startswith("Action path: Start->")
 
 
-def test_a_list_is_read_like_lines(store: ExperienceMemory, tmp_path: Path) -> None:
+def test_a_list_is_read_like_lines(store: Memory, tmp_path: Path) -> None:
     """Over several lines or not, with the line of each value; ids are the same as from lines."""
     values = [talk(1), {"messages": []}, talk(2)]
     text = json.dumps(values, indent=1)
@@ -117,7 +117,7 @@ def test_a_list_is_read_like_lines(store: ExperienceMemory, tmp_path: Path) -> N
         (b",\n\xff]", 2, "not UTF-8 (byte "),
     ],
 )
-def test_a_damaged_list(store: ExperienceMemory, tail: bytes, line: int, detail: str) -> None:
+def test_a_damaged_list(store: Memory, tail: bytes, line: int, detail: str) -> None:
     """What comes before the damage is there, unless it cannot be read as text at all."""
     report = into(store, b"[" + json.dumps(talk(1)).encode() + tail, format="messages")
     (problem,) = report.imported.problems
@@ -126,7 +126,7 @@ def test_a_damaged_list(store: ExperienceMemory, tail: bytes, line: int, detail:
     assert report.imported.added == ("UTF-8" not in detail)
 
 
-def test_a_list_that_is_too_long(store: ExperienceMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_is_too_long(store: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "MAX_LIST", 50)
     (problem,) = into(store, b"[" + lines(talk(1)) + b"]", format="messages").imported.problems
     assert (
@@ -135,7 +135,7 @@ def test_a_list_that_is_too_long(store: ExperienceMemory, monkeypatch: pytest.Mo
     )
 
 
-def test_bad_lines_are_named_and_the_others_go_in(store: ExperienceMemory) -> None:
+def test_bad_lines_are_named_and_the_others_go_in(store: Memory) -> None:
     """Not UTF-8, cut off, too deep, no object, no conversation, half a character."""
     bad = [
         b"\xff\n",
@@ -169,7 +169,7 @@ def test_bad_lines_are_named_and_the_others_go_in(store: ExperienceMemory) -> No
     assert store.notes("half \ud83d") == ('Metadata: "\ud83d"',)
 
 
-def test_deep_metadata_costs_only_its_line(store: ExperienceMemory) -> None:
+def test_deep_metadata_costs_only_its_line(store: Memory) -> None:
     """Whatever its depth: read, or refused with the reason."""
     deep = [
         b'%s, "metadata": %s}\n' % (lines(talk(depth))[:-2], b"[" * depth + b"]" * depth)
@@ -181,7 +181,7 @@ def test_deep_metadata_costs_only_its_line(store: ExperienceMemory) -> None:
     assert {problem.detail for problem in done.problems} <= {"nested too deeply to be an episode"}
 
 
-def test_a_line_that_the_memory_refuses(store: ExperienceMemory) -> None:
+def test_a_line_that_the_memory_refuses(store: Memory) -> None:
     """One id for two episodes: the second is refused, and said so; the same one twice is one."""
     report = into(store, lines(talk(1, id="a"), talk(2, id="a"), talk(1, id="a"), talk(3)))
     assert (report.imported.added, report.imported.there, report.imported.bad) == (2, 1, 1)
@@ -190,13 +190,13 @@ def test_a_line_that_the_memory_refuses(store: ExperienceMemory) -> None:
     assert "another episode 'a' is there already" in problem.detail
 
 
-def test_deleted_episodes_stay_deleted(store: ExperienceMemory) -> None:
+def test_deleted_episodes_stay_deleted(store: Memory) -> None:
     into(store, lines(talk(1)))
     store.delete(next(iter(store.iterate())).id)
     assert into(store, lines(talk(1))).imported == Imported(deleted=1)
 
 
-def test_further_fields_are_counted_without_end(store: ExperienceMemory) -> None:
+def test_further_fields_are_counted_without_end(store: Memory) -> None:
     """A file with another field in every line does not fill the memory of the machine."""
     report = into(
         store, lines(*(talk(i, suite=f"s{i}", **{f"f{i}": 1}) for i in range(LISTED + 5)))
@@ -209,12 +209,12 @@ def test_further_fields_are_counted_without_end(store: ExperienceMemory) -> None
 
 
 def test_an_export_is_recognised_and_keeps_its_labels(
-    store: ExperienceMemory, episode: Make, tmp_path: Path
+    store: Memory, episode: Make, tmp_path: Path
 ) -> None:
     store.add(episode(1))
     data = b"".join(export_lines(store))
     for number, packed in enumerate([data, gzip.compress(data), b"\xef\xbb\xbf" + data]):
-        with ExperienceMemory(tmp_path / str(number)) as copy:
+        with Memory(tmp_path / str(number)) as copy:
             report = into(copy, packed)
             assert (report.format, report.imported, report.summary()) == (
                 "episodes",
@@ -228,7 +228,7 @@ def test_an_export_is_recognised_and_keeps_its_labels(
                 into(copy, packed, labels=Labels(split="test"))
 
 
-def test_labels(store: ExperienceMemory) -> None:
+def test_labels(store: Memory) -> None:
     report = into(store, lines(talk(1, suite="a"), talk(2, split="b")), labels=Labels("s", "p"))
     assert report.labels == {"suite s, split p": 2}
     assert {(e.task.suite, e.task.split) for e in store.iterate()} == {("s", "p")}
@@ -238,7 +238,7 @@ def test_labels(store: ExperienceMemory) -> None:
     "data",
     [gzip.compress(lines(talk(1), *map(talk, range(2, 3000)))), gzip.compress(lines(talk(1)))],
 )
-def test_a_packed_file_that_is_cut_off(store: ExperienceMemory, data: bytes) -> None:
+def test_a_packed_file_that_is_cut_off(store: Memory, data: bytes) -> None:
     """What could be unpacked is there; the rest is named."""
     done = into(
         store, data[:-8] if len(data) < 1000 else data[: len(data) // 2], format="messages"
@@ -249,7 +249,7 @@ def test_a_packed_file_that_is_cut_off(store: ExperienceMemory, data: bytes) -> 
     assert done.problems[-1].line == done.added + done.bad
 
 
-def test_a_packed_file_without_a_whole_line(store: ExperienceMemory) -> None:
+def test_a_packed_file_without_a_whole_line(store: Memory) -> None:
     with pytest.raises(ValueError, match=r"^x: the compressed file is cut off or damaged"):
         into(store, gzip.compress(lines(talk(1)))[:12])
 
@@ -271,7 +271,7 @@ def test_a_packed_file_without_a_whole_line(store: ExperienceMemory) -> None:
         (b'{"a": "text"}\n', "its first value is an object without"),
     ],
 )
-def test_what_is_not_recognised(store: ExperienceMemory, data: bytes, detail: str) -> None:
+def test_what_is_not_recognised(store: Memory, data: bytes, detail: str) -> None:
     """The message says what to do; with a format named, the lines are reported one by one."""
     with pytest.raises(ValueError, match=r"^.") as raised:
         into(store, data)
@@ -281,7 +281,7 @@ def test_what_is_not_recognised(store: ExperienceMemory, data: bytes, detail: st
         assert into(store, data, format="messages").imported.bad == 1
 
 
-def test_formats(store: ExperienceMemory, folder: Path) -> None:
+def test_formats(store: Memory, folder: Path) -> None:
     assert FORMATS == ("episodes", "messages", "alfworld-logs")
     with pytest.raises(
         ValueError, match="unknown format 'csv': use one of episodes, messages, alfworld-logs"
@@ -290,13 +290,13 @@ def test_formats(store: ExperienceMemory, folder: Path) -> None:
     with pytest.raises(ValueError, match="is no export of episodes"):
         into(store, lines(talk(1)), format="episodes")
     with (
-        ExperienceMemory(folder, "r") as reader,
+        Memory(folder, "r") as reader,
         pytest.raises(ValueError, match="mode='w'"),
     ):
         into(reader, lines(talk(1)))
 
 
-def test_progress_names_lines(store: ExperienceMemory) -> None:
+def test_progress_names_lines(store: Memory) -> None:
     said: list[int] = []
-    into(store, lines(talk(1), b"\n", talk(2)), announce=said.append)
+    into(store, lines(talk(1), b"\n", talk(2)), on_progress=said.append)
     assert said == [1, 3]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from ..episode import Episode
 
-KEYS = ("goal", "first", "window")
-"""All kinds of keys. A memory always has the first; the others where it was opened with them."""
+FIELDS = ("goal", "first", "window")
+"""All kinds of fields. A memory always has the first; the others where it was opened with them."""
 WINDOW = 3
 """Steps of the history that a dynamic query holds: with more of them the goal is drowned."""
 MOST = 255
@@ -23,21 +23,21 @@ def query_text(goal: str, history: Sequence[tuple[str, str]]) -> str:
     return " ".join([goal, *(f". {action}. {seen}" for action, seen in history[-WINDOW:])])
 
 
-def key_count(key: str, steps: int) -> int:
+def field_count(field: str, steps: int) -> int:
     """How many texts an episode of so many steps has."""
-    return min(max(steps, 1), MOST) if key == "window" else 1
+    return min(max(steps, 1), MOST) if field == "window" else 1
 
 
-def key_texts(key: str, episode: Episode) -> list[str]:
-    """The texts of an episode; :func:`key_count` of them."""
-    if key == "goal":
+def field_texts(field: str, episode: Episode) -> list[str]:
+    """The texts of an episode; :func:`field_count` of them."""
+    if field == "goal":
         return [episode.task.goal]
-    if key == "first":
+    if field == "first":
         return [episode.observations[0]]
     steps = [
         (step.action, seen)
         for step, seen in zip(episode.steps, episode.observations[1:], strict=True)
     ]
-    count = key_count(key, len(steps))
+    count = field_count(field, len(steps))
     ends = [number * max(len(steps), 1) // count for number in range(count)]
     return [query_text(episode.task.goal, steps[:end]) for end in ends]

@@ -11,64 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..memory import EntryMeta, ExperienceMemory, Holdout, Purpose, Query
+from ..memory import EntryMeta, Holdout, Memory, Purpose, Query, Retrieval
 from ..memory.episode import Retrieved, StopReason
-from ..memory.search.keys import query_text
+from ..memory.search.fields import query_text
 from ..task import Task
 from .prompt import Demonstration, PromptSpec, demonstration, fit
 
 
 @dataclass(frozen=True, slots=True)
-class RecallSettings:
-    """What is retrieved and how much of it is shown."""
-
-    k: int = 2
-    """Number of episodes; 0 turns memory off."""
-    budget: int = 1500
-    """Tokens of the memory block at most; what does not fit is left out."""
-    outcomes: str = "successes"
-    """``successes`` or ``all``. Failures are labelled when shown; early in learning they would
-    crowd out everything else."""
-    query: str = "static"
-    """``static``: ask once, by the goal. ``dynamic``: ask at every step, by the goal and the latest
-    steps."""
-    keys: tuple[str, ...] = ("goal",)
-    """Which texts of a stored episode are compared with the query: ``goal``, ``first``
-    (observation), ``window`` (of its steps, for dynamic queries). The memory must have them:
-    ``ExperienceMemory(..., keys=...)``."""
-    diversity: float = 0.0
-    """In [0, 1): how much episodes that are unlike each other are preferred (maximal marginal
-    relevance)."""
-    usefulness: float = 0.0
-    """Weight of what showing an episode did for earlier runs."""
-    brevity: float = 0.0
-    """What each doubling of an episode's length takes from its similarity. Of several successes
-    that fit alike, the long ones hold what was tried in vain; an agent that lives on experience of
-    its own does well not to be shown them."""
-    min_score: float | None = None
-    """Show nothing that is less similar than this; None shows the closest, however far.
-    Demonstrations of something else mislead. In the household an episode of the same procedure and
-    wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
-    splits: tuple[str, ...] = ("train",)
-    """Splits whose episodes may be shown; none of the task's own split where it is under evaluation
-    (:meth:`relive.memory.Holdout.strict`)."""
-
-    def __post_init__(self) -> None:
-        Query(
-            "", keys=self.keys, diversity=self.diversity, brevity=self.brevity
-        )  # which says what is wrong with them
-        if self.query not in ("static", "dynamic"):
-            raise ValueError(f"recall.query is {self.query!r}; use 'static' or 'dynamic'")
-        if self.outcomes not in ("successes", "all"):
-            raise ValueError(f"recall.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
-        if self.k < 0 or self.budget < 0:
-            raise ValueError(
-                f"recall.k ({self.k}) and recall.budget ({self.budget}) must not be negative"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
+class RetrievedContext:
     """What the prompt will show, and the record of it."""
 
     demonstrations: tuple[Demonstration, ...] = ()
@@ -81,7 +32,7 @@ History = Sequence[tuple[str, str]]
 """Steps so far: (action, the observation that followed)."""
 
 
-class Recaller(Protocol):
+class Retriever(Protocol):
     """Whatever can say what a task's prompt shows."""
 
     @property
@@ -94,11 +45,11 @@ class Recaller(Protocol):
         """Whether to ask again at every step."""
         ...
 
-    def frozen(self) -> "Recaller":
+    def frozen(self) -> "Retriever":
         """The same, but bound to what the memory holds now, for the length of an episode."""
         ...
 
-    def __call__(self, task: Task, history: History = ()) -> Recalled:
+    def __call__(self, task: Task, history: History = ()) -> RetrievedContext:
         """What is recalled for a task after some steps; always the same for the same arguments."""
         ...
 
@@ -108,7 +59,7 @@ class Recaller(Protocol):
         ...
 
 
-class Recall:
+class MemoryRetriever:
     """Retrieval bound to a memory, a log position and a purpose.
 
     Args:
@@ -124,10 +75,10 @@ class Recall:
 
     def __init__(
         self,
-        memory: ExperienceMemory,
+        memory: Memory,
         spec: PromptSpec,
         count: Callable[[str], int],
-        settings: RecallSettings,
+        settings: Retrieval,
         purpose: Purpose | None,
         at: int | None = None,
         where: Callable[[EntryMeta], bool] | None = None,
@@ -141,11 +92,11 @@ class Recall:
         """Log position that is read."""
         return self.memory.position if self._at is None else self._at
 
-    def frozen(self) -> "Recall":
+    def frozen(self) -> "MemoryRetriever":
         """The same, but bound to what the memory holds now."""
         if self._at is not None:
             return self
-        return Recall(
+        return MemoryRetriever(
             self.memory, self.spec, self.count, self.settings, self.purpose, self.memory.position,
             self.where,
         )  # fmt: skip
@@ -157,15 +108,15 @@ class Recall:
 
     def __call__(
         self, task: Task, history: History = (), exclude: frozenset[str] = frozenset()
-    ) -> Recalled:
+    ) -> RetrievedContext:
         """What is recalled for a task after some steps; `exclude` names episodes that must not be
         shown."""
         query, at = self.query(query_text(task.goal, history), exclude), self.position
         hits = self.memory.search(query, self.holdout(task), at=at)
         scores = {hit.episode_id: hit.score for hit in hits}
         found = [demonstration(self.spec, self.memory.get(hit.episode_id, at)) for hit in hits]
-        shown = fit(found, self.settings.budget, self.count)
-        return Recalled(
+        shown = fit(found, self.settings.max_tokens, self.count)
+        return RetrievedContext(
             shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
         )
 
@@ -190,10 +141,10 @@ class Recall:
             # An episode that its environment broke off says nothing about what was done in it.
             exclude_reasons=frozenset({StopReason.ENVIRONMENT_ERROR}),
             where=self.where,
-            keys=s.keys,
+            fields=s.fields,
             diversity=s.diversity,
             usefulness=s.usefulness,
-            brevity=s.brevity,
+            length_penalty=s.length_penalty,
             min_score=s.min_score,
         )
 

@@ -1,4 +1,4 @@
-"""One kind of key and everything that finds by it: the vectors of all episodes' texts of that kind,
+"""One kind of field and everything that finds by it: the vectors of all episodes' texts of that kind,
 and a graph of them.
 
 Small spaces are searched by comparing everything, which is right by definition. From `exact_limit`
@@ -52,12 +52,12 @@ class Found(NamedTuple):
     """No episode that is not among these has a higher score."""
 
 
-class KeySpace:
-    """The rows of one key. Not thread-safe.
+class FieldIndex:
+    """The rows of one field. Not thread-safe.
 
     Args:
         folder: of the memory.
-        key: name of the key.
+        field: name of the field.
         identity: of the embedder.
         dimension: of its vectors.
         memory: id of the memory.
@@ -70,7 +70,7 @@ class KeySpace:
         self,
         folder: Path,
         *,
-        key: str,
+        field: str,
         identity: str,
         dimension: int,
         memory: bytes,
@@ -78,14 +78,14 @@ class KeySpace:
         writable: bool,
         settings: IndexSettings,
     ) -> None:
-        self.key, self.dimension, self._writable, self._settings = (
-            key,
+        self.field, self.dimension, self._writable, self._settings = (
+            field,
             dimension,
             writable,
             settings,
         )
         self.column = VectorColumn(
-            folder / "vectors" / f"{column_name(identity, key)}.vec",
+            folder / "vectors" / f"{column_name(identity, field)}.vec",
             identity=identity,
             dimension=dimension,
             memory=memory,
@@ -96,7 +96,7 @@ class KeySpace:
             folder / "index",
             memory=memory,
             identity=identity,
-            key=key,
+            key=field,
             dimension=dimension,
             settings=settings,
         )
@@ -303,11 +303,11 @@ class KeySpace:
         """The `count` best episodes among scored rows (ascending), everything equal to the last of
         them included."""
         scores = np.round(scores, DECIMALS)
-        if self.key == "goal" and len(self.column) == len(sequences):
+        if self.field == "goal" and len(self.column) == len(sequences):
             ordinals = rows  # one row for every episode
         else:
             ordinals = np.searchsorted(sequences, self.column.labels[rows] >> WINDOW_BITS)
-            if self.key == "window":  # several rows of one episode
+            if self.field == "window":  # several rows of one episode
                 begins = np.flatnonzero(np.diff(ordinals, prepend=-1))
                 ordinals, scores = ordinals[begins], np.maximum.reduceat(scores, begins)
         floor = -np.inf

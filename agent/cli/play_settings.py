@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from .assemble import PolicySettings
-from .recall import RecallSettings
-from .runner import RunSettings
+from ...memory import Retrieval
+from ..load_policy import PolicySettings
+from ..runner import RunSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class PlaySettings:
     start: int = 0
     """Tasks of each type to skip."""
     policy: PolicySettings = field(default_factory=PolicySettings)
-    recall: RecallSettings = field(default_factory=RecallSettings)
+    retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:

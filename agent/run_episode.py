@@ -1,6 +1,6 @@
 """One episode, from the first observation to the record of it.
 
-`live` is a generator: it yields what it needs (a reset, an action, a step) and is sent the answer,
+`run_episode` is a generator: it yields what it needs (a reset, an action, a step) and is sent the answer,
 so that one screen of code serves one episode in a plain `for` loop as well as hundreds in an
 event-driven batch. A failed episode is data: errors of the environment and of the policy are thrown
 into the generator and end up in the outcome.
@@ -18,7 +18,7 @@ from ..envs import EnvironmentFailure, Reply, Task
 from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
 from .conversation import Action, Conversation
 from .prompt import PromptSpec, begin, extend
-from .recall import Recalled, Recaller
+from .retriever import RetrievedContext, Retriever
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class PolicyFailure(RuntimeError):
 
 
 Need = NeedReset | NeedAction | NeedStep
-Living = Generator[Need, Any, Episode]
+EpisodeRun = Generator[Need, Any, Episode]
 Success = Callable[[Reply], bool | None]
 """Whether the goal is reached, by the environment's last answer; None where nobody knows."""
 
@@ -90,22 +90,22 @@ _UNSTATED = (
 )
 
 
-def live(
+def run_episode(
     task: Task,
     spec: PromptSpec,
     actor: Actor,
-    recall: Recaller | None,
+    retriever: Retriever | None,
     max_steps: int,
     run_seed: int = 0,
     success: Success = stated_success,
-) -> Living:
-    """Lives through one task and returns the episode.
+) -> EpisodeRun:
+    """Runs one episode and returns the episode.
 
     Args:
         task: what to do; the environment may fill in its goal.
         spec: the suite's part of the prompt.
         actor: who acts, for the record.
-        recall: what past episodes to show; None for none.
+        retriever: what past episodes to show; None for none.
         max_steps: actions at most.
         run_seed: base of all random numbers.
         success: whether the goal is reached, by the environment's answer; None for unknown.
@@ -117,20 +117,21 @@ def live(
     Raises:
         SuccessUnknownError: the environment ended the episode, and `success` does not know.
     """
-    recall = recall.frozen() if recall else None  # one episode reads the memory at one position
+    # One episode reads the memory at one position.
+    retriever = retriever.frozen() if retriever else None
     unknown = False
     began, started = time.time(), time.monotonic()
     spent = {"policy": 0.0, "environment": 0.0, "retrieval": 0.0}
     steps: list[Step] = []
-    seen, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
+    observation, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
 
     def lap(part: str, since: float) -> None:
         spent[part] += time.monotonic() - since
 
-    def ask(history: Sequence[tuple[str, str]]) -> Recalled:
+    def ask(history: Sequence[tuple[str, str]]) -> RetrievedContext:
         now = time.monotonic()
         try:
-            return recall(task, history) if recall else Recalled()
+            return retriever(task, history) if retriever else RetrievedContext()
         except (ValueError, OSError, KeyError) as error:
             raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
         finally:
@@ -140,18 +141,18 @@ def live(
         now = time.monotonic()
         reply: Reply = yield NeedReset(task)
         spent["environment"] += reply.seconds
-        seen = reply.observation
+        observation = reply.observation
         told = reply.info.get("task")
         task = told if isinstance(told, Task) else task
-        recalled = ask(())
-        conversation = begin(spec, seen, recalled.demonstrations)
+        context = ask(())
+        conversation = begin(spec, observation, context.demonstrations)
         for index in range(max_steps):
-            if index and recall and recall.dynamic:
-                recalled = ask(
+            if index and retriever and retriever.dynamic:
+                context = ask(
                     [(turn.text, after.text) for turn, after in pairwise(conversation[2:])][::2]
                 )
                 conversation = (
-                    begin(spec, conversation[1].text, recalled.demonstrations) + conversation[2:]
+                    begin(spec, conversation[1].text, context.demonstrations) + conversation[2:]
                 )
             now = time.monotonic()
             action: Action = yield NeedAction(
@@ -160,18 +161,20 @@ def live(
             lap("policy", now)
             reply = yield NeedStep(action.text)
             spent["environment"] += reply.seconds
-            shown = recalled.retrieved if index == 0 or (recall and recall.dynamic) else ()
+            shown = context.retrieved if index == 0 or (retriever and retriever.dynamic) else ()
             invalid = bool(reply.info.get("invalid", False))
-            steps.append(Step(seen, action.text, reply.reward, invalid, action.tokens, shown))
-            seen = reply.observation
-            conversation = extend(conversation, action, seen)
+            steps.append(
+                Step(observation, action.text, reply.reward, invalid, action.tokens, shown)
+            )
+            observation = reply.observation
+            conversation = extend(conversation, action, observation)
             score = float(reply.info.get("score", 0.0))
             outcome = Outcome(False, score, StopReason.STEP_LIMIT)
-            won = success(reply)
-            if won:
+            succeeded = success(reply)
+            if succeeded:
                 outcome = Outcome(True, 1.0, StopReason.SOLVED)
                 break
-            if reply.terminated and won is None:
+            if reply.terminated and succeeded is None:
                 outcome = Outcome(False, score, StopReason.ENVIRONMENT_ERROR, _UNSTATED)
                 unknown = True
                 break
@@ -187,10 +190,10 @@ def live(
         id=uuid.uuid4().hex[:16],
         task=task,
         steps=tuple(steps),
-        final_observation=seen,
+        final_observation=observation,
         outcome=outcome,
         actor=actor,
-        memory_position=recall.position if recall else -1,
+        memory_position=retriever.position if retriever else -1,
         started=began,
         timings=spent,
     )

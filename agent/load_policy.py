@@ -8,7 +8,7 @@ from .conversation import Policy
 from .policy import ExpertPolicy, RandomPolicy
 
 if TYPE_CHECKING:
-    from .llm.local import LocalPolicy
+    from .llm.local import LocalModel
 
 POLICIES = ("local", "expert", "random")
 
@@ -56,7 +56,7 @@ def load_policy(settings: PolicySettings, suite: Suite, slots: int = 16) -> Poli
     return load_model(settings, slots)
 
 
-def load_model(settings: PolicySettings, slots: int = 16) -> "LocalPolicy":
+def load_model(settings: PolicySettings, slots: int = 16) -> "LocalModel":
     """Loads a language model.
 
     Args:
@@ -71,9 +71,9 @@ def load_model(settings: PolicySettings, slots: int = 16) -> "LocalPolicy":
         raise ValueError(
             f"policy {settings.kind!r} has no weights to fine-tune: use policy.kind = 'local'"
         )
-    from .llm.local import LocalPolicy  # takes seconds: torch and transformers
+    from .llm.local import LocalModel  # takes seconds: torch and transformers
 
-    return LocalPolicy(
+    return LocalModel(
         settings.model,
         adapter=settings.adapter or None,
         device=settings.device or None,

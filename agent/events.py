@@ -1,0 +1,66 @@
+"""What is told while something takes long: one kind of event each, for whoever shows progress."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..memory.episode import Episode
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Something else begins."""
+
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class TasksPlanned:
+    """So many episodes are to be run now."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeEnded:
+    """An episode is over, and stored where it is to be stored."""
+
+    episode: Episode
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """The optimiser made a step."""
+
+    step: int
+    """From 1."""
+    of: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEnded:
+    """A round of the learning cycle is over."""
+
+    round: int
+    summary: str
+    """What came of it, in one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """Another process finished a part of an experiment."""
+
+    experiment: str
+    name: str
+    number: int
+    """How many are finished, this one included."""
+    of: int
+    seconds: float
+
+
+Event = Phase | TasksPlanned | EpisodeEnded | TrainingStep | RoundEnded | JobEnded
+OnEvent = Callable[[Event], object]
+
+
+def ignore(event: Event) -> None:
+    """Tells nobody."""
