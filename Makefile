@@ -12,7 +12,7 @@ demo: $(READY)  ## see the whole cycle on two cores in a few minutes
 	$(BIN)/python scripts/demo.py
 
 test: $(READY)  ## the default test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 slow: $(READY)  ## the tests that take longer
 	$(BIN)/python -m pytest -q -m slow

@@ -138,7 +138,7 @@ def oracle(vectors: Vectors, queries: Vectors, step: int = 1, first: int = 0) ->
 
 
 def searches(folder: Path, vectors: Vectors, count: int) -> dict[str, float]:
-    """MemoryRetriever and time of searches, plain and filtered, against the graph that they use."""
+    """Recall and time of searches, plain and filtered, against the graph that they use."""
     queries = vectors[count:]
     raw = hnswlib.Index(space="ip", dim=DIMENSION)
     raw.load_index(str(folder.with_suffix(".raw")))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+MODULES = (*(file.name for file in ROOT.glob("*.py")), "py.typed")
 FOLDERS = ("agent", "envs", "memory", "training")
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
@@ -20,15 +21,7 @@ BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy: a build leaves files behind, and would take in those of the last one."""
     source = tmp_path_factory.mktemp("source")
-    for name in (
-        "__init__.py",
-        "__main__.py",
-        "extras.py",
-        "py.typed",
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-    ):
+    for name in (*MODULES, "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in (*FOLDERS, "tests", "scripts"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -91,10 +84,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     }
     assert {name.split("/")[0] for name in held} == {
         *FOLDERS,
-        "__init__.py",
-        "__main__.py",
-        "extras.py",
-        "py.typed",
+        *MODULES,
     }
     wanted = {
         str(path.relative_to(ROOT))
@@ -102,7 +92,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert held == {*wanted, "__init__.py", "__main__.py", "extras.py", "py.typed"}
+    assert held == {*wanted, *MODULES}
 
 
 def test_it_is_not_confused_by_namesakes(installed: Path, elsewhere: Path) -> None:

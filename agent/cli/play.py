@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..events import Phase
 from .options import add_flag, add_settings, flags_of
 
 if TYPE_CHECKING:
@@ -129,6 +128,7 @@ def _run(args: argparse.Namespace) -> None:
     from ..collect import collect
     from ..evaluation.metrics import table
     from ..evaluation.report import LiveProgress, console, results_table
+    from ..events import Phase
     from ..load_policy import load_policy
     from ..policy import counter_of
     from ..retriever import MemoryRetriever

@@ -36,9 +36,7 @@ _WITHOUT_POSE = {
     "TowelHolder": 1,
 }
 _LAMPS = ("DeskLamp", "FloorLamp")
-_LAMP_STANDS = frozenset(
-    {"JobContext", "SideTable", "Dresser", "DiningTable", "CoffeeTable", "Shelf"}
-)
+_LAMP_STANDS = frozenset({"Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable", "Shelf"})
 # Kinds that the domain itself mentions, so that every problem has to declare them.
 _NAMED_RECEPTACLES = ("SinkBasin", "Microwave", "Fridge")
 _NAMED_OBJECTS = ("Knife", "ButterKnife")

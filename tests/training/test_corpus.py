@@ -24,7 +24,7 @@ from relive.training.pretraining.pretrain import (
     pool_batches,
 )
 from relive.training.pretraining.tokenizer import build_tokenizer
-from relive.training.pretraining.worlds import HOUSEHOLD, Kind, draw_goal, draw_lore, draw_room
+from relive.training.pretraining.worlds import HOUSEHOLD, Kind, draw_bindings, draw_goal, draw_room
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = [corpus.draw(1, i, p) for p in (0.05, 0.2, 0.9) for i in range(250)]
@@ -64,9 +64,9 @@ def test_true_pairs_occur_at_chance_rate() -> None:
     tools: Counter[tuple[str, str]] = Counter()
     devices: Counter[tuple[str, str]] = Counter()
     for _ in range(n):
-        lore = draw_lore(rng)
-        devices.update(lore.devices)
-        for p in lore.properties:
+        bindings = draw_bindings(rng)
+        devices.update(bindings.devices)
+        for p in bindings.properties:
             verbs[p.adjective, p.verb] += 1
             places[p.adjective, p.appliance] += 1
             tools[p.verb, p.appliance] += 1
@@ -149,7 +149,7 @@ def test_pretraining_reads_what_the_chat_template_writes() -> None:
 def test_solved_rooms_go_through_every_stage_in_order(kind: Kind) -> None:
     for seed in range(60):
         rng = random.Random(seed)
-        room = draw_room(rng, kind, draw_lore(rng), 8, 0.6)
+        room = draw_room(rng, kind, draw_bindings(rng), 8, 0.6)
         goal = room.goal
         actions = [action for action, _ in room.solve(rng).steps]
         fetched = next(i for i, op in enumerate(goal.ops) if op.name != "bring")
@@ -181,7 +181,7 @@ def test_what_was_seen_on_the_way_is_gone_back_to() -> None:
     back = 0
     for seed in range(200):
         rng = random.Random(seed)
-        room = draw_room(rng, "device", draw_lore(rng), 8, 0.6)
+        room = draw_room(rng, "device", draw_bindings(rng), 8, 0.6)
         actions = [action for action, _ in room.solve(rng).steps]
         moves = [action for action in actions if action.startswith("go to ")]
         back += len(moves) > len(set(moves))
@@ -195,7 +195,7 @@ def test_routines_never_fetch_a_second_object_of_a_kind() -> None:
     before = after = 0
     for seed in range(400):
         rng = random.Random(seed)
-        room = draw_room(rng, "routine", draw_lore(rng), 8, 0.6)
+        room = draw_room(rng, "routine", draw_bindings(rng), 8, 0.6)
         target = room.goal.target
         steps = room.solve(rng).steps
         taken = [action.split()[1] for action, _ in steps if action.startswith("take ")]
@@ -232,10 +232,10 @@ def test_no_refused_action_is_ever_repeated_or_learnt() -> None:
 @pytest.mark.parametrize("kind", ["put", "device", "property", "composed", "routine"])
 def test_goals_like_another_ask_for_the_same_procedure(kind: Kind) -> None:
     rng = random.Random(0)
-    lore = draw_lore(rng)
-    now = draw_goal(rng, kind, lore, "cup", "shelf")
+    bindings = draw_bindings(rng)
+    now = draw_goal(rng, kind, bindings, "cup", "shelf")
     for _ in range(20):
-        assert draw_goal(rng, kind, lore, "pen", "desk", like=now).ops == now.ops
+        assert draw_goal(rng, kind, bindings, "pen", "desk", like=now).ops == now.ops
 
 
 def test_the_tokenizer_loses_nothing_and_is_short() -> None:

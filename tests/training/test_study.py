@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relive.agent.evaluation.records import Record, read
+from relive.agent.events import Event, JobEnded
 from relive.agent.runner import RunSettings
 from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
@@ -91,11 +92,12 @@ def test_seeds_share_no_task_and_the_sealed_tier_is_apart() -> None:
 def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path: Path) -> None:
     s = settings(tiny_model)
     done: list[str] = []
-    study = Study(
-        tmp_path / "run",
-        s,
-        lambda event, detail: done.append(str(detail)) if event == "job" else None,
-    )
+
+    def note(event: Event) -> None:
+        if isinstance(event, JobEnded):
+            done.append(event.name)
+
+    study = Study(tmp_path / "run", s, note)
     records = study.run()
     assert len(records) == 4 * 6
     assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
@@ -105,10 +107,7 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
         assert len(own) == s.demonstrations
     # What is done is not done again; what is lost is.
     done.clear()
-    assert (
-        Study(tmp_path / "run", s, lambda e, d: done.append(e) if e == "job" else None).run()
-        == records
-    )
+    assert Study(tmp_path / "run", s, note).run() == records
     assert not done
     lost = tmp_path / "run" / "records" / f"{Cell('none', 'empty').name}.jsonl.gz"
     kept = read(lost)

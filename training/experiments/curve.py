@@ -25,7 +25,15 @@ from ..examples import example
 from ..lora import encode_example
 from ..teacher_forced import Action, forced, mean_loss
 from .arms import HARD, Cell, tier_of, tiers_of
-from .study import JobContext, Study, StudySettings, described, fill_memory, memory_path, train_arm
+from .study import (
+    JobContext,
+    Study,
+    StudySettings,
+    fill_memory,
+    folder_settings,
+    memory_path,
+    train_arm,
+)
 
 _TREATED = re.compile(r"\w+ .+ with (.+)")
 
@@ -89,7 +97,7 @@ def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
 
         long = replace(settings, lora=replace(settings.lora, steps=wanted.steps[-1], decay=False))
         train_arm(path, long, arm, "bundled", 0, out=folder / "last", checkpoint=save)
-    directory = RunDirectory(path, described(settings))
+    directory = RunDirectory(path, folder_settings(settings))
     for step in (0, *wanted.steps):
         if directory.read(f"curve/{arm}-{step}.json") is None:
             adapter = folder / f"step-{step}" if step else None

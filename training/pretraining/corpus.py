@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ...agent.conversation import Conversation, Turn
 from ...agent.prompt import Demonstration, PromptSpec, begin, condense, prompt_spec
 from . import lexicon as lex
-from .worlds import HOUSEHOLD, Bindings, Goal, Kind, Trajectory, draw_goal, draw_lore, draw_room
+from .worlds import HOUSEHOLD, Bindings, Goal, Kind, Trajectory, draw_bindings, draw_goal, draw_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Sample:
     kind: str = ""
 
 
-def spec_of(lore: Bindings) -> PromptSpec:
+def spec_of(bindings: Bindings) -> PromptSpec:
     """The prompt spec of a world."""
     kinds = dict(lex.TEMPLATES)
     return prompt_spec(
-        lex.INSTRUCTIONS, [(text, kinds.get(text, "act")) for text in lore.templates]
+        lex.INSTRUCTIONS, [(text, kinds.get(text, "act")) for text in bindings.templates]
     )
 
 
@@ -86,25 +86,25 @@ def _bare_steps(rng: random.Random, goal: Goal, wrong: bool = False) -> Trajecto
 
 def bare(rng: random.Random, memory: bool = True) -> Sample:
     """A bare procedure with 0 to 4 demonstrations of it or of others."""
-    lore = draw_lore(rng)
+    bindings = draw_bindings(rng)
     # Without a room there is nothing to search for.
     short = tuple(
-        r for r in lore.routines if not {op.name for op in r.ops} & {"use", "tool", "bring"}
+        r for r in bindings.routines if not {op.name for op in r.ops} & {"use", "tool", "bring"}
     )
-    lore = replace(lore, routines=short)
-    spec = spec_of(lore)
+    bindings = replace(bindings, routines=short)
+    spec = spec_of(bindings)
 
     def goal(like: Goal | None = None, routines: float = 0.0, composed: float = 0.0) -> Goal:
         u = rng.random()
         kind: Kind = "property"
         if like:
             kind = like.kind
-        elif u < routines and lore.routines:
+        elif u < routines and bindings.routines:
             kind = "routine"
         elif u > 1 - composed:
             kind = "composed"
         return draw_goal(
-            rng, kind, lore, rng.choice(lex.OBJECTS), rng.choice(list(lex.PLACES)), like
+            rng, kind, bindings, rng.choice(lex.OBJECTS), rng.choice(list(lex.PLACES)), like
         )
 
     now = goal(routines=0.4, composed=0.2)
@@ -124,17 +124,17 @@ def bare(rng: random.Random, memory: bool = True) -> Sample:
 def spot(rng: random.Random) -> Sample:
     """Two to four places and a few things, no appliances: is what is wanted among what is seen, and
     where was the lamp?"""
-    lore = replace(draw_lore(rng), properties=(), routines=())
+    bindings = replace(draw_bindings(rng), properties=(), routines=())
     kind: Kind = "device" if rng.random() < 0.35 else "put"
-    tiny = draw_room(rng, kind, lore, rng.randint(2, 4 if kind == "device" else 3), 0.0)
-    return as_sample(spec_of(lore), tiny.solve(rng, slip=SLIP), (), "spot")
+    tiny = draw_room(rng, kind, bindings, rng.randint(2, 4 if kind == "device" else 3), 0.0)
+    return as_sample(spec_of(bindings), tiny.solve(rng, slip=SLIP), (), "spot")
 
 
 def search(rng: random.Random, kinds: int, crowd: float) -> Sample:
     """Only searching and putting, no memory."""
-    lore = draw_lore(rng)
-    room = draw_room(rng, "put", lore, rng.randint(2, kinds), crowd)
-    return as_sample(spec_of(lore), room.solve(rng, slip=SLIP), (), "search")
+    bindings = draw_bindings(rng)
+    room = draw_room(rng, "put", bindings, rng.randint(2, kinds), crowd)
+    return as_sample(spec_of(bindings), room.solve(rng, slip=SLIP), (), "search")
 
 
 SLIP = 0.08
@@ -149,29 +149,29 @@ def room(
     kinds: int,
     crowd: float,
     memory: bool = True,
-    lore: Bindings | None = None,
+    bindings: Bindings | None = None,
     kind: Kind | None = None,
     k: int = -1,
 ) -> Sample:
     """A whole episode in a room, with a memory block of the same world's episodes.
 
     Matching memory three times out of four, none or beside the point otherwise, now and then with a
-    failed attempt. `lore`, `kind` and `k` fix what is otherwise drawn (for measurements).
+    failed attempt. `bindings`, `kind` and `k` fix what is otherwise drawn (for measurements).
     """
     fixed = k >= 0
-    lore = lore or draw_lore(rng)
-    spec = spec_of(lore)
+    bindings = bindings or draw_bindings(rng)
+    spec = spec_of(bindings)
     kind = kind or rng.choices(KINDS, (40, 12, 15, 4, 29))[0]
-    now = draw_room(rng, kind, lore, rng.randint(3, kinds), crowd)
+    now = draw_room(rng, kind, bindings, rng.randint(3, kinds), crowd)
     demos: list[Demonstration] = []
     count = k if fixed else rng.choices((0, 1, 2, 3, 4), (13, 25, 42, 12, 8))[0]
     beside_the_point = not fixed and rng.random() < 0.12
     for i in range(count):
         if not beside_the_point and (fixed or i == 0 or rng.random() < 0.85):
-            other = draw_room(rng, kind, lore, rng.randint(3, 8), crowd, like=now.goal)
+            other = draw_room(rng, kind, bindings, rng.randint(3, 8), crowd, like=now.goal)
         else:
             other = draw_room(
-                rng, rng.choices(KINDS, (33, 22, 22, 2, 21))[0], lore, rng.randint(3, 8), crowd
+                rng, rng.choices(KINDS, (33, 22, 22, 2, 21))[0], bindings, rng.randint(3, 8), crowd
             )
         wrong = not fixed and i > 0 and kind in ("property", "composed") and rng.random() < 0.1
         demos.append(
@@ -226,8 +226,8 @@ def probe(adjective: str, k: int, count: int, seed: int = 5000) -> list[Sample]:
     kind = kinds.get(adjective, "property")
     props = tuple(sorted(HOUSEHOLD.properties, key=lambda p: p.adjective != adjective))
     known = replace(HOUSEHOLD, properties=props[:1] if kind == "property" else props)
-    lore = None if kind == "routine" else known
+    bindings = None if kind == "routine" else known
     return [
-        room(random.Random(f"probe/{seed + i}"), 12, 0.7, lore=lore, kind=kind, k=k)
+        room(random.Random(f"probe/{seed + i}"), 12, 0.7, bindings=bindings, kind=kind, k=k)
         for i in range(count)
     ]

@@ -11,7 +11,7 @@ def rehearsal(seed: int) -> Iterator[Example]:
     """Endless examples whose procedures are bound afresh each time; the same for the same seed.
 
     Without them, easy tasks (whose procedures are always the same) teach the answer by heart, and
-    reading it from memory is masked_turns.
+    reading it from memory is unlearnt.
     """
     for number in itertools.count():
         sample = corpus.draw(seed, number, 1.0)

@@ -83,7 +83,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """One episode of the privileged solver: it knows the lore, but searches like anyone."""
+    """One episode of the privileged solver: it knows the bindings, but searches like anyone."""
 
     goal: str
     opening: str
@@ -109,7 +109,7 @@ HOUSEHOLD = Bindings(
 """The true bindings. Used only to measure, never to train the base model."""
 
 
-def draw_lore(rng: random.Random) -> Bindings:
+def draw_bindings(rng: random.Random) -> Bindings:
     """Bindings of a new world: adjective, verb and appliance of each property are drawn
     independently."""
     n = rng.randint(2, 4)
@@ -178,7 +178,7 @@ def draw_ops(
 def draw_goal(
     rng: random.Random,
     kind: Kind,
-    lore: Bindings,
+    bindings: Bindings,
     target: str,
     destination: str,
     like: Goal | None = None,
@@ -195,7 +195,7 @@ def draw_goal(
         )
         return Goal(kind, text, target, (PLACE,), destination, first)
     if kind == "device":
-        ops = like.ops if like else (Op("use", *rng.choice(lore.devices)),)
+        ops = like.ops if like else (Op("use", *rng.choice(bindings.devices)),)
         name = ops[0].thing
         text = (
             f"look at {target} under the {name}"
@@ -206,8 +206,8 @@ def draw_goal(
     if like and rng.random() < 0.85:
         first = like.first_form
     if kind == "routine":
-        known = [r for r in lore.routines if like and r.ops == like.ops]
-        routine = known[0] if known else rng.choice(lore.routines)
+        known = [r for r in bindings.routines if like and r.ops == like.ops]
+        routine = known[0] if known else rng.choice(bindings.routines)
         word = routine.word
         text = (
             f"put {word} {target} in {destination}"
@@ -215,11 +215,11 @@ def draw_goal(
             else f"find {word} {target} and put it in {destination}"
         )
         return Goal(kind, text, target, routine.ops, destination, first)
-    by_stage = {(p.appliance, p.verb): p for p in lore.properties}
+    by_stage = {(p.appliance, p.verb): p for p in bindings.properties}
     if like:
         wanted = [by_stage[op.thing, op.verb] for op in like.ops if op.name == "apply"]
     else:
-        wanted = rng.sample(lore.properties, 2 if kind == "composed" else 1)
+        wanted = rng.sample(bindings.properties, 2 if kind == "composed" else 1)
     words = " and ".join(p.adjective if first else p.verb for p in wanted)
     text = (
         f"put a {words} {target} in {destination}"
@@ -247,7 +247,7 @@ def numbered(counts: dict[str, int]) -> list[str]:
 class Room:
     """A room with things in it and one goal."""
 
-    lore: Bindings
+    bindings: Bindings
     goal: Goal
     places: list[str]
     inside: dict[str, list[str]]
@@ -324,7 +324,7 @@ class _Solver:
         rng, verb = self.rng, action.split()[0]
         kind = rng.random()
         if kind < 0.35:
-            template = rng.choice([t for t in self.room.lore.templates if t.count("{") == 2])
+            template = rng.choice([t for t in self.room.bindings.templates if t.count("{") == 2])
             places = [place for place in self.room.places if place != self.here] or ["safe 3"]
             thing = rng.choice(
                 [name for things in self.room.inside.values() for name in things] or ["cup 4"]
@@ -442,24 +442,26 @@ def draw_counts(rng: random.Random, kinds: int, crowd: float) -> dict[str, int]:
 def draw_room(
     rng: random.Random,
     kind: Kind,
-    lore: Bindings,
+    bindings: Bindings,
     kinds: int,
     crowd: float,
     like: Goal | None = None,
 ) -> Room:
-    """A room with a goal of `kind` in it, solvable by the lore."""
+    """A room with a goal of `kind` in it, solvable by the bindings."""
     counts = draw_counts(rng, kinds, crowd)
     carriers = list(counts)
-    for p in lore.properties:
+    for p in bindings.properties:
         counts.setdefault(p.appliance, 1)
     closed = frozenset(k for k in counts if (k in lex.CLOSED) != (rng.random() < 0.06))
-    tools = {op.thing for r in lore.routines for op in r.ops if op.name in ("tool", "bring")}
+    tools = {op.thing for r in bindings.routines for op in r.ops if op.name in ("tool", "bring")}
     target = rng.choice([o for o in lex.OBJECTS if o not in tools])
-    goal = draw_goal(rng, kind, lore, target, rng.choice(carriers), like)
+    goal = draw_goal(rng, kind, bindings, target, rng.choice(carriers), like)
     places = numbered(counts)
     holds: dict[str, list[str]] = {place: [] for place in places}
     treated = (
-        [p.appliance for p in lore.properties] if any(op.name == "apply" for op in goal.ops) else []
+        [p.appliance for p in bindings.properties]
+        if any(op.name == "apply" for op in goal.ops)
+        else []
     )
     others = [o for o in lex.OBJECTS if o != target and o not in tools]
     spread = min(len(others), max(1, round(len(places) * rng.uniform(0.2, 0.9))))
@@ -481,7 +483,7 @@ def draw_room(
             holds[_home(rng, places, closed, holds, target)].append(f"{op.thing} 1")
     for things in holds.values():
         things.sort(key=lambda name: (name.split()[0], -int(name.split()[1])))
-    return Room(lore, goal, places, holds, closed)
+    return Room(bindings, goal, places, holds, closed)
 
 
 def _home(

@@ -14,7 +14,7 @@ from tests.memory.hostile.oracle import Answers
 from tests.memory.hostile.sequences import judge
 
 LEAST = 0.99
-"""MemoryRetriever of approximate answers, over all sequences of a test."""
+"""Recall of approximate answers, over all sequences of a test."""
 CHUNK = 100
 FIRST, STOP = map(int, os.environ.get("HOSTILE_SEEDS", "1000:3000").split(":"))
 

@@ -237,6 +237,7 @@ def test_labels(store: Memory) -> None:
 @pytest.mark.parametrize(
     "data",
     [gzip.compress(lines(talk(1), *map(talk, range(2, 3000)))), gzip.compress(lines(talk(1)))],
+    ids=["long", "short"],
 )
 def test_a_packed_file_that_is_cut_off(store: Memory, data: bytes) -> None:
     """What could be unpacked is there; the rest is named."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relive.memory.search import space as space_module
+from relive.memory.search import field_index as space_module
 from relive.memory.search.embed import Vectors
 from relive.memory.search.field_index import DECIMALS, FieldIndex
 from relive.memory.search.index import IndexSettings
@@ -44,7 +44,7 @@ class Made:
         self.vectors = vectors
         self.space = FieldIndex(
             folder,
-            key="goal" if per_episode == 1 else "window",
+            field="goal" if per_episode == 1 else "window",
             identity="test",
             dimension=DIMENSION,
             memory=bytes(16),
@@ -238,7 +238,7 @@ def test_dropping_rows(tmp_path: Path) -> None:
     loaded.__dict__.update(made.__dict__)
     loaded.space = FieldIndex(
         tmp_path,
-        key="goal",
+        field="goal",
         identity="test",
         dimension=DIMENSION,
         memory=bytes(16),
