@@ -5,7 +5,8 @@ format is versioned and frozen: a change of any byte is a new `PROMPT_VERSION`, 
 trained on it. Without demonstrations the prompt is, byte for byte, the prompt of an agent that has
 no memory.
 
-Layout of the system turn (Ferraz et al., arXiv:2603.18272, section "Use", with successes and failures labelled)::
+Layout of the system turn (Ferraz et al., arXiv:2603.18272, section "Use", with successes and
+failures labelled)::
 
     {instructions}
     Actions: {template}, {template}, ...

@@ -1,9 +1,9 @@
 """One episode, from the first observation to the record of it.
 
-`run_episode` is a generator: it yields what it needs (a reset, an action, a step) and is sent the answer,
-so that one screen of code serves one episode in a plain `for` loop as well as hundreds in an
-event-driven batch. A failed episode is data: errors of the environment and of the policy are thrown
-into the generator and end up in the outcome.
+`run_episode` is a generator: it yields what it needs (a reset, an action, a step) and is sent the
+answer, so that one screen of code serves one episode in a plain `for` loop as well as hundreds in
+an event-driven batch. A failed episode is data: errors of the environment and of the policy are
+thrown into the generator and end up in the outcome.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ from ..task import Task
 from .episode import Actor, Episode, Outcome, Retrieved, Step, StopReason
 from .holdout import Holdout, Purpose
 from .maintenance.stats import MemoryStats
-from .query import EntryMeta, Explanation, Hit, Query, Retrieval
+from .query import EntryMeta, EpisodeNotFoundError, Explanation, Hit, Query, Retrieval
 from .search.embed import Embedder, HashedEmbedder
 from .search.index import IndexSettings
 from .storage.log import Corruption
@@ -25,6 +25,7 @@ __all__ = [
     "Embedder",
     "EntryMeta",
     "Episode",
+    "EpisodeNotFoundError",
     "Explanation",
     "HashedEmbedder",
     "Hit",

@@ -11,6 +11,24 @@ from .search.fields import FIELDS
 from .storage.catalog import Filter
 
 
+class EpisodeNotFoundError(KeyError):
+    """There is no such episode.
+
+    Args:
+        episode_id: that was asked for.
+        where: path of the memory.
+        deleted: whether it was there and was deleted.
+    """
+
+    def __init__(self, episode_id: str, where: str, deleted: bool) -> None:
+        super().__init__(episode_id, where, deleted)  # so that it can be sent to another process
+        self.episode_id, self.where, self.deleted = episode_id, where, deleted
+
+    def __str__(self) -> str:
+        gone = "was deleted" if self.deleted else "is not there"
+        return f"there is no episode {self.episode_id!r} in {self.where}: it {gone}"
+
+
 @dataclass(frozen=True, slots=True)
 class EntryMeta:
     """What is known of a stored episode without decoding it."""
@@ -214,7 +232,7 @@ class Hit:
         """The episode itself, read from the memory now.
 
         Raises:
-            KeyError: it was deleted and its bytes were taken away since.
+            EpisodeNotFoundError: it was deleted and its bytes were taken away since.
             ValueError: the memory was closed, or the record is damaged.
         """
         if self._read is None:

@@ -13,7 +13,7 @@ import numpy as np
 from .episode import Episode
 from .holdout import Holdout
 from .maintenance.stats import MemoryStats, count
-from .query import EntryMeta, Hit, Query
+from .query import EntryMeta, EpisodeNotFoundError, Hit, Query
 from .retrieval import draw, retrieve
 from .search.embed import Embedder, Vectors
 from .state import State
@@ -85,7 +85,7 @@ class MemoryReader:
         (:mod:`relive.memory.usefulness`).
 
         Raises:
-            KeyError: no such episode.
+            EpisodeNotFoundError: no such episode.
         """
         with self._mutex:
             self._require_open()
@@ -173,7 +173,7 @@ class MemoryReader:
                 is compacted.
 
         Raises:
-            KeyError: no such episode.
+            EpisodeNotFoundError: no such episode.
             ValueError: its record was damaged after it was written; it is left out of searches from
                 now on.
         """
@@ -321,8 +321,8 @@ class MemoryReader:
     def _ordinal(self, episode_id: str, at: int | None = None) -> int:
         ordinal = self._alive(episode_id, at)
         if ordinal is None:
-            gone = "was deleted" if self._state.find(episode_id) is not None else "is not there"
-            raise KeyError(f"there is no episode {episode_id!r} in {self.path}: it {gone}")
+            deleted = self._state.find(episode_id) is not None
+            raise EpisodeNotFoundError(episode_id, str(self.path), deleted)
         return ordinal
 
 

@@ -16,6 +16,7 @@ from .search.embed import Vectors
 from .search.field_index import WIDEST, FieldIndex, Found
 from .search.rank import choose, pool_of
 from .storage.catalog import Catalog, Filter
+from .storage.ingest import near_digest
 from .storage.rows import Numbers
 
 SAME_LIST = 50
@@ -83,8 +84,9 @@ def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) 
     Candidates are taken from the index, as many more than needed as the filters make necessary; if
     too few of them are left, more still; if that is not enough either, every entry that passes the
     filters is compared. So there are k hits whenever k entries qualify. A list is taken only if it
-    is closer than anything that the index may have passed over. Ties are broken by task, see
-    :meth:`Catalog.break_ties`; they are never cut in half.
+    is closer than anything that the index may have passed over. Of entries that are equally close
+    the one with the very goal that is asked for comes first, where it has no room; other ties are
+    broken by task, see :meth:`Catalog.break_ties`. They are never cut in half.
 
     Args:
         query: what is looked for.
@@ -179,7 +181,7 @@ def draw(
         for field in query.fields
     ]
     ordinals, scores, _ = _best_of(parts)
-    order = library.catalog.break_ties(ordinals, scores)
+    order = library.catalog.break_ties(ordinals, scores, near_digest("", query.text))
     return list(zip(library.identify(ordinals[order]), scores[order].tolist(), strict=True))
 
 
@@ -201,7 +203,7 @@ def _candidates(
         library.spaces[field].candidates(vector, count, sequences, among) for field in query.fields
     ]
     ordinals, scores, fields = _best_of(parts)
-    order = library.catalog.break_ties(ordinals, scores)
+    order = library.catalog.break_ties(ordinals, scores, near_digest("", query.text))
     exact, floor = all(part.exact for part in parts), max(part.floor for part in parts)
     return _Candidates(ordinals[order], scores[order], fields[order], exact, floor)
 

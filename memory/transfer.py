@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from .episode import Episode
 from .plain import described, plain, read_as
+from .query import EpisodeNotFoundError
 from .storage.codec import valid_episode
 from .storage.durable import TEMPORARY, create_file, publish_file
 from .store import Memory
@@ -286,8 +287,8 @@ class Importer:
 def _was_deleted(memory: Memory, episode_id: str) -> bool:
     try:
         memory.meta(episode_id)
-    except KeyError as error:
-        return "was deleted" in str(error)
+    except EpisodeNotFoundError as error:
+        return error.deleted
     return False
 
 

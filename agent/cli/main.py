@@ -50,7 +50,8 @@ def guarded(name: str, act: Callable[[], int | None]) -> int:
             if not isinstance(error, _EXPECTED) or os.environ.get("RELIVE_DEBUG"):
                 complain(traceback.format_exc(), lines=True)
                 return 1
-            first = error.args[0] if isinstance(error, KeyError) and error.args else error
+            bare = type(error) is KeyError and error.args  # whose text is shown in quotes
+            first = error.args[0] if bare else error
             complain(f"{name}: {' '.join(str(first).split())}")
             return 2
 

@@ -35,8 +35,8 @@ def record(
         episode: played under the condition.
         condition: fields that say under which; they come first.
         store: memory that was read; None when there was none.
-        retriever: what was retrieved with; with `count` it gives the length of the memory block at the
-            start.
+        retriever: what was retrieved with; with `count` it gives the length of the memory block at
+            the start.
         count: number of tokens of a text.
     """
     shown = retriever(episode.task).demonstrations if retriever and count else ()

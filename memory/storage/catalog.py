@@ -323,14 +323,22 @@ class Catalog:
         """Number of episodes before a log position."""
         return int(np.searchsorted(self.sequences, position))
 
-    def break_ties(self, ordinals: Numbers, scores: NDArray[np.float32]) -> Numbers:
-        """The order in which candidates rank: by score, then by a hash of the task, then oldest
-        first.
+    def break_ties(self, ordinals: Numbers, scores: NDArray[np.float32], same: int) -> Numbers:
+        """The order in which candidates rank: by score, then those that `same` is the hash of, then
+        by a hash of the task, then oldest first.
 
         Not by log order alone: that is the order in which episodes ended, which depends on what ran
         beside them.
+
+        Args:
+            ordinals: the candidates, shape (n,).
+            scores: theirs, shape (n,).
+            same: hash of a room and a goal. An embedder may not tell two goals apart (by the
+                numbers in them, for example), and the one that was asked for is to come first.
         """
-        return np.lexsort((ordinals, self.column("task")[ordinals].view(np.int64), -scores))
+        other = self.column("near")[ordinals] != np.uint64(same)
+        task = self.column("task")[ordinals].view(np.int64)
+        return np.lexsort((ordinals, task, other, -scores))
 
     def matching(self, wanted: Filter, stop: int) -> tuple[NDArray[np.bool_], int]:
         """Which of the first `stop` episodes a filter keeps, and how many of all they are.

@@ -269,3 +269,15 @@ def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> N
                 best = HashedEmbedder().encode([memory.meta(name).task.goal for name in expected])
                 scores = best @ HashedEmbedder().encode([query.text])[0]
                 assert [hit.score for hit in hits] == pytest.approx(scores, abs=2e-5)
+
+
+@pytest.mark.parametrize("count", [30, 3000])
+def test_the_goal_that_was_stored_is_the_first_hit(tmp_path: Path, count: int) -> None:
+    """Also where the embedder cannot tell it from others: the hashed one drops numbers."""
+    index = IndexSettings(exact_limit=256)
+    with Memory(tmp_path, index=index) as memory:
+        for number in range(count):
+            memory.add(goal=f"count the day {number}", steps=[("", "count")], success=True)
+        for number in (0, 1, count // 2, count - 1):
+            (first, *_) = memory.search(f"Count the day {number}", k=2)
+            assert first.episode.task.goal == f"count the day {number}"
