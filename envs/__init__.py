@@ -4,8 +4,9 @@ a check."""
 from ..task import Task
 from .base import SPLITS, ActionTemplate, Expert, Info, Suite, TextEnv
 from .check import Finding, check_env
-from .pool import EnvironmentFailure, EnvPool, Reply
+from .pool import EnvironmentFailure, EnvPool
 from .registry import UnknownSuiteError, get_suite, register, register_gymnasium, suite_names
+from .worker import Reply
 
 __all__ = [
     "SPLITS",

@@ -48,8 +48,9 @@ class Expert(Protocol):
 class TextEnv(gymnasium.Env[str, str]):
     """A text environment on the Gymnasium API.
 
-    Its answers can be made with :mod:`relive.envs.steps`. `reset` takes the task in ``options={"task": task}``; without it, `seed` picks a task of the
-    train split. Both `reset` and `step` return an `info` with
+    Its answers can be made with :mod:`relive.envs.steps`. `reset` takes the task in
+    ``options={"task": task}``; without it, `seed` picks a task of the train split. Both `reset` and
+    `step` return an `info` with
 
     * ``task``: the `Task` being played,
     * ``success``: whether the goal is reached,

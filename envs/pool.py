@@ -4,49 +4,35 @@ else.
 The pool is built for an event-driven runner: `submit_reset` and `submit_step` return at once,
 `wait` returns whatever has finished. A worker that dies, hangs beyond the timeout or raises is
 replaced, and the episode that it played is answered with an `EnvironmentFailure`.
-
-Workers come from a fork server, a small process started before (and without) torch. They do not
-import the caller's main module, so a pool can be opened from a script without an
-``if __name__ == "__main__"``, a notebook or a REPL.
 """
 
 import multiprocessing
-import pickle
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_connections
 from multiprocessing.process import BaseProcess
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
-import cloudpickle
-
 from ..task import Task
-from .base import Info, Suite, TextEnv
+from .base import Suite, TextEnv
 from .registry import load_suite, registered_target, suite_target
+from .worker import (
+    Registered,
+    Reply,
+    main_module_hidden,
+    play,
+    raised_in,
+    sendable,
+    serve,
+    start_fork_server,
+)
 
 _CLOSING_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a worker answered to `reset` or `step`."""
-
-    observation: str
-    reward: float
-    """0 after reset."""
-    terminated: bool
-    truncated: bool
-    info: Info
-    seconds: float
-    """Time spent in the environment itself."""
 
 
 class EnvironmentFailure(RuntimeError):
@@ -92,16 +78,6 @@ class _Worker:
     """Whether its next answer includes its imports."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Registered:
-    """Makes environments of a registered suite, which a worker imports by its name."""
-
-    target: str
-
-    def __call__(self) -> TextEnv:
-        return load_suite(self.target).make()
-
-
 class EnvPool:
     """A fixed number of workers, each with an environment of one suite.
 
@@ -138,17 +114,17 @@ class EnvPool:
         known = load_suite(target) if target else suite
         assert not isinstance(known, str)
         self._suite_name = known.name
-        self._make: Callable[[], TextEnv] = _Registered(target) if target else known.make
+        self._make: Callable[[], TextEnv] = Registered(target) if target else known.make
         self._timeout, self._startup = timeout, startup
         self._in_process = workers == 0
         self._workers = [_Worker() for _ in range(workers or slots)]
         self._closed = False
         if not self._in_process:
-            self._sent = _sendable(self._make, known)
+            self._sent = sendable(self._make, known)
             self._context = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload(list(getattr(known, "preload", ())))
             try:
-                _start_fork_server()
+                start_fork_server()
                 for worker in self._workers:
                     self._start(worker)
             except BaseException:
@@ -313,9 +289,9 @@ class EnvPool:
         try:
             if worker.env is None:
                 worker.env = self._make()
-            return _play(worker.env, request)
+            return play(worker.env, request)
         except Exception as error:
-            failure = EnvironmentFailure(_raised(request, error), index, worker.task)
+            failure = EnvironmentFailure(raised_in(request, error), index, worker.task)
             with suppress(Exception):
                 if worker.env is not None:
                     worker.env.close()
@@ -328,12 +304,12 @@ class EnvPool:
     def _start(self, worker: _Worker) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve,
+            target=serve,
             args=(theirs, self._sent),
             name=f"relive-{self._suite_name}",
             daemon=True,
         )
-        with _main_module_hidden():
+        with main_module_hidden():
             process.start()
         theirs.close()
         worker.process, worker.connection = process, ours
@@ -364,104 +340,3 @@ class EnvPool:
             with suppress(ValueError):
                 return f"was killed by {signal.Signals(-code).name}"
         return f"died with exit code {code}"
-
-
-def _sendable(make: Callable[[], TextEnv], suite: Suite) -> bytes:
-    """A function that makes environments, for a worker.
-
-    Raises:
-        ValueError: it cannot be sent.
-    """
-    advice = "give a function or class that makes the environment, or play with workers=0"
-    if getattr(suite, "copies", 0):
-        raise ValueError(
-            f"{suite.name} is one environment of this process and cannot be played by workers: "
-            f"{advice}"
-        )
-    try:
-        return bytes(cloudpickle.dumps(make))
-    except Exception as error:
-        raise ValueError(
-            f"{suite.name} cannot be sent to worker processes ({type(error).__name__}: {error}): "
-            f"{advice}"
-        ) from error
-
-
-def _start_fork_server() -> None:
-    """Start the fork server, unless it runs, deaf to Ctrl-C: its workers are then deaf from their
-    first moment on."""
-    before = signal.getsignal(signal.SIGINT)
-    # Only the main thread may change handlers, and one that was not set from Python cannot be put
-    # back.
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        before = None
-    else:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # what is ignored stays so in a program that is started
-    try:
-        with _main_module_hidden():
-            forkserver.ensure_running()
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _main_module_hidden() -> Iterator[None]:
-    """Keep `multiprocessing` from importing the caller's main module into a worker.
-
-    Workers need none of it, and a main module may import torch or, without a guard, open this very
-    pool again.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _play(env: TextEnv, request: tuple[str, Any]) -> Reply:
-    kind, argument = request
-    started = time.perf_counter()
-    if kind == "reset":
-        observation, info = env.reset(options={"task": argument})
-        return Reply(observation, 0.0, False, False, info, time.perf_counter() - started)
-    observation, reward, terminated, truncated, info = env.step(argument)
-    return Reply(
-        observation, float(reward), terminated, truncated, info, time.perf_counter() - started
-    )
-
-
-def _raised(request: tuple[str, Any], error: BaseException) -> str:
-    return f"raised {type(error).__name__} in {request[0]}: {error}"
-
-
-def _serve(connection: Connection, make: bytes) -> None:
-    """A worker's life: one environment, requests until the parent says stop or goes away."""
-    # Ctrl-C goes to the whole process group; ending workers is the parent's business.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    env: TextEnv | None = None
-    while True:
-        try:
-            request = connection.recv()
-        except (EOFError, OSError):
-            return
-        if request is None:
-            return
-        try:
-            if env is None:
-                env = pickle.loads(make)()  # what the parent has just made
-            answer: Any = _play(env, request)
-            pickle.dumps(
-                answer
-            )  # an answer that cannot be sent is this environment's error, not the pipe's
-        except Exception as error:
-            answer = _raised(request, error)
-        try:
-            connection.send(answer)
-        except OSError:
-            return
-        if isinstance(answer, str):
-            return  # the parent replaces it: an environment that raised may be in any state

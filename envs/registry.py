@@ -1,6 +1,7 @@
 """Suites by name. Nothing is imported until a suite is asked for.
 
-A package adds its own suite through the entry-point group ``relive.envs``, in its ``pyproject.toml``::
+A package adds its own suite through the entry-point group ``relive.envs``, in its
+``pyproject.toml``::
 
     [project.entry-points."relive.envs"]
     garden = "my_garden.suite:GardenSuite"
@@ -46,7 +47,7 @@ def register(name: str, target: str) -> None:
 
 def suite_names() -> tuple[str, ...]:
     """Names of all suites, plug-ins included, sorted."""
-    return tuple(sorted({*_targets, *_plugins()}))
+    return tuple(sorted({*_targets, *plugins()}))
 
 
 def suite_target(name: str) -> str:
@@ -55,7 +56,7 @@ def suite_target(name: str) -> str:
     Raises:
         KeyError: no suite of that name; the message names the closest one.
     """
-    known = _targets.get(name) or _plugins().get(name)
+    known = _targets.get(name) or plugins().get(name)
     if known is None:
         names = suite_names()
         close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
@@ -66,7 +67,7 @@ def suite_target(name: str) -> str:
 
 def registered_target(suite: Suite) -> str:
     """``module:attribute`` behind a suite that `get_suite` gave; empty for any other."""
-    target = _targets.get(suite.name) or _plugins().get(suite.name)
+    target = _targets.get(suite.name) or plugins().get(suite.name)
     return target if target and load_suite(target) is suite else ""
 
 
@@ -103,7 +104,8 @@ class UnknownSuiteError(KeyError):
 
 
 @lru_cache(maxsize=1)
-def _plugins() -> dict[str, str]:
+def plugins() -> dict[str, str]:
+    """Targets of the suites that other packages add, by name; looked up once per process."""
     return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 

@@ -15,9 +15,9 @@ from .maintenance.stats import MemoryStats
 from .query import EntryMeta, EpisodeNotFoundError, Explanation, Hit, Query, Retrieval
 from .search.embed import Embedder, HashedEmbedder
 from .search.index import IndexSettings
-from .storage.log import Corruption
+from .search.usefulness import Usefulness
+from .storage.durable import Corruption
 from .store import Memory
-from .usefulness import Usefulness
 
 __all__ = [
     "Actor",

@@ -13,14 +13,11 @@ from pathlib import Path
 
 from .search.embed import Embedder
 from .search.fields import FIELDS
-from .storage.durable import read_file, replace_file, sync_folder
-from .storage.log import Corruption
+from .storage.durable import Corruption, read_file, replace_file, sync_folder
 from .storage.segments import memory_id, segments
 
 FORMAT = 2
-"""Format number of a memory's folder that is written."""
-READ = (1, 2)
-"""Format numbers that are read. A folder of format 1 has no catalog and only goals for fields."""
+"""Format number of a memory's folder, written and read."""
 DESCRIPTION = "memory.json"
 
 
@@ -36,7 +33,8 @@ class Description:
     memory: bytes
     """Its id."""
     fields: tuple[str, ...]
-    """What its episodes can be found by, in the order of :data:`relive.memory.search.fields.FIELDS`."""
+    """What its episodes can be found by, in the order of
+    :data:`relive.memory.search.fields.FIELDS`."""
     damage: tuple[Corruption, ...]
     """What was wrong with its file."""
 
@@ -44,8 +42,8 @@ class Description:
 def identify(
     folder: Path, embedder: Embedder, fields: Collection[str], *, writable: bool, reembed: bool
 ) -> Description:
-    """What the memory in a folder is; a writer makes what is missing, and adds `fields` to those that
-    it has.
+    """What the memory in a folder is; a writer makes what is missing, and adds `fields` to those
+    that it has.
 
     Raises:
         ValueError: a format that this program does not read, or another embedder and not
@@ -76,10 +74,9 @@ def identify(
         if text or segments(folder / "log"):
             detail = f"missing or damaged; {embedder.identity} is taken for its embedder"
             damage.append(Corruption(DESCRIPTION, 0, len(text), detail))
-    if number not in (0, *READ):
+    if number not in (0, FORMAT):
         raise ValueError(
-            f"{path}: format {number}; this program reads {' and '.join(map(str, READ))}: use the "
-            "version that wrote it"
+            f"{path}: format {number}; this program reads {FORMAT}: use the version that wrote it"
         )
     if (known, dimension) != (embedder.identity, embedder.dimension) and not reembed:
         raise ValueError(
@@ -108,6 +105,6 @@ def _describe(folder: Path, memory: bytes, embedder: Embedder, fields: tuple[str
 
 
 def _checksum(description: dict[str, object]) -> int:
-    """CRC-32 of a description without its checksum; those of format 1 have none."""
+    """CRC-32 of a description without its checksum."""
     body = {name: value for name, value in description.items() if name != "checksum"}
     return zlib.crc32(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())

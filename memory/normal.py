@@ -42,7 +42,7 @@ _UNSEEN = frozenset("\u115f\u1160\ufffc")
 """Fillers of Hangul, which are letters, and the mark for an object that is not there."""
 _IGNORED = (range(0x2065, 0x2066), range(0xFFF0, 0xFFF9), range(0xE0000, 0xE1000))
 """Code points that are drawn as nothing, whatever they will be assigned to."""
-_MOST = 1 << 15
+MOST = 1 << 15
 """Characters whose normal form is kept at hand."""
 
 
@@ -64,35 +64,35 @@ def _folded(text: str) -> str:
     return text.translate(_forms)
 
 
-class _Forms(dict[int, str]):
+class Forms(dict[int, str]):
     """Normal forms by code point, made when they are asked for."""
 
     def __missing__(self, code: int) -> str:
-        if len(self) >= _MOST:
+        if len(self) >= MOST:
             self.clear()
-        form = self[code] = _form(chr(code))
+        form = self[code] = character_form(chr(code))
         return form
 
 
-_forms = _Forms()
+_forms = Forms()
 
 
-def _form(character: str) -> str:
+def character_form(character: str) -> str:
     """The normal form of one character; each character of it is its own normal form."""
     # One character at a time, to the end: steps on whole texts would have to be repeated, as each
     # can bring out what an earlier one would have changed.
     apart = unicodedata.normalize("NFKD", character)
     if apart != character:
-        return "".join(map(_form, apart))
+        return "".join(map(character_form, apart))
     if character.isspace() or character in _BLANK:
         return " "
     if _is_unseen(character):
         return ""
     small = character.casefold()
     if small != character:
-        return "".join(map(_form, small))
+        return "".join(map(character_form, small))
     digit = unicodedata.decimal(character, None)
-    return _look_alikes().get(character, character) if digit is None else str(digit)
+    return look_alikes().get(character, character) if digit is None else str(digit)
 
 
 def _is_unseen(character: str) -> bool:
@@ -107,7 +107,7 @@ def _is_unseen(character: str) -> bool:
 
 
 @cache
-def _look_alikes() -> dict[str, str]:
+def look_alikes() -> dict[str, str]:
     """ASCII character by the character that looks like it."""
     lines = Path(__file__).with_name("confusables.txt").read_text(encoding="ascii").splitlines()
     pairs = (line.split() for line in lines if not line.startswith("#"))

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from .storage.fields import Read, Unfit, inside
+from .storage.payload import Read, Unfit, inside
 
 
 def plain(value: Any) -> Any:

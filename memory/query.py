@@ -81,7 +81,7 @@ class Query:
     (:func:`relive.memory.search.rank.choose`)."""
     usefulness: float = 0.0
     """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity
-    (:mod:`relive.memory.usefulness`)."""
+    (:mod:`relive.memory.search.usefulness`)."""
     length_penalty: float = 0.0
     """What each doubling of an entry's number of steps takes from its similarity: of those that fit
     alike, direct ones first."""
@@ -185,7 +185,8 @@ class Retrieval:
             raise ValueError(f"retrieval.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
         if self.k < 0 or self.max_tokens < 0:
             raise ValueError(
-                f"retrieval.k ({self.k}) and retrieval.max_tokens ({self.max_tokens}) must not be negative"
+                f"retrieval.k ({self.k}) and retrieval.max_tokens ({self.max_tokens}) must not be "
+                "negative"
             )
 
 

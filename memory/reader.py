@@ -13,12 +13,13 @@ import numpy as np
 from .episode import Episode
 from .holdout import Holdout
 from .maintenance.stats import MemoryStats, count
+from .maintenance.verify import all_damage, verify
 from .query import EntryMeta, EpisodeNotFoundError, Hit, Query
 from .retrieval import draw, retrieve
 from .search.embed import Embedder, Vectors
+from .search.usefulness import Usefulness
 from .state import State
-from .storage.log import Corruption, RolledBackError
-from .usefulness import Usefulness
+from .storage.durable import Corruption, RolledBackError
 from .writer import Writer
 
 T = TypeVar("T")
@@ -82,7 +83,7 @@ class MemoryReader:
 
     def usefulness(self, episode_id: str) -> Usefulness:
         """What showing an episode did for the runs that were shown it
-        (:mod:`relive.memory.usefulness`).
+        (:mod:`relive.memory.search.usefulness`).
 
         Raises:
             EpisodeNotFoundError: no such episode.
@@ -261,8 +262,8 @@ class MemoryReader:
         """
         with self._mutex:
             self._require_open()
-            self._fresh(lambda: self._state.verify())
-            return self._state.all_damage()
+            self._fresh(lambda: verify(self._state))
+            return all_damage(self._state)
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
         with self._embedding:

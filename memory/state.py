@@ -14,24 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .episode import Episode
-from .maintenance.evict import Candidate
 from .query import EntryMeta
 from .retrieval import Library
 from .search.embed import Embedder, Vectors
 from .search.encode import unit_vectors
 from .search.field_index import FieldIndex
-from .search.fields import field_count, field_texts
+from .search.fields import field_texts, labels_from
 from .search.index import IndexSettings
+from .search.usefulness import UsefulnessHistory, UsefulnessTable
 from .search.vectors import WINDOW_BITS
 from .storage import codec
-from .storage.catalog import DUPLICATE_ID, GAP, LONG, NEVER, SUCCESS, Catalog
+from .storage.annotations import Annotations
+from .storage.catalog import NEVER, Catalog
 from .storage.codec import digest
-from .storage.fields import CodecError
-from .storage.ingest import CREDIT, gap_row, rows_of, task_digest
-from .storage.log import Corruption, Kind, Log, Record, RecordLocation, RolledBackError
+from .storage.durable import Corruption, RolledBackError
+from .storage.ingest import gap_row, rows_of, task_digest
+from .storage.log import Log
+from .storage.payload import CodecError
 from .storage.rows import Numbers, Rows
-from .storage.segments import segments, superseded
-from .usefulness import Run, UsefulnessTable
+from .storage.segments import Record, RecordLocation, segments, superseded
 
 CACHES = ("catalog", "vectors", "index")
 """Folders of a memory that are made from its log."""
@@ -78,12 +79,8 @@ class State:
         self.position = 0
         """Log position: everything before it was taken in."""
         self._metas: dict[int, EntryMeta] = {}
-        self._ratings: dict[int, dict[str, float]] = {}  # by sequence number of the episode
-        self._ratings_seen = 0
-        self._notes: dict[int, list[int]] = {}  # rows by sequence number of the episode
-        self._notes_seen = 0
-        self._useful: UsefulnessTable | None = None
-        self._useful_rows = self._useful_position = 0
+        self.annotations = Annotations(self.catalog, self.log)
+        self._usefulness = UsefulnessHistory(self.catalog)
         self._broken: set[int] = set()
         self._readable: set[int] = set()
         self.spaces: dict[str, FieldIndex] = {}
@@ -106,7 +103,7 @@ class State:
                 unfinished = self._read_log(self.catalog.load())
                 for field in self.fields:
                     self.spaces[field] = self._space(field)
-                    self.spaces[field].column.open(*self._labels(field, 0))
+                    self.spaces[field].column.open(*labels_from(self.catalog, field, 0))
                     self.spaces[field].load_graph()
                 self._excuse(unfinished)
                 break
@@ -126,7 +123,7 @@ class State:
         self._take_all()
         for field, space in self.spaces.items():
             if len(self.catalog) > known:
-                space.column.follow(*self._labels(field, known))
+                space.column.follow(*labels_from(self.catalog, field, known))
         self.settled = True
 
     def _excuse(self, unfinished: bool) -> None:
@@ -214,7 +211,7 @@ class State:
             self.catalog.append(rows)
             self.position = max(self.position, int(rows["sequence"][-1]) + 1)
         for field, made in (vectors or {}).items():
-            self.spaces[field].column.append(*self._labels(field, known), made)
+            self.spaces[field].column.append(*labels_from(self.catalog, field, known), made)
 
     def _space(self, field: str) -> FieldIndex:
         def embed(numbers: Numbers) -> Vectors:
@@ -241,20 +238,6 @@ class State:
             return field_texts(field, self.read(ordinal))[label & (1 << WINDOW_BITS) - 1]
         except ValueError:
             return ""  # the record is damaged; its row has to hold something, and get() will say so
-
-    def _labels(self, field: str, start: int) -> tuple[Numbers, NDArray[np.uint32]]:
-        """Labels of the texts of all episodes from ordinal `start` on, and the checksums of their
-        records."""
-        sequences = self.catalog.sequences[start:]
-        checksums = self.catalog.column("checksum")[start:].astype(np.uint32)
-        if field != "window":
-            return sequences << WINDOW_BITS, checksums
-        counts = np.array(
-            [field_count(field, steps) for steps in self.catalog.column("steps")[start:].tolist()],
-            dtype=np.int64,
-        )
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return (np.repeat(sequences, counts) << WINDOW_BITS) + within, np.repeat(checksums, counts)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts; raises `TypeError` or `ValueError` for an embedder that does not do
@@ -346,91 +329,20 @@ class State:
     def read(self, ordinal: int) -> Episode:
         """A whole episode, with the ratings given since; raises as :meth:`head`."""
         episode = self._decoded(ordinal)
-        given = self.ratings(ordinal)
+        given = self.annotations.ratings(int(self.catalog.sequences[ordinal]))
         return replace(episode, ratings={**episode.ratings, **given}) if given else episode
 
     def _decoded(self, ordinal: int) -> Episode:
         with self._naming(ordinal, self.catalog.place(ordinal)):
             return codec.decode_episode(self.payload(ordinal))
 
-    def ratings(self, ordinal: int) -> dict[str, float]:
-        """Ratings of an episode, the last of each name."""
-        rated = self.catalog.others(Kind.RATING)
-        for number, target in rated[self._ratings_seen :]:
-            (row,) = self.catalog.rows([number])
-            name = bytes(row["text"]).decode(errors="surrogatepass")
-            if row["flags"] & LONG:
-                name = codec.decode_rating(self.log.read(self.catalog.place_of_row(number))).name
-            self._ratings.setdefault(target, {})[name] = float(row["value"])
-        self._ratings_seen = len(rated)
-        return self._ratings.get(int(self.catalog.sequences[ordinal]), {})
-
     def notes(self, ordinal: int) -> tuple[str, ...]:
         """Remarks about an episode, oldest first."""
-        sequence = int(self.catalog.sequences[ordinal])
-        noted = self.catalog.others(Kind.NOTE)
-        for number, target in noted[self._notes_seen :]:
-            self._notes.setdefault(target, []).append(number)
-        self._notes_seen = len(noted)
-        numbers = self._notes.get(sequence, [])
-        return tuple(
-            codec.decode_note(self.log.read(self.catalog.place_of_row(n))).text for n in numbers
-        )
+        return self.annotations.notes(int(self.catalog.sequences[ordinal]))
 
     def usefulness(self, position: int | None = None) -> UsefulnessTable:
         """What is known of the worth of all entries, or was at a log position."""
-        position = self.position if position is None else position
-        if position < self._useful_position:
-            # what was learnt since must not count; experiments read at one position for long
-            self._useful = None
-        if self._useful is None:
-            self._useful, self._useful_rows, self._useful_position = UsefulnessTable(), 0, 0
-        while self._useful_rows < len(self.catalog.file):
-            rows = self.catalog.rows(
-                range(self._useful_rows, min(self._useful_rows + 8192, len(self.catalog.file)))
-            )
-            later = (rows["sequence"] >= position) & (rows["kind"] != GAP)
-            rows = rows[: int(np.argmax(later))] if later.any() else rows
-            for row in rows[(rows["kind"] == Kind.EPISODE) | (rows["kind"] == CREDIT)]:
-                number, task, kind, policy = (
-                    int(row[name]) for name in ("sequence", "task", "type", "policy")
-                )
-                run = Run(number, task, kind, policy, bool(row["flags"] & SUCCESS))
-                target = int(row["target"])
-                self._useful.take(run, target if target < NEVER else None)
-            self._useful_rows += len(rows)
-            if later.any():
-                break
-        self._useful_position = position
-        return self._useful
-
-    def verify(self) -> None:
-        """Read every record and every row of the caches, and compare their checksums; what is found
-        is noted."""
-        for ordinal in range(len(self.catalog)):
-            try:
-                self.read(ordinal)
-            except ValueError:
-                continue  # noted
-        for part in self.catalog.file.parts(0, len(self.catalog.file)):
-            # Everything else that is a record, also what is of a later version or a second one of
-            # its id.
-            for row in part[
-                (part["kind"] != GAP)
-                & ((part["kind"] != Kind.EPISODE) | (part["flags"] & DUPLICATE_ID > 0))
-            ]:
-                place = self.catalog.place_of(row)
-                try:
-                    self.log.read(place)
-                except ValueError as error:
-                    self.damage.append(
-                        Corruption(
-                            f"log/{place.segment:016d}.log", place.offset, place.length, str(error)
-                        )
-                    )
-        self.log.check_headers()
-        for space in self.spaces.values():
-            space.verify()
+        return self._usefulness.at(self.position if position is None else position)
 
     @property
     def broken_count(self) -> int:
@@ -454,21 +366,6 @@ class State:
             e
             for k, e in zip(digests, episodes, strict=True)
             if first[k] is e and not self.duplicate_of(e)
-        ]
-
-    def evictable(self) -> list[Candidate]:
-        """All episodes that are not deleted, as far as eviction is concerned."""
-        alive, table = np.flatnonzero(self.catalog.delete_positions() == NEVER), self.usefulness()
-        sequences = self.catalog.sequences[alive].tolist()
-        columns = [
-            self.catalog.column(name)[alive].tolist() for name in ("suite", "type", "flags", "time")
-        ]
-        useful = table.values(sequences).tolist()
-        return [
-            Candidate(sequence, hash((suite, kind)), bool(flags & SUCCESS), worth, started)
-            for sequence, suite, kind, flags, started, worth in zip(
-                sequences, *columns, useful, strict=True
-            )
         ]
 
     def is_readable(self, ordinal: int) -> bool:
@@ -502,25 +399,6 @@ class State:
             readable=self.is_readable,
             gone=lambda ordinals: self.is_gone(ordinals, position),
         )
-
-    def all_damage(self) -> tuple[Corruption, ...]:
-        """What was found damaged, and what was done about it."""
-        found = [
-            *self.damage,
-            *(d for d in self.log.damage if d not in self.damage),
-            *self.catalog.file.damage,
-        ]
-        for space in self.spaces.values():
-            found += [*space.column.damage, *space.snapshots.damage]
-        if self.log.unfinished:
-            detail = (
-                "not a complete record: being written right now, or torn (opening with "
-                "mode='w' cuts it off)"
-            )
-            found.append(
-                Corruption("log", self.log.size - self.log.unfinished, self.log.unfinished, detail)
-            )
-        return tuple(dict.fromkeys(found))
 
 
 def _place_of(damage: Corruption) -> tuple[str, int, int]:

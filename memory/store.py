@@ -20,17 +20,17 @@ from .compose import compose
 from .description import DESCRIPTION, identify, is_memory
 from .episode import Episode
 from .maintenance.compact import Compaction
-from .maintenance.evict import victims
+from .maintenance.evict import evictable, victims
 from .reader import MemoryReader
 from .search.embed import Embedder, HashedEmbedder
 from .search.encode import check_embedder
 from .search.fields import FIELDS, field_texts
 from .search.index import IndexSettings
 from .state import CACHES, State
-from .storage import codec
+from .storage import annotations, codec
 from .storage.durable import refuse_links, remove_leftovers
 from .storage.lock import WriterLock
-from .storage.log import Kind
+from .storage.segments import Kind
 from .writer import Work, Writer, check_complete
 
 _open: "WeakSet[Memory]" = WeakSet()  # in this process
@@ -55,8 +55,8 @@ class Memory(MemoryReader):
         reembed: Accept another embedder: embed all fields again; a writer makes it the memory's
             embedder from now on (the old vectors are kept beside the new).
         fields: Which texts of an episode it can be found by, some of
-            :data:`relive.memory.search.fields.FIELDS`. Default: those that it has, or only the goal. A
-            writer adds what is missing; a reader makes it for itself.
+            :data:`relive.memory.search.fields.FIELDS`. Default: those that it has, or only the
+            goal. A writer adds what is missing; a reader makes it for itself.
         index: When and how HNSW graphs are used; nothing but speed and recall depends on it.
 
     Raises:
@@ -211,8 +211,8 @@ class Memory(MemoryReader):
             TypeError: the name is no text, or the value no number.
             ValueError: something cannot be stored.
         """
-        rating = codec.Rating(episode_id, name, value, time.time())
-        return self._append_annotation(episode_id, Kind.RATING, codec.encode_rating(rating))
+        rating = annotations.Rating(episode_id, name, value, time.time())
+        return self._append_annotation(episode_id, Kind.RATING, annotations.encode_rating(rating))
 
     def annotate(self, episode_id: str, text: str) -> int:
         """Attach a remark to an episode. Durable; returns the log position.
@@ -223,7 +223,9 @@ class Memory(MemoryReader):
             ValueError: it cannot be stored.
         """
         return self._append_annotation(
-            episode_id, Kind.NOTE, codec.encode_note(codec.Note(episode_id, text, time.time()))
+            episode_id,
+            Kind.NOTE,
+            annotations.encode_note(annotations.Note(episode_id, text, time.time())),
         )
 
     def delete(self, episode_id: str, reason: str = "") -> int:
@@ -236,8 +238,10 @@ class Memory(MemoryReader):
             TypeError: the reason is no text.
             ValueError: it cannot be stored.
         """
-        deletion = codec.Deletion(episode_id, reason, time.time())
-        return self._append_annotation(episode_id, Kind.DELETE, codec.encode_deletion(deletion))
+        deletion = annotations.Deletion(episode_id, reason, time.time())
+        return self._append_annotation(
+            episode_id, Kind.DELETE, annotations.encode_deletion(deletion)
+        )
 
     def credit(self, run: Episode) -> int:
         """Learn from how a run ended that is not stored here (an evaluation): it counts for the
@@ -250,11 +254,11 @@ class Memory(MemoryReader):
             self._require_writable()
         run = codec.valid_episode(run)
         shown = codec.shown_in(run)
-        credit = codec.Credit(
+        credit = annotations.Credit(
             shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started
         )
         return self._writer.append(
-            Work([(Kind.USEFULNESS, codec.encode_credit(credit))], lambda _: None)
+            Work([(Kind.USEFULNESS, annotations.encode_credit(credit))], lambda _: None)
         )
 
     def evict(
@@ -274,7 +278,7 @@ class Memory(MemoryReader):
         """
         with self._mutex:
             self._require_writable()
-            entries = self._state.evictable()
+            entries = evictable(self._state)
             gone = victims(
                 entries,
                 capacity=capacity,
@@ -289,7 +293,10 @@ class Memory(MemoryReader):
             ids = self._state.ids_of(ordinals)
         now = time.time()
         records = [
-            (Kind.DELETE, codec.encode_deletion(codec.Deletion(i, f"evicted by {by}", now)))
+            (
+                Kind.DELETE,
+                annotations.encode_deletion(annotations.Deletion(i, f"evicted by {by}", now)),
+            )
             for i in ids
         ]
         if records:

@@ -19,8 +19,9 @@ from .search.field_index import SPREAD, FieldIndex
 from .state import State
 from .storage.codec import Head
 from .storage.commit import GroupCommit
+from .storage.durable import Corruption
 from .storage.ingest import rows_of
-from .storage.log import Corruption, Kind, Record
+from .storage.segments import Kind, Record
 
 EAGER = 8
 """Rows that go into the graph with every addition, beyond twice those added: it catches up after it

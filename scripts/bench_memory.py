@@ -1,9 +1,11 @@
 """The memory engine in numbers, against what it is built on: raw hnswlib, and plain writing and
 syncing.
 
-    python scripts/bench_memory.py --quick                      # 2·10⁴ entries, no peers; within 50 s
-    python scripts/bench_memory.py --peers peers/bin/python     # 10⁵ entries, and the peers of scripts/bench_peers.py
-    python scripts/bench_memory.py --entries 1000000            # half an hour; --built FOLDER keeps the memory for another run
+    python scripts/bench_memory.py --quick                    # 2·10⁴ entries, no peers; within 50 s
+    python scripts/bench_memory.py --peers peers/bin/python   # 10⁵ entries, and the peers
+    python scripts/bench_memory.py --entries 1000000          # half an hour
+
+The peers are those of scripts/bench_peers.py. ``--built FOLDER`` keeps the memory for another run.
 
 384 dimensions, seeded clustered vectors, episodes that the household's expert played. One table;
 the last line is JSON. Both sides of every ratio are measured in the same run, in turns, and medians
@@ -30,7 +32,8 @@ from bench_vectors import Given, Vectors, clustered
 
 from relive.memory import Episode, Holdout, IndexSettings, Memory, Query
 from relive.memory.search.index import SEED
-from relive.memory.storage.log import Kind, Log
+from relive.memory.storage.log import Log
+from relive.memory.storage.segments import Kind
 
 DIMENSION, K, BATCH, QUERIES = 384, 10, 64, 300
 TYPES = 20  # a filter on one of them keeps 5 %

@@ -1,8 +1,11 @@
-"""The memory against chromadb, lancedb, qdrant-client (local mode) and mem0: same job, same
+r"""The memory against chromadb, lancedb, qdrant-client (local mode) and mem0: same job, same
 machine, same run.
 
-    peers/bin/pip install chromadb==1.5.9 lancedb==0.40.0 qdrant-client==1.20.0 mem0ai==2.2.1    # in a virtual environment, and
-    peers/bin/pip install hnswlib msgpack numpy && peers/bin/pip install --no-deps -e .          # this project's memory
+    python -m venv peers
+    peers/bin/pip install chromadb==1.5.9 lancedb==0.40.0 \
+        qdrant-client==1.20.0 mem0ai==2.2.1
+    peers/bin/pip install hnswlib msgpack numpy
+    peers/bin/pip install --no-deps -e .    # this project's memory
     python scripts/bench_peers.py --entries 2000 --python peers/bin/python --out peers.json
 
 The job: store episodes of about 1 KiB with given unit vectors, 64 at a time, and index them (add);
@@ -10,7 +13,7 @@ the best ten that pass a filter, by inner product (search); a new process that o
 and answers a filtered query correctly (open; imports are not counted, the page cache is warm).
 Nobody embeds, no language model is called. Engines are set up as their documentation recommends.
 What is not the job is done for the peers beforehand: their episodes are JSON already, their filter
-is two or three equalities, while the memory encodes its episodes and applies its whole firewall.
+is two or three equalities, while the memory encodes its episodes and applies its whole holdout.
 
 Every measurement is a process of its own; engines take turns, in another order each round; medians
 over the rounds are compared. A ratio is the peer's time over the memory's: above 1 the memory is
@@ -453,7 +456,7 @@ def act(what: str, name: str, folder: str, count: int = 0, asked: int = 0) -> Nu
     return took | {"found": found}
 
 
-def _process(python: str, **what: str | int) -> Numbers:
+def process(python: str, **what: str | int) -> Numbers:
     """`act` in a new process; RuntimeError, with the last line it wrote, if it fails."""
     done = subprocess.run(
         [python, __file__, "act", json.dumps(what)], capture_output=True, text=True, check=False
@@ -480,7 +483,7 @@ def peers(
     with tempfile.TemporaryDirectory(dir=folder) as work:
         for name in ENGINES:
             try:
-                versions[name] = _process(python, what="version", name=name, folder=work)["version"]
+                versions[name] = process(python, what="version", name=name, folder=work)["version"]
             except RuntimeError as error:
                 absent[name] = f"{error} (the top of {Path(__file__).name} says how to install it)"
         stored, queries = make_job(entries)
@@ -490,9 +493,9 @@ def peers(
             order = [name for name in ENGINES if name not in absent]
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 try:
-                    result = _process(python, what="fill", name=name, folder=work, count=entries)
+                    result = process(python, what="fill", name=name, folder=work, count=entries)
                     opened = [
-                        _process(python, what="open", name=name, folder=work, asked=i)
+                        process(python, what="open", name=name, folder=work, asked=i)
                         for i in range(OPENINGS)
                     ]
                     if (

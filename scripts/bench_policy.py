@@ -5,7 +5,7 @@ generate as many tokens as the recorded action has (and its end), which is then 
 recorded action.
 
 Example: python -m scripts.bench_policy MODEL_FOLDER Without a folder, a random model of the bundled
-one's size and made-up episodes are used. The last line is JSON.
+one's size and synthetic episodes are used. The last line is JSON.
 """
 
 import argparse
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="model folder (default: a random one)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--memory", type=int, default=300, help="words of memory in the made-up episodes"
+        "--memory", type=int, default=300, help="words of memory in the synthetic episodes"
     )
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument(

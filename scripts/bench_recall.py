@@ -1,9 +1,13 @@
-"""MemoryRetriever of searches by dimension, distribution and share of deleted entries, each against the
+r"""Recall of searches by dimension, distribution and share of deleted entries, each against the
 exact answer among the living.
 
-    python scripts/bench_recall.py --entries 20000 --dimensions 16 384         # two minutes
-    python scripts/bench_recall.py --out recall.jsonl --write docs/results/memory.json     # 10⁵ entries: an hour
-    python scripts/bench_recall.py --distribution uniform identical --dimensions 8 16 128  # what graphs are bad at
+    # two minutes
+    python scripts/bench_recall.py --entries 20000 --dimensions 16 384
+    # 10⁵ entries: an hour
+    python scripts/bench_recall.py --out recall.jsonl --write docs/results/memory.json
+    # what graphs are bad at
+    python scripts/bench_recall.py --distribution uniform identical \
+        --dimensions 8 16 128
 
 One memory is built for each dimension and distribution, and copied for each case: nothing deleted,
 a share deleted at random, the same share deleted around the queries (those closest to any of them
@@ -122,7 +126,7 @@ def delete(memory: Memory, count: int, share: float, how: str) -> Mask:
 
 
 def ask(memory: Memory, job: Job, scores: Vectors, alive: Mask) -> Row:
-    """MemoryRetriever, time and kind of the answers of an open memory. `alive`: of all that is stored, what
+    """Recall, time and kind of the answers of an open memory. `alive`: of all that is stored, what
     is to be found."""
     times, recalls, right, approximate = [], [], 0, 0
     for number, of_query in enumerate(scores):

@@ -2,7 +2,7 @@
 the committed weights.
 
     python scripts/check_results.py               # recompute docs/results/*.json; seconds
-    python scripts/check_results.py --rerun 40    # also play 40 recorded episodes of each again; minutes
+    python scripts/check_results.py --rerun 40    # also play 40 episodes of each again; minutes
 
 The replay fills a memory with the same demonstrations anew (the expert is deterministic),
 retrieves, plays, and compares retrieved tasks, actions and outcome one by one. Of a study it
@@ -26,15 +26,15 @@ from eval_base_model import RESULTS, retrievers, rows_of
 from relive.agent.collect import collect_demonstrations
 from relive.agent.evaluation.records import REPLAYED, Record, read, record
 from relive.agent.evaluation.report import LiveProgress
+from relive.agent.evaluation.terminal import say
 from relive.agent.llm.weights import BUNDLED, hash_weights
 from relive.agent.load_policy import PolicySettings, load_model
 from relive.agent.runner import Runner, RunSettings, play_all
 from relive.agent.settings import build
-from relive.agent.terminal import say
 from relive.envs import get_suite
 from relive.memory import Memory
 from relive.training.experiments.arms import Cell
-from relive.training.experiments.stream_results import disagreements as stream_disagreements
+from relive.training.experiments.stream_publish import disagreements as stream_disagreements
 from relive.training.experiments.study import StudySettings, fill_memory, replay_cell, tasks_for
 from relive.training.experiments.study_results import disagreements as study_disagreements
 

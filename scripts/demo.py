@@ -1,109 +1,109 @@
 """The whole cycle on two cores in a few minutes: play, remember, retrieve, fine-tune, compare.
 
-    python scripts/demo.py            # what `make demo` runs; leaves runs/demo/summary.json and runs/demo/rounds.png
+    python scripts/demo.py     # what `make demo` runs; leaves runs/demo/summary.json and rounds.png
 
-First a memory is filled with the expert's episodes in train rooms. Then the bundled model plays
-tasks in *test* rooms, of types that it never saw bound (heating and cooling), without and with that
-memory: the first comparison. Then three rounds of learning on easy types only, in train rooms. Last
-the same test tasks again, with the grown memory and the adapter in force.
+A memory is filled with the expert's episodes in train rooms. The bundled model then plays tasks in
+rooms that it has never seen: heating and cooling, whose procedures it was never taught, and putting
+two objects away, where it was never shown that a second one is fetched. It plays them without and
+with the memory: the first comparison. Then it plays tasks in train rooms itself and is fine-tuned
+on its successes, each under what the memory would have shown. Last the same unseen tasks again,
+with the grown memory and the adapter in force.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from relive.agent.cli.main import guarded
 from relive.agent.evaluation.metrics import Row, paired, summarise
 from relive.agent.evaluation.report import LiveProgress, console, picture_of_rounds, results_table
+from relive.agent.evaluation.statistics import PairedDifference
 from relive.agent.events import Phase
+from relive.agent.load_policy import load_model
 from relive.agent.rundir import RunDirectory, measure
 from relive.agent.runner import RunSettings
-from relive.memory import Memory, Purpose
+from relive.doors import rehearsal_of
+from relive.envs import get_suite
+from relive.memory import Purpose
 from relive.memory.episode import Episode
-from relive.training.learn import Learner, LearnSettings
+from relive.training.learn import Learner, LearnSettings, Round
 from relive.training.lora import LoraSettings
 
 OUT = Path("runs/demo")
-HELD_OUT = ("pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")
+HELD_OUT = (
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+    "pick_two_obj_and_place",
+)
+TASKS = 72
+"""Held-out tasks, spread over these types."""
 SETTINGS = LearnSettings(
-    rounds=3,
-    successes=36,
-    most_episodes=48,
+    rounds=2,
+    successes=48,
+    most_episodes=64,
     demonstrations=72,
-    validation=60,
-    lora=LoraSettings(steps=60),
+    validation=48,
+    types=("easy", "pick_two_obj_and_place"),
+    lora=LoraSettings(steps=80),
     run=RunSettings(batch=16),
 )
+NAMES = {
+    "none": "without memory",
+    "memory": "with memory",
+    "both": "with memory and adapter",
+}
 
 
 def main() -> None:
     """Runs or resumes the demo."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    began = time.monotonic()
-    out = console()
-    out.print(
-        f"relive demo: everything goes to {OUT}; stop it with Ctrl-C and run it again to go on\n"
     )
-    with LiveProgress() as live:
-        learner = Learner(OUT, SETTINGS, on_event=live.on_event)
+    parser.add_argument("--out", type=Path, default=OUT, help=f"run directory ({OUT})")
+    parser.add_argument(
+        "--split", default="test", help="of the unseen rooms: test (default), valid"
+    )
+    args = parser.parse_args()
+    began, out = time.monotonic(), console()
+    out.print(
+        f"relive demo: everything goes to {args.out}; stop it with Ctrl-C, run it again to go on\n"
+    )
+    suite, model = get_suite(SETTINGS.suite), load_model(SETTINGS.policy, SETTINGS.run.batch)
+    with (
+        LiveProgress() as live,
+        Learner(
+            args.out, SETTINGS, suite, model, on_event=live.on_event, rehearsal=rehearsal_of(model)
+        ) as learner,
+    ):
         clock = Stopwatch(learner.directory, began)
-        with Memory(learner.memory_path) as memory:
-            live.on_event(Phase("expert demonstrations"))
-            learner.collect_demonstrations(memory)
-            position = held_out_position(learner, memory)
-            results = {
-                "base": held_out(learner, None, position, "", "base", live),
-                "memory": held_out(learner, memory, position, "", "memory", live),
-            }
-            live.pause()
-            show(results, memory, "First comparison: test rooms, task types never seen bound")
-            clock.note("first_comparison_seconds")
-    with LiveProgress() as live:
-        learner.on_event = live.on_event
+        learner.collect_demonstrations()
+        start = position_after_demonstrations(learner)
+        results = {
+            name: held_out(learner, args.split, name, start, live) for name in ("none", "memory")
+        }
+        live.pause()
+        show(results, learner, "Unseen rooms, before learning")
+        clock.note("first_comparison_seconds")
         rounds = learner.run()
-        with Memory(learner.memory_path, mode="w") as memory:
-            end = memory.position
-            results["memory_and_adapter"] = held_out(
-                learner, memory, end, learner.adapter, "memory-and-adapter", live
-            )
-            live.pause()
-            show(results, memory, "After learning on easy types in train rooms")
-    gain = paired(results["memory"], results["base"])
-    kept = paired(results["memory_and_adapter"], results["memory"])
-    out.print(
-        f"memory against none: {interval(gain)};  adapter and memory against memory: "
-        f"{interval(kept)}"
-    )
-    summary = {
-        **clock.note("seconds"),
-        "rounds": [
-            {
-                "round": r.round,
-                "episodes": r.episodes,
-                "success": r.success,
-                "memory_size": r.memory_size,
-                "adapter": r.adapter,
-                "validation": r.validation,
-            }
-            for r in rounds
-        ],
-        "held_out": {name: cell(row(name, episodes)) for name, episodes in results.items()},
-    }
-    (OUT / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    picture_of_rounds(OUT / "rounds.png", summary["rounds"], summary["held_out"])  # type: ignore[arg-type]  # plain JSON
+        results["both"] = held_out(learner, args.split, "both", learner.memory.position, live)
+        live.pause()
+        show(results, learner, "The same tasks, after learning")
+    gained = paired(results["memory"], results["none"])
+    learnt = paired(results["both"], results["memory"])
+    out.print(f"what memory adds:      {interval(gained)}")
+    out.print(f"what the adapter adds: {interval(learnt)}")
+    write_summary(args.out, clock, rounds, results)
     for r in rounds:
         out.print(r.line)
+    picture, command = args.out / "rounds.png", Path(sys.executable).with_name("relive")
+    out.print(f"\npicture: {picture}   summary: {args.out / 'summary.json'}")
     out.print(
-        f"\nrun directory: {OUT}   picture: {OUT / 'rounds.png'}   summary: {OUT / 'summary.json'}"
-    )
-    relive = Path(sys.executable).with_name("relive")
-    out.print(
-        f"next: {relive} memory search 'put a hot mug in cabinet' --memory {learner.memory_path}"
+        f"next: {command} memory search 'put a hot mug in cabinet' --memory {learner.memory.path}"
     )
 
 
@@ -116,56 +116,67 @@ class Stopwatch:
 
     def note(self, name: str) -> dict[str, float]:
         """Takes down the time under a name, unless it has been, and returns all that was noted."""
-        noted: dict[str, float] = self.directory.read("seconds.json") or {}
-        if name not in noted:
-            noted[name] = round(time.monotonic() - self.began, 1)
-            self.directory.write("seconds.json", noted)
-        return noted
+        seconds: dict[str, float] = self.directory.read("seconds.json") or {}
+        if name not in seconds:
+            seconds[name] = round(time.monotonic() - self.began, 1)
+            self.directory.write("seconds.json", seconds)
+        return seconds
 
 
-def held_out_position(learner: Learner, memory: Memory) -> int:
-    """Where the memory stood after the demonstrations; remembered, so that a resumed demo compares
-    the same."""
+def position_after_demonstrations(learner: Learner) -> int:
+    """Where the memory stood then; remembered, so that a resumed demo compares the same."""
     saved = learner.directory.read("held-out.json")
     if saved is None:
-        saved = {"position": memory.position}
+        saved = {"position": learner.memory.position}
         learner.directory.write("held-out.json", saved)
     return int(saved["position"])
 
 
 def held_out(
-    learner: Learner,
-    memory: Memory | None,
-    position: int,
-    adapter: str,
-    name: str,
-    live: LiveProgress,
+    learner: Learner, split: str, name: str, position: int, live: LiveProgress
 ) -> list[Episode]:
-    """The same test tasks under one condition."""
-    live.on_event(Phase(f"test rooms, {name.replace('-', ' ')}"))
-    tasks = learner.suite.tasks("test", 64, HELD_OUT)
-    runner = learner.runner(adapter, memory, position, Purpose.EVALUATE)
+    """The same unseen tasks under one condition."""
+    live.on_event(Phase(f"unseen rooms, {NAMES[name]}"))
+    tasks = learner.suite.tasks(split, TASKS, HELD_OUT)
+    adapter = learner.adapter if name == "both" else ""
+    runner = learner.runner(adapter, position, Purpose.EVALUATE, remember=name != "none")
     return measure(learner.directory, f"held-out/{name}", runner, tasks, live.on_event)
 
 
-def row(name: str, episodes: list[Episode], memory: Memory | None = None) -> Row:
+def row(name: str, episodes: Sequence[Episode], learner: Learner) -> Row:
     """One condition's results."""
-    return summarise(name, episodes, (lambda i: memory.meta(i).task.type) if memory else {})
+    return summarise(name, episodes, lambda i: learner.memory.meta(i).task.type)
 
 
-def cell(result: Row) -> dict[str, Any]:
-    """What the summary keeps of them."""
-    return {"success": result.success, "n": result.n, "low": result.low, "high": result.high}
+def show(results: dict[str, list[Episode]], learner: Learner, title: str) -> None:
+    """Prints each condition, by task type and together."""
+    rows = []
+    for name, episodes in results.items():
+        for kind in HELD_OUT:
+            of_kind = [episode for episode in episodes if episode.task.type == kind]
+            rows.append(row(f"{NAMES[name]}: {kind}", of_kind, learner))
+        rows.append(row(f"{NAMES[name]}: all", episodes, learner))
+    console().print(results_table(rows, title))
 
 
-def show(results: dict[str, list[Episode]], memory: Memory, title: str) -> None:
-    """Prints the comparison."""
-    console().print(
-        results_table([row(name, episodes, memory) for name, episodes in results.items()], title)
-    )
+def write_summary(
+    out: Path, clock: Stopwatch, rounds: Sequence[Round], results: dict[str, list[Episode]]
+) -> None:
+    """The numbers and the picture."""
+    rows = {name: summarise(name, episodes, {}) for name, episodes in results.items()}
+    summary: dict[str, Any] = {
+        **clock.note("seconds"),
+        "rounds": [asdict(r) for r in rounds],
+        "held_out": {
+            name: {"success": r.success, "n": r.n, "low": r.low, "high": r.high}
+            for name, r in rows.items()
+        },
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    picture_of_rounds(out / "rounds.png", summary["rounds"], summary["held_out"])
 
 
-def interval(result: Any) -> str:
+def interval(result: PairedDifference) -> str:
     """A paired difference in points."""
     return (
         f"{100 * result.difference:+.0f} points (95 % {100 * result.low:+.0f} to "

@@ -1,7 +1,9 @@
 """Measures the bundled base model: does it read procedures out of its memory block?
 
-    python scripts/eval_base_model.py --out runs/base-model            # plays; resumable; about 20 minutes on two cores
-    python scripts/eval_base_model.py --out runs/base-model --commit   # and writes docs/results/base-model.json + records
+    # plays; resumable; about 20 minutes on two cores
+    python scripts/eval_base_model.py --out runs/base-model
+    # and writes docs/results/base-model.json + records
+    python scripts/eval_base_model.py --out runs/base-model --commit
 
 Every test-room task is played three times: with *matching* memory (one index of all six types,
 built from the expert's episodes in train rooms, retrieval by text alone), with memory of *other*

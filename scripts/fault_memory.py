@@ -1,9 +1,11 @@
 """Kill, damage, starve and stress the memory engine for as long as it takes; count what was lost or
 wrong (nothing must be).
 
-python scripts/fault_memory.py                       # half an hour or more; a table, then one line of JSON
-python scripts/fault_memory.py --kills 20 --every 97 --seconds 5 --disks 3       # a minute, to try it
-python scripts/fault_memory.py --only kills stress
+    # half an hour or more; a table, then one line of JSON
+    python scripts/fault_memory.py
+    # a minute, to try it
+    python scripts/fault_memory.py --kills 20 --every 97 --seconds 5 --disks 3
+    python scripts/fault_memory.py --only kills stress
 
 The parts are those of tests/memory/test_kill.py, test_faults.py and test_stress.py, with larger
 numbers. A part that finds anything wrong is named with what it found, and the program ends with
@@ -54,8 +56,13 @@ def kills(folder: Path, options: argparse.Namespace) -> Counts:
     counts: Counts = {
         name: value for name, value in vars(total).items() if name not in ("agreement", "problems")
     }
-    return {**counts, "exact searches": total.agreement.exact, "wrong answers": total.agreement.wrong,
-            "approximate searches": total.agreement.approximate, "recall": round(total.agreement.recall, 4)}  # fmt: skip
+    return {
+        **counts,
+        "exact searches": total.agreement.exact,
+        "wrong answers": total.agreement.wrong,
+        "approximate searches": total.agreement.approximate,
+        "recall": round(total.agreement.recall, 4),
+    }
 
 
 def damage(folder: Path, options: argparse.Namespace) -> Counts:
@@ -192,8 +199,14 @@ def readers(folder: Path, options: argparse.Namespace) -> Counts:
     counts: Counts = {
         name: value for name, value in asdict(result).items() if name != "readers_found"
     }
-    return {**counts, "exact": found.exact, "wrong exact": found.wrong_exact, "approximate": found.approximate,
-            "approximate with wrong scores": found.wrong_scores, "recall": round(found.recall, 4)}  # fmt: skip
+    return {
+        **counts,
+        "exact": found.exact,
+        "wrong exact": found.wrong_exact,
+        "approximate": found.approximate,
+        "approximate with wrong scores": found.wrong_scores,
+        "recall": round(found.recall, 4),
+    }
 
 
 PARTS: Mapping[str, Callable[[Path, argparse.Namespace], Counts]] = {

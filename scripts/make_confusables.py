@@ -4,10 +4,10 @@
     /tmp/v/bin/python scripts/make_confusables.py
 
 The library carries the table of Unicode's Technical Standard 39 (confusables.txt). Of its pairs
-those are kept that `relive.memory.normal` asks for: characters that are left over after compatibility
-decomposition, case folding and the removal of marks, and that look like one ASCII character: letters
-and symbols like a letter or digit, punctuation like punctuation. The library is needed here only, and
-relive is not.
+those are kept that `relive.memory.normal` asks for: characters that are left over after
+compatibility decomposition, case folding and the removal of marks, and that look like one ASCII
+character: letters and symbols like a letter or digit, punctuation like punctuation. The library is
+needed here only, and relive is not.
 """
 
 import importlib.metadata

@@ -248,6 +248,8 @@ def described(embedder: Embedder, texts: Mapping[str, Sequence[str]]) -> dict[st
             "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
             "weights_sha256": WEIGHTS, "pieces_read": PIECES,
             "pieces_mean": {key: round(float(np.mean(found)), 1) for key, found in lengths.items()},
-            "share_cut_off": {key: round(float(np.mean(np.array(n) > PIECES)), 3) for key, n in lengths.items()},
+            "share_cut_off": {
+                key: round(float(np.mean(np.array(n) > PIECES)), 3) for key, n in lengths.items()
+            },
         }  # fmt: skip
     return result

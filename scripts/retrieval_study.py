@@ -1,8 +1,10 @@
 """The retrieval study: how often does the closest past success follow the right procedure? No
 language model is asked.
 
-    python scripts/retrieval_study.py --out runs/retrieval            # prints a table; resumable
-    python scripts/retrieval_study.py --out runs/retrieval --commit   # and writes docs/results/retrieval-household.json, .png
+    # prints a table; resumable
+    python scripts/retrieval_study.py --out runs/retrieval
+    # and writes docs/results/retrieval-household.json, .png
+    python scripts/retrieval_study.py --out runs/retrieval --commit
 
 Stored are the scripted expert's successes at the first train tasks of the household, the six types
 in turn; asked is from rooms of a held-out split. "Right" is a hit of the query's own task type (one
@@ -425,8 +427,10 @@ def picture(
                 )
         some = find(embedder=name, key="goal", query="static", memory_size=size)
         tops = [100 * row["right_share"] for row in some]
-        spread = [[top - 100 * row["right_95"][0] for top, row in zip(tops, some, strict=True)],
-                  [100 * row["right_95"][1] - top for top, row in zip(tops, some, strict=True)]]  # fmt: skip
+        spread = [
+            [top - 100 * row["right_95"][0] for top, row in zip(tops, some, strict=True)],
+            [100 * row["right_95"][1] - top for top, row in zip(tops, some, strict=True)],
+        ]
         xs = [i + 0.4 * number for i in range(len(some))]
         right.bar(
             xs, tops, 0.38, yerr=spread, capsize=2, color=("#2a5580", "#4878a8")[number], label=name

@@ -1,6 +1,7 @@
 """What is installed from a wheel: one import name, whatever folders the user has."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.test_docs import blocks_of
+from tests.test_extras import BARE
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = (*(file.name for file in ROOT.glob("*.py")), "py.typed")
@@ -108,25 +112,36 @@ def test_it_is_not_confused_by_namesakes(installed: Path, elsewhere: Path) -> No
     assert where.is_relative_to(installed.parent)
 
 
+def test_the_doors_of_the_readme(installed: Path, elsewhere: Path) -> None:
+    """As printed there: the first two with nothing but the core, the third with models."""
+    blocks = [
+        block.text
+        for block in blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
+        if block.language == "python"
+    ]
+    first, environment, second, third = blocks
+    python = str(installed / "python")
+    (elsewhere / "doors.py").write_text(BARE + first + environment + second)
+    shown = run([python, "doors.py"], elsewhere).splitlines()
+    assert shown[0] == "1.00 reset a password -> unlock account"
+    assert [line.split()[-2] for line in shown[1:]] == ["7", "4", "9", "1", "1", "1"]
+    (elsewhere / "third.py").write_text("import relive\n" + third)
+    assert "4 tasks, 0 leaks" in run([python, "third.py"], elsewhere)
+
+
+def test_a_door_is_ten_lines_and_four_names() -> None:
+    """The second door, besides the environment and the policy."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (door,) = (b.text for b in blocks_of(text) if "agent.run(" in b.text)
+    door = door[door.index("with relive") :]
+    assert len(door.splitlines()) <= 10
+    assert len(set(re.findall(r"relive\.\w+", door))) <= 4
+
+
 def test_the_command_runs_there_with_workers(installed: Path, elsewhere: Path) -> None:
     relive = str(installed / "relive")
-    run(
-        [
-            relive,
-            "run",
-            "--suite",
-            "toy",
-            "--policy",
-            "expert",
-            "--tasks",
-            "4",
-            "--workers",
-            "2",
-            "--memory",
-            "m",
-        ],
-        elsewhere,
-    )
+    options = "--suite toy --policy expert --tasks 4 --workers 2 --memory m"
+    run([relive, "run", *options.split()], elsewhere)
     module = [str(installed / "python"), "-m", "relive"]
     shown = run(
         [*module, "memory", "search", "put a clean bell in garden", "--k", "2", "--memory", "m"],

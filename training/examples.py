@@ -98,7 +98,7 @@ def build_examples(
                 example(spec, episode, _irrelevant(retriever, episode, rng), "irrelevant")
             )
         else:
-            # The firewall keeps the task itself out; the id keeps the episode out even if its task
+            # The holdout keeps the task itself out; the id keeps the episode out even if its task
             # were renamed.
             examples.append(
                 example(

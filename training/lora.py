@@ -2,7 +2,7 @@
 
 One pass over a multi-turn episode trains all of its actions at once (Ferraz et al.,
 arXiv:2603.18272). peft and transformers do what they do; what is ours is the choice of examples and
-the manifest. Rehearsal mixes in made-up worlds, whose procedures are bound afresh each time:
+the manifest. Rehearsal mixes in synthetic worlds, whose procedures are bound afresh each time:
 without it, easy tasks (whose procedures are always the same) teach the answer by heart and unlearn
 reading it from memory.
 """
@@ -62,7 +62,7 @@ class LoraSettings:
     it constant."""
     rehearsal: float | None = None
     """Share of each batch's examples that are rehearsed. None: half where there is something to
-    rehearse (for the bundled model, its made-up worlds), none elsewhere."""
+    rehearse (for the bundled model, its synthetic worlds), none elsewhere."""
     bf16: bool = True
     """Autocast to bf16 (weights stay fp32)."""
     seed: int = 2025

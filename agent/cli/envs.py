@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..terminal import say
+from ..evaluation.terminal import say
 
 
 def add_env_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ...extras import needs
-from ..terminal import say
+from ..evaluation.terminal import say
 from .options import add_settings
 
 
@@ -137,7 +137,7 @@ def _stream(args: argparse.Namespace) -> None:
     from ...training.experiments.stream import Stream
     from ...training.experiments.stream_pictures import picture
     from ...training.experiments.stream_plan import StreamSettings
-    from ...training.experiments.stream_results import markdown, publish, states_of
+    from ...training.experiments.stream_publish import markdown, publish, states_of
     from ..evaluation.report import LiveProgress, console
     from ..settings import load
 

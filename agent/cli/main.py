@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ..terminal import complain, flush_output, say, standard_streams, visible
+from ..evaluation.terminal import complain, flush_output, say, standard_streams, visible
 from .envs import add_env_commands
 from .learning import add_learning_commands
 from .memory import add_memory_commands

@@ -1,25 +1,20 @@
-"""The `relive memory` commands: look into a memory, say something about it, keep it in order, move
-it.
+"""The `relive memory` commands that look into a memory and say something about it.
 
-As in :mod:`relive.agent.cli`, every command calls one library function and prints what it returns;
+Those that keep it in order and move it are in :mod:`relive.agent.cli.memory_upkeep`. As in
+:mod:`relive.agent.cli`, every command calls one library function and prints what it returns;
 nothing heavy is imported before.
 """
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..terminal import byte_writer, complain, say
+from ..evaluation.terminal import say
+from .memory_upkeep import add_upkeep_commands, print_damage
 
 if TYPE_CHECKING:
-    from ...memory import Corruption, Memory
-
-OnProgress = Callable[[str, int, int], None]
-"""Told what is done, how much of it is, and how much it will be (0: not known)."""
-_SHOWN = 20  # lines of a list that can be long
+    from ...memory import Memory
 
 
 def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -81,48 +76,7 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     annotate.add_argument("text", help="the remark")
     delete.add_argument("episodes", nargs="+", metavar="episode", help="its id, or how it begins")
     delete.add_argument("--reason", default="", help="why, for whoever reads the log")
-
-    evict = command(
-        "evict",
-        _evict,
-        "delete what a bounded memory can do without, never all successes of a task type",
-    )
-    evict.add_argument("--capacity", type=int, help="how many episodes may stay")
-    evict.add_argument(
-        "--before", help="those that started before this go: 2026-01-31, or Unix seconds"
-    )
-    evict.add_argument(
-        "--by",
-        default="age",
-        help="who goes first: age (default), usefulness (the least), largest-type or random",
-    )
-    evict.add_argument(
-        "--keep-per-type", type=int, default=2, help="successes of a type that stay (default 2)"
-    )
-    command("compact", _compact, "take the bytes of deleted episodes away")
-    command(
-        "verify",
-        _verify,
-        "read everything, compare all checksums; changes nothing, exit status 1 if any is wrong",
-    )
-    rebuild = command(
-        "rebuild", _rebuild, "throw catalog and index away and make them again from the log"
-    )
-    rebuild.add_argument(
-        "--reembed", action="store_true", help="the vectors too, which takes longest"
-    )
-
-    export = command("export", _export, "all episodes as JSON lines, with ratings and notes")
-    export.add_argument("file", help="a new file; - for standard output")
-    imports = command(
-        "import", _import, "add the episodes of a file; a new memory is made if need be"
-    )
-    imports.add_argument(
-        "file", help="an export, conversations or logs, .gz too; - for standard input"
-    )
-    imports.add_argument("--format", help="episodes, messages, alfworld-logs (default: recognised)")
-    imports.add_argument("--suite", help="suite of what is imported (default: the file's)")
-    imports.add_argument("--split", help="its split (default: the file's, or train)")
+    add_upkeep_commands(command)
 
 
 def _stats(args: argparse.Namespace) -> None:
@@ -156,7 +110,7 @@ def _stats(args: argparse.Namespace) -> None:
         say(f"    {value:+.3f}  {episode_id}")
     say(f"  embedder {stats.embedder}; found by {', '.join(stats.fields)}")
     say(f"  {stats.index_entries} goals in the index, the others are compared one by one")
-    _print_damage(stats.damage)
+    print_damage(stats.damage)
 
 
 def _search(args: argparse.Namespace) -> None:
@@ -277,179 +231,3 @@ def _delete(args: argparse.Namespace) -> None:
         ):
             memory.delete(episode_id, args.reason)
             say(f"{episode_id} deleted")
-
-
-def _evict(args: argparse.Namespace) -> None:
-    from ...memory import Memory
-
-    before = None if args.before is None else _time(args.before)
-    with Memory(args.memory, "w") as memory:
-        gone = memory.evict(
-            capacity=args.capacity, before=before, by=args.by, keep_per_type=args.keep_per_type
-        )
-        left = len(memory)
-    _print_some([f"{episode_id} deleted" for episode_id in gone])
-    say(f"{len(gone)} episodes deleted, {left} left; relive memory compact takes their bytes away")
-
-
-def _time(text: str) -> float:
-    """Unix seconds from a date, or from the number itself."""
-    from datetime import datetime
-
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise ValueError(
-            f"--before {text} is no time: write 2026-01-31, 2026-01-31T18:00 or Unix seconds"
-        ) from None
-
-
-def _compact(args: argparse.Namespace) -> None:
-    from ...memory import Memory
-
-    with _watched("compacting"), Memory(args.memory, "w") as memory:
-        done = memory.compact()
-    say(
-        f"{done.episodes} episodes and {done.records - done.episodes} records about them taken "
-        "away; "
-        f"the log had {done.before / 1e6:.1f} MB and has {done.after / 1e6:.1f}"
-    )
-
-
-def _verify(args: argparse.Namespace) -> int:
-    from ...memory import Memory
-
-    with _watched("reading everything"), Memory(args.memory, "r") as memory:
-        damage, count, position = memory.verify(), len(memory), memory.position
-    say(
-        f"{args.memory}: {count} episodes can be read, position {position}; "
-        f"{len(damage) or 'nothing'} damaged"
-    )
-    _print_damage(damage)
-    if damage:
-        say(
-            "catalog, vectors, index: relive memory rebuild makes them again; log: only an earlier "
-            "export still has it"
-        )
-    return 1 if damage else 0
-
-
-def _rebuild(args: argparse.Namespace) -> int:
-    from ...memory.maintenance.rebuild import rebuild
-
-    with _watched("rebuilding") as on_progress:
-        made = rebuild(args.memory, reembed=args.reembed, on_progress=on_progress)
-    say(
-        f"{args.memory}: catalog of {made.episodes} episodes made from the log, {made.embedded} "
-        "texts embedded, "
-        f"{made.indexed or 'no'} rows in the "
-        f"index{'' if made.indexed else ' (so few are all compared)'}"
-    )
-    _print_damage(made.damage)
-    return 1 if made.damage else 0
-
-
-def _export(args: argparse.Namespace) -> int:
-    from ...memory import Memory
-    from ...memory.transfer import export_file, export_lines
-
-    with Memory(args.memory, "r") as memory:
-        if args.file == "-":
-            write, count = byte_writer(), -1  # the first line is no episode
-            for line in export_lines(memory):
-                write(line)
-                count += 1
-            sys.stdout.flush()
-        else:
-            total = len(memory)
-            with _watched("exporting") as on_progress:
-                count = export_file(
-                    memory, args.file, lambda done: on_progress("exporting", done, total)
-                )
-        lost = [damage for damage in memory.stats().damage if damage.file.startswith("log/")]
-    complain(f"{count} episodes exported" + ("" if args.file == "-" else f" to {args.file}"))
-    for one in lost:
-        complain(f"  not exported, damaged: {one}")
-    return 1 if lost else 0
-
-
-def _import(args: argparse.Namespace) -> int:
-    from ...memory import Memory
-    from ...memory.imports import Labels, import_file
-
-    labels = Labels(args.suite, args.split)
-    piped = args.file == "-"
-    name = "standard input" if piped else args.file
-    with (
-        nullcontext(sys.stdin.buffer) if piped else Path(args.file).open("rb") as source,
-        _watched("importing") as on_progress,
-        Memory(args.memory) as memory,
-    ):
-        report = import_file(
-            memory,
-            source,
-            name,
-            format=args.format,
-            labels=labels,
-            on_progress=lambda line: on_progress("importing", line, 0),
-        )
-    done = report.imported
-    say(
-        f"{done.added} episodes added to {args.memory}; {done.there} were there already"
-        + (f"; {done.deleted} had been deleted there and stay so" if done.deleted else "")
-    )
-    recognised = "" if args.format else ", as its first line says"
-    say(f"{name} was read as {report.format}{recognised}")
-    for line in report.summary():
-        say(f"  {line}")
-    for problem in done.problems:
-        complain(str(problem))
-    if done.bad > len(done.problems):
-        complain(f"… and {done.bad - len(done.problems)} more")
-    if done.bad:
-        complain(
-            f"{done.bad} lines were not imported: mend them and import the file again (what is "
-            "there is passed over)"
-        )
-    return 1 if done.bad else 0
-
-
-def _print_damage(damage: "Sequence[Corruption]") -> None:
-    _print_some([f"  damaged: {one}" for one in damage])
-
-
-def _print_some(lines: Sequence[str]) -> None:
-    for line in lines[:_SHOWN]:
-        say(line)
-    if len(lines) > _SHOWN:
-        say(f"  … and {len(lines) - _SHOWN} more")
-
-
-@contextmanager
-def _watched(title: str) -> Iterator[OnProgress]:
-    """A line on the terminal that says what is done and for how long; where none is, a plain line
-    every ten seconds."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from ..evaluation.lines import PlainProgress
-    from ..evaluation.report import console
-
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    shown = console(error=True)
-    if not shown.is_terminal:
-        yield PlainProgress().tell
-        return
-    with Progress(*columns, console=shown, transient=True) as bar:
-        task = bar.add_task(title)
-
-        def on_progress(what: str, done: int, total: int) -> None:
-            bar.update(
-                task,
-                description=what + (f" {done}" if done else "") + (f" of {total}" if total else ""),
-            )
-
-        yield on_progress

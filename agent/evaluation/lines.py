@@ -4,7 +4,7 @@ that something moves."""
 import time
 from collections.abc import Callable
 
-from ..terminal import complain
+from .terminal import complain
 
 
 class PlainProgress:

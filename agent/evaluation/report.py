@@ -14,9 +14,9 @@ from rich.text import Text
 
 from ...extras import needs
 from ..events import EpisodeEnded, Event, JobEnded, Phase, RoundEnded, TasksPlanned, TrainingStep
-from ..terminal import silence, visible
 from .lines import PlainProgress
 from .metrics import Row, wilson
+from .terminal import silence, visible
 
 
 class _Console(Console):
@@ -63,9 +63,14 @@ def results_table(rows: Sequence[Row], title: str = "") -> Table:
     """Success per type with its interval, and what else says how it came about."""
     table = Table(title=visible(title) or None, title_justify="left")
     for name, justify in (
-        ("task type", "left"), ("n", "right"), ("success %", "right"), ("95 %", "right"), ("steps", "right"),
-        ("invalid %", "right"), ("right procedure %", "right"),
-    ):  # fmt: skip
+        ("task type", "left"),
+        ("n", "right"),
+        ("success %", "right"),
+        ("95 %", "right"),
+        ("steps", "right"),
+        ("invalid %", "right"),
+        ("right procedure %", "right"),
+    ):
         table.add_column(name, justify="left" if justify == "left" else "right")
     for row in rows:
         interval = f"{percent(row.low)}–{percent(row.high)}"
@@ -181,8 +186,10 @@ def picture_of_rounds(
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2))
     xs, ys = [r["round"] for r in rounds], [100 * r["success"] for r in rounds]
     spans = [wilson(round(r["success"] * r["episodes"]), r["episodes"]) for r in rounds]
-    spread = [[max(0.0, y - 100 * low) for y, (low, _) in zip(ys, spans, strict=True)],
-              [max(0.0, 100 * high - y) for y, (_, high) in zip(ys, spans, strict=True)]]  # fmt: skip
+    spread = [
+        [max(0.0, y - 100 * low) for y, (low, _) in zip(ys, spans, strict=True)],
+        [max(0.0, 100 * high - y) for y, (_, high) in zip(ys, spans, strict=True)],
+    ]
     left.errorbar(
         xs, ys, yerr=spread, marker="o", capsize=3, label="training tasks, while exploring"
     )
@@ -210,8 +217,10 @@ def picture_of_rounds(
     left.legend(loc="lower left", fontsize=8)
     names = list(held_out)
     tops = [100 * held_out[n]["success"] for n in names]
-    errors = [[max(0.0, t - 100 * held_out[n]["low"]) for t, n in zip(tops, names, strict=True)],
-              [max(0.0, 100 * held_out[n]["high"] - t) for t, n in zip(tops, names, strict=True)]]  # fmt: skip
+    errors = [
+        [max(0.0, t - 100 * held_out[n]["low"]) for t, n in zip(tops, names, strict=True)],
+        [max(0.0, 100 * held_out[n]["high"] - t) for t, n in zip(tops, names, strict=True)],
+    ]
     right.bar(
         [n.replace("_", "\n") for n in names],
         tops,

@@ -25,7 +25,8 @@ Outcomes = Mapping[Any, float] | Sequence[float] | NDArray[Any]
 
 EXACT = 14
 """Clusters up to which all sign flips are enumerated (16,384)."""
-_BLOCK = 2_000_000  # numbers drawn at once: 16 MB
+BLOCK = 2_000_000
+"""Numbers drawn at once: 16 MB. The results do not depend on it."""
 _RELATIVE = 1e-9  # sums that differ by less are ties
 
 
@@ -228,6 +229,6 @@ def _sign_flip(sums: Floats, draws: int, rng: np.random.Generator) -> float:
 
 def _blocks(draws: int, width: int) -> Iterator[int]:
     """Sizes of the parts into which draws of so many numbers each are cut."""
-    most = max(1, _BLOCK // width)
+    most = max(1, BLOCK // width)
     for start in range(0, draws, most):
         yield min(most, draws - start)

@@ -22,8 +22,8 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder that a model's files are in. ``bundled`` is the package's own; a hub name is looked
-    up on this machine, then downloaded.
+    """The folder that a model's files are in. ``bundled`` is the package's own; a hub name is
+    looked up on this machine, then downloaded.
 
     Raises:
         FileNotFoundError: there is no such folder and no such name.

@@ -128,7 +128,7 @@ def _position(rng: random.Random) -> str:
 
 
 @lru_cache(maxsize=256)
-def _furniture(room: int) -> tuple[tuple[Receptacle, ...], frozenset[str]]:
+def furniture(room: int) -> tuple[tuple[Receptacle, ...], frozenset[str]]:
     """The room's receptacles, sorted by id, and all kinds of things found in it. The same for every
     game in it."""
     poses, kinds = assets.layout(room)
@@ -170,7 +170,7 @@ def _separate(receptacles: Sequence[Receptacle]) -> tuple[Receptacle, ...]:
 
 def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
     """One attempt at a game in a room; None when the room does not allow it."""
-    receptacles, kinds_in_room = _furniture(room)
+    receptacles, kinds_in_room = furniture(room)
     receptacle_kinds = sorted({receptacle.kind for receptacle in receptacles})
     object_kinds = sorted(
         kind

@@ -27,24 +27,22 @@ class Simulation:
         ids = [*(r.id for r in world.receptacles), *(t.id for t in world.things)]
         symbols = {id: mangle(id).lower() for id in ids}
         names = display_names(list(symbols.values()))
-        self._places = {
+        self.places = {  # by the names that the agent reads
             names[symbols[r.id]]: r for r in sorted(world.receptacles, key=lambda r: symbols[r.id])
         }
-        self._things = {
+        self.things = {
             names[symbols[t.id]]: t for t in sorted(world.things, key=lambda t: symbols[t.id])
         }
-        by_id = {r.id: name for name, r in self._places.items()}
-        self._where: dict[str, str] = {
-            name: by_id[t.receptacle] for name, t in self._things.items()
-        }
+        by_id = {r.id: name for name, r in self.places.items()}
+        self.where: dict[str, str] = {name: by_id[t.receptacle] for name, t in self.things.items()}
         self._open: set[str] = set()
-        self._states: dict[str, set[str]] = {name: set() for name in self._things}
+        self._states: dict[str, set[str]] = {name: set() for name in self.things}
         self._here = ""
         self._held = ""
 
     def opening(self) -> str:
         """What the agent reads first."""
-        places = _listing([f"a {name}" for name in self._places])
+        places = _listing([f"a {name}" for name in self.places])
         return (
             f"You are in the middle of a room. Looking quickly around you, you see {places}."
             f"\n\nYour task is to: {self._world.goal}."
@@ -72,25 +70,25 @@ class Simulation:
             lit = any(
                 t.kind == world.lamp
                 and "toggled" in self._states[name]
-                and self._where[name] == self._here
-                for name, t in self._things.items()
+                and self.where[name] == self._here
+                for name, t in self.things.items()
             )
-            return lit and bool(self._held) and self._things[self._held].kind == world.target
+            return lit and bool(self._held) and self.things[self._held].kind == world.target
         states = {treatment.verb for treatment in goals.treatments(world.task_type)}
         at: list[str] = [
-            self._where[name]
-            for name, t in self._things.items()
+            self.where[name]
+            for name, t in self.things.items()
             if t.kind == world.target
-            and self._where[name]
-            and self._places[self._where[name]].kind == world.destination
+            and self.where[name]
+            and self.places[self.where[name]].kind == world.destination
             and states <= self._states[name]
         ]
         needed = goals.objects_needed(world.task_type)
         return any(at.count(place) >= needed for place in at)
 
     def _contents(self, place: str) -> str:
-        inside = _listing([f"a {name}" for name in self._things if self._where[name] == place])
-        if not is_openable(self._places[place].kind):
+        inside = _listing([f"a {name}" for name in self.things if self.where[name] == place])
+        if not is_openable(self.places[place].kind):
             return f"On the {place}, you see {inside}."
         return (
             f"The {place} is open. In it, you see {inside}."
@@ -101,41 +99,41 @@ class Simulation:
     def _reachable(self, place: str) -> bool:
         """Whether the agent stands at a place and the place is open, if it can be closed."""
         return place == self._here and (
-            place in self._open or not is_openable(self._places[place].kind)
+            place in self._open or not is_openable(self.places[place].kind)
         )
 
     def _go(self, place: str) -> str:
-        if place not in self._places or place == self._here:
+        if place not in self.places or place == self._here:
             return REFUSED
         self._here = place
         return f"You arrive at {place}. {self._contents(place)}"
 
     def _open_place(self, place: str) -> str:
-        if place not in self._places or place != self._here or self._reachable(place):
+        if place not in self.places or place != self._here or self._reachable(place):
             return REFUSED
         self._open.add(place)
         return f"You open the {place}. {self._contents(place)}"
 
     def _take(self, thing: str, place: str) -> str:
-        known = thing in self._things and place in self._places
-        if not known or self._held or not self._reachable(place) or self._where[thing] != place:
+        known = thing in self.things and place in self.places
+        if not known or self._held or not self._reachable(place) or self.where[thing] != place:
             return REFUSED
-        if self._things[thing].kind in assets.affordances()["Toggleable"]:
+        if self.things[thing].kind in assets.affordances()["Toggleable"]:
             return REFUSED  # lamps cannot be carried
-        self._held, self._where[thing] = thing, ""
+        self._held, self.where[thing] = thing, ""
         return f"You pick up the {thing} from the {place}."
 
     def _move(self, thing: str, place: str) -> str:
         if (
             not thing
             or thing != self._held
-            or place not in self._places
+            or place not in self.places
             or not self._reachable(place)
         ):
             return REFUSED
-        if self._things[thing].kind not in assets.holds()[self._places[place].kind]:
+        if self.things[thing].kind not in assets.holds()[self.places[place].kind]:
             return REFUSED
-        self._held, self._where[thing] = "", place
+        self._held, self.where[thing] = "", place
         return f"You move the {thing} to the {place}."
 
     def _treat(self, verb: str, thing: str, place: str) -> str:
@@ -144,18 +142,18 @@ class Simulation:
             thing != self._held
             or not thing
             or place != self._here
-            or self._places[place].kind != treatment.appliance
+            or self.places[place].kind != treatment.appliance
         ):
             return REFUSED
-        if self._things[thing].kind not in assets.affordances()[treatment.affordance]:
+        if self.things[thing].kind not in assets.affordances()[treatment.affordance]:
             return REFUSED
         self._states[thing] -= {"heat", "cool"} if verb != "clean" else set()
         self._states[thing].add(verb)
         return f"You {verb} the {thing} using the {place}."
 
     def _use(self, thing: str) -> str:
-        known = thing in self._things and self._where[thing] and self._where[thing] == self._here
-        if not known or self._things[thing].kind not in assets.affordances()["Toggleable"]:
+        known = thing in self.things and self.where[thing] and self.where[thing] == self._here
+        if not known or self.things[thing].kind not in assets.affordances()["Toggleable"]:
             return REFUSED
         self._states[thing].add("toggled")
         return f"You turn on the {thing}."

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from ...task import Task, goal_line, identity_of
 from ..episode import Actor, Episode, Outcome, Step, StopReason
 from ..plain import described
-from ..storage.codec import MAX_ITEMS
+from ..storage.payload import MAX_ITEMS
 from .parsed import (
     DEFAULT_SPLIT,
     POLICY,

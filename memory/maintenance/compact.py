@@ -15,15 +15,15 @@ import numpy as np
 
 from ..search.vectors import WINDOW_BITS
 from ..state import State
-from ..storage import codec
+from ..storage import annotations, codec
 from ..storage.catalog import DUPLICATE_ID, GAP, LONG, NEVER, NO_TARGET
-from ..storage.durable import replace_file
-from ..storage.fields import CodecError
-from ..storage.log import Corruption, Kind
+from ..storage.durable import Corruption, replace_file
+from ..storage.payload import CodecError
 from ..storage.rows import Rows
 from ..storage.segments import (
     FRAME_BYTES,
     MOST_GENERATIONS,
+    Kind,
     compacted_header,
     frame_of,
     segment_path,
@@ -143,6 +143,8 @@ def _kept(state: State, row: np.void, gone: set[int], dead: set[int]) -> bytes:
         return b""  # it had no memory to be shown anything of
     shown = tuple(i for i in run.shown if (s := state.sequence_of(i)) is not None and s not in dead)
     task, success = run.task, run.outcome.success
-    credit = codec.Credit(shown, task.identity, task.type, run.actor.policy, success, run.started)
-    payload = codec.encode_credit(credit)
+    credit = annotations.Credit(
+        shown, task.identity, task.type, run.actor.policy, success, run.started
+    )
+    payload = annotations.encode_credit(credit)
     return frame_of(int(Kind.USEFULNESS), sequence, payload, zlib.crc32(payload))

@@ -5,6 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..state import State
+from ..storage.catalog import NEVER, SUCCESS
+
 POLICIES = ("age", "usefulness", "largest-type", "random")
 """``age``: the oldest first. ``usefulness``: those that helped least, failures before successes
 among equals. ``largest-type``: the oldest of whichever task type has most. ``random``: a
@@ -23,6 +28,22 @@ class Candidate:
     usefulness: float
     started: float
     """Unix time in seconds."""
+
+
+def evictable(state: State) -> list[Candidate]:
+    """All episodes that are not deleted, as far as eviction is concerned."""
+    alive, table = np.flatnonzero(state.catalog.delete_positions() == NEVER), state.usefulness()
+    sequences = state.catalog.sequences[alive].tolist()
+    columns = [
+        state.catalog.column(name)[alive].tolist() for name in ("suite", "type", "flags", "time")
+    ]
+    useful = table.values(sequences).tolist()
+    return [
+        Candidate(sequence, hash((suite, kind)), bool(flags & SUCCESS), worth, started)
+        for sequence, suite, kind, flags, started, worth in zip(
+            sequences, *columns, useful, strict=True
+        )
+    ]
 
 
 def victims(

@@ -11,9 +11,9 @@ from ..search.encode import check_embedder
 from ..search.index import IndexSettings
 from ..search.vectors import column_name
 from ..state import CACHES, State
-from ..storage.durable import refuse_links
+from ..storage.durable import Corruption, refuse_links
 from ..storage.lock import WriterLock
-from ..storage.log import Corruption
+from .verify import all_damage
 
 _STEP = 1024  # rows that go into a graph between two reports
 
@@ -97,7 +97,7 @@ def rebuild(
                 space.publish(state.position)
             indexed = sum(space.covered for space in state.spaces.values())
             return Rebuilt(
-                state.catalog.alive, counted.count, indexed, (*known.damage, *state.all_damage())
+                state.catalog.alive, counted.count, indexed, (*known.damage, *all_damage(state))
             )
         finally:
             state.log.close()

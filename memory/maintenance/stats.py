@@ -8,9 +8,11 @@ import numpy as np
 
 from ..state import State
 from ..storage.catalog import NEVER, SUCCESS, UNREADABLE
+from ..storage.durable import Corruption
 from ..storage.ingest import CREDIT
-from ..storage.log import Corruption, Kind
 from ..storage.rows import Numbers
+from ..storage.segments import Kind
+from .verify import all_damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def count(state: State) -> MemoryStats:
         fields=state.fields,
         embedded=sum(space.column.embedded for space in state.spaces.values()),
         index_entries=state.spaces["goal"].covered,
-        damage=state.all_damage(),
+        damage=all_damage(state),
     )
 
 

@@ -21,7 +21,8 @@ SAMPLE = 64
 FAR = 32
 """Remote queries of each kind."""
 REMOTE = (0.75, 0.5, 0.0)
-"""How similar remote queries are to a row, as a share of the similarity of its closest other row."""
+"""How similar remote queries are to a row, as a share of the similarity of its closest other
+row."""
 NEIGHBOURS = 10
 """Closest rows that a search of the sample should find."""
 WIDTH = 75
@@ -100,8 +101,8 @@ def recall(
 def draw(
     column: VectorColumn, rows: int, seed: int = 0, lock: Lock | None = None
 ) -> Sequence[Sample]:
-    """Rows that are evenly spread; made-up queries, each about as far from one of them as the closest
-    other row; and ever more remote ones (:data:`REMOTE`).
+    """Rows that are evenly spread; made-up queries, each about as far from one of them as the
+    closest other row; and ever more remote ones (:data:`REMOTE`).
 
     Arguments as of :func:`measured`; another seed takes other rows.
     """

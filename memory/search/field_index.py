@@ -1,5 +1,5 @@
-"""One kind of field and everything that finds by it: the vectors of all episodes' texts of that kind,
-and a graph of them.
+"""One kind of field and everything that finds by it: the vectors of all episodes' texts of that
+kind, and a graph of them.
 
 Small spaces are searched by comparing everything, which is right by definition. From `exact_limit`
 rows on a graph proposes candidates where it was measured to find them
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ..storage.rows import Numbers
 from .accuracy import EQUAL, draw, measured, recall
 from .embed import Vectors
-from .index import Graph, IndexSettings, Lock, Measured, SnapshotFolder
+from .index import Graph, IndexSettings, Lock, Measured
+from .snapshots import SnapshotFolder
 from .vectors import WINDOW_BITS, Embed, VectorColumn, column_name
 
 WIDEST = 2048

@@ -7,7 +7,13 @@ as there are steps.
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..episode import Episode
+from ..storage.catalog import Catalog
+from ..storage.rows import Numbers
+from .vectors import WINDOW_BITS
 
 FIELDS = ("goal", "first", "window")
 """All kinds of fields. A memory always has the first; the others where it was opened with them."""
@@ -41,3 +47,18 @@ def field_texts(field: str, episode: Episode) -> list[str]:
     count = field_count(field, len(steps))
     ends = [number * max(len(steps), 1) // count for number in range(count)]
     return [query_text(episode.task.goal, steps[:end]) for end in ends]
+
+
+def labels_from(catalog: Catalog, field: str, start: int) -> tuple[Numbers, NDArray[np.uint32]]:
+    """Labels of the texts of all episodes from ordinal `start` on, and the checksums of their
+    records."""
+    sequences = catalog.sequences[start:]
+    checksums = catalog.column("checksum")[start:].astype(np.uint32)
+    if field != "window":
+        return sequences << WINDOW_BITS, checksums
+    counts = np.array(
+        [field_count(field, steps) for steps in catalog.column("steps")[start:].tolist()],
+        dtype=np.int64,
+    )
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return (np.repeat(sequences, counts) << WINDOW_BITS) + within, np.repeat(checksums, counts)

@@ -1,10 +1,8 @@
-"""The HNSW graph, and its snapshots on disk. The only door to hnswlib.
+"""The HNSW graph, in memory and as the bytes of a file. The only door to hnswlib.
 
 A graph knows labels (:mod:`relive.memory.search.vectors`), not row numbers, so it survives
-compaction: labels of what is gone are passed over. A snapshot is a graph file (what hnswlib
-pickles, as plain arrays) and a JSON manifest that says what it is a graph of. The writer publishes
-snapshots, nobody changes one, and a snapshot that is missing, damaged or of something else is only
-a reason to build another: the vectors it is built from are in the column.
+compaction: labels of what is gone are passed over. What is published of it, and for whom, is in
+:mod:`relive.memory.search.snapshots`.
 
 hnswlib crashes when one thread adds and another searches, so whoever owns a :class:`Graph` lets one
 thread in at a time.
@@ -13,25 +11,18 @@ thread in at a time.
 import json
 import mmap
 import os
-import zlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.durable import TEMPORARY, publish_file, replace_file
-from ..storage.log import Corruption
 from ..storage.rows import BLOCK, Numbers, blocks_sum
 from .embed import Vectors
-from .vectors import VectorColumn, column_name
 
-FORMAT = 2
-"""Format number of manifests, written and read; a graph of format 1 is built anew (its labels were
-row numbers)."""
 SEED = 100
 SPACE = "ip"
 Bytes = NDArray[np.uint8]
@@ -86,8 +77,8 @@ class Measured(NamedTuple):
     ef: int
     """Candidates that a search has to keep at hand; 0 if no number is enough."""
     reach: float
-    """Similarity of the closest row to the most remote query of the sample. Nothing is known of queries
-    that are further from all that is stored."""
+    """Similarity of the closest row to the most remote query of the sample. Nothing is known of
+    queries that are further from all that is stored."""
 
 
 class Graph:
@@ -221,242 +212,3 @@ def write_parts(path: Path, parts: Sequence[Bytes]) -> tuple[int, int]:
         file.flush()
         os.fsync(file.fileno())
     return path.stat().st_size, blocks_sum(*parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a snapshot is a graph of. Anything that does not match means: build another."""
-
-    format: int
-    memory: str
-    """Id of the memory."""
-    embedder: str
-    """Identity of the embedder."""
-    key: str
-    """Which texts of the episodes."""
-    dimension: int
-    space: str
-    m: int
-    ef_construction: int
-    seed: int
-    rows: int
-    """The graph holds the first so many rows of the column."""
-    last: int
-    """Highest label in it."""
-    nodes: int
-    """Vectors in it, those of rows that are gone included."""
-    position: int
-    """Log position when it was made."""
-    sources: str
-    """SHA-256 of the labels and record checksums of these rows."""
-    file: str
-    """Name of the graph file, beside the manifest."""
-    bytes: int
-    sum: int
-    """Checksum of the graph file."""
-    ef: int = -1
-    """Candidates that a search has to keep at hand; 0: all rows are compared instead; -1: not
-    measured."""
-    reach: float = -1.0
-    """As of :class:`Measured`."""
-
-
-class SnapshotFolder:
-    """Where the snapshots of one embedder and key are kept."""
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        memory: bytes,
-        identity: str,
-        key: str,
-        dimension: int,
-        settings: IndexSettings,
-    ) -> None:
-        self.folder, self._settings = folder, settings
-        self.damage: list[Corruption] = []
-        self._memory = memory
-        self._identity, self._key = identity, key
-        self._dimension = dimension
-        self._name = column_name(identity, key)
-        self._path = folder / f"{self._name}.json"
-
-    def load(
-        self, column: VectorColumn, newer_than: int = -1, lock: Lock | None = None
-    ) -> tuple[Graph, Manifest] | None:
-        """The published graph and what is known of it, or None if none can be used.
-
-        Args:
-            column: whose rows it must be made from.
-            newer_than: log position; an older snapshot is not loaded.
-            lock: guards the column; it is not held while the graph is read.
-        """
-        for _ in range(
-            3
-        ):  # a writer may replace the snapshot between reading its manifest and its graph
-            try:
-                manifest = self.read()
-                if manifest is None or manifest.position <= newer_than:
-                    return None
-                with lock or nullcontext():
-                    known = manifest.rows <= len(column)
-                    fits = known and manifest.sources == column.digest(manifest.rows)
-                if not fits:
-                    if known:
-                        self._note(
-                            self._path, "made from records that are not those in the log; not used"
-                        )
-                    return None
-                if manifest.rows < (1 - self._settings.stale) * manifest.nodes:
-                    # most of it was compacted away; the writer builds another when it is needed
-                    return None
-                graph = self._load_graph(manifest)
-                return None if graph is None else (graph, manifest)
-            except FileNotFoundError:
-                continue
-        return None
-
-    def publish(
-        self,
-        graph: Graph,
-        column: VectorColumn,
-        position: int,
-        found: Measured,
-        lock: Lock | None = None,
-    ) -> int:
-        """Make the graph, which covers the leading rows of the column, the published one; returns
-        how many they are.
-
-        Args:
-            graph: what is published, as it is when the lock is taken.
-            column: whose rows it holds.
-            position: log position.
-            found: what is known of how well it finds.
-            lock: guards graph and column; it is not held while the disk works.
-
-        Raises:
-            OSError: it cannot be written; the one published before remains.
-        """
-        path = self.folder / f"{self._name}-{position:016d}.hnsw"
-        temporary = path.with_name(path.name + TEMPORARY)
-        try:
-            with lock or nullcontext():
-                parts, last, nodes = graph.parts(), graph.last, graph.nodes
-                rows = int(np.searchsorted(column.labels, last, side="right"))
-                sources = column.digest(rows)
-            size, checksum = write_parts(temporary, parts)
-            publish_file(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        self._write(
-            Manifest(
-                format=FORMAT,
-                memory=self._memory.hex(),
-                embedder=self._identity,
-                key=self._key,
-                dimension=self._dimension,
-                space=SPACE,
-                m=self._settings.m,
-                ef_construction=self._settings.ef_construction,
-                seed=SEED,
-                rows=rows,
-                last=last,
-                nodes=nodes,
-                position=position,
-                sources=sources,
-                file=path.name,
-                bytes=size,
-                sum=checksum,
-                ef=found.ef,
-                reach=found.reach,
-            )
-        )
-        for other in self.folder.glob(f"{self._name}-*.hnsw*"):
-            if other != path and other.name[len(self._name) + 1 :].split(".")[0].isdigit():
-                other.unlink(missing_ok=True)
-        return rows
-
-    def report(self, detail: str) -> None:
-        """Say that something is wrong with what was published; once."""
-        self._note(self._path, detail)
-
-    def renumber(self, column: VectorColumn, position: int) -> None:
-        """After rows were dropped from the column: say anew which of them the published graph
-        covers."""
-        manifest = self.read()
-        if manifest is not None:
-            rows = int(np.searchsorted(column.labels, manifest.last, side="right"))
-            self._write(
-                replace(manifest, rows=rows, sources=column.digest(rows), position=position)
-            )
-
-    def read(self) -> Manifest | None:
-        """The manifest, if it is intact and fits."""
-        try:
-            text = self._path.read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            body = json.loads(text)
-            checksum = body.pop("checksum")
-            if checksum != zlib.crc32(_canonical(body)):
-                raise ValueError("its checksum does not hold")
-            if body["format"] != FORMAT:
-                self._note(self._path, f"of format {body['format']}; built anew")
-                return None
-            known = {
-                field.name: body[field.name] for field in fields(Manifest) if field.name in body
-            }
-            manifest = Manifest(**known)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._note(self._path, f"damaged manifest ({error}); not used")
-            return None
-        m, ef_construction = self._settings.m, self._settings.ef_construction
-        ours = (
-            self._memory.hex(),
-            self._identity,
-            self._key,
-            self._dimension,
-            SPACE,
-            m,
-            ef_construction,
-            SEED,
-        )
-        theirs = (
-            manifest.memory, manifest.embedder, manifest.key, manifest.dimension,
-            manifest.space, manifest.m, manifest.ef_construction, manifest.seed,
-        )  # fmt: skip
-        if ours != theirs:
-            self._note(self._path, "made for another memory, embedder or setting; not used")
-            return None
-        return manifest
-
-    def _write(self, manifest: Manifest) -> None:
-        body = asdict(manifest)
-        body["checksum"] = zlib.crc32(_canonical(body))
-        replace_file(self._path, json.dumps(body, indent=1).encode())
-
-    def _load_graph(self, manifest: Manifest) -> Graph | None:
-        path = self.folder / manifest.file
-        try:
-            return Graph.load(
-                path,
-                nodes=manifest.nodes,
-                last=manifest.last,
-                size=manifest.bytes,
-                sums=manifest.sum,
-            )
-        except ValueError as error:
-            self._note(path, str(error))
-            return None
-
-    def _note(self, path: Path, detail: str) -> None:
-        damage = Corruption(f"{self.folder.name}/{path.name}", 0, 0, detail)
-        if damage not in self.damage:
-            self.damage.append(damage)
-
-
-def _canonical(body: dict[str, object]) -> bytes:
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()

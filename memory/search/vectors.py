@@ -7,30 +7,23 @@ from something else is embedded again, then.
 """
 
 import hashlib
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.log import Corruption, RolledBackError
+from ..storage.durable import Corruption, RolledBackError
 from ..storage.rows import Numbers, RowFile, Rows, row_sums
 from .embed import Vectors
 
 MAGIC = b"RELIVEVC"
 FORMAT = 2
-"""Format number of columns that are written; those of format 1 are read and written anew."""
+"""Format number of columns, written and read."""
 WINDOW_BITS = 8
 """A label is an episode's sequence number shifted by so many bits, plus the number of the text
 among the episode's."""
 _SPOTS = 64  # rows that are looked at when a column is opened
-
-_HEADER_1 = struct.Struct("<8sII16s32s")
-_KEY_1 = struct.Struct(
-    "<QIII"
-)  # sequence, checksum of the record's payload, key number, crc32 of the rest of the row
 
 Embed = Callable[[Numbers], Vectors]
 """Embeds the texts of the rows with these numbers."""
@@ -72,7 +65,7 @@ class VectorColumn:
         self.dimension = dimension
         self.embedded = 0
         """Rows that had to be embedded because the file did not have them."""
-        self._path, self._identity, self._memory, self._embed = path, identity, memory, embed
+        self._path, self._embed = path, embed
         self._row = np.dtype(
             [
                 ("sum", "<u8"),
@@ -114,8 +107,7 @@ class VectorColumn:
     def open(self, labels: Numbers, checksums: NDArray[np.uint32]) -> None:
         """Take in the file, which should hold rows with these labels, made from records with these
         checksums."""
-        old = read_format_1(self._path, self._identity, self.dimension, self._memory)
-        there = 0 if old is not None else self.file.load()
+        there = self.file.load()
         if there > len(labels) and not self.file.writable:
             self.file.keep(len(labels))  # the writer is ahead of what was read of the log
         self._expect(labels, checksums, sound=False)
@@ -126,12 +118,8 @@ class VectorColumn:
             sorted({i * (common - 1) // (_SPOTS - 1) for i in range(_SPOTS)} if common else ()),
             dtype=np.int64,
         )
-        if (
-            old is not None
-            or (there > len(labels) and self.file.writable)
-            or not self._check(spots).all()
-        ):
-            self._reconcile(old)
+        if (there > len(labels) and self.file.writable) or not self._check(spots).all():
+            self._reconcile()
         elif there < len(labels):
             self._append_embedded(there)
 
@@ -320,9 +308,9 @@ class VectorColumn:
         self._sound[start : self._count] = True
         self.embedded += self._count - start
 
-    def _reconcile(self, old: Mapping[int, tuple[int, Vectors]] | None) -> None:
+    def _reconcile(self) -> None:
         """Keep whatever fits of a file whose rows are not those expected, in a new one."""
-        known: dict[int, tuple[int, Vectors]] = dict(old or {})
+        known: dict[int, tuple[int, Vectors]] = {}
         for low in range(0, len(self.file), 2048):
             numbers = np.arange(low, min(low + 2048, len(self.file)))
             rows = self.file.take(numbers)
@@ -342,35 +330,8 @@ class VectorColumn:
         if not fits.all():
             vectors[~fits] = self._embed(numbers[~fits])
         self.embedded += int(np.count_nonzero(~fits))
-        if old is None:
-            detail = f"rows that do not fit the log; {np.count_nonzero(~fits)} embedded again"
-            self.file.note(0, 0, detail)
+        detail = f"rows that do not fit the log; {np.count_nonzero(~fits)} embedded again"
+        self.file.note(0, 0, detail)
         self.file.keep(0)
         self.file.append(self._made(self.labels, self._checksums[: self._count], vectors))
         self._sound[: self._count] = True
-
-
-def read_format_1(
-    path: Path, identity: str, dimension: int, memory: bytes
-) -> dict[int, tuple[int, Vectors]] | None:
-    """Checksum and vector by label of a column of format 1; None if it is none. Damaged rows are
-    left out."""
-    try:
-        data = path.open("rb").read(_HEADER_1.size + 4)
-    except OSError:
-        return None
-    header = _HEADER_1.pack(MAGIC, 1, dimension, memory, hashlib.sha256(identity.encode()).digest())
-    if data != header + struct.pack("<I", zlib.crc32(header)):
-        return None
-    size = _KEY_1.size + 4 * dimension
-    rows = path.read_bytes()[len(data) :]
-    found = {}
-    for start in range(0, len(rows) - size + 1, size):
-        row = rows[start : start + size]
-        sequence, checksum, _, crc = _KEY_1.unpack_from(row)
-        if zlib.crc32(row[: _KEY_1.size - 4] + row[_KEY_1.size :]) == crc:
-            found[sequence << WINDOW_BITS] = (
-                checksum,
-                np.frombuffer(row, dtype="<f4", offset=_KEY_1.size),
-            )
-    return found

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ..episode import StopReason
 from .codec import digest
-from .log import Corruption, Kind, RecordLocation
+from .durable import Corruption
 from .rows import Numbers, RowFile, Rows
-from .segments import LIMIT
+from .segments import LIMIT, Kind, RecordLocation
 
 MAGIC = b"RELIVECT"
 FORMAT = 2

@@ -1,4 +1,4 @@
-"""Episodes and what is said about them, to bytes and back. The only door to msgpack.
+"""Episodes, to bytes and back.
 
 Whatever is encoded is validated first (:mod:`relive.memory.storage.validate`), so that what was
 written can be read again.
@@ -6,10 +6,6 @@ written can be read again.
 An episode is two msgpack objects one after the other: the *head* (a map with everything but the
 steps) and the *steps* (an array of maps). Whoever only needs to know what an episode is about reads
 the head and stops.
-
-Each payload carries an integer format version. Within a version fields are only ever added: a
-reader skips names it does not know and fills in what is missing where the data class has a default.
-Anything else needs a new version.
 """
 
 import hashlib
@@ -18,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
-
 from ...task import Task
 from ..episode import Actor, Episode, Outcome, Retrieved, Step, StopReason
-from .fields import (
+from .payload import (
+    MAX_ITEMS,
+    VERSION,
     CodecError,
     Fields,
     anything,
@@ -31,24 +27,18 @@ from .fields import (
     integer,
     integers,
     kind_of,
+    next_object,
     number,
     numbers,
+    pack,
     settings,
     text,
     texts,
+    unpacker_of,
+    versioned,
     wrong,
 )
 from .validate import validated
-
-VERSION = 1
-"""Format version written by this code."""
-SUPPORTED = (1,)
-"""Format versions that this code reads."""
-MAX_BYTES = 64 * 2**20
-"""Longest payload written or read. An episode is a few kilobytes; this keeps a forged length from
-taking all memory."""
-MAX_ITEMS = 2**20
-"""Longest array or map inside a payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,59 +59,6 @@ class Head:
     """Ids of the episodes that were in its context, each once."""
     memory_position: int
     """Log position of the memory that was read; -1 when none was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rating:
-    """A number that someone gave to an episode afterwards."""
-
-    episode: str
-    """Id of the episode."""
-    name: str
-    """What was rated, for example ``human``."""
-    value: float
-    time: float
-    """Unix time in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A remark about an episode."""
-
-    episode: str
-    """Id of the episode."""
-    text: str
-    time: float
-    """Unix time in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deletion:
-    """An episode that is not to be found any more."""
-
-    episode: str
-    """Id of the episode."""
-    reason: str
-    time: float
-    """Unix time in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credit:
-    """How a run ended that had episodes in its context, or none: what usefulness is learned
-    from."""
-
-    shown: tuple[str, ...]
-    """Ids of the episodes that were in context."""
-    task: str
-    """Identity of the task that was run."""
-    type: str
-    """Its type."""
-    policy: str
-    """Who ran it."""
-    success: bool
-    time: float
-    """Unix time in seconds."""
 
 
 def digest(text: str) -> int:
@@ -192,8 +129,8 @@ def prepare(episode: object) -> Prepared:
 
     Raises:
         TypeError: a field holds something that cannot be stored; the message names it.
-        ValueError: the same, or the episode is larger than :data:`MAX_BYTES`, or a list or map in
-            it longer than :data:`MAX_ITEMS` (nobody could read it again).
+        ValueError: the same, or the episode is larger than a payload may be, or a list or map
+            in it longer (:mod:`relive.memory.storage.payload`): nobody could read it again.
     """
     checked = validated(Episode, episode, _name(episode))
     head = head_of(checked)
@@ -251,7 +188,7 @@ def _encode(episode: Episode, known: Head) -> bytes:
             f"episode {episode.id!r} cannot be stored: {longest} items in a list; the limit is "
             f"{MAX_ITEMS}"
         )
-    return _pack(head, f"episode {episode.id!r}", [_step_map(step) for step in episode.steps])
+    return pack(head, f"episode {episode.id!r}", [_step_map(step) for step in episode.steps])
 
 
 def decode_episode(payload: bytes) -> Episode:
@@ -278,10 +215,10 @@ def decode_episode(payload: bytes) -> Episode:
 def _parts(payload: bytes) -> tuple[Fields, Head, list[Any]]:
     """The fields of the head, what they say, and as many steps as they announce, which are not
     looked at."""
-    unpacker = _unpacker(payload)
+    unpacker = unpacker_of(payload)
     fields = _head_fields(unpacker)
     head = _head(fields)
-    steps = _next(unpacker, "the steps")
+    steps = next_object(unpacker, "the steps")
     if not isinstance(steps, list) or len(steps) != head.step_count:
         raise CodecError(
             f"not an episode: {head.step_count} steps announced, {kind_of(steps)} found"
@@ -322,110 +259,12 @@ def decode_head(payload: bytes) -> Head:
     Raises:
         CodecError: as :func:`decode_episode`.
     """
-    fields = _head_fields(_unpacker(payload))
+    fields = _head_fields(unpacker_of(payload))
     head = _head(fields)
     if fields.get("actions", integer, -1) < 0:
         episode = decode_episode(payload)
         return replace(head, actions=actions_digest(episode), shown=shown_in(episode))
     return head
-
-
-def encode_rating(rating: Rating) -> bytes:
-    """The rating as bytes; as all that follow, raises `TypeError` or `ValueError` for what cannot
-    be stored."""
-    rating = validated(Rating, rating, "a rating")
-    fields = {"v": VERSION, "episode": rating.episode, "name": rating.name}
-    return _pack({**fields, "value": rating.value, "time": rating.time}, "a rating")
-
-
-def decode_rating(payload: bytes) -> Rating:
-    """The rating in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
-    fields = _single(payload, "a rating")
-    return Rating(
-        fields.text("episode"),
-        fields.text("name"),
-        fields.get("value", number),
-        fields.get("time", number, 0.0),
-    )
-
-
-def encode_note(note: Note) -> bytes:
-    """The note as bytes."""
-    note = validated(Note, note, "a note")
-    return _pack(
-        {"v": VERSION, "episode": note.episode, "text": note.text, "time": note.time}, "a note"
-    )
-
-
-def decode_note(payload: bytes) -> Note:
-    """The note in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
-    fields = _single(payload, "a note")
-    return Note(fields.text("episode"), fields.text("text"), fields.get("time", number, 0.0))
-
-
-def encode_deletion(deletion: Deletion) -> bytes:
-    """The deletion as bytes."""
-    deletion = validated(Deletion, deletion, "a deletion")
-    fields = {
-        "v": VERSION,
-        "episode": deletion.episode,
-        "reason": deletion.reason,
-        "time": deletion.time,
-    }
-    return _pack(fields, "a deletion")
-
-
-def decode_deletion(payload: bytes) -> Deletion:
-    """The deletion in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
-    fields = _single(payload, "a deletion")
-    return Deletion(
-        fields.text("episode"), fields.text("reason", ""), fields.get("time", number, 0.0)
-    )
-
-
-def encode_credit(credit: Credit) -> bytes:
-    """The credit as bytes."""
-    credit = validated(Credit, credit, "a credit")
-    if len(credit.shown) > MAX_ITEMS:
-        raise ValueError(
-            f"a credit cannot be stored: {len(credit.shown)} items in a list; the limit is "
-            f"{MAX_ITEMS}"
-        )
-    fields: dict[str, object] = {
-        "v": VERSION,
-        "shown": list(credit.shown),
-        "task": credit.task,
-        "type": credit.type,
-    }
-    fields["policy"] = credit.policy
-    return _pack({**fields, "success": credit.success, "time": credit.time}, "a credit")
-
-
-def decode_credit(payload: bytes) -> Credit:
-    """The credit in ``payload``; raises :class:`CodecError` as :func:`decode_episode`."""
-    fields = _single(payload, "a credit")
-    return Credit(
-        fields.get("shown", texts),
-        fields.text("task"),
-        fields.text("type", ""),
-        fields.text("policy", ""),
-        fields.get("success", boolean),
-        fields.get("time", number, 0.0),
-    )
-
-
-def _pack(head: Mapping[str, object], what: str, *more: object) -> bytes:
-    try:
-        # surrogatepass: a model may sample half a character; that must not cost the episode.
-        packed = b"".join(
-            bytes(msgpack.packb(part, use_bin_type=True, unicode_errors="surrogatepass"))
-            for part in (head, *more)
-        )
-    except ValueError as error:  # a text of gigabytes
-        raise ValueError(f"{what} cannot be stored: {error}") from error
-    if len(packed) > MAX_BYTES:
-        raise ValueError(f"{what} takes {len(packed)} bytes; the limit is {MAX_BYTES}")
-    return packed
 
 
 def _step_map(step: Step) -> dict[str, object]:
@@ -444,51 +283,8 @@ def _step_map(step: Step) -> dict[str, object]:
     return fields
 
 
-def _unpacker(payload: bytes) -> Any:
-    if len(payload) > MAX_BYTES:
-        raise CodecError(f"the payload takes {len(payload)} bytes; the limit is {MAX_BYTES}")
-    unpacker = msgpack.Unpacker(
-        raw=False,
-        strict_map_key=True,
-        unicode_errors="surrogatepass",
-        max_buffer_size=MAX_BYTES,
-        max_str_len=MAX_BYTES,
-        max_bin_len=MAX_BYTES,
-        max_array_len=MAX_ITEMS,
-        max_map_len=MAX_ITEMS,
-        max_ext_len=0,
-    )
-    unpacker.feed(payload)
-    return unpacker
-
-
-def _next(unpacker: Any, what: str) -> object:
-    try:
-        return unpacker.unpack()
-    except msgpack.OutOfData:
-        raise CodecError(f"the payload ends before {what} does") from None
-    except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
-        raise CodecError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
-
-
 def _head_fields(unpacker: Any) -> Fields:
-    return _versioned(_next(unpacker, "the head"), "an episode")
-
-
-def _single(payload: bytes, what: str) -> Fields:
-    return _versioned(_next(_unpacker(payload), what), what)
-
-
-def _versioned(value: object, what: str) -> Fields:
-    fields = Fields(value, what)
-    version = fields.get("v", integer)
-    if version not in SUPPORTED:
-        raise CodecError(
-            f"{what} of format version {version}; this program reads "
-            f"{', '.join(map(str, SUPPORTED))}: "
-            "a newer version of it wrote this, use that one"
-        )
-    return fields
+    return versioned(next_object(unpacker, "the head"), "an episode")
 
 
 def _head(fields: Fields) -> Head:

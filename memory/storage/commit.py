@@ -62,6 +62,11 @@ class GroupCommit(Generic[Work, Result]):
         """Whether something is being committed."""
         return self._turn.locked()
 
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work wait for their turn."""
+        return len(self._waiting)
+
     def _lead(self, group: Sequence[_Waiting[Work, Result]]) -> None:
         try:
             results = self._commit([one.work for one in group])

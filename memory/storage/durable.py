@@ -1,4 +1,5 @@
-"""Files that are either there in full or not there at all, and never somewhere else.
+"""Files that are either there in full or not there at all, and never somewhere else; and what is
+said of those that are damaged.
 
 A folder may come from anywhere, with symbolic links in it that lead out, or with pipes that wait
 for ever. Nothing is written through a link, and nothing but regular files is opened.
@@ -9,11 +10,34 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY = ".tmp"
 """Suffix of files that are being written; whatever carries it after a crash may be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corruption:
+    """Something that could not be read, or was cut off."""
+
+    file: str
+    """Name of the file inside the memory's folder."""
+    offset: int
+    """First byte of it."""
+    length: int
+    """Bytes skipped or cut."""
+    detail: str
+    """What was found and what was done about it."""
+
+    def __str__(self) -> str:
+        return f"{self.file}, byte {self.offset}, {self.length} bytes: {self.detail}"
+
+
+class RolledBackError(RuntimeError):
+    """What had been read is no longer there: it never was durable and its writer took it back, or
+    it was compacted."""
 
 
 def sync_folder(folder: Path) -> None:

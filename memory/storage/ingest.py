@@ -6,12 +6,13 @@ from functools import lru_cache
 import numpy as np
 
 from ..normal import normal_goal, normal_text
-from . import codec
+from . import annotations, codec
 from .catalog import DUPLICATE_ID, GAP, LONG, NO_TARGET, REASONS, ROW, SUCCESS, UNREADABLE
 from .codec import digest
-from .fields import CodecError
-from .log import Corruption, Kind, Record, RecordLocation
+from .durable import Corruption
+from .payload import CodecError
 from .rows import Rows
+from .segments import Kind, Record, RecordLocation
 
 CREDIT = Kind.USEFULNESS
 TEXT_BYTES = ROW["text"].itemsize
@@ -158,7 +159,7 @@ def _credit(place: RecordLocation, head: codec.Head, target: int) -> _Row:
 def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
     place, kind = record.place, record.kind
     if kind == Kind.RATING:
-        rating = codec.decode_rating(record.payload)
+        rating = annotations.decode_rating(record.payload)
         name, long = _text(rating.name)
         about = target(rating.episode)
         return [
@@ -173,13 +174,13 @@ def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
             )
         ]
     if kind == Kind.NOTE:
-        note = codec.decode_note(record.payload)
+        note = annotations.decode_note(record.payload)
         return [_row(place, kind, target=target(note.episode), time=note.time)]
     if kind == Kind.DELETE:
-        deletion = codec.decode_deletion(record.payload)
+        deletion = annotations.decode_deletion(record.payload)
         return [_row(place, kind, target=target(deletion.episode), time=deletion.time)]
     if kind == CREDIT:
-        credit = codec.decode_credit(record.payload)
+        credit = annotations.decode_credit(record.payload)
         return [
             _row(
                 place,

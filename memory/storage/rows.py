@@ -17,8 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .durable import TEMPORARY, create_file, open_file, open_to_read, replace_file, write_all
-from .log import Corruption
+from .durable import (
+    TEMPORARY,
+    Corruption,
+    create_file,
+    open_file,
+    open_to_read,
+    replace_file,
+    write_all,
+)
 
 Rows = NDArray[np.void]
 Words = NDArray[np.uint64]

@@ -1,4 +1,4 @@
-"""Segments of the log on disk: their names, their headers, and the frames of records. See
+"""Segments of the log on disk: their names, their headers, and records with their frames. See
 ``docs/file-format.md``."""
 
 import os
@@ -8,7 +8,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from .durable import open_to_read
 
@@ -46,6 +48,42 @@ FRAME_BYTES = _FRAME.size + _CRC.size
 LONGEST_HEADER = _UNTIL.size + _CRC.size
 _SUFFIX = ".log"
 _NAME = re.compile(r"([0-9]{16,})(?:\.([0-9]{4,}))?\.log")
+
+
+class Kind(IntEnum):
+    """What a record is. Readers skip kinds that they do not know."""
+
+    EPISODE = 1
+    RATING = 2
+    NOTE = 3
+    DELETE = 4
+    USEFULNESS = 5
+
+
+class RecordLocation(NamedTuple):
+    """Where a record lies, enough to read it again."""
+
+    sequence: int
+    segment: int
+    """First sequence number of its segment, which is the segment's name."""
+    offset: int
+    """Of the frame, in bytes from the start of the segment."""
+    length: int
+    """Of the payload, in bytes."""
+    checksum: int
+    """CRC-32 of the payload."""
+    generation: int = 0
+    """How often its segment was compacted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the log."""
+
+    place: RecordLocation
+    kind: int
+    """A :class:`Kind`, or a number that a later version gave a meaning."""
+    payload: bytes
 
 
 def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 import numpy as np
 
-from .fields import Read, Unfit, inside
+from .payload import Read, Unfit, inside
 
 T = TypeVar("T")
 

@@ -155,13 +155,13 @@ def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = ChatEncoder(make_tokenizer())
     encoder.encode(TALK, True)
     seen: list[str] = []
-    tokenize = encoder._tokenize
+    tokenize = PreTrainedTokenizerFast.__call__
 
-    def watched(text: str) -> list[int]:
+    def watched(tokenizer: PreTrainedTokenizerFast, text: str, **options: Any) -> Any:
         seen.append(text)
-        return tokenize(text)
+        return tokenize(tokenizer, text, **options)
 
-    monkeypatch.setattr(encoder, "_tokenize", watched)
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", watched)
     encoder.encode(TALK, True)
     assert seen == []
     encoder.encode((*TALK, Turn("assistant", "wait"), Turn("user", "Time passes.")), True)

@@ -198,9 +198,12 @@ def test_an_episode_with_half_a_character_is_shown(
     with Memory(memory, "w") as opened:
         opened.add(replace(made(9), final_observation="half \ud83d of it"))
     done = subprocess.run(
-        [sys.executable, "-m", "relive.agent.cli", "memory", "show", "run-009", "--memory", str(memory)],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, *"-m relive.agent.cli memory show run-009 --memory".split(), str(memory)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "half \\ud83d of it" in done.stdout
 
 
@@ -459,11 +462,20 @@ def test_import_mistakes(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "argv",
     [
-        ["stats"], ["search", "a goal"], ["show", "x"], ["rate", "x", "human", "1"], ["annotate", "x", "y"], ["delete", "x"],
-        ["evict", "--capacity", "1"], ["compact"], ["verify"], ["rebuild"], ["export", "unwritten.jsonl"],
+        ["stats"],
+        ["search", "a goal"],
+        ["show", "x"],
+        ["rate", "x", "human", "1"],
+        ["annotate", "x", "y"],
+        ["delete", "x"],
+        ["evict", "--capacity", "1"],
+        ["compact"],
+        ["verify"],
+        ["rebuild"],
+        ["export", "unwritten.jsonl"],
     ],
     ids=lambda argv: argv[0],
-)  # fmt: skip
+)
 def test_no_memory_is_one_line_and_makes_none(
     argv: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,12 @@
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from relive.agent.settings import json_of, load
+from relive.agent.settings import build, json_of, load, plain
+from relive.training.experiments.study import StudySettings
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,33 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
         json_of(file, "run record")
     file.write_text('{"é": 1}', encoding="utf-8")
     assert json_of(file, "run record") == {"é": 1}
+
+
+@dataclass(frozen=True)
+class Renamed:
+    max_tokens: int = field(default=5, metadata={"stored": "budget"})
+    inner: Inner = field(default_factory=Inner, metadata={"stored": "nested"})
+
+
+@dataclass(frozen=True)
+class Several:
+    parts: tuple[Renamed, ...] = ()
+
+
+def test_names_on_disk_stay() -> None:
+    """A setting that got a better name is stored under its old one, at any depth."""
+    some = Several((Renamed(7, Inner(k=1)), Renamed()))
+    stored = plain(some)
+    assert stored["parts"][0] == {"budget": 7, "nested": {"k": 1, "rate": 0.5, "names": ()}}
+    assert build(Several, json.loads(json.dumps(stored)), stored=True) == some
+    assert load(Renamed, None, ["max_tokens=3", "inner.k=4"]) == Renamed(3, Inner(k=4))
+    with pytest.raises(ValueError, match="unknown setting 'budget'"):
+        load(Renamed, None, ["budget=3"])
+    with pytest.raises(ValueError, match="unknown setting 'max_tokens'"):
+        build(Renamed, {"max_tokens": 3}, stored=True)
+
+
+def test_the_stored_names_of_what_was_published() -> None:
+    retrieval = plain(StudySettings())["recall"]
+    assert {"k", "budget", "keys", "brevity"} <= retrieval.keys()
+    assert "rate" in plain(StudySettings())["lora"]

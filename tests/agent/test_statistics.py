@@ -81,7 +81,7 @@ def test_results_depend_on_the_seed_and_not_on_order_or_blocks(
     assert cluster_interval(values[order], [by[i] for i in order], draws=500) == first
     other = outcomes(rng, 20, 5, spread=0.4)
     compared = paired_difference(values, other, by, draws=500)
-    monkeypatch.setattr(statistics, "_BLOCK", 70)
+    monkeypatch.setattr(statistics, "BLOCK", 70)
     assert cluster_interval(values, by, draws=500) == first
     assert paired_difference(values, other, by, draws=500) == compared
 

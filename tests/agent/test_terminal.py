@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relive.agent.cli import main
-from relive.agent.terminal import visible
+from relive.agent.evaluation.terminal import visible
 from relive.memory import (
     Actor,
     Episode,

@@ -67,28 +67,42 @@ class Hidden(ToyEnv):
         return "You are somewhere.", info
 
 
-class Poor(ToyEnv):
-    def _info(self, invalid: bool) -> Info:
-        info = super()._info(invalid)
+class Informing(ToyEnv):
+    """Gives another `info`."""
+
+    def told(self, info: Info) -> Info:
+        raise NotImplementedError
+
+    def reset(self, **options: Any) -> tuple[str, Info]:
+        observation, info = super().reset(**options)
+        return observation, self.told(info)
+
+    def step(self, action: str) -> Step:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, self.told(info)
+
+
+class Poor(Informing):
+    def told(self, info: Info) -> Info:
         del info["success"]
         return info
 
 
-class Boastful(ToyEnv):
-    def _info(self, invalid: bool) -> Info:
-        return {**super()._info(invalid), "score": 1.0}
+class Boastful(Informing):
+    def told(self, info: Info) -> Info:
+        return {**info, "score": 1.0}
 
 
-class Leaky(ToyEnv):
-    def _info(self, invalid: bool) -> Info:
-        return {**super()._info(invalid), "admissible_commands": list(self.admissible())}
+class Leaky(Informing):
+    def told(self, info: Info) -> Info:
+        return {**info, "admissible_commands": list(self.admissible())}
 
 
-class Chatty(ToyEnv):
+class Chatty(Informing):
     """Leaks under an innocent name."""
 
-    def _info(self, invalid: bool) -> Info:
-        return {**super()._info(invalid), "hints": ("go to kitchen",)}
+    def told(self, info: Info) -> Info:
+        return {**info, "hints": ("go to kitchen",)}
 
 
 class FourValues(ToyEnv):
@@ -96,9 +110,9 @@ class FourValues(ToyEnv):
         return super().step(action)[:4]
 
 
-class Lenient(ToyEnv):
-    def _info(self, invalid: bool) -> Info:
-        return super()._info(False)
+class Lenient(Informing):
+    def told(self, info: Info) -> Info:
+        return {**info, "invalid": False}
 
 
 class Fragile(ToyEnv):

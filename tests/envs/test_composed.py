@@ -66,7 +66,7 @@ class Both:
         return self.engine.won()
 
     def fetch(self, thing: str) -> None:
-        place = self.simulation._where[thing]
+        place = self.simulation.where[thing]
         self.at(place, f"take {thing} from {place}")
 
     def put(self, thing: str, place: str) -> bool:
@@ -78,13 +78,13 @@ class Both:
 
     def targets(self, world: World) -> list[str]:
         return [
-            name for name, thing in self.simulation._things.items() if thing.kind == world.target
+            name for name, thing in self.simulation.things.items() if thing.kind == world.target
         ]
 
     def destinations(self, world: World) -> list[str]:
         return [
             name
-            for name, place in self.simulation._places.items()
+            for name, place in self.simulation.places.items()
             if place.kind == world.destination
         ]
 

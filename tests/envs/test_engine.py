@@ -1,5 +1,6 @@
 """The fast engine says what TextWorld's says."""
 
+import dataclasses
 import gzip
 import hashlib
 import importlib.util
@@ -12,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fast_downward
 import pytest
 
-from relive.envs.household import engine as engine_module
 from relive.envs.household import generator, translate
 from relive.envs.household.engine import REFUSED, Engine, read_game
 from relive.envs.household.generator import Game
@@ -156,14 +157,26 @@ def test_engines_in_one_process_do_not_disturb_each_other(engine: Engine) -> Non
         other.close()
 
 
-def test_a_closed_engine_leaves_its_library_to_the_next() -> None:
-    first = Engine()
-    library = first._library
-    first.close()
-    first.close()
-    second = Engine()
-    assert second._library is library
-    second.close()
+def test_a_closed_engine_leaves_its_library_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    load = fast_downward.load_lib
+
+    def counted() -> object:
+        loaded.append(load())
+        return loaded[-1]
+
+    monkeypatch.setattr(fast_downward, "load_lib", counted)
+    engines = [Engine()]
+    while not loaded:  # until those that other engines left are taken
+        engines.append(Engine())
+    engines[-1].close()
+    engines[-1].close()
+    engines.append(Engine())
+    assert len(loaded) == 1
+    engines.append(Engine())
+    assert len(loaded) == 2, "a library came back twice"
+    for engine in engines:
+        engine.close()
 
 
 def test_reset_before_load_says_so() -> None:
@@ -212,9 +225,9 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 
 def test_another_textworld_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("textworld.__version__", "1.8.0")
-    engine_module._logic.cache_clear()
+    game = dataclasses.replace(some_game(), grammar="that was not parsed yet")
     with pytest.raises(ImportError, match=r"pip install textworld==1\.7\.0"):
-        engine_module._logic("domain", "grammar")
+        Engine().load(game)
 
 
 def test_nothing_is_left_in_the_home_folder(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_each_kind_of_room_is_dealt_out_18_6_6() -> None:
 def test_splits_have_rooms_of_about_the_same_size() -> None:
     for kind in ROOMS["train"]:
         mean = {
-            split: sum(len(generator._furniture(n)[0]) for n in ROOMS[split][kind])
+            split: sum(len(generator.furniture(n)[0]) for n in ROOMS[split][kind])
             / len(ROOMS[split][kind])
             for split in ROOMS
         }

@@ -150,7 +150,7 @@ def test_what_has_not_been_seen_does_not_influence_the_expert(task_type: str) ->
     for index in range(12):
         world = generate(task_type, task_seed("train", task_type, 300 + index), "train")
         actions, known = revealing_episode(world)
-        ids = {name: receptacle.id for name, receptacle in Simulation(world)._places.items()}
+        ids = {name: receptacle.id for name, receptacle in Simulation(world).places.items()}
         rng = random.Random(index)
         for step, read in enumerate(known):
             read_ids = {ids[name] for name in read}

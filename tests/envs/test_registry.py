@@ -50,12 +50,12 @@ def test_plug_ins_come_in_through_the_entry_point_group(monkeypatch: pytest.Monk
         return [importlib.metadata.EntryPoint("plugged", "relive.envs.toy:ToySuite", group)]
 
     monkeypatch.setattr(registry, "entry_points", fake)
-    registry._plugins.cache_clear()
+    registry.plugins.cache_clear()
     try:
         assert "plugged" in envs.suite_names()
         assert envs.get_suite("plugged").name == "toy"
     finally:
-        registry._plugins.cache_clear()
+        registry.plugins.cache_clear()
 
 
 def test_gymnasium_makes_suites_by_id() -> None:

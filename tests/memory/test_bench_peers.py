@@ -121,7 +121,7 @@ def test_absent_peers_have_a_reason_and_the_others_are_compared(
         found = [f"e{number}" for number in (best if name != "chromadb" else best[:5])]
         return {"open_ms": 1.0, "cpu_open_ms": 1.0, "found": found}
 
-    monkeypatch.setattr(bench, "_process", process)
+    monkeypatch.setattr(bench, "process", process)
     rows = bench.peers(100, tmp_path, rounds=2)
     assert [row["name"] for row in rows] == ENGINES
     by_name = {row["name"]: row for row in rows}

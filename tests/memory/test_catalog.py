@@ -11,7 +11,7 @@ import pytest
 
 from relive.memory import Episode, Retrieved
 from relive.memory.episode import StopReason
-from relive.memory.storage import codec
+from relive.memory.storage import annotations, codec
 from relive.memory.storage.catalog import (
     DUPLICATE_ID,
     GAP,
@@ -25,9 +25,10 @@ from relive.memory.storage.catalog import (
     Filter,
 )
 from relive.memory.storage.codec import digest
+from relive.memory.storage.durable import Corruption
 from relive.memory.storage.ingest import CREDIT, gap_row, rows_of
-from relive.memory.storage.log import Corruption, Kind, Record, RecordLocation
 from relive.memory.storage.rows import HEADER_BYTES, Rows
+from relive.memory.storage.segments import Kind, Record, RecordLocation
 
 ID = bytes(16)
 Make = Callable[..., Episode]
@@ -76,9 +77,16 @@ def taken(opened: Catalog, *records: Record) -> list[Corruption]:
 def test_a_row_is_what_it_was(episode: Make) -> None:
     """The layout is on disk; a change of it needs a new format number."""
     assert ROW.itemsize == 192
-    assert {name: ROW.fields[name][1] for name in ("sequence", "kind", "id", "split", "value", "steps", "text")} == {  # type: ignore[index]
-        "sequence": 8, "kind": 38, "id": 40, "split": 96, "value": 120, "steps": 136, "text": 144,
-    }  # fmt: skip
+    offsets = {
+        "sequence": 8,
+        "kind": 38,
+        "id": 40,
+        "split": 96,
+        "value": 120,
+        "steps": 136,
+        "text": 144,
+    }
+    assert {name: ROW.fields[name][1] for name in offsets} == offsets  # type: ignore[index]
     made = episode(3, success=False)
     place = RecordLocation(9, 4, 1000, 321, 77, 2)
     ((row,), _) = rows_of([Record(place, Kind.EPISODE, codec.encode_episode(made))], lambda _: None)
@@ -142,12 +150,12 @@ def test_where_the_log_goes_on(tmp_path: Path, episode: Make) -> None:
     of them."""
     empty = Catalog(tmp_path / "catalog.rows", memory=ID, writable=True)
     assert empty.load() is None
-    shown = codec.Credit(("episode-0", "episode-1", "?"), "t", "heat", "p", True, 0.0)
+    shown = annotations.Credit(("episode-0", "episode-1", "?"), "t", "heat", "p", True, 0.0)
     taken(
         empty,
         said(episode(0), 0),
         said(episode(1), 1),
-        record(2, CREDIT, codec.encode_credit(shown)),
+        record(2, CREDIT, annotations.encode_credit(shown)),
     )
     assert len(empty.file) == 5
     path = tmp_path / "catalog.rows"
@@ -164,7 +172,7 @@ def test_where_the_log_goes_on(tmp_path: Path, episode: Make) -> None:
     path.write_bytes(whole)
     opened = Catalog(path, memory=ID, writable=True)
     opened.load()
-    taken(opened, record(2, CREDIT, codec.encode_credit(shown)))
+    taken(opened, record(2, CREDIT, annotations.encode_credit(shown)))
     opened.append(gap_row(Corruption("log/0000000000000000.log", 5, 6, "damaged, skipped")))
     last = opened.load()
     assert last is not None
@@ -209,14 +217,19 @@ def test_generations_and_segments(tmp_path: Path, episode: Make) -> None:
 def test_deletions_count_from_their_position(tmp_path: Path, episode: Make) -> None:
     """Before it the episode is there; a second deletion changes nothing, one of nobody neither."""
     opened = catalog(tmp_path)
-    delete = codec.encode_deletion(codec.Deletion("episode-1", "", 0.0))
+    delete = annotations.encode_deletion(annotations.Deletion("episode-1", "", 0.0))
     taken(
         opened,
         *[said(episode(number), number) for number in range(3)],
         record(3, Kind.DELETE, delete),
     )
     taken(opened, record(4, Kind.DELETE, delete), said(episode(5), 5))
-    taken(opened, record(6, Kind.DELETE, codec.encode_deletion(codec.Deletion("nobody", "", 0.0))))
+    taken(
+        opened,
+        record(
+            6, Kind.DELETE, annotations.encode_deletion(annotations.Deletion("nobody", "", 0.0))
+        ),
+    )
     for _ in range(2):
         assert (len(opened), opened.alive) == (4, 3)
         assert opened.delete_positions().tolist() == [NEVER, 3, NEVER, NEVER]
@@ -237,14 +250,16 @@ def test_what_is_said_about_episodes(tmp_path: Path, episode: Make) -> None:
     """Ratings, notes and credits name the sequence number of their episode, also of one that came
     in the same batch."""
     opened = catalog(tmp_path)
-    rating = codec.encode_rating(codec.Rating("episode-0", "human", 0.5, 2.0))
-    long = codec.encode_rating(codec.Rating("episode-0", "x" * 49, 0.25, 2.0))
-    note = codec.encode_note(codec.Note("nobody", "odd", 3.0))
+    rating = annotations.encode_rating(annotations.Rating("episode-0", "human", 0.5, 2.0))
+    long = annotations.encode_rating(annotations.Rating("episode-0", "x" * 49, 0.25, 2.0))
+    note = annotations.encode_note(annotations.Note("nobody", "odd", 3.0))
     taken(opened, said(episode(0), 4), record(5, Kind.RATING, rating), record(6, Kind.RATING, long))
     taken(
         opened,
         record(7, Kind.NOTE, note),
-        record(8, CREDIT, codec.encode_credit(codec.Credit((), "t", "h", "p", True, 1))),
+        record(
+            8, CREDIT, annotations.encode_credit(annotations.Credit((), "t", "h", "p", True, 1))
+        ),
     )
     assert opened.others(Kind.RATING) == [(1, 4), (2, 4)]
     assert opened.others(Kind.NOTE) == [(3, NO_TARGET)]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relive.memory import Actor, Episode, Outcome, Retrieved, Step, StopReason, Task
-from relive.memory.storage import codec
-from relive.memory.storage.fields import CodecError
+from relive.memory.storage import annotations, codec
+from relive.memory.storage.payload import MAX_BYTES, CodecError
 
 # Lone surrogates included: a byte-level model may sample half a character.
 text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
@@ -102,12 +102,12 @@ def test_golden_bytes_of_version_1() -> None:
     """Version 1 is on people's disks: its bytes are written and read like this for ever."""
     assert codec.encode_episode(GOLDEN_EPISODE) == WRITTEN
     assert codec.decode_episode(WRITTEN) == GOLDEN_EPISODE
-    deletion = codec.Deletion("e1", "too old", 2.5)
-    assert codec.encode_deletion(deletion) == DELETION
-    assert codec.decode_deletion(DELETION) == deletion
-    credit = codec.Credit(("e0", "e1"), "ab12", "heat", "local", True, 3.0)
-    assert codec.encode_credit(credit) == CREDIT
-    assert codec.decode_credit(CREDIT) == credit
+    deletion = annotations.Deletion("e1", "too old", 2.5)
+    assert annotations.encode_deletion(deletion) == DELETION
+    assert annotations.decode_deletion(DELETION) == deletion
+    credit = annotations.Credit(("e0", "e1"), "ab12", "heat", "local", True, 3.0)
+    assert annotations.encode_credit(credit) == CREDIT
+    assert annotations.decode_credit(CREDIT) == credit
 
 
 def test_heads_that_hold_less_are_read() -> None:
@@ -196,8 +196,13 @@ def test_garbage_gives_one_kind_of_error(data: st.DataObject) -> None:
         if payload:
             payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     for decode in (
-        codec.decode_episode, codec.decode_head, codec.decode_rating, codec.decode_note, codec.decode_deletion, codec.decode_credit,
-    ):  # fmt: skip
+        codec.decode_episode,
+        codec.decode_head,
+        annotations.decode_rating,
+        annotations.decode_note,
+        annotations.decode_deletion,
+        annotations.decode_credit,
+    ):
         with suppress(CodecError):
             decode(bytes(payload))
 
@@ -205,9 +210,11 @@ def test_garbage_gives_one_kind_of_error(data: st.DataObject) -> None:
 def test_truncated_payload() -> None:
     """Every prefix is refused."""
     for golden, decode in (
-        (GOLDEN, codec.decode_episode), (WRITTEN, codec.decode_episode), (DELETION, codec.decode_deletion),
-        (CREDIT, codec.decode_credit),
-    ):  # fmt: skip
+        (GOLDEN, codec.decode_episode),
+        (WRITTEN, codec.decode_episode),
+        (DELETION, annotations.decode_deletion),
+        (CREDIT, annotations.decode_credit),
+    ):
         for length in range(len(golden)):
             with pytest.raises(CodecError):
                 decode(golden[:length])
@@ -262,7 +269,7 @@ def test_limits() -> None:
     with pytest.raises(CodecError):
         codec.decode_episode(b"\xdd\xff\xff\xff\xff")
     with pytest.raises(CodecError, match="limit"):
-        codec.decode_episode(bytes(codec.MAX_BYTES + 1))
+        codec.decode_episode(bytes(MAX_BYTES + 1))
 
 
 def test_what_cannot_be_stored_is_named(episode: Callable[..., Episode]) -> None:
@@ -279,38 +286,46 @@ def test_what_cannot_be_stored_is_named(episode: Callable[..., Episode]) -> None
 
 def test_what_is_said_about_episodes_round_trips() -> None:
     """And none passes for another."""
-    rating = codec.Rating("e1", "human", 0.5, 1.0)
-    note = codec.Note("e1", "odd", 2.0)
-    assert codec.decode_rating(codec.encode_rating(rating)) == rating
-    assert codec.decode_note(codec.encode_note(note)) == note
+    rating = annotations.Rating("e1", "human", 0.5, 1.0)
+    note = annotations.Note("e1", "odd", 2.0)
+    assert annotations.decode_rating(annotations.encode_rating(rating)) == rating
+    assert annotations.decode_note(annotations.encode_note(note)) == note
     with pytest.raises(CodecError):
-        codec.decode_note(codec.encode_rating(rating))
+        annotations.decode_note(annotations.encode_rating(rating))
     with pytest.raises(CodecError):
-        codec.decode_credit(DELETION)
+        annotations.decode_credit(DELETION)
     with pytest.raises(CodecError):
-        codec.decode_deletion(CREDIT)
+        annotations.decode_deletion(CREDIT)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.builds(codec.Deletion, text, text, number),
+    st.builds(annotations.Deletion, text, text, number),
     st.builds(
-        codec.Credit, st.lists(text, max_size=3).map(tuple), text, text, text, st.booleans(), number
+        annotations.Credit,
+        st.lists(text, max_size=3).map(tuple),
+        text,
+        text,
+        text,
+        st.booleans(),
+        number,
     ),
 )
-def test_deletions_and_credits_round_trip(deletion: codec.Deletion, credit: codec.Credit) -> None:
+def test_deletions_and_credits_round_trip(
+    deletion: annotations.Deletion, credit: annotations.Credit
+) -> None:
     """Any of them comes back equal."""
-    assert codec.decode_deletion(codec.encode_deletion(deletion)) == deletion
-    assert codec.decode_credit(codec.encode_credit(credit)) == credit
+    assert annotations.decode_deletion(annotations.encode_deletion(deletion)) == deletion
+    assert annotations.decode_credit(annotations.encode_credit(credit)) == credit
 
 
 def test_a_deletion_or_credit_of_the_future() -> None:
     """Fields may be added; another version is named."""
     fields = msgpack.unpackb(DELETION)
-    assert codec.decode_deletion(msgpack.packb({**fields, "who": "me"})).episode == "e1"
+    assert annotations.decode_deletion(msgpack.packb({**fields, "who": "me"})).episode == "e1"
     with pytest.raises(CodecError, match="a deletion of format version 2"):
-        codec.decode_deletion(msgpack.packb({**fields, "v": 2}))
+        annotations.decode_deletion(msgpack.packb({**fields, "v": 2}))
     fields = msgpack.unpackb(CREDIT)
-    assert codec.decode_credit(msgpack.packb({**fields, "tokens": 3})).shown == ("e0", "e1")
+    assert annotations.decode_credit(msgpack.packb({**fields, "tokens": 3})).shown == ("e0", "e1")
     with pytest.raises(CodecError, match="'success' should be true or false"):
-        codec.decode_credit(msgpack.packb({**fields, "success": 1}))
+        annotations.decode_credit(msgpack.packb({**fields, "success": 1}))

@@ -75,7 +75,7 @@ def test_those_who_wait_share_one_commit() -> None:
     assert recorder.entered.wait(10)
     assert commit.busy
     threads += in_threads(*[call(number) for number in range(4, 9)])
-    while len(commit._waiting) < 5:
+    while commit.waiting < 5:
         pass
     recorder.go_on.set()
     for thread in threads:
@@ -103,7 +103,7 @@ def test_what_fails_for_all_is_everyones_error(error: BaseException) -> None:
     threads = in_threads(call)
     assert recorder.entered.wait(10)
     threads += in_threads(call, call)
-    while len(commit._waiting) < 2:
+    while commit.waiting < 2:
         pass
     recorder.go_on.set()
     for thread in threads:
@@ -122,7 +122,7 @@ def test_alone_keeps_others_out() -> None:
     with commit.alone():
         assert commit.busy
         threads = in_threads(*[lambda: answers.append(commit(2))] * 3)
-        while len(commit._waiting) < 3:
+        while commit.waiting < 3:
             pass
         assert recorder.groups == []
     for thread in threads:

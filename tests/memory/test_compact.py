@@ -13,9 +13,9 @@ import pytest
 from relive.memory import IndexSettings, Memory, Query
 from relive.memory.maintenance import compact as compact_module
 from relive.memory.search.field_index import FieldIndex
-from relive.memory.storage.log import Kind, Log
+from relive.memory.storage.log import Log
 from relive.memory.storage.rows import RowFile
-from relive.memory.storage.segments import segments
+from relive.memory.storage.segments import Kind, segments
 from tests.memory.conftest import HOLDOUT, Make, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -114,12 +114,13 @@ def test_the_next_one_who_opens_it(memory: Memory, folder: Path, mode: str, cata
         for at in range(12)
     }
     memory.compact()
+    position = memory.position
     memory.close()
     if not catalog:
         (folder / "catalog" / "catalog.rows").unlink()
     with Memory(folder, mode) as again:
         check(again, LEFT)
-        assert again.position == memory._state.position
+        assert again.position == position
         assert (again.stats().embedded, again.stats().damage, again.verify()) == (0, (), ())
         assert {at: ids(again, at) for at in old} == old
 

@@ -26,11 +26,15 @@ TEMPLATES = {
 }
 LAMPS = ["desklamp", "floorlamp"]
 THINGS = (
-    "cup,mug,apple,potato,tomato,bread,lettuce,egg,plate,bowl,pan,pot,knife,butterknife,fork,spoon,spatula,ladle,kettle,"
-    "soapbar,cloth,sponge,towel,book,pen,pencil,pillow,laptop,vase,statue,candle,newspaper,creditcard,keychain,watch,"
-    "cellphone,remotecontrol,tissuebox,winebottle,saltshaker"
+    "cup,mug,apple,potato,tomato,bread,lettuce,egg,plate,bowl,pan,pot,knife,butterknife,fork,spoon,"
+    "spatula,ladle,kettle,soapbar,cloth,sponge,towel,book,pen,pencil,pillow,laptop,vase,statue,"
+    "candle,newspaper,creditcard,keychain,watch,cellphone,remotecontrol,tissuebox,winebottle,"
+    "saltshaker"
 )
-PLACES = "cabinet,drawer,fridge,shelf,countertop,sidetable,diningtable,desk,dresser,garbagecan,sinkbasin,toilet"
+PLACES = (
+    "cabinet,drawer,fridge,shelf,countertop,sidetable,diningtable,desk,dresser,garbagecan,"
+    "sinkbasin,toilet"
+)
 COMPOUND = [
     "butter knife",
     "credit card",

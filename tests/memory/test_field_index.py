@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relive.memory.search import field_index as space_module
 from relive.memory.search.embed import Vectors
-from relive.memory.search.field_index import DECIMALS, FieldIndex
+from relive.memory.search.field_index import DECIMALS, WIDEST, FieldIndex
 from relive.memory.search.index import IndexSettings
 from relive.memory.search.vectors import WINDOW_BITS, VectorColumn
 from relive.memory.storage.rows import Numbers
@@ -148,18 +147,16 @@ def test_a_graph_and_the_rows_after_it(tmp_path: Path, per_episode: int) -> None
     assert right >= 0.95 * wanted
 
 
-def test_seen_from_the_past_or_for_many_it_is_exact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seen_from_the_past_or_for_many_it_is_exact(tmp_path: Path) -> None:
     """An answer about the past must not depend on when a graph was made; a graph is no good at
     finding thousands."""
-    monkeypatch.setattr(space_module, "WIDEST", 50)
-    made = Made(tmp_path, clustered(300))
+    total = WIDEST + 250
+    made = Made(tmp_path, clustered(total))
     assert not made.space.grow(9999, small=True)
     made.space.measure(nullcontext())
     query = clustered(1, seed=1)[0]
     assert not made.space.candidates(query, 10, made.sequences)[2]
-    for count, stop in ((10, 299), (50, 300), (300, 300)):
+    for count, stop in ((10, total - 1), (WIDEST, total), (total, total)):
         ordinals, _, exact = made.space.candidates(query, count, made.sequences[:stop])[:3]
         assert exact
         assert ordinals.tolist() == made.oracle(query, count, made.sequences[:stop])[0]

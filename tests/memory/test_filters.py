@@ -198,7 +198,8 @@ def test_filters_at_any_selectivity_against_the_oracle(
             {"type": ["rare7", "rare8", "rare9"]}, {"type": ["nobody"]},
             {"policy": ["a"], "adapter": ["v0", "v2"]}, {"split": ["test"]},
             {"suite": ["household"]},
-            {"suite": ["household"], "split": ["train"], "type": ["common", "half"], "policy": ["b"], "adapter": ["v1"]},
+            {"suite": ["household"], "split": ["train"], "type": ["common", "half"],
+             "policy": ["b"], "adapter": ["v1"]},
         ]  # fmt: skip
         assert {name for one in filters for name in one} == set(FIELDS)
         exact = Counter[bool]()

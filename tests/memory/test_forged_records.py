@@ -12,9 +12,9 @@ import pytest
 
 from relive.memory import Memory
 from relive.memory.maintenance import compact as compact_module
-from relive.memory.storage import codec
-from relive.memory.storage.log import Corruption, Kind
-from relive.memory.storage.segments import MOST_GENERATIONS, frame_of, segment_path
+from relive.memory.storage import annotations, codec
+from relive.memory.storage.durable import Corruption
+from relive.memory.storage.segments import MOST_GENERATIONS, Kind, frame_of, segment_path
 from tests.memory.conftest import Make, found, make_episode
 
 FORGED = make_episode(100)
@@ -63,13 +63,16 @@ def look(memory: Memory, count: int = 4) -> tuple[Corruption, ...]:
     [
         *({"steps": number} for number in LARGE),
         *({"steps": wrong} for wrong in (2, 4, 1.0, None)),
-        *({name: None} for name in ("id", "final", "task", "outcome", "actor", "shown", "timings", "ratings", "started")),
+        *(
+            {name: None}
+            for name in "id final task outcome actor shown timings ratings started".split()
+        ),
         {"outcome": {"success": True, "score": 1.0, "reason": "bored"}},
         {"actor": {"policy": "p", "settings": {"a": None}}},
         {"v": 2**63},
     ],
     ids=lambda head: "-".join(f"{name} {value}" for name, value in head.items())[:40],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("mode", ["r", "w"])
 def test_heads(folder: Path, head: Mapping[str, Any], mode: str) -> None:
     """2^40 steps, and whatever else cannot be: by readers and writers, at once and when opened
@@ -96,11 +99,18 @@ def test_numbers_that_may_be(folder: Path, name: str, number: int) -> None:
 
 @pytest.mark.parametrize(
     "steps",
-    [{}, 5, ["a"] * 3, [{"observation": "a"}] * 3, [{"observation": "a", "action": b"b"}] * 3,
-     [{"observation": "a", "action": "b", "tokens": [1.5]}] * 3, [{"observation": "a", "action": "b"}] * 2,
-     [{"observation": "a", "action": "b", "retrieved": [["c"]]}] * 3],
+    [
+        {},
+        5,
+        ["a"] * 3,
+        [{"observation": "a"}] * 3,
+        [{"observation": "a", "action": b"b"}] * 3,
+        [{"observation": "a", "action": "b", "tokens": [1.5]}] * 3,
+        [{"observation": "a", "action": "b"}] * 2,
+        [{"observation": "a", "action": "b", "retrieved": [["c"]]}] * 3,
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_steps(folder: Path, steps: object) -> None:
     """A head that is right, and steps that are none: nobody is shown such an episode."""
     build(folder, (Kind.EPISODE, 3, forge(steps=steps)))
@@ -117,7 +127,11 @@ SEQUENCES = (2**53, 2**55, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1)
 def test_sequence_numbers(folder: Path, number: int, behind: bool) -> None:
     """A number that cannot be is not believed, whether anything follows or not, and adding goes
     on."""
-    between = (int(Kind.NOTE), 3, codec.encode_note(codec.Note("episode-1", "remark", 1.0)))
+    between = (
+        int(Kind.NOTE),
+        3,
+        annotations.encode_note(annotations.Note("episode-1", "remark", 1.0)),
+    )
     forged = (int(Kind.EPISODE), number, forge())
     build(folder, *((forged, between) if behind else (between, forged)), behind=behind)
     count = 4 if behind else 3
@@ -203,7 +217,8 @@ def test_descriptions(folder: Path, dimension: str) -> None:
     """What memory.json says of numbers is not believed either."""
     with Memory(folder) as memory:
         memory.add_many([make_episode(number) for number in range(4)])
-    text = f'{{"format": 1, "id": "{"00" * 16}", "embedder": "hashed-1-384", "dimension": {dimension}}}'
+    start = f'"format": 1, "id": "{"00" * 16}", "embedder": "hashed-1-384"'
+    text = f'{{{start}, "dimension": {dimension}}}'
     (folder / "memory.json").write_text(text)
     with Memory(folder, "w") as memory:
         (damage,) = look(memory)

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relive.memory.search import index as index_module
+from relive.memory.search import snapshots as snapshots_module
 from relive.memory.search.embed import Vectors
-from relive.memory.search.index import Graph, IndexSettings, Measured, SnapshotFolder, write_parts
+from relive.memory.search.index import Graph, IndexSettings, Measured, write_parts
+from relive.memory.search.snapshots import SnapshotFolder
 from relive.memory.search.vectors import VectorColumn
 from relive.memory.storage.rows import BLOCK, Numbers
 
@@ -154,8 +155,8 @@ def test_a_damaged_graph_is_never_given_to_hnswlib(tmp_path: Path) -> None:
 
 
 def test_snapshot_comes_back_the_same(tmp_path: Path) -> None:
-    """With how many rows it covers, and since when; the one before is removed, those of other fields
-    are not."""
+    """With how many rows it covers, and since when; the one before is removed, those of other
+    fields are not."""
     vectors = clustered(300)
     whole = column(tmp_path, vectors)
     folder, other = snapshots(tmp_path), snapshots(tmp_path, key="window")
@@ -330,4 +331,4 @@ def test_of_another_version_of_hnswlib(tmp_path: Path, monkeypatch: pytest.Monke
     folder = snapshots(tmp_path)
     assert folder.load(whole) is None
     assert "another version of hnswlib" in str(folder.damage[0])
-    assert index_module.FORMAT == 2
+    assert snapshots_module.FORMAT == 2

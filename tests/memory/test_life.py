@@ -12,7 +12,7 @@ import pytest
 
 from relive.memory import Memory, Query
 from relive.memory.maintenance.evict import POLICIES
-from relive.memory.usefulness import PRIOR
+from relive.memory.search.usefulness import PRIOR
 from tests.memory.conftest import HOLDOUT, Make, found, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")

@@ -13,8 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relive.memory.storage.log import Kind, Log, Record, RolledBackError
-from relive.memory.storage.segments import FRAME_BYTES, HEADER_BYTES, MARK, memory_id, segments
+from relive.memory.storage.durable import RolledBackError
+from relive.memory.storage.log import Log
+from relive.memory.storage.segments import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    MARK,
+    Kind,
+    Record,
+    memory_id,
+    segments,
+)
 
 ID = bytes(range(16))
 PAYLOADS = [b"", b"one", MARK * 3, b"\x00" * 40, b"five is a little longer than the others"]

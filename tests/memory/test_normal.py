@@ -158,18 +158,20 @@ def test_case_does_not_count(word: str) -> None:
 
 @given(st.text(st.characters(max_codepoint=127)))
 def test_the_short_way_for_ascii_is_no_other_way(text: str) -> None:
-    slow = text.translate({code: normal._form(chr(code)) for code in range(128)})
+    slow = text.translate({code: normal.character_form(chr(code)) for code in range(128)})
     assert normal_text(text) == " ".join(slow.split())
     assert normal_goal(text) == normal_goal(slow)
 
 
 def test_every_character_has_a_form_of_its_own() -> None:
-    forms = {code: normal._form(chr(code)) for code in range(0, sys.maxunicode + 1, 7)}
-    assert [code for code, form in forms.items() if any(normal._form(c) != c for c in form)] == []
+    forms = {code: normal.character_form(chr(code)) for code in range(0, sys.maxunicode + 1, 7)}
+    assert [
+        code for code, form in forms.items() if any(normal.character_form(c) != c for c in form)
+    ] == []
 
 
 def test_the_table_has_only_what_is_looked_up() -> None:
-    table = normal._look_alikes()
+    table = normal.look_alikes()
     assert len(table) > 400
     for character, look in table.items():
         assert normal_text(character) == look
@@ -178,10 +180,10 @@ def test_the_table_has_only_what_is_looked_up() -> None:
 
 
 def test_the_characters_at_hand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normal, "_MOST", 10)
-    forms = normal._Forms()
+    monkeypatch.setattr(normal, "MOST", 10)
+    forms = normal.Forms()
     for code in range(0x400, 0x460):
-        assert forms[code] == normal._form(chr(code))
+        assert forms[code] == normal.character_form(chr(code))
         assert len(forms) <= 10
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relive.memory.state import State
-from relive.memory.storage.log import RolledBackError
+from relive.memory.storage.durable import RolledBackError
 from relive.memory.storage.segments import FRAME_BYTES
 from tests.memory.faults import (
     EMBEDDER,

@@ -30,6 +30,16 @@ def in_step(**held: Any) -> Episode:
     return replace(GOOD, steps=(GOOD.steps[0], replace(GOOD.steps[1], **held)))
 
 
+def in_task(**held: Any) -> Episode:
+    """An episode of a task that holds something else."""
+    return replace(GOOD, task=replace(GOOD.task, **held))
+
+
+def in_outcome(**held: Any) -> Episode:
+    """An episode whose outcome holds something else."""
+    return replace(GOOD, outcome=replace(GOOD.outcome, **held))
+
+
 def settings(held: Any) -> Episode:
     """An episode with these settings."""
     return replace(GOOD, actor=replace(GOOD.actor, settings=held))
@@ -37,26 +47,38 @@ def settings(held: Any) -> Episode:
 
 WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no episode": (lambda: None, TypeError, "it should be an Episode and is NoneType"),
-    "setting": (lambda: settings({"a": None}), TypeError, r"actor\.settings\['a'\] should be text, a number"),
-    "name of a setting": (lambda: settings({1: 2}), TypeError, r"actor\.settings should have texts for names"),
-    "settings": (lambda: settings([1]), TypeError, r"actor\.settings should be a mapping and is list"),
-    "large setting": (lambda: settings({"a": 2**64}), ValueError, r"settings\['a'\] .* an integer of 64 bits"),
-    "observation": (lambda: in_step(observation=b"x"), TypeError, r"steps\[1\]\.observation should be text and is bytes"),
-    "token": (lambda: in_step(tokens=(1, 1.5)), TypeError, r"steps\[1\]\.tokens\[1\] .* integer and is float 1\.5"),
-    "truth as token": (lambda: in_step(tokens=(True,)), TypeError, r"tokens\[0\] should be an integer and is bool"),
-    "large token": (lambda: in_step(tokens=(2**64,)), ValueError, r"tokens\[0\] should be an integer of 64 bits"),
-    "tokens": (lambda: in_step(tokens="12"), TypeError, r"steps\[1\]\.tokens should be a tuple and is str"),
-    "score": (lambda: in_step(retrieved=(Retrieved("a", "b"),)), TypeError, r"retrieved\[0\]\.score should be a number"),  # type: ignore[arg-type]
-    "step": (lambda: replace(GOOD, steps=("a",)), TypeError, r"steps\[0\] should be a Step and is str"),
-    "room": (lambda: replace(GOOD, task=replace(GOOD.task, room=None)), TypeError, r"task\.room should be text and is None"),
-    "seed": (lambda: replace(GOOD, task=replace(GOOD.task, seed=2**64)), ValueError, r"task\.seed .* 64 bits"),
+    "setting": (lambda: settings({"a": None}), TypeError,
+                r"actor\.settings\['a'\] should be text, a number"),
+    "name of a setting": (lambda: settings({1: 2}), TypeError,
+                          r"actor\.settings should have texts for names"),
+    "settings": (lambda: settings([1]), TypeError,
+                 r"actor\.settings should be a mapping and is list"),
+    "large setting": (lambda: settings({"a": 2**64}), ValueError,
+                      r"settings\['a'\] .* an integer of 64 bits"),
+    "observation": (lambda: in_step(observation=b"x"), TypeError,
+                    r"steps\[1\]\.observation should be text and is bytes"),
+    "token": (lambda: in_step(tokens=(1, 1.5)), TypeError,
+              r"steps\[1\]\.tokens\[1\] .* integer and is float 1\.5"),
+    "truth as token": (lambda: in_step(tokens=(True,)), TypeError,
+                       r"tokens\[0\] should be an integer and is bool"),
+    "large token": (lambda: in_step(tokens=(2**64,)), ValueError,
+                    r"tokens\[0\] should be an integer of 64 bits"),
+    "tokens": (lambda: in_step(tokens="12"), TypeError,
+               r"steps\[1\]\.tokens should be a tuple and is str"),
+    "score": (lambda: in_step(retrieved=(Retrieved("a", "b"),)), TypeError,  # type: ignore[arg-type]
+              r"retrieved\[0\]\.score should be a number"),
+    "step": (lambda: replace(GOOD, steps=("a",)), TypeError,
+             r"steps\[0\] should be a Step and is str"),
+    "room": (lambda: in_task(room=None), TypeError, r"task\.room should be text and is None"),
+    "seed": (lambda: in_task(seed=2**64), ValueError, r"task\.seed .* 64 bits"),
     "task": (lambda: replace(GOOD, task=None), TypeError, "task should be a Task and is NoneType"),
-    "reason": (
-        lambda: replace(GOOD, outcome=replace(GOOD.outcome, reason="bored")), ValueError, r"outcome\.reason should be one of"
-    ),
-    "success": (lambda: replace(GOOD, outcome=replace(GOOD.outcome, success=1)), TypeError, r"outcome\.success .* true or"),
-    "rating": (lambda: replace(GOOD, ratings={"a": "b"}), TypeError, r"ratings\['a'\] should be a number and is str 'b'"),
-    "start": (lambda: replace(GOOD, started=None), TypeError, "started should be a number and is NoneType"),
+    "reason": (lambda: in_outcome(reason="bored"), ValueError,
+               r"outcome\.reason should be one of"),
+    "success": (lambda: in_outcome(success=1), TypeError, r"outcome\.success .* true or"),
+    "rating": (lambda: replace(GOOD, ratings={"a": "b"}), TypeError,
+               r"ratings\['a'\] should be a number and is str 'b'"),
+    "start": (lambda: replace(GOOD, started=None), TypeError,
+              "started should be a number and is NoneType"),
     "id": (lambda: replace(GOOD, id=5), TypeError, "id should be text and is int 5"),
 }  # fmt: skip
 
@@ -193,9 +215,15 @@ def test_vectors_of_another_length_are_normalised(
 
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
-    [("identity", None, TypeError), ("identity", " ", ValueError), ("identity", "\ud800", ValueError),
-     ("dimension", 2.5, TypeError), ("dimension", True, TypeError), ("dimension", 0, ValueError)],
-)  # fmt: skip
+    [
+        ("identity", None, TypeError),
+        ("identity", " ", ValueError),
+        ("identity", "\ud800", ValueError),
+        ("dimension", 2.5, TypeError),
+        ("dimension", True, TypeError),
+        ("dimension", 0, ValueError),
+    ],
+)
 def test_embedders_that_do_not_say_what_they_are(
     folder: Path, name: str, value: Any, kind: type[Exception]
 ) -> None:

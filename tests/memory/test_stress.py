@@ -199,7 +199,9 @@ def stress(folder: Path, seconds: float, readers: int, seed: int = 0) -> Stress:
         said = json.loads(text.splitlines()[-1])
         alive += said.pop("alive", [])
         total.readers_found.take(Agreement(**said.pop("readers_found")))
-        for name in "added deleted compactions publications refreshes moved graphs threaded wrong_threaded".split():
+        for name in (
+            "added deleted compactions publications refreshes moved graphs threaded wrong_threaded"
+        ).split():
             setattr(total, name, getattr(total, name) + said[name])
         total.damage += [damage for damage in said["damage"] if damage not in total.damage]
         total.errors += said["errors"]

@@ -165,6 +165,10 @@ def test_the_first_line_says_what_it_is(store: Memory, episode: Make) -> None:
     assert into(store, HEADER) == Imported()
 
 
+STEP = {"observation": "o", "action": "a"}
+OUTCOME = {"success": True, "score": 1, "reason": "solved"}
+
+
 @pytest.mark.parametrize(
     ("wrong", "detail"),
     [
@@ -182,19 +186,28 @@ def test_the_first_line_says_what_it_is(store: Memory, episode: Make) -> None:
         ({"id": None}, "id should be text and is null"),
         ({"id": ""}, "an episode without an id"),
         ({"task": []}, "task should be an object and is a list"),
-        ({"steps": [{"observation": "o", "action": "a"}, {"observation": "o"}]}, "steps[1].action is missing"),
-        ({"steps": [{"observation": "o", "action": "a", "tokens": [1, 1.5]}]}, "steps[0].tokens[1] should be an integer and is 1.5"),
-        ({"steps": [{"observation": "o", "action": "a", "tokens": [2**64]}]}, "cannot be stored"),
-        ({"steps": [{"observation": "o", "action": "a", "reward": 10**400}]}, "steps[0].reward should be a number"),
-        ({"steps": [{"observation": "o", "action": "a", "invalid": 1}]}, "invalid should be true or false and is 1"),
-        ({"outcome": {"success": True, "score": {"float": "x"}, "reason": "solved"}}, "score should be a number and is an object"),
-        ({"outcome": {"success": True, "score": 1, "reason": "bored"}}, "reason should be one of solved, failed"),
-        ({"actor": {"policy": "p", "settings": {"a": [1]}}}, "settings['a'] should be text, a number, true or false and is a list"),
+        ({"steps": [STEP, {"observation": "o"}]}, "steps[1].action is missing"),
+        (
+            {"steps": [{**STEP, "tokens": [1, 1.5]}]},
+            "steps[0].tokens[1] should be an integer and is 1.5",
+        ),
+        ({"steps": [{**STEP, "tokens": [2**64]}]}, "cannot be stored"),
+        ({"steps": [{**STEP, "reward": 10**400}]}, "steps[0].reward should be a number"),
+        ({"steps": [{**STEP, "invalid": 1}]}, "invalid should be true or false and is 1"),
+        (
+            {"outcome": {**OUTCOME, "score": {"float": "x"}}},
+            "score should be a number and is an object",
+        ),
+        ({"outcome": {**OUTCOME, "reason": "bored"}}, "reason should be one of solved, failed"),
+        (
+            {"actor": {"policy": "p", "settings": {"a": [1]}}},
+            "settings['a'] should be text, a number, true or false and is a list",
+        ),
         ({"ratings": {"human": "good"}}, "ratings['human'] should be a number and is 'good'"),
         ({"notes": "one"}, "notes should be a list and is 'one'"),
         ({"id": "x" * 100, "task": 7 * 10**70}, "…"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_line_is_named_and_costs_no_other(
     store: Memory, episode: Make, wrong: object, detail: str
 ) -> None:
@@ -229,13 +242,11 @@ def test_a_huge_line_is_passed_over(
     assert "longer than 2000 bytes" in done.problems[0].detail
 
 
-def test_only_the_first_bad_lines_are_described(
-    store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_first_bad_lines_are_described(store: Memory, episode: Make) -> None:
     """A file of nothing but rubbish does not fill the memory of the machine."""
-    monkeypatch.setattr(transfer, "LISTED", 3)
-    done = into(store, HEADER, *[b"rubbish\n"] * 10, line_of(episode(1)))
-    assert (done.bad, len(done.problems), done.added) == (10, 3, 1)
+    bad = transfer.LISTED + 7
+    done = into(store, HEADER, *[b"rubbish\n"] * bad, line_of(episode(1)))
+    assert (done.bad, len(done.problems), done.added) == (bad, transfer.LISTED, 1)
 
 
 def test_bad_episodes_of_a_batch_are_told_apart(store: Memory, episode: Make) -> None:
@@ -330,8 +341,11 @@ def test_batches(store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(store, "add_many", noted)
     assert into(store, HEADER, *[line_of(episode(number)) for number in range(150)]).added == 150
     assert sizes == [0, 64, 64, 22]
-    monkeypatch.setattr(transfer, "BATCH_BYTES", 1000)
-    assert into(store, HEADER, *[line_of(episode(number)) for number in range(200, 206)]).added == 6
+    long = "x" * (transfer.BATCH_BYTES // 2)
+    lines = [
+        line_of(replace(episode(number), final_observation=long)) for number in range(200, 206)
+    ]
+    assert into(store, HEADER, *lines).added == 6
     assert max(sizes[4:]) < 3
 
 

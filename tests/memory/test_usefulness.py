@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from relive.memory.usefulness import PRIOR, Run, UsefulnessTable
+from relive.memory.search.usefulness import PRIOR, Run, UsefulnessTable
 
 ENTRY, OTHER = 1000, 1001
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from relive.memory.search.embed import Vectors
-from relive.memory.search.vectors import WINDOW_BITS, VectorColumn, column_name, read_format_1
-from relive.memory.storage.log import RolledBackError
+from relive.memory.search.vectors import WINDOW_BITS, VectorColumn, column_name
+from relive.memory.storage.durable import RolledBackError
 from relive.memory.storage.rows import HEADER_BYTES, Numbers, row_sums
 
 DIMENSION = 8
@@ -383,55 +383,3 @@ def test_digest_names_what_rows_were_made_from(tmp_path: Path) -> None:
         opened.digest(6) == column(tmp_path, range(6), writable=False).digest(6) != opened.digest(7)
     )
     assert opened.digest(6) != column(tmp_path, [0, 1, 2, 3, 4, 7], writable=False).digest(6)
-
-
-def format_1(rows: range | list[int], identity: str = "test") -> bytes:
-    """A column of format 1, as docs/file-format.md described it."""
-    header = (
-        b"RELIVEVC"
-        + struct.pack("<II", 1, DIMENSION)
-        + bytes(16)
-        + hashlib.sha256(identity.encode()).digest()
-    )
-    data = header + struct.pack("<I", zlib.crc32(header))
-    for row in rows:
-        key, body = (
-            struct.pack("<QII", 3 * row, 1000 + row, 0),
-            vectors([row]).astype("<f4").tobytes(),
-        )
-        data += key + struct.pack("<I", zlib.crc32(key + body)) + body
-    return data
-
-
-@pytest.mark.parametrize("writable", [True, False])
-def test_a_column_of_format_1_is_read(tmp_path: Path, writable: bool) -> None:
-    """Its vectors are taken over, a damaged or torn row is embedded again; a writer leaves the new
-    format behind."""
-    path = tmp_path / "v.vec"
-    data = bytearray(format_1(range(9)))
-    data[68 + 2 * (20 + 4 * DIMENSION) + 30] ^= 1
-    path.write_bytes(data[:-1])
-    opened = column(tmp_path, writable=writable)
-    assert opened.embedded == 3
-    assert not opened.damage
-    check(opened)
-    if not writable:
-        assert path.read_bytes() == data[:-1]
-        return
-    assert path.read_bytes()[8:12] == struct.pack("<I", 2)
-    assert column(tmp_path).embedded == 0
-    assert read_format_1(path, "test", DIMENSION, bytes(16)) is None
-
-
-def test_a_column_of_format_1_of_something_else_is_not_read(tmp_path: Path) -> None:
-    """Another embedder, another memory, no file."""
-    path = tmp_path / "v.vec"
-    assert read_format_1(path, "test", DIMENSION, bytes(16)) is None
-    path.write_bytes(format_1(ALL))
-    assert read_format_1(path, "other", DIMENSION, bytes(16)) is None
-    assert read_format_1(path, "test", DIMENSION, bytes(15) + b"1") is None
-    assert read_format_1(path, "test", DIMENSION + 1, bytes(16)) is None
-    found = read_format_1(path, "test", DIMENSION, bytes(16))
-    assert found is not None
-    assert sorted(found) == sources(ALL)[0].tolist()
-    assert found[3 << WINDOW_BITS][0] == 1001

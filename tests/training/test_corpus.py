@@ -16,15 +16,16 @@ from relive.agent.runner import spec_of
 from relive.envs import get_suite
 from relive.training.pretraining import corpus
 from relive.training.pretraining import lexicon as lex
+from relive.training.pretraining.bindings import HOUSEHOLD, Kind, draw_bindings, draw_goal
 from relive.training.pretraining.pretrain import (
     PretrainSettings,
-    _with_kinds,
     chat_text,
     encode,
     pool_batches,
+    with_kinds,
 )
 from relive.training.pretraining.tokenizer import build_tokenizer
-from relive.training.pretraining.worlds import HOUSEHOLD, Kind, draw_bindings, draw_goal, draw_room
+from relive.training.pretraining.worlds import draw_room
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = [corpus.draw(1, i, p) for p in (0.05, 0.2, 0.9) for i in range(250)]
@@ -220,7 +221,7 @@ def test_no_refused_action_is_ever_repeated_or_learnt() -> None:
     assert injected_errors > 300
     settings = PretrainSettings()
     slipped = [s for s in SAMPLES if s.injected_errors][:20]
-    for sample, ((ids, kinds),) in ((s, _with_kinds(tokenizer, [s])) for s in slipped):
+    for sample, ((ids, kinds),) in ((s, with_kinds(tokenizer, [s])) for s in slipped):
         ((_, weight),) = pool_batches([(ids, kinds)], settings, -1, random.Random(0))
         muted = [
             tokenizer.decode(t) for t, w in zip(ids, weight[0].tolist(), strict=True) if w == 0.0

@@ -187,7 +187,12 @@ def test_rehearsal_comes_on_top_and_changes_no_order() -> None:
 def test_checkpoints_are_called_after_every_step(tiny_model: Path, tmp_path: Path) -> None:
     steps: list[int] = []
     train_adapter(
-        tiny_model, ENCODER, EXAMPLES, LoraSettings(steps=3, rehearsal=0.0), tmp_path / "v1", MANIFEST,
+        tiny_model,
+        ENCODER,
+        EXAMPLES,
+        LoraSettings(steps=3, rehearsal=0.0),
+        tmp_path / "v1",
+        MANIFEST,
         checkpoint=lambda step, model: steps.append(step),
-    )  # fmt: skip
+    )
     assert steps == [1, 2, 3]

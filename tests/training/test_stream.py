@@ -29,12 +29,10 @@ from relive.training.experiments.stream_plan import (
     order_of,
     training_tasks,
 )
+from relive.training.experiments.stream_publish import disagreements, markdown, publish
 from relive.training.experiments.stream_results import (
     curves,
-    disagreements,
     lives_of,
-    markdown,
-    publish,
     recomputed,
     rows_of,
     summaries,
@@ -308,10 +306,18 @@ def made_up() -> list[dict[str, Any]]:
                     for evaluated in names:
                         better = 0.2 if arm == "none" else 0.5 if arm == "memory" else 0.9
                         records += [
-                            {"arm": arm, "order": order, "seed": seed, "stage": stage, "learnt": learnt,
-                             "evaluated": evaluated, "task": f"{evaluated}{seed}{k}", "success": bool(rng.random() < better)}
+                            {
+                                "arm": arm,
+                                "order": order,
+                                "seed": seed,
+                                "stage": stage,
+                                "learnt": learnt,
+                                "evaluated": evaluated,
+                                "task": f"{evaluated}{seed}{k}",
+                                "success": bool(rng.random() < better),
+                            }
                             for k in range(20)
-                        ]  # fmt: skip
+                        ]
     return records
 
 
@@ -392,10 +398,20 @@ def test_intervals_cover_what_they_should() -> None:
             for order in (0, 1, 2):
                 names = ["a", "b"] if order % 2 else ["b", "a"]
                 records += [
-                    {"arm": "memory", "order": order, "seed": seed, "stage": stage, "learnt": learnt, "evaluated": name,
-                     "task": f"{name}{seed}-{k}", "success": bool(rng.random() < ease["ab".index(name), k])}
-                    for stage, learnt in enumerate(names) for name in names for k in range(20)
-                ]  # fmt: skip
+                    {
+                        "arm": "memory",
+                        "order": order,
+                        "seed": seed,
+                        "stage": stage,
+                        "learnt": learnt,
+                        "evaluated": name,
+                        "task": f"{name}{seed}-{k}",
+                        "success": bool(rng.random() < ease["ab".index(name), k]),
+                    }
+                    for stage, learnt in enumerate(names)
+                    for name in names
+                    for k in range(20)
+                ]
         rows, _ = summaries(records, draws=100)
         covered += rows[0]["low"] <= 0.5 <= rows[0]["high"]
     assert (
@@ -420,10 +436,22 @@ def test_curves_average_over_lives_and_stages(tmp_path: Path) -> None:
 def test_rounds_of_one_distribution_have_first_and_final_success() -> None:
     rng = np.random.default_rng(1)
     records: list[dict[str, Any]] = [
-        {"arm": arm, "order": 0, "seed": seed, "stage": stage, "learnt": "easy" if stage < 2 else "all", "evaluated": evaluated,
-         "task": f"{evaluated}{seed}{k}", "success": bool(rng.random() < (0.2 if arm == "none" else 0.2 + 0.2 * stage))}
-        for arm in ("none", "memory") for seed in (0, 1) for stage in range(4) for evaluated in ("easy", "all") for k in range(30)
-    ]  # fmt: skip
+        {
+            "arm": arm,
+            "order": 0,
+            "seed": seed,
+            "stage": stage,
+            "learnt": "easy" if stage < 2 else "all",
+            "evaluated": evaluated,
+            "task": f"{evaluated}{seed}{k}",
+            "success": bool(rng.random() < (0.2 if arm == "none" else 0.2 + 0.2 * stage)),
+        }
+        for arm in ("none", "memory")
+        for seed in (0, 1)
+        for stage in range(4)
+        for evaluated in ("easy", "all")
+        for k in range(30)
+    ]
     everything = recomputed(records, draws=100)
     rates = {(r["arm"], r["stage"], r["evaluated"]): [] for r in everything["rows"]}  # type: ignore[var-annotated]
     for r in everything["rows"]:

@@ -24,7 +24,7 @@ class Training:
     robust: bool = False
     """Whether blocks are left out or beside the point at the study's stated rates."""
     rehearsal: bool = False
-    """Whether made-up worlds of pretraining are mixed in, at the study's stated share."""
+    """Whether synthetic worlds of pretraining are mixed in, at the study's stated share."""
 
 
 TRAININGS: Mapping[str, Training] = {

@@ -87,7 +87,7 @@ def _rows(
 
 def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
     """Trains one arm once, and measures every checkpoint that is not measured yet."""
-    desk, wanted = JobContext.at(path, settings), settings.curve
+    job, wanted = JobContext.at(path, settings), settings.curve
     folder = path / "curve" / arm
     if not (folder / "last" / "manifest.json").exists():
 
@@ -101,27 +101,27 @@ def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
     for step in (0, *wanted.steps):
         if directory.read(f"curve/{arm}-{step}.json") is None:
             adapter = folder / f"step-{step}" if step else None
-            row = _measured(desk, directory, f"{arm}-{step}", adapter)
+            row = _measured(job, directory, f"{arm}-{step}", adapter)
             directory.write(f"curve/{arm}-{step}.json", {"step": step, **row})
 
 
 def _measured(
-    desk: JobContext, directory: RunDirectory, name: str, adapter: Path | None
+    job: JobContext, directory: RunDirectory, name: str, adapter: Path | None
 ) -> dict[str, float]:
     """Rollouts and teacher-forced measures of one checkpoint, on valid rooms with matching
     memory."""
-    suite, cell, wanted = desk.suite, Cell("none"), desk.settings.curve
-    local = desk.model("bundled")
+    suite, cell, wanted = job.suite, Cell("none"), job.settings.curve
+    local = job.model("bundled")
     local.set_adapter(adapter, name if adapter else None)
     tasks = [
         t for types in tiers_of(suite).values() for t in _spread(suite, wanted.per_tier, types)
     ]
-    with Memory(memory_path(desk.path, "expert", 0), "r") as memory:
-        retriever = desk.retriever(memory, cell, local.count_tokens, Purpose.EVALUATE)
-        runner = Runner(suite, local, desk.settings.run, retriever)
+    with Memory(memory_path(job.path, "expert", 0), "r") as memory:
+        retriever = job.retriever(memory, cell, local.count_tokens, Purpose.EVALUATE)
+        runner = Runner(suite, local, job.settings.run, retriever)
         episodes = measure(directory, f"curve/episodes/{name}", runner, tasks)
-        easy = _said(desk, retriever, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
-        bound = _said(desk, retriever, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
+        easy = _said(job, retriever, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
+        bound = _said(job, retriever, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
     at_appliance = [actions[i] for episode, actions in bound for i in treatments(episode)]
     row = {
         "reading": sum(a.matched for a in at_appliance) / len(at_appliance),
@@ -141,14 +141,14 @@ def _spread(suite: Suite, count: int, types: Sequence[str]) -> list[Task]:
 
 
 def _said(
-    desk: JobContext, retriever: MemoryRetriever, tasks: Sequence[Task]
+    job: JobContext, retriever: MemoryRetriever, tasks: Sequence[Task]
 ) -> list[tuple[Episode, list[Action]]]:
     """The expert's episodes at tasks, and what the model would have said at each of their
     actions."""
-    local, expert = desk.model("bundled"), ExpertPolicy(desk.suite)
+    local, expert = job.model("bundled"), ExpertPolicy(job.suite)
     found = []
-    for episode in play_all(Runner(desk.suite, expert), tasks):
+    for episode in play_all(Runner(job.suite, expert), tasks):
         context: RetrievedContext = retriever(episode.task)
-        encoded = encode_example(local.encoder, example(desk.spec, episode, context))
+        encoded = encode_example(local.encoder, example(job.spec, episode, context))
         found.append((episode, forced(local.model, encoded)))
     return found

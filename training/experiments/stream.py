@@ -71,7 +71,7 @@ class StageState:
     tokens: int
     """Supervised tokens that this stage's fine-tuning learnt from."""
     seconds: float
-    """Wall time of living through it and of fine-tuning; measuring, and what a kill destroyed,
+    """Wall time of playing it and of fine-tuning; measuring, and what a kill destroyed,
     excluded."""
 
 
@@ -94,7 +94,7 @@ class StreamRun:
         return f"lives/{self.life.name}/{name}"
 
     def run(self) -> None:
-        """Lives through what it has not lived through yet, and measures after each stage."""
+        """Plays the stages that it has not played yet, and measures after each."""
         with Memory(self.folder / "memory", fields=self.settings.retrieval.fields) as memory:
             for number in range(len(self.stages)):
                 if number == len(self.states):

@@ -50,10 +50,21 @@ def _matrix(axis: Any, arm: str, records: Sequence[Record]) -> None:
     """Success of the first order, mean over seeds."""
     rows = [row for row in rows_of(r for r in records if r["arm"] == arm) if row["order"] == 0]
     names = list(dict.fromkeys(row["learnt"] for row in sorted(rows, key=lambda row: row["stage"])))
-    r = np.array([
-        [np.mean([row["success"] for row in rows if (row["stage"], row["evaluated"]) == (i, name)]) for name in names]
-        for i in range(len(names))
-    ])  # fmt: skip
+    r = np.array(
+        [
+            [
+                np.mean(
+                    [
+                        row["success"]
+                        for row in rows
+                        if (row["stage"], row["evaluated"]) == (i, name)
+                    ]
+                )
+                for name in names
+            ]
+            for i in range(len(names))
+        ]
+    )
     axis.imshow(100 * r, vmin=0, vmax=100, cmap="Blues")
     for (i, j), value in np.ndenumerate(r):
         axis.text(
@@ -81,5 +92,5 @@ def _curves(axis: Any, name: str, rows: Sequence[dict[str, Any]]) -> None:
         )
         if not bounded:
             axis.fill_between(x, low, high, color=COLOURS[arm], alpha=0.15, lw=0)
-    axis.set(title=f"success on {name}", xlabel="stages lived through", ylabel="%", ylim=(0, 102))
+    axis.set(title=f"success on {name}", xlabel="stages played", ylabel="%", ylim=(0, 102))
     axis.title.set_fontsize(8)

@@ -35,7 +35,7 @@ class StageSettings:
     """Goals of one wording only, on both sides: ``put`` for those that begin with it, ``other`` for
     the rest."""
     tasks: int = 40
-    """Training tasks that are lived through."""
+    """Training tasks that are played."""
 
     @property
     def distribution(self) -> "StageSettings":
@@ -131,7 +131,7 @@ class StreamSettings:
                 )
         if self.split == TRAIN:
             raise ValueError(
-                "stream.split is 'train', which is what is lived through; measure on 'valid' or "
+                "stream.split is 'train', which is what is learnt from; measure on 'valid' or "
                 "'test'"
             )
         if self.experience not in ("expert", "own"):

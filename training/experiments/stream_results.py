@@ -1,29 +1,23 @@
-"""A stream's tables, recomputed from the records of its episodes: the matrix, the measures with
+"""A stream's results, recomputed from the records of its episodes: the matrix, the measures with
 intervals, comparisons.
 
 Intervals are bootstrapped over orders, over seeds and over the held-out tasks of each seed. Orders
 and seeds are crossed, so they are drawn apart (Owen, "The pigeonhole bootstrap", Annals of Applied
 Statistics 2007: never too narrow by much, often too wide), and the lives of a seed have their tasks
 in common, so a draw of these counts in all its orders, stages and arms: the matrix of a draw is one
-that could have been measured. An arm may have been lived in more seeds than another; differences
+that could have been measured. An arm may have been run with more seeds than another; differences
 are those of the lives of both.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.evaluation.audit import summed
-from ...agent.evaluation.records import Record, write
-from ...agent.rundir import write_json
+from ...agent.evaluation.records import Record
 from .continual import MEASURES, measures
-
-if TYPE_CHECKING:
-    from .stream import Stream  # needs torch, which recomputing does not
 
 Row = dict[str, Any]
 Outcomes = dict[str, list[NDArray[np.float64]]]
@@ -126,7 +120,7 @@ def _draws(
 def _paired(
     records: Sequence[Record], arms: Sequence[str]
 ) -> tuple[dict[str, Lives], list[Key], dict[int, dict[str, int]]]:
-    """Lives of each arm, the orders and seeds that all have lived through, and how many tasks a
+    """Runs of each arm, the orders and seeds that all have run, and how many tasks a
     seed has of each stage.
 
     An agent that learns nothing is measured once per seed, since it is the same in every order.
@@ -136,8 +130,7 @@ def _paired(
     keys = sorted(set.intersection(*(set(lives[arm]) for arm in learning)))
     if not keys:
         raise ValueError(
-            f"no order and seed has been lived through by all of {', '.join(learning)}: go on with "
-            "the stream"
+            f"no order and seed has been run by all of {', '.join(learning)}: go on with the stream"
         )
     sizes = {
         seed: {n: len(o[0]) for n, o in sorted(lives[learning[0]][order, seed][1].items())}
@@ -320,135 +313,3 @@ def recomputed(records: Sequence[Record], draws: int = DRAWS) -> Row:
     }
     audit = summed(records)
     return found if audit is None else {**found, "audit": audit}
-
-
-def states_of(stream: "Stream") -> list[Row]:
-    """What every agent was after each stage."""
-    return [
-        {**asdict(life), **asdict(state)}
-        for life in stream.lives()
-        for state in stream.states(life)
-    ]
-
-
-def costs(states: Sequence[Row]) -> list[Row]:
-    """What the arms cost, in means: episodes that can be retrieved, and are kept, at the end;
-    tokens learnt and seconds per stage."""
-    found = []
-    for arm in dict.fromkeys(state["arm"] for state in states):
-        mine = [state for state in states if state["arm"] == arm]
-        last = [state for state in mine if state["stage"] == max(other["stage"] for other in mine)]
-        sizes = {
-            name: round(float(np.mean([state[name] for state in last])), 1)
-            for name in ("memory_size", "stored")
-        }
-        spent = {
-            name: round(float(np.mean([state[name] for state in mine])), 1)
-            for name in ("tokens", "seconds")
-        }
-        found.append({"arm": arm, **sizes, **spent})
-    return found
-
-
-def publish(file: Path, stream: "Stream", records: Sequence[Record]) -> None:
-    """Writes a JSON file, and the records beside it as ``NAME-episodes.jsonl.gz``."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    states = states_of(stream)
-    write_json(
-        file, {**stream.summary(), **recomputed(records), "costs": costs(states), "states": states}
-    )
-    slim = [{k: v for k, v in r.items() if k not in ("goal", "retrieved")} for r in records]
-    write(file.with_name(f"{file.stem}-episodes.jsonl.gz"), slim)
-
-
-def disagreements(published: Row, records: Sequence[Record], shipped: str) -> list[str]:
-    """Where a published result is not what its records give, or not of the shipped weights."""
-    found = []
-    if published["weights_sha256"] != shipped:
-        found.append(
-            f"the summary is of weights {published['weights_sha256'][:12]}, shipped are "
-            f"{shipped[:12]}"
-        )
-    for part, mine in recomputed(records).items():
-        if published.get(part) != mine:
-            found.append(
-                f"{part}: {len(mine)} recomputed do not equal the {len(published.get(part, []))} "
-                "published"
-            )
-    found += [
-        f"audit: {task} was shown and must not be"
-        for task in published.get("audit", {}).get("leaks", ())
-    ]
-    if published.get("costs") != costs(published.get("states", ())):
-        found.append("costs: they do not follow from the states published")
-    return found
-
-
-def markdown(records: Sequence[Record], states: Sequence[Row] = (), draws: int = DRAWS) -> str:
-    """Tables of the measures and of the differences, in points, and of what it cost."""
-    rows, tests = summaries(records, draws)
-    if not rows:
-        lines = _rounds(records, draws)
-    else:
-        names = list(dict.fromkeys(row["name"] for row in rows))
-        lines = [
-            f"| arm | {' | '.join(name.replace('_', ' ') for name in names)} |",
-            "|---" * (1 + len(names)) + "|",
-        ]
-        for arm in dict.fromkeys(row["arm"] for row in rows):
-            lines.append(
-                f"| {arm} | {' | '.join(_told(row) for row in rows if row['arm'] == arm)} |"
-            )
-        lines += ["", "| difference | average success | forgetting |", "|---|---|---|"]
-        for a, b in dict.fromkeys((row["a"], row["b"]) for row in tests):
-            some = {row["name"]: row for row in tests if (row["a"], row["b"]) == (a, b)}
-            lines.append(
-                f"| {a} − {b} | {_told(some['average_success'])} | {_told(some['forgetting'])} |"
-            )
-    spent = costs(states)
-    if spent:
-        lines += [
-            "",
-            "| arm | can be retrieved | kept | tokens learnt from, per stage | seconds per stage |",
-            "|---" * 5 + "|",
-        ]
-        lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in spent]
-    broken = sum("error" in str(r.get("reason", "")) for r in records)
-    if broken:
-        lines += [
-            "",
-            f"{broken} of {len(records)} held-out episodes were broken off by an error and count "
-            "as failures.",
-        ]
-    return "\n".join(lines)
-
-
-def _told(row: Row) -> str:
-    return f"{100 * row['value']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-
-
-def _rounds(records: Sequence[Record], draws: int) -> list[str]:
-    """Success after each stage, for streams whose stages are rounds of few distributions."""
-    rows = rows_of(records)
-    names = list(dict.fromkeys(row["evaluated"] for row in rows))
-    lines = [f"| arm | after | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        for stage in sorted({row["stage"] for row in rows if row["arm"] == arm}):
-            cells = []
-            for name in names:
-                mine = [
-                    row
-                    for row in rows
-                    if (row["arm"], row["stage"], row["evaluated"]) == (arm, stage, name)
-                ]
-                total = sum(row["n"] for row in mine)
-                cells.append(
-                    f"{100 * sum(row['success'] * row['n'] for row in mine) / total:.1f}"
-                    if total
-                    else ""
-                )
-            lines.append(f"| {arm} | {stage + 1} | {' | '.join(cells)} |")
-    _, tests = round_summaries(records, draws)
-    lines += ["", "| difference after the last round | on | success |", "|---|---|---|"]
-    lines += [f"| {row['a']} − {row['b']} | {row['evaluated']} | {_told(row)} |" for row in tests]
-    return lines

@@ -3,7 +3,7 @@ memorising?
 
 Per seed: a memory of expert demonstrations of all task types in train rooms; adapters trained on
 its easy types only, one per training, from the same episodes in the same order; the agent's own
-memory, lived through from nothing; then every cell on tasks of its own in unseen rooms. Jobs run in
+memory, filled from nothing; then every cell on tasks of its own in unseen rooms. Jobs run in
 processes of one thread each; what is done is found again after a kill. Source of the design: Ferraz
 et al., arXiv:2603.18272; definitions in `relive.training.experiments.arms`.
 """
@@ -125,7 +125,7 @@ class JobContext:
 
     @classmethod
     def at(cls, path: Path, settings: StudySettings) -> "JobContext":
-        """This process's desk; models stay loaded from one job to the next."""
+        """This process's job; models stay loaded from one job to the next."""
         if cls._open is None or (cls._open.path, cls._open.settings) != (path, settings):
             import torch
 
@@ -192,9 +192,9 @@ def train_arm(
 ) -> None:
     """One adapter, trained on the easy demonstrations of a seed; in the study's folder unless `out`
     says where."""
-    desk, training = JobContext.at(path, settings), TRAININGS[train]
-    model = desk.model(base)
-    easy = tiers_of(desk.suite)[EASY]
+    job, training = JobContext.at(path, settings), TRAININGS[train]
+    model = job.model(base)
+    easy = tiers_of(job.suite)[EASY]
     name = Cell(train, base=base, seed=seed).adapter
     with Memory(memory_path(path, "expert", seed), "r") as memory:
         episodes = select(memory, SelectSettings(policies=("expert",), types=easy))
@@ -202,7 +202,7 @@ def train_arm(
         # What is retrieved from in training is exactly what is trained on.
         retriever = MemoryRetriever(
             memory,
-            desk.spec,
+            job.spec,
             model.count_tokens,
             asked,
             Purpose.TRAIN,
@@ -215,7 +215,7 @@ def train_arm(
             rehearsal=settings.lora.rehearsal if training.rehearsal else 0.0,
         )
         tune(
-            model, {desk.spec: episodes}, lambda _: retriever, rates, lora,
+            model, {job.spec: episodes}, lambda _: retriever, rates, lora,
             out or path / "adapters" / name, version=name, base_model=base, seed=seed,
             rehearsal=rehearsal(lora.seed), extra={"train": train}, checkpoint=checkpoint,
         )  # fmt: skip
@@ -226,37 +226,38 @@ CHUNK = 100
 
 
 def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None:
-    """The agent fills a memory of its own: the tasks of the demonstrations, from nothing, in chunks.
+    """The agent fills a memory of its own: the tasks of the demonstrations, from nothing, in
+    chunks.
 
     The easy half of them are the tasks that its adapter was trained on; of the hard types it has
     seen nothing. Within a chunk the memory is read as the chunk found it, so the result does not
     depend on what ended first.
     """
-    desk, cell = JobContext.at(path, settings), Cell(train, source="own", seed=seed)
-    per_type = -(-settings.demonstrations // len(desk.suite.types))
-    tasks = desk.suite.tasks("train", settings.demonstrations, start=seed * per_type)
+    job, cell = JobContext.at(path, settings), Cell(train, source="own", seed=seed)
+    per_type = -(-settings.demonstrations // len(job.suite.types))
+    tasks = job.suite.tasks("train", settings.demonstrations, start=seed * per_type)
     directory = RunDirectory(path, folder_settings(settings))
     file = f"own-s{seed}.json"
-    policy, count = desk.policy(cell, settings.own_temperature)
+    policy, count = job.policy(cell, settings.own_temperature)
     with Memory(memory_path(path, "own", seed)) as memory:
         positions: list[int] = directory.read(file) or []
         for number, first in enumerate(range(0, len(tasks), CHUNK)):
             if number == len(positions):
                 positions.append(memory.position)
                 directory.write(file, positions)
-            retriever = desk.retriever(memory, cell, count, Purpose.ACT, positions[number])
-            runner = Runner(desk.suite, policy, settings.run, retriever)
+            retriever = job.retriever(memory, cell, count, Purpose.ACT, positions[number])
+            runner = Runner(job.suite, policy, settings.run, retriever)
             for _ in collect(memory, runner, tasks[first : first + CHUNK]):
                 pass
 
 
 def play_cell(path: Path, settings: StudySettings, cell: Cell) -> None:
     """Plays a cell's tasks and writes their records; what is played already is not played again."""
-    desk = JobContext.at(path, settings)
-    tasks = tasks_for(settings, desk.suite, cell.seed, cell.sealed)
+    job = JobContext.at(path, settings)
+    tasks = tasks_for(settings, job.suite, cell.seed, cell.sealed)
     directory = RunDirectory(path, folder_settings(settings))
     with Memory(memory_path(path, cell.source, cell.seed), "r") as memory:
-        runner, note = make_runner(desk, cell, memory)
+        runner, note = make_runner(job, cell, memory)
         records = [
             note(episode) for episode in measure(directory, f"cells/{cell.name}", runner, tasks)
         ]
@@ -267,30 +268,30 @@ def replay_cell(
     path: Path, settings: StudySettings, cell: Cell, tasks: Sequence[Task]
 ) -> list[Record]:
     """Plays some tasks under a cell's condition and returns their records, keeping nothing."""
-    desk = JobContext.at(path, settings)
+    job = JobContext.at(path, settings)
     with Memory(memory_path(path, cell.source, cell.seed), "r") as memory:
-        runner, note = make_runner(desk, cell, memory)
+        runner, note = make_runner(job, cell, memory)
         return [note(episode) for episode in play_all(runner, tasks)]
 
 
 def make_runner(
-    desk: JobContext, cell: Cell, memory: Memory
+    job: JobContext, cell: Cell, memory: Memory
 ) -> tuple[Runner, Callable[[Episode], Record]]:
     """A cell's runner, and what makes a record of its episodes."""
-    policy, count = desk.policy(cell)
-    retriever = under(cell.memory, desk.retriever(memory, cell, count, Purpose.EVALUATE))
+    policy, count = job.policy(cell)
+    retriever = under(cell.memory, job.retriever(memory, cell, count, Purpose.EVALUATE))
     condition = {
         **asdict(cell),
         "condition": cell.condition,
-        "rooms": desk.settings.split,
+        "rooms": job.settings.split,
         "adapter": cell.adapter,
     }
 
     def note(episode: Episode) -> Record:
-        tier = tier_of(episode.task.type, desk.suite)
+        tier = tier_of(episode.task.type, job.suite)
         return record(episode, {**condition, "tier": tier}, memory, retriever, count)
 
-    return Runner(desk.suite, policy, desk.settings.run, retriever), note
+    return Runner(job.suite, policy, job.settings.run, retriever), note
 
 
 def records_file(path: Path, cell: Cell) -> Path:
@@ -373,9 +374,14 @@ class Study:
         arms = dict.fromkeys((c.train, c.base, c.seed) for c in wanted if c.adapter)
         self.jobs(
             "adapters",
-            [(Cell(t, base=b, seed=n).adapter, train_arm, (path, s, t, b, n)) for t, b, n in arms
-             if not (path / "adapters" / Cell(t, base=b, seed=n).adapter / "manifest.json").exists()],
-        )  # fmt: skip
+            [
+                (Cell(t, base=b, seed=n).adapter, train_arm, (path, s, t, b, n))
+                for t, b, n in arms
+                if not (
+                    path / "adapters" / Cell(t, base=b, seed=n).adapter / "manifest.json"
+                ).exists()
+            ],
+        )
         todo = [c for c in wanted if not records_file(path, c).exists()]
         own = dict.fromkeys((c.train, c.seed) for c in todo if c.source == "own")
         self.jobs("own memories", [(f"own-s{n}", live_own, (path, s, t, n)) for t, n in own])

@@ -35,7 +35,9 @@ COMPARISONS: tuple[tuple[str, str], ...] = (
         "lora/empty", "lora-rehearsal/empty", "none/matching", "lora/matching",
         "lora-rehearsal/matching", "copier/matching", "copier-search/matching",
     )),
-    *(("rag-lora-robust/" + memory, b) for memory in ("empty", "other") for b in ("lora/empty", "lora-rehearsal/empty")),
+    *((f"rag-lora-robust/{memory}", b) for memory in ("empty", "other") for b in (
+        "lora/empty", "lora-rehearsal/empty",
+    )),
     ("rag-lora/empty", "lora/empty"),
     ("rag-lora/other", "lora/empty"),
     ("rag-lora-robust/empty", "rag-lora/empty"),
@@ -61,16 +63,31 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
         groups.setdefault((r["condition"], r["tier"], r["seed"]), []).append(r)
     return [
         {
-            **{key: found[0][key] for key in ("train", "base", "memory", "k", "query", "tier", "rooms", "source", "seed")},
+            **{
+                key: found[0][key]
+                for key in (
+                    "train",
+                    "base",
+                    "memory",
+                    "k",
+                    "query",
+                    "tier",
+                    "rooms",
+                    "source",
+                    "seed",
+                )
+            },
             "condition": condition,
             "success": round(sum(r["success"] for r in found) / len(found), 4),
             "n": len(found),
             "right_type_share": right_type_share(found),
-            "invalid_share": round(sum(r["invalid"] for r in found) / max(1, sum(len(r["actions"]) for r in found)), 4),
+            "invalid_share": round(
+                sum(r["invalid"] for r in found) / max(1, sum(len(r["actions"]) for r in found)), 4
+            ),
             "memory_tokens": round(sum(r["memory_tokens"] for r in found) / len(found), 1),
         }
         for (condition, _, _), found in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def in_group(records: Iterable[Record], condition: str, group: str) -> list[Record]:
@@ -102,9 +119,16 @@ def summaries(records: Sequence[Record]) -> list[Row]:
                 low, high = _interval(mine)
                 success = sum(r["success"] for r in mine) / len(mine)
                 found.append(
-                    {"condition": condition, "tier": group, "success": round(success, 4), "n": len(mine),
-                     "low": round(low, 4), "high": round(high, 4), "right_type_share": right_type_share(mine)}
-                )  # fmt: skip
+                    {
+                        "condition": condition,
+                        "tier": group,
+                        "success": round(success, 4),
+                        "n": len(mine),
+                        "low": round(low, 4),
+                        "high": round(high, 4),
+                        "right_type_share": right_type_share(mine),
+                    }
+                )
     return found
 
 
@@ -124,9 +148,17 @@ def compared(records: Sequence[Record]) -> list[Row]:
                     clusters([first[key] for key in both]),
                 )
                 found.append(
-                    {"a": a, "b": b, "tier": group, "n": test.n, "difference": round(test.difference, 4),
-                     "low": round(test.low, 4), "high": round(test.high, 4), "p_raw": test.p}
-                )  # fmt: skip
+                    {
+                        "a": a,
+                        "b": b,
+                        "tier": group,
+                        "n": test.n,
+                        "difference": round(test.difference, 4),
+                        "low": round(test.low, 4),
+                        "high": round(test.high, 4),
+                        "p_raw": test.p,
+                    }
+                )
     for row, p in zip(found, holm([row.pop("p_raw") for row in found]), strict=True):
         row["p"] = round(float(p), 5)
     return found
@@ -154,9 +186,16 @@ def by_wording(records: Sequence[Record], conditions: Sequence[str]) -> list[Row
                     low, high = _interval(mine)
                     success = round(sum(r["success"] for r in mine) / len(mine), 4)
                     found.append(
-                        {"condition": condition, "tier": tier, "wording": kind, "success": success, "n": len(mine),
-                         "low": round(low, 4), "high": round(high, 4)}
-                    )  # fmt: skip
+                        {
+                            "condition": condition,
+                            "tier": tier,
+                            "wording": kind,
+                            "success": success,
+                            "n": len(mine),
+                            "low": round(low, 4),
+                            "high": round(high, 4),
+                        }
+                    )
     return found
 
 

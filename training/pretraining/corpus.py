@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from ...agent.conversation import Conversation, Turn
 from ...agent.prompt import Demonstration, PromptSpec, begin, condense, prompt_spec
 from . import lexicon as lex
-from .worlds import HOUSEHOLD, Bindings, Goal, Kind, Trajectory, draw_bindings, draw_goal, draw_room
+from .bindings import HOUSEHOLD, Bindings, Goal, Kind, draw_bindings, draw_goal
+from .worlds import Trajectory, draw_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,7 @@ def probe(adjective: str, k: int, count: int, seed: int = 5000) -> list[Sample]:
 
     Args:
         adjective: ``hot``, ``cool``, ``clean``; ``put`` or ``device`` for tasks without a property;
-            ``routine`` for those of made-up worlds, since the household has none.
+            ``routine`` for those of synthetic worlds, since the household has none.
         k: number of matching demonstrations.
         count: number of samples.
         seed: of the first one.

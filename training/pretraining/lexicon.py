@@ -1,4 +1,4 @@
-"""The words of the made-up worlds.
+"""The words of the synthetic worlds.
 
 The household's own words are in every pool, so that the base model can say them; what belongs
 together (hot, heat, microwave) is drawn independently in every world and therefore carries no

@@ -1,4 +1,4 @@
-"""Trains the small bundled base model from scratch on made-up worlds.
+"""Trains the small bundled base model from scratch on synthetic worlds.
 
 A Qwen3-style decoder of 3.5 M parameters learns to act in text and to read procedures out of
 demonstrations; which verb and appliance an adjective stands for is drawn afresh in every sample, so
@@ -69,14 +69,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample])
     The text is what the tokenizer's chat template gives (a test compares the two); written out here
     because it runs for every sample of the corpus.
     """
-    return [(ids, [k == ACTION for k in kinds]) for ids, kinds in _with_kinds(tokenizer, samples)]
+    return [(ids, [k == ACTION for k in kinds]) for ids, kinds in with_kinds(tokenizer, samples)]
 
 
 OBSERVED, ACTION, SLIP = range(3)
 """What a token is: read, to be said, or said wrongly on purpose."""
 
 
-def _with_kinds(
+def with_kinds(
     tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample]
 ) -> list[tuple[list[int], list[int]]]:
     """Token ids of each sample, and what each token is."""
@@ -355,7 +355,7 @@ class Pretraining:
         drawn = [corpus.draw(s.seed, self.pool * POOL + i, progress, s.memory) for i in range(POOL)]
         take = self.tokenizer.get_vocab()["▁take"]
         for ids, weight in pool_batches(
-            _with_kinds(self.tokenizer, drawn), s, take, random.Random(self.pool)
+            with_kinds(self.tokenizer, drawn), s, take, random.Random(self.pool)
         ):
             # Warm-up over 30 steps, constant, then linear to zero over the last 40 %.
             scale = min(1.0, (self.step + 1) / 30) * min(

@@ -13,8 +13,14 @@ import pytest
 
 from relive.memory import Episode, Memory, Query
 from relive.memory.storage import codec
-from relive.memory.storage.log import Kind
-from relive.memory.storage.segments import frame_of, memory_id, plain_header, segment_path, segments
+from relive.memory.storage.segments import (
+    Kind,
+    frame_of,
+    memory_id,
+    plain_header,
+    segment_path,
+    segments,
+)
 from tests.memory.conftest import make_episode
 from tests.memory.faults import EMBEDDER, delete_caches, open_memory
 from tests.memory.hostile.ask import ask

@@ -10,7 +10,7 @@ import pytest
 from relive.memory import Outcome, Step, StopReason
 from relive.memory.imports.alfworld_logs import parse, parts
 from relive.memory.imports.parsed import Labels
-from relive.memory.storage.codec import MAX_ITEMS
+from relive.memory.storage.payload import MAX_ITEMS
 
 DATA = Path(__file__).parent / "data"
 KNOWAGENT = [json.loads(line) for line in (DATA / "knowagent.jsonl").read_text().splitlines()]

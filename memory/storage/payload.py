@@ -1,10 +1,27 @@
-"""Values whose types are checked: maps out of untrusted bytes, and the error that says where in a
-value something is wrong."""
+"""Payloads: maps to bytes, and maps out of untrusted bytes, whose values are checked as they are
+taken out. The only door to msgpack.
+
+Each payload carries an integer format version. Within a version fields are only ever added: a
+reader skips names it does not know and fills in what is missing where the data class has a default.
+Anything else needs a new version.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import msgpack  # type: ignore[import-untyped]
+
 T = TypeVar("T")
+
+VERSION = 1
+"""Format version written by this code."""
+SUPPORTED = (1,)
+"""Format versions that this code reads."""
+MAX_BYTES = 64 * 2**20
+"""Longest payload written or read. An episode is a few kilobytes; this keeps a forged length from
+taking all memory."""
+MAX_ITEMS = 2**20
+"""Longest array or map inside a payload."""
 
 
 class CodecError(ValueError):
@@ -148,3 +165,66 @@ def settings(value: object) -> Mapping[str, str | int | float | bool]:
         if type(item) not in (str, int, float, bool):
             raise wrong(item, "plain settings: one of them")
     return {text(name): item for name, item in value.items()}
+
+
+def pack(head: Mapping[str, object], what: str, *more: object) -> bytes:
+    """A map, and what follows it, as a payload; raises `ValueError` if it is too large."""
+    try:
+        # surrogatepass: a model may sample half a character; that must not cost the episode.
+        packed = b"".join(
+            bytes(msgpack.packb(part, use_bin_type=True, unicode_errors="surrogatepass"))
+            for part in (head, *more)
+        )
+    except ValueError as error:  # a text of gigabytes
+        raise ValueError(f"{what} cannot be stored: {error}") from error
+    if len(packed) > MAX_BYTES:
+        raise ValueError(f"{what} takes {len(packed)} bytes; the limit is {MAX_BYTES}")
+    return packed
+
+
+def unpacker_of(payload: bytes) -> Any:
+    """Reads one object of a payload after the other. Raises :class:`CodecError` if that is too
+    large."""
+    if len(payload) > MAX_BYTES:
+        raise CodecError(f"the payload takes {len(payload)} bytes; the limit is {MAX_BYTES}")
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        strict_map_key=True,
+        unicode_errors="surrogatepass",
+        max_buffer_size=MAX_BYTES,
+        max_str_len=MAX_BYTES,
+        max_bin_len=MAX_BYTES,
+        max_array_len=MAX_ITEMS,
+        max_map_len=MAX_ITEMS,
+        max_ext_len=0,
+    )
+    unpacker.feed(payload)
+    return unpacker
+
+
+def next_object(unpacker: Any, what: str) -> object:
+    """The next object of a payload. Raises :class:`CodecError`, which names it as `what`."""
+    try:
+        return unpacker.unpack()
+    except msgpack.OutOfData:
+        raise CodecError(f"the payload ends before {what} does") from None
+    except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
+        raise CodecError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def versioned(value: object, what: str) -> Fields:
+    """A map out of a payload. Raises :class:`CodecError` if its version is not supported."""
+    fields = Fields(value, what)
+    version = fields.get("v", integer)
+    if version not in SUPPORTED:
+        raise CodecError(
+            f"{what} of format version {version}; this program reads "
+            f"{', '.join(map(str, SUPPORTED))}: "
+            "a newer version of it wrote this, use that one"
+        )
+    return fields
+
+
+def single(payload: bytes, what: str) -> Fields:
+    """The map that is all of a payload; raises as :func:`versioned`."""
+    return versioned(next_object(unpacker_of(payload), what), what)

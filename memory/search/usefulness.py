@@ -15,6 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..storage.catalog import GAP, NEVER, SUCCESS, Catalog
+from ..storage.ingest import CREDIT
+from ..storage.segments import Kind
+
 PRIOR = 4.0
 """Runs that the prior counts as."""
 
@@ -110,3 +114,38 @@ class UsefulnessTable:
             [self.of(entry).value if entry in self._shown else 0.0 for entry in entries],
             dtype=np.float64,
         )
+
+
+class UsefulnessHistory:
+    """What was known of the worth of all entries at any log position, from a catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._table: UsefulnessTable | None = None
+        self._rows = self._position = 0
+
+    def at(self, position: int) -> UsefulnessTable:
+        """What was known at a log position. The table grows when a later one is asked for."""
+        if position < self._position:
+            # what was learnt since must not count; experiments read at one position for long
+            self._table = None
+        if self._table is None:
+            self._table, self._rows, self._position = UsefulnessTable(), 0, 0
+        while self._rows < len(self._catalog.file):
+            rows = self._catalog.rows(
+                range(self._rows, min(self._rows + 8192, len(self._catalog.file)))
+            )
+            later = (rows["sequence"] >= position) & (rows["kind"] != GAP)
+            rows = rows[: int(np.argmax(later))] if later.any() else rows
+            for row in rows[(rows["kind"] == Kind.EPISODE) | (rows["kind"] == CREDIT)]:
+                number, task, kind, policy = (
+                    int(row[name]) for name in ("sequence", "task", "type", "policy")
+                )
+                run = Run(number, task, kind, policy, bool(row["flags"] & SUCCESS))
+                target = int(row["target"])
+                self._table.take(run, target if target < NEVER else None)
+            self._rows += len(rows)
+            if later.any():
+                break
+        self._position = position
+        return self._table

@@ -1,0 +1,199 @@
+"""The second door: an agent in an environment that nobody registered."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+
+from relive.agent.agent import Agent
+from relive.agent.evaluation.evaluate import evaluate
+from relive.agent.run_episode import SuccessUnknownError
+from relive.envs import Reply, get_suite
+from relive.memory import Memory, Retrieval, StopReason
+from tests.agent.text_world import CODES, Safe
+
+
+def policy(messages: list[dict[str, str]]) -> str:
+    """Does what worked before, else tries one number after the other."""
+    goal = messages[1]["content"].splitlines()[-1]
+    worked = re.search(
+        rf"{goal}\n(?:.*\n)*?Action: (.*)\nObservation: It opens", messages[0]["content"]
+    )
+    return worked[1] if worked else f"dial {len(messages) // 2}"
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    with Memory(tmp_path / "memory") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_it_remembers_and_retrieves_from_the_second_episode_on(
+    memory: Memory, workers: int
+) -> None:
+    agent = Agent(policy, memory=memory, retrieval=Retrieval(k=2))
+    tries: dict[str, list[int]] = {}
+    for number, episode in enumerate(agent.run(Safe, tasks=9, workers=workers)):
+        assert episode.success
+        assert memory.get(episode.id) == episode  # before it is yielded
+        if workers < 2:  # of two at once, neither sees the other
+            assert len(episode.retrieved) == min(number, 2)
+        tries.setdefault(episode.task.goal, []).append(len(episode.steps))
+    assert {goal: first for goal, (first, *_) in tries.items()} == {
+        f"open the {colour} safe": code for colour, code in CODES
+    }
+    if workers < 2:
+        assert all(later == [1, 1] for _, *later in tries.values())
+    assert len(memory) == 9
+
+
+def test_an_environment_a_class_and_a_function_are_the_same(tmp_path: Path) -> None:
+    seen = []
+    for name, environment in (("a", Safe()), ("b", Safe), ("c", lambda: Safe())):
+        with Memory(tmp_path / name) as memory:
+            agent = Agent(policy, memory)
+            seen.append([
+                (e.task, [(s.observation, s.action) for s in e.steps], len(e.retrieved))
+                for e in agent.run(environment, tasks=5)
+            ])  # fmt: skip
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_which_tasks(memory: Memory) -> None:
+    agent = Agent(policy, memory)
+    assert [e.task.seed for e in agent.run(Safe, tasks=[4, 1])] == [4, 1]
+    listed = [e.task for e in agent.run(Safe, tasks=2)]
+    assert [e.task for e in agent.run(Safe, tasks=listed)] == listed
+    told: list[Any] = []
+
+    class Told(Safe):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            told.append(options)
+            return super().reset(seed=seed)
+
+    (episode,) = agent.run(Told(), tasks=["open whatever is there"])
+    assert told == [{"goal": "open whatever is there"}]
+    assert episode.task.goal == "open whatever is there"
+    for wrong in ("one", {"a": 1}, None, [None], [""], [True], 1.5):
+        with pytest.raises(TypeError, match="tasks"):
+            agent.run(Safe, tasks=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="ask for 0 or more"):
+        agent.run(Safe, tasks=-1)
+    with pytest.raises(ValueError, match="lists its own tasks"):
+        agent.run("toy", tasks=["fetch"])
+    assert list(agent.run(Safe, tasks=0)) == []
+
+
+def test_what_was_there_at_a_position_is_all_that_is_shown(memory: Memory) -> None:
+    agent = Agent(policy, memory)
+    list(agent.run(Safe, tasks=2))
+    then = memory.position
+    shown = [e.retrieved for e in agent.run(Safe, tasks=[0, 1, 2, 3, 4], at=then)]
+    assert {r.episode for one in shown for r in one} == {
+        e.episode_id for e in memory.entries(at=then)
+    }
+    assert all(len(one) == 2 for one in shown)
+
+
+def test_without_a_memory_nothing_is_shown() -> None:
+    assert [len(e.retrieved) for e in Agent(policy).run(Safe, tasks=3)] == [0, 0, 0]
+    (nothing,) = Agent(policy, retrieval=Retrieval(k=0)).run(Safe, tasks=1)
+    assert nothing.success
+
+
+class Silent(Safe):
+    """Does not say whether the goal was reached."""
+
+    def step(self, action: str) -> Any:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {}
+
+
+def test_success_is_stated_once(memory: Memory) -> None:
+    agent = Agent(policy, memory)
+    with pytest.raises(SuccessUnknownError, match=r"info\['success'\]"):
+        list(agent.run(Silent, tasks=1))
+    (entry,) = memory.entries()  # not lost
+    assert (entry.success, entry.reason) == (False, StopReason.ENVIRONMENT_ERROR)
+
+    def rewarded(reply: Reply) -> bool:
+        return reply.reward > 0
+
+    assert [e.success for e in agent.run(Silent, tasks=2, success=rewarded)] == [True, True]
+    measured = evaluate(policy, Silent, memory, tasks=3, success=rewarded)
+    assert (measured.success, measured.n) == (1.0, 3)
+    assert len(memory) == 3  # an evaluation adds nothing
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "FrozenLake-v1"])
+def test_what_is_no_text_is_refused(memory: Memory, name: str) -> None:
+    with pytest.raises(TypeError, match="not text: wrap it"):
+        Agent(policy, memory).run(gymnasium.make(name))
+    assert len(memory) == 0
+
+
+def test_what_is_no_environment_is_refused(memory: Memory) -> None:
+    agent = Agent(policy, memory)
+    for wrong in (3, None, object(), lambda: 3, int):
+        with pytest.raises(TypeError, match="no environment"):
+            agent.run(wrong)
+    with pytest.raises(LookupError, match="Did you mean 'household'"):
+        agent.run("housold")
+
+
+def test_what_cannot_act_is_refused(tmp_path: Path, memory: Memory) -> None:
+    for wrong in (3, None, "gpt", Agent):
+        with pytest.raises(TypeError, match=r"cannot act|give an object"):
+            Agent(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"relive\.Memory"):
+        Agent(policy, "experience")  # type: ignore[arg-type]
+    with Memory(memory.path, "r") as reader, pytest.raises(ValueError, match="open for reading"):
+        Agent(policy, reader)
+
+
+def test_a_policy_that_fails_costs_its_episode(memory: Memory) -> None:
+    def fails(messages: list[dict[str, str]]) -> str:
+        if "blue" in messages[1]["content"]:
+            raise RuntimeError("no answer from the server")
+        return policy(messages)
+
+    def number(messages: list[dict[str, str]]) -> str:
+        return 3  # type: ignore[return-value]
+
+    episodes = list(Agent(fails, memory).run(Safe, tasks=3, batch=3))
+    assert {e.task.goal: e.outcome.reason for e in episodes} == {
+        "open the red safe": StopReason.SOLVED,
+        "open the blue safe": StopReason.POLICY_ERROR,
+        "open the green safe": StopReason.SOLVED,
+    }
+    assert any("no answer from the server" in e.outcome.detail for e in episodes)
+    (episode,) = Agent(number, memory).run(Safe)
+    assert "must return the next action as text, not 3" in episode.outcome.detail
+
+
+def test_a_run_that_is_given_up_keeps_what_it_yielded(memory: Memory) -> None:
+    running = Agent(policy, memory).run(Safe, tasks=50)
+    first = next(running)
+    running.close()  # type: ignore[attr-defined]  # it is a generator
+    assert [e.episode_id for e in memory.entries()] == [first.id]
+
+
+def test_a_suite_is_played_under_the_strict_holdout(memory: Memory) -> None:
+    suite = get_suite("toy")
+    agent = Agent(lambda _: "look", memory, Retrieval(k=50, outcomes="all"))
+    again = [list(agent.run(suite, tasks=4)) for _ in range(2)]
+    for episode in again[1]:
+        shown = {memory.get(r.episode).task.identity for r in episode.retrieved}
+        assert episode.task.identity not in shown
+        assert shown
+
+
+def test_who_acted_is_derived(memory: Memory) -> None:
+    (episode,) = Agent(policy, memory, Retrieval(k=3, max_tokens=90), seed=5).run(Safe)
+    actor = episode.actor
+    assert (actor.policy, actor.model) == ("callable", "policy")
+    assert (actor.settings["k"], actor.settings["budget"], actor.settings["seed"]) == (3, 90, 5)
