@@ -12,6 +12,7 @@ from typing import Any
 
 from ..envs.adapt import GymnasiumSuite, as_suite, as_tasks
 from ..envs.base import Suite, types_of
+from ..envs.worker import check_can_be_sent
 from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
 from ..task import Task
@@ -27,7 +28,7 @@ class Agent:
 
     Args:
         policy: who acts: a function from messages (``[{"role": …, "content": …}, …]``) to the next
-            action, a `LocalModel`, a `ServerModel`, or any object with ``act`` (see
+            action, a `LocalModel`, or any object with ``act`` (see
             :class:`relive.agent.conversation.Policy`).
         memory: where episodes are stored and found; open for writing. None: nothing is remembered.
         retrieval: what is shown of it; by default two successes.
@@ -107,6 +108,8 @@ class Agent:
         """
         told = {"instructions": instructions} if instructions else {}
         suite = as_suite(environment, **told)
+        if workers:
+            check_can_be_sent(suite)
         todo = as_tasks(suite, tasks, split, types_of(suite, types))
         settings = RunSettings(max_steps, batch, workers, timeout, self.seed)
         return self._run(suite, todo, settings, at, success or stated_success)

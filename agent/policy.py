@@ -72,8 +72,8 @@ def as_policy(policy: object) -> Policy:
     if callable(policy):
         return CallablePolicy(policy)
     raise TypeError(
-        f"{policy!r} cannot act: give a function from messages to text, a relive.LocalModel, a "
-        "relive.ServerModel, or an object with act(conversations, seeds)"
+        f"{policy!r} cannot act: give a function from messages to text, a relive.LocalModel, or "
+        "an object with act(conversations, seeds)"
     )
 
 

@@ -15,7 +15,17 @@ import gymnasium
 from gymnasium import spaces
 
 from ..task import Task, goal_line, identity_of
-from .base import INSTRUCTIONS, MAX_STEPS, SPLITS, ActionTemplate, Expert, Info, Suite, TextEnv
+from .base import (
+    INSTRUCTIONS,
+    MAX_STEPS,
+    SPLITS,
+    ActionTemplate,
+    Expert,
+    Info,
+    Suite,
+    TextEnv,
+    checked_types,
+)
 from .registry import get_suite
 
 _SEEDS_PER_SPLIT = 1_000_000
@@ -82,11 +92,7 @@ class GymnasiumSuite:
         self, split: str, count: int, types: Sequence[str] = (), start: int = 0
     ) -> list[Task]:
         """`count` tasks: one for each seed, beginning with the split's first."""
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
-        unknown = [kind for kind in types if kind not in self.types]
-        if unknown:
-            raise ValueError(f"unknown task types {unknown}: {self.name} has only {self.name!r}")
+        checked_types(self.name, self.types, split, types)
         first = SPLITS.index(split) * _SEEDS_PER_SPLIT + start
         return [self.task(seed, split=split) for seed in range(first, first + count)]
 
@@ -182,13 +188,17 @@ def as_suite(environment: object, **settings: Any) -> Suite:
 
     Raises:
         UnknownSuiteError: no suite of that name.
-        TypeError: it is nothing of the kind.
+        TypeError: it is nothing of the kind, or a suite has what the settings say.
     """
     if isinstance(environment, str):
-        return get_suite(environment)
-    if all(hasattr(environment, name) for name in ("tasks", "make")):
-        return cast(Suite, environment() if isinstance(environment, type) else environment)
-    return GymnasiumSuite(environment, **settings)
+        suite = get_suite(environment)
+    elif all(hasattr(environment, name) for name in ("tasks", "make")):
+        suite = cast(Suite, environment() if isinstance(environment, type) else environment)
+    else:
+        return GymnasiumSuite(environment, **settings)
+    if settings:
+        raise TypeError(f"suite {suite.name!r} has its own {' and '.join(settings)}: leave it out")
+    return suite
 
 
 def as_tasks(

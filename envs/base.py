@@ -5,6 +5,7 @@ A suite is a family of tasks that share an engine and a grammar. It lists its ta
 environments that play them, states its action templates and brings an expert where it has one.
 """
 
+import difflib
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,38 @@ def has_expert(suite: Suite) -> bool:
     return True
 
 
+def checked_types(
+    name: str, known: Sequence[str], split: str, types: Sequence[str]
+) -> tuple[str, ...]:
+    """The types asked for without repeats, empty for all; for `Suite.tasks`.
+
+    Args:
+        name: of the suite.
+        known: its types.
+        split, types: what was asked for.
+
+    Raises:
+        ValueError: there is no such split, or no such type; the message names the closest.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"suite {name!r} has no split {split!r}: use one of {', '.join(SPLITS)}")
+    for kind in types:
+        if kind not in known:
+            close = difflib.get_close_matches(kind, known, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"suite {name!r} has no task type {kind!r}.{hint} It has {', '.join(known)}"
+            )
+    return tuple(dict.fromkeys(types))
+
+
 def types_of(suite: Suite, names: Sequence[str]) -> tuple[str, ...]:
     """Task types from names of types and of groups (``easy``); unknown ones are left for
-    `Suite.tasks` to complain about."""
+    `Suite.tasks` to complain about.
+
+    Raises:
+        TypeError: a text, whose letters would be taken for names.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"types must be a list of names: [{names!r}], not {names!r}")
     return tuple(dict.fromkeys(t for name in names for t in suite.groups.get(name, (name,))))

@@ -33,8 +33,14 @@ def register(name: str, target: str) -> None:
             A string, because workers in other processes import it too.
 
     Raises:
+        TypeError: one of them is no text.
         ValueError: `target` is not of that form.
     """
+    if not isinstance(name, str) or not isinstance(target, str):
+        raise TypeError(
+            f"suite {name!r}: give the text 'module:attribute', not {target!r}; an object can be "
+            "passed wherever a suite is asked for, and needs no name"
+        )
     module, colon, attribute = target.partition(":")
     if not module or not colon or not attribute:
         raise ValueError(
@@ -85,7 +91,15 @@ def get_suite(name: str) -> Suite:
 def load_suite(target: str) -> Suite:
     """Make the suite behind ``module:attribute``."""
     module_name, _, attribute = target.partition(":")
-    module = importlib.import_module(module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # something that the module itself needs
+        raise ImportError(
+            f"there is no module {error.name!r}, which the entry {target!r} of a suite names: "
+            "install it, or correct the entry"
+        ) from None
     try:
         maker = getattr(module, attribute)
     except AttributeError:

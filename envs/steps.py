@@ -11,7 +11,10 @@ so an environment that uses them is an ordinary ``gymnasium.Env``.
         return transition("Nothing happens.", invalid=True)
 """
 
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from .base import Info
 
@@ -38,6 +41,7 @@ def restart(observation: str, *, goal: str = "", **info: Any) -> Start:
     return observation, {
         "invalid": False,
         "success": False,
+        "score": 0.0,
         **({"goal": goal} if goal else {}),
         **info,
     }
@@ -86,8 +90,7 @@ def termination(
     Raises:
         TypeError, ValueError: something is not of its type or range.
     """
-    if not isinstance(success, bool):
-        raise TypeError(f"success must be True or False, not {success!r}")
+    success = _truth("success", success)
     reward = float(success) if reward is None else reward
     score = float(success) if score is None else score
     if (score == 1) != success:
@@ -117,13 +120,18 @@ def _step(
 ) -> StepResult:
     _check_text("observation", observation)
     for name, value in (("reward", reward), ("score", score)):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, not {value!r}")
     if not 0 <= score <= 1 or (score == 1) != info["success"]:
         raise ValueError(f"score is {score}: it lies in [0, 1], and is 1 for successes alone")
-    if not isinstance(info["invalid"], bool):
-        raise TypeError(f"invalid must be True or False, not {info['invalid']!r}")
+    info["invalid"] = _truth("invalid", info["invalid"])
     return observation, float(reward), terminated, truncated, {"score": float(score), **info}
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):  # a comparison of numpy's numbers gives the latter
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
 
 
 def _check_text(name: str, value: object) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..task import Task
-from .base import SPLITS, ActionTemplate, Info, TextEnv
+from .base import SPLITS, ActionTemplate, Info, TextEnv, checked_types
 
 _HOUSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "train": {
@@ -189,12 +189,9 @@ class ToySuite:
     ) -> list[Task]:
         """`count` tasks, taking the types in turn, no game twice. Raises `ValueError` on a split or
         type it lacks."""
-        if split not in SPLITS or not set(types) <= set(self.types) or count < 0 or start < 0:
-            raise ValueError(
-                f"suite 'toy' has splits {SPLITS} and types {self.types}, not {split!r} "
-                f"{list(types)}"
-            )
-        chosen = tuple(dict.fromkeys(types)) or self.types
+        chosen = checked_types("toy", self.types, split, types) or self.types
+        if count < 0 or start < 0:
+            raise ValueError(f"count ({count}) and start ({start}) must not be negative")
         found: dict[str, dict[str, Task]] = {task_type: {} for task_type in chosen}
         for task_type, tasks in found.items():
             for index in range(_SEEDS_PER_SPLIT // len(_TYPES)):

@@ -50,24 +50,31 @@ class Registered:
         return load_suite(self.target).make()
 
 
+_ADVICE = "give a function or class that makes the environment, or play with workers=0"
+
+
+def check_can_be_sent(suite: Suite) -> None:
+    """Raises a `ValueError` if a suite is one environment of this process, which no worker has."""
+    if getattr(suite, "copies", 0):
+        raise ValueError(
+            f"{suite.name} is one environment of this process and cannot be played by workers: "
+            f"{_ADVICE}"
+        )
+
+
 def sendable(make: Callable[[], TextEnv], suite: Suite) -> bytes:
     """A function that makes environments, for a worker.
 
     Raises:
         ValueError: it cannot be sent.
     """
-    advice = "give a function or class that makes the environment, or play with workers=0"
-    if getattr(suite, "copies", 0):
-        raise ValueError(
-            f"{suite.name} is one environment of this process and cannot be played by workers: "
-            f"{advice}"
-        )
+    check_can_be_sent(suite)
     try:
         return bytes(cloudpickle.dumps(make))
     except Exception as error:
         raise ValueError(
             f"{suite.name} cannot be sent to worker processes ({type(error).__name__}: {error}): "
-            f"{advice}"
+            f"{_ADVICE}"
         ) from error
 
 

@@ -1,15 +1,38 @@
 """An episode from what somebody who comes with a few texts knows of it."""
 
+import difflib
+import inspect
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ..task import Task, identity_of
 from .episode import Actor, Episode, Outcome, Step, StopReason
 
 POLICY = "external"
 """Kind of policy where nobody says who acted."""
+
+
+def refuse_unknown(call: str, given: Collection[str], known: Collection[str]) -> None:
+    """Raises a `TypeError` that names the closest known name if a call was given another one."""
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{call} knows no {name!r}.{hint} It takes {', '.join(known)}")
+
+
+def from_names(known: Mapping[str, Any]) -> Episode:
+    """:func:`compose`, with complaints about names in the words of `Memory.add`."""
+    names = inspect.signature(compose).parameters
+    refuse_unknown("add", known, names)
+    missing = [name for name in ("goal", "steps", "success") if name not in known]
+    if missing:
+        raise TypeError(f"add needs goal, steps and success: {' and '.join(missing)} is missing")
+    return compose(**known)
 
 
 def compose(
@@ -58,8 +81,9 @@ def compose(
         raise TypeError(f"goal must be text, not {goal!r}")
     if not goal.strip():
         raise ValueError("the goal is blank: say what was to be done, episodes are found by it")
-    if not isinstance(success, bool):
+    if not isinstance(success, bool | np.bool_):  # a comparison of numpy's numbers gives the latter
         raise TypeError(f"success must be True or False, not {success!r}")
+    success = bool(success)
     if isinstance(steps, str | bytes | Mapping) or not hasattr(steps, "__iter__"):
         raise TypeError(f"steps must be a list of (observation, action), not {steps!r:.80}")
     taken = tuple(_step(i, step) for i, step in enumerate(steps))

@@ -107,9 +107,10 @@ class Holdout:
             raise ValueError(
                 "the task's room and goal must be text (an empty room if the suite has none)"
             )
-        if not isinstance(purpose, Purpose):
+        if purpose not in list(Purpose):
             known = ", ".join(f"Purpose.{purpose.name}" for purpose in Purpose)
             raise ValueError(f"unknown purpose {purpose!r}: use one of {known}")
+        purpose = Purpose(purpose)
         if purpose is Purpose.TRAIN and task.split not in splits:
             raise ValueError(
                 f"a task of split {task.split!r} cannot be trained on: use a task of split "

@@ -56,6 +56,12 @@ def read_as(kind: Any, value: object, name: str = "") -> Any:
         raise ValueError(f"{(name + error.path).lstrip('.') or 'it'} {error}") from None
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 episode``, ``2 episodes``; for messages."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 def described(value: object) -> str:
     """A value in a few words."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):

@@ -4,12 +4,14 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from .compose import refuse_unknown
 from .episode import Episode
 from .holdout import Holdout
 from .maintenance.stats import MemoryStats, count
@@ -116,6 +118,7 @@ class MemoryReader:
             ValueError: ``at`` lies beyond what was read, or the memory has not all the fields.
         """
         if isinstance(query, str):
+            refuse_unknown("search", settings, [one.name for one in fields(Query)][1:])
             query = Query(query, **settings)
         elif settings:
             raise TypeError(f"a Query says everything by itself: put {', '.join(settings)} into it")

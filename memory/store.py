@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from .compose import compose
+from .compose import from_names
 from .description import DESCRIPTION, identify, is_memory
 from .episode import Episode
 from .maintenance.compact import Compaction
@@ -88,10 +88,16 @@ class Memory(MemoryReader):
         if unknown:
             raise ValueError(f"unknown fields {unknown}: use some of {', '.join(FIELDS)}")
         self.path = Path(path)
+        if self.path.is_file():
+            raise NotADirectoryError(f"{self.path} is a file, and a memory is a folder")
         embedder = HashedEmbedder() if embedder is None else embedder
         check_embedder(embedder)
         if mode != "create" and not is_memory(self.path):
-            hint = "create it with mode='create'" if not self.path.exists() else "check the path"
+            hint = (
+                "check the path"
+                if self.path.exists()
+                else "nothing is there; mode='create' makes one, and so does relive run"
+            )
             raise FileNotFoundError(f"there is no memory in {self.path} (no {DESCRIPTION}): {hint}")
         self._writable = mode != "r"
         self._process = os.getpid()
@@ -157,7 +163,7 @@ class Memory(MemoryReader):
                     f"add takes an Episode, or what is known of one by name ({', '.join(known)}), "
                     "and not both"
                 )
-            episode = compose(**known)
+            episode = from_names(known)
         # Who gives nothing at all is told that None is no Episode.
         return self.add_many([cast(Episode, episode)], deduplicate=deduplicate)
 

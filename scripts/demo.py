@@ -35,11 +35,12 @@ from relive.training.learn import Learner, LearnSettings, Round
 from relive.training.lora import LoraSettings
 
 OUT = Path("runs/demo")
-HELD_OUT = (
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-)
+HELD_OUT = {
+    "pick_heat_then_place_in_recep": "heat",
+    "pick_cool_then_place_in_recep": "cool",
+    "pick_two_obj_and_place": "two objects",
+}
+"""Task types that are played in unseen rooms, and what the tables call them."""
 TASKS = 72
 """Held-out tasks, spread over these types."""
 SETTINGS = LearnSettings(
@@ -137,7 +138,7 @@ def held_out(
 ) -> list[Episode]:
     """The same unseen tasks under one condition."""
     live.on_event(Phase(f"unseen rooms, {NAMES[name]}"))
-    tasks = learner.suite.tasks(split, TASKS, HELD_OUT)
+    tasks = learner.suite.tasks(split, TASKS, tuple(HELD_OUT))
     adapter = learner.adapter if name == "both" else ""
     runner = learner.runner(adapter, position, Purpose.EVALUATE, remember=name != "none")
     return measure(learner.directory, f"held-out/{name}", runner, tasks, live.on_event)
@@ -152,9 +153,9 @@ def show(results: dict[str, list[Episode]], learner: Learner, title: str) -> Non
     """Prints each condition, by task type and together."""
     rows = []
     for name, episodes in results.items():
-        for kind in HELD_OUT:
+        for kind, short in HELD_OUT.items():
             of_kind = [episode for episode in episodes if episode.task.type == kind]
-            rows.append(row(f"{NAMES[name]}: {kind}", of_kind, learner))
+            rows.append(row(f"{NAMES[name]}: {short}", of_kind, learner))
         rows.append(row(f"{NAMES[name]}: all", episodes, learner))
     console().print(results_table(rows, title))
 

@@ -160,17 +160,20 @@ def _only(wanted: Sequence[str]) -> dict[str, set[str]]:
 
 def _show(args: argparse.Namespace) -> None:
     from ...memory import Memory
+    from ...memory.plain import counted
 
     with Memory(args.memory, "r") as memory:
         episode = memory.get(_the_one(memory, args.episode))
         notes = memory.notes(episode.id)
     task = episode.task
-    say(f"{episode.id}: {task.goal} ({task.type}, {task.split}, {task.room})")
+    about = ", ".join(filter(None, (task.type, task.split, task.room)))
+    say(f"{episode.id}: {task.goal} ({about})")
     actor = " ".join(
         filter(None, (episode.actor.policy, episode.actor.model, episode.actor.adapter))
     )
     outcome = episode.outcome
-    say(f"{actor}: {outcome.reason} after {len(episode.steps)} steps {outcome.detail}")
+    after = f"after {counted(len(episode.steps), 'step')} {outcome.detail}".rstrip()
+    say(f"{actor}: {outcome.reason} {after}")
     for name, value in episode.ratings.items():
         say(f"rated {name} {value:g}")
     for note in notes:

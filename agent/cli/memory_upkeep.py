@@ -71,6 +71,7 @@ def add_upkeep_commands(command: AddCommand) -> None:
 
 def _evict(args: argparse.Namespace) -> None:
     from ...memory import Memory
+    from ...memory.plain import counted
 
     before = None if args.before is None else _time(args.before)
     with Memory(args.memory, "w") as memory:
@@ -79,7 +80,14 @@ def _evict(args: argparse.Namespace) -> None:
         )
         left = len(memory)
     _print_some([f"{episode_id} deleted" for episode_id in gone])
-    say(f"{len(gone)} episodes deleted, {left} left; relive memory compact takes their bytes away")
+    say(f"{counted(len(gone), 'episode')} deleted, {left} left")
+    if gone:
+        say("relive memory compact takes their bytes away")
+    if args.capacity is not None and left > args.capacity:
+        say(
+            f"more than --capacity {args.capacity} are left: --keep-per-type {args.keep_per_type} "
+            "spares the last successes of each type"
+        )
 
 
 def _time(text: str) -> float:
@@ -170,6 +178,7 @@ def _export(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
     from ...memory import Memory
     from ...memory.imports import Labels, import_file
+    from ...memory.plain import counted
 
     labels = Labels(args.suite, args.split)
     piped = args.file == "-"
@@ -189,7 +198,7 @@ def _import(args: argparse.Namespace) -> int:
         )
     done = report.imported
     say(
-        f"{done.added} episodes added to {args.memory}; {done.there} were there already"
+        f"{counted(done.added, 'episode')} added to {args.memory}; {done.there} were there already"
         + (f"; {done.deleted} had been deleted there and stay so" if done.deleted else "")
     )
     recognised = "" if args.format else ", as its first line says"

@@ -29,6 +29,7 @@ def add_flag(group: Any, flag: str, setting: str, help: str, **options: Any) -> 
         help: what it sets.
         options: further arguments of argparse.
     """
+    options.setdefault("metavar", flag.lstrip("-").replace("-", "_").upper())
     group.add_argument(
         flag, dest=f"{_PREFIX}{setting}", default=argparse.SUPPRESS, help=help, **options
     )

@@ -125,6 +125,7 @@ def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
 
 def _run(args: argparse.Namespace) -> None:
     from ...memory import Memory, Purpose
+    from ...memory.plain import counted
     from ..collect import collect
     from ..evaluation.metrics import table
     from ..evaluation.report import LiveProgress, console, results_table
@@ -154,7 +155,7 @@ def _run(args: argparse.Namespace) -> None:
         else ""
     )
     console().print(
-        results_table(rows, f"{len(episodes)} episodes added to {args.memory}{skipped}")
+        results_table(rows, f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}")
     )
 
 

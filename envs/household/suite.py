@@ -1,11 +1,10 @@
 """The suite `household`: ALFWorld's six task types in 120 real rooms, and composed ones for who
 asks for them."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from ...task import Task
-from ..base import SPLITS, ActionTemplate
+from ..base import ActionTemplate, checked_types
 from .env import HouseholdEnv
 from .expert import HouseholdExpert
 from .rooms import ALL_TYPES, GROUPS, TASK_TYPES
@@ -77,16 +76,4 @@ class HouseholdSuite:
     def _checked(self, split: str, types: Sequence[str]) -> tuple[str, ...]:
         """The types asked for, `types` when none is; raises `ValueError` on what the suite does not
         have."""
-        if split not in SPLITS:
-            raise ValueError(
-                f"suite 'household' has no split {split!r}: use one of {', '.join(SPLITS)}"
-            )
-        for name in types:
-            if name not in ALL_TYPES:
-                close = difflib.get_close_matches(name, ALL_TYPES, 1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ValueError(
-                    f"suite 'household' has no task type {name!r}.{hint} It has "
-                    f"{', '.join(ALL_TYPES)}"
-                )
-        return tuple(dict.fromkeys(types)) or self.types
+        return checked_types("household", ALL_TYPES, split, types) or self.types

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..plain import counted
 from ..transfer import LISTED, Imported
 from .parsed import Parsed
 
@@ -48,7 +49,10 @@ class ImportReport:
         if not self.read:
             return []
         failures = self.read - self.successes
-        lines = [f"{self.read} episodes read: {self.successes} successes, {failures} failures"]
+        lines = [
+            f"{counted(self.read, 'episode')} read: {counted(self.successes, 'success')}, "
+            f"{counted(failures, 'failure')}"
+        ]
         lines += [f"{count} of {label}" for label, count in self.labels.items()]
         if self.unknown:
             lines.append(

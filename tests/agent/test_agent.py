@@ -145,6 +145,21 @@ def test_what_is_no_environment_is_refused(memory: Memory) -> None:
         agent.run("housold")
 
 
+def test_mistakes_are_found_at_the_call(memory: Memory) -> None:
+    """Not when the first episode is asked for."""
+    agent = Agent(policy, memory)
+    with pytest.raises(ValueError, match="cannot be played by workers"):
+        agent.run(Safe(), workers=2)
+    with pytest.raises(TypeError, match=r"must be a list of names: \['fetch'\]"):
+        agent.run("toy", types="fetch")
+    with pytest.raises(ValueError, match="Did you mean 'fetch'"):
+        agent.run("toy", types=["fetchh"])
+    with pytest.raises(ValueError, match="no split 'dev'"):
+        agent.run("toy", split="dev")
+    with pytest.raises(TypeError, match="has its own instructions"):
+        agent.run("toy", instructions="be quick")
+
+
 def test_what_cannot_act_is_refused(tmp_path: Path, memory: Memory) -> None:
     for wrong in (3, None, "gpt", Agent):
         with pytest.raises(TypeError, match=r"cannot act|give an object"):

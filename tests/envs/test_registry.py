@@ -37,6 +37,11 @@ def test_register_checks_the_form_and_names_a_missing_attribute(
     monkeypatch.setattr(registry, "_targets", dict(registry._targets))
     with pytest.raises(ValueError, match="module:attribute"):
         envs.register("garden", "garden.Suite")
+    with pytest.raises(TypeError, match="an object can be passed wherever a suite"):
+        envs.register("garden", envs.get_suite("toy"))  # type: ignore[arg-type]
+    envs.register("garden", "no_such_garden.suite:Garden")
+    with pytest.raises(ImportError, match="no module 'no_such_garden', which the entry"):
+        envs.get_suite("garden")
     envs.register("garden", "relive.envs.toy:GardenSuite")
     with pytest.raises(ImportError, match="no 'GardenSuite'"):
         envs.get_suite("garden")

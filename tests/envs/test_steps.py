@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from relive.envs.steps import restart, termination, transition, truncation
@@ -9,7 +10,7 @@ from relive.envs.steps import restart, termination, transition, truncation
 
 def test_they_are_gymnasiums_tuples() -> None:
     assert restart("A box.", goal="open it") == (
-        "A box.", {"invalid": False, "success": False, "goal": "open it"},
+        "A box.", {"invalid": False, "success": False, "score": 0.0, "goal": "open it"},
     )  # fmt: skip
     assert transition("Nothing happens.", invalid=True, hint=3) == (
         "Nothing happens.", 0.0, False, False,
@@ -17,6 +18,9 @@ def test_they_are_gymnasiums_tuples() -> None:
     )  # fmt: skip
     assert termination("Open.", success=True) == (
         "Open.", 1.0, True, False, {"score": 1.0, "invalid": False, "success": True},
+    )  # fmt: skip
+    assert termination("Open.", np.float32(1), success=np.True_)[1:] == (  # type: ignore[arg-type]
+        1.0, True, False, {"score": 1.0, "invalid": False, "success": True},
     )  # fmt: skip
     assert termination("Broken.", success=False, score=0.5, reward=-1)[1:3] == (-1.0, True)
     assert truncation("Night falls.", score=0.2)[2:4] == (False, True)

@@ -76,7 +76,7 @@ def test_never_the_split_under_evaluation(store: Memory, episode: Make) -> None:
         (("  ", "train", "r", "g", Purpose.ACT), "has no identity"),
         ((None, "train", "r", "g", Purpose.ACT), "has no identity"),
         (("i", "", "r", "g", Purpose.EVALUATE), "has no split"),
-        (("i", "test", "r", "g", "evaluate"), "unknown purpose 'evaluate': use one of Purpose.ACT"),
+        (("i", "test", "r", "g", "measure"), "unknown purpose 'measure': use one of Purpose.ACT"),
         (("i", "test", "r", "g", None), "unknown purpose"),
         (("i", "test", None, "g", Purpose.ACT), "must be text"),
         (("i", "test", "r", "g", Purpose.TRAIN), "cannot be trained on"),

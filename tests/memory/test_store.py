@@ -443,3 +443,19 @@ def test_import_is_light() -> None:
     took, loaded = out.split(maxsplit=1)
     assert loaded.strip() == "[]"
     assert float(took) < 0.2
+
+
+def test_wrong_names_get_the_right_one(tmp_path: Path) -> None:
+    with Memory(tmp_path) as memory:
+        with pytest.raises(TypeError, match=r"add knows no 'sucess'\. Did you mean 'success'"):
+            memory.add(goal="x", steps=[], sucess=True)
+        with pytest.raises(TypeError, match="success is missing"):
+            memory.add(goal="x", steps=[])
+        with pytest.raises(TypeError, match=r"search knows no 'succeses_only'\. Did you mean"):
+            memory.search("x", succeses_only=True)
+        memory.add(goal="x", steps=[("", "y")], success=np.float32(2) == 2)
+        assert memory.search("x")[0].episode.success is True
+    file = tmp_path / "a-file"
+    file.write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file, and a memory is a folder"):
+        Memory(file)

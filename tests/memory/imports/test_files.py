@@ -52,7 +52,7 @@ def test_conversations_and_their_report(store: Memory) -> None:
     assert (report.read, report.successes, report.unknown) == (3, 1, 1)
     assert report.left_out == (LeftOut("field 'dataset'", "an episode has no place for it", 2, 1),)
     assert report.summary() == [
-        "3 episodes read: 1 successes, 2 failures",
+        "3 episodes read: 1 success, 2 failures",
         "2 of suite imported, split train",
         "1 of suite imported, split test",
         "of 1 the file does not say whether they succeeded: they count as failures (unknown is not "
