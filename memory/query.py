@@ -242,10 +242,6 @@ class Hit:
             )
         return self._read()
 
-    def readable(self, read: Callable[[], Episode]) -> "Hit":
-        """The same hit, with a way to read its episode."""
-        return Hit(self.episode_id, self.score, self.position, self.explanation, read)
-
     def __reduce__(self) -> tuple[type["Hit"], tuple[str, float, int, Explanation]]:
         # What is sent to another process leaves the open memory behind.
         return Hit, (self.episode_id, self.score, self.position, self.explanation)

@@ -127,8 +127,13 @@ class MemoryReader:
         with self._mutex:
             self._require_open()
             until = self._until(at)
-            hits = self._fresh(lambda: retrieve(asked, vector, holdout, self._state.library(until)))
-        return [hit.readable(partial(self.get, hit.episode_id, until)) for hit in hits]
+            return self._fresh(
+                lambda: retrieve(asked, vector, holdout, self._state.library(until), self._reading)
+            )
+
+    def _reading(self, episode_id: str, at: int) -> Callable[[], Episode]:
+        """What reads an episode later, as it is at a position."""
+        return partial(self.get, episode_id, at)
 
     def draw(
         self,

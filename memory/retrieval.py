@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .episode import Episode
 from .holdout import Holdout
 from .query import EntryMeta, Explanation, Hit, Query
 from .search.embed import Vectors
@@ -78,7 +79,17 @@ class _Qualified(NamedTuple):
     """Whether no further candidate could change them."""
 
 
-def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) -> list[Hit]:
+Reading = Callable[[str, int], Callable[[], Episode]]
+"""What reads the episode of an id later, as it is at a log position."""
+
+
+def retrieve(
+    query: Query,
+    vector: Vectors,
+    holdout: Holdout,
+    library: Library,
+    reading: Reading | None = None,
+) -> list[Hit]:
     """The best ``query.k`` entries that may be shown and that the query wants, best first.
 
     Candidates are taken from the index, as many more than needed as the filters make necessary; if
@@ -93,6 +104,7 @@ def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) 
         vector: of the query, shape (dimension,).
         holdout: what must not be shown.
         library: what is searched.
+        reading: makes what a hit reads its episode with.
     """
     _require_keys(query, library)
     stop = library.catalog.count_before(library.position)
@@ -124,9 +136,9 @@ def retrieve(query: Query, vector: Vectors, holdout: Holdout, library: Library) 
         least = float(found.scores[qualified.ranks[-1]]) if full else query.min_score
         if width == stop or (qualified.finished and least is not None and least > found.floor):
             break
-    hits = _hits(query, library, qualified, found)
+    hits = _hits(query, library, qualified, found, reading)
     # What cannot be read is no hit. It is known as broken from now on.
-    return retrieve(query, vector, holdout, library) if hits is None else hits
+    return retrieve(query, vector, holdout, library, reading) if hits is None else hits
 
 
 def draw(
@@ -260,7 +272,11 @@ def _qualify(
 
 
 def _hits(
-    query: Query, library: Library, qualified: _Qualified, candidates: _Candidates
+    query: Query,
+    library: Library,
+    qualified: _Qualified,
+    candidates: _Candidates,
+    reading: Reading | None,
 ) -> list[Hit] | None:
     """Hits from those that qualify, best first: by similarity, or by all that the query weighs.
     None if one is damaged."""
@@ -301,5 +317,6 @@ def _hits(
             length=float(length[i]),
             redundancy=redundancy,
         )
-        hits.append(Hit(name, score, position, why))
+        read = reading(name, library.position) if reading else None
+        hits.append(Hit(name, score, position, why, read))
     return hits

@@ -6,7 +6,7 @@ thousands of identical ones. So it is measured for each graph, and where no numb
 rows are compared instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -46,6 +46,10 @@ class Sample(NamedTuple):
     reach: float
     """The least of the best scores."""
 
+    def allowed(self, recall: float) -> float:
+        """How many neighbours may be missed if that share of them is to be found."""
+        return (1 - recall) * len(self.queries) * self.neighbours + 1e-9
+
 
 def measured(
     graph: Graph,
@@ -66,36 +70,77 @@ def measured(
         seed: of the sample.
     """
     own, near, *remote = draw(column, rows, seed, lock)
+    more: list[Sample] = []
+
+    def finds(ef: int) -> bool:
+        """Whether both kinds of queries find enough; where one narrowly does not, a second sample
+        is asked as well, since chance decides that of a few neighbours."""
+        for place, sample in enumerate((own, near)):
+            allowed = sample.allowed(settings.recall)
+            missed = misses(graph, column, rows, sample, ef, 2 * allowed, lock)
+            if allowed < missed <= 2 * allowed:
+                more.extend(() if more else draw(column, rows, seed + 1, lock)[:2])
+                missed += misses(graph, column, rows, more[place], ef, 2 * allowed, lock)
+                allowed *= 2
+            if missed > allowed:
+                return False
+        return True
+
     for effort in EFFORTS:
         ef = round(effort * settings.ef)
-        if min(recall(graph, column, rows, s, ef, lock) for s in (own, near)) >= settings.recall:
+        if finds(ef):
             break
     else:
         return Measured(0, near.reach)
     reach = near.reach
     for sample in remote:
-        if recall(graph, column, rows, sample, ef, lock) < settings.recall:
+        allowed = sample.allowed(settings.recall)
+        if misses(graph, column, rows, sample, ef, allowed, lock) > allowed:
             return Measured(ef, reach)
         reach = min(reach, sample.reach)
     return Measured(ef, -1.0)
 
 
-def recall(
-    graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None = None
-) -> float:
+def recall(graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int) -> float:
     """Share of the right neighbours that the graph finds; arguments as of :func:`measured`."""
     if not sample.neighbours:
         return 1.0
-    found = []
+    found = list(_found(graph, column, rows, sample, ef, None))
+    return float(np.mean(found)) / sample.neighbours
+
+
+def misses(
+    graph: Graph,
+    column: VectorColumn,
+    rows: int,
+    sample: Sample,
+    ef: int,
+    most: float,
+    lock: Lock | None = None,
+) -> int:
+    """How many of the right neighbours the graph does not find; counted until there are more than
+    `most`, which is soon where `ef` is far too small. Other arguments as of :func:`measured`."""
+    missed = 0
+    for found in _found(graph, column, rows, sample, ef, lock):
+        missed += sample.neighbours - found
+        if missed > most:
+            break
+    return missed
+
+
+def _found(
+    graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None
+) -> Iterator[int]:
+    """How many of the right neighbours the graph finds, for one query after the other."""
     for query, least in zip(sample.queries, sample.least, strict=True):
         with lock or nullcontext():
             answer = graph.search(query, min(WIDTH, rows), ef)
             if answer is None:
-                return 0.0
-            near = column.take(column.places(answer[0], rows)) @ query
-        right = int(np.count_nonzero(near >= least - EQUAL))
-        found.append(min(sample.neighbours, right) / sample.neighbours)
-    return float(np.mean(found))
+                right = 0
+            else:
+                near = column.take(column.places(answer[0], rows)) @ query
+                right = int(np.count_nonzero(near >= least - EQUAL))
+        yield min(sample.neighbours, right)
 
 
 def draw(
