@@ -149,7 +149,7 @@ def _check_reset(suite: Suite, env: TextEnv) -> None:
         observation == observation.strip(),
         "the observation after reset has blanks around it: strip it",
     )
-    need(task.goal in observation, f"the opening observation does not state the goal {task.goal!r}")
+    need(task.goal in observation, f"the initial observation does not state the goal {task.goal!r}")
     _check_info(info, task, "reset")
     need(not info["success"], f"task {task.identity} is won before the first action")
     need(info["invalid"] is False, "info['invalid'] after reset must be False")
@@ -223,9 +223,9 @@ class _Anything(dict[str, str]):
 
 def _check_invalid(suite: Suite, env: TextEnv) -> None:
     task = _first_task(suite)
-    opening, _ = _start(env, task)
+    initial_observation, _ = _start(env, task)
     # The text after nonsense must be as if nonsense had not been said.
-    actions = _some_actions(suite, opening)
+    actions = _some_actions(suite, initial_observation)
     expected = _check_answer(env.step(actions[0]), task)[0]
     _start(env, task)
     for nonsense in (_NONSENSE, "", "é\n¿"):

@@ -147,15 +147,15 @@ class ToyExpert:
 
     def act(self, observation: str) -> str:
         """The next action, from the newest observation alone and what was read before."""
-        if opening := re.search(
+        if stated := re.search(
             r"It has: (.*)\.\n\n.*: put a (clean )?(\w+) in (\w+)\.", observation
         ):
-            self._route, self._thing = opening.group(1).split(", "), opening.group(3)
-            wash = ["go to kitchen", f"wash {self._thing}"] if opening.group(2) else []
+            self._route, self._thing = stated.group(1).split(", "), stated.group(3)
+            wash = ["go to kitchen", f"wash {self._thing}"] if stated.group(2) else []
             self._plan = [
                 f"take {self._thing}",
                 *wash,
-                f"go to {opening.group(4)}",
+                f"go to {stated.group(4)}",
                 f"put down {self._thing}",
             ]
         if self._plan[0].startswith("take") and not re.search(

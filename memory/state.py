@@ -64,7 +64,7 @@ class State:
         self.folder, self.memory, self.embedder, self.writable = folder, memory, embedder, writable
         self.fields, self.dimension, self.index = tuple(fields), embedder.dimension, index
         self.damage: list[Corruption] = []
-        self.settled = False
+        self.durable = False
         """Whether what is known agrees with the log; not before it was read, nor while or after a
         change that was interrupted."""
         self.log = self._open_log()
@@ -88,13 +88,13 @@ class State:
     def settle(self) -> None:
         """After a change that was interrupted half-way (Ctrl-C), read again what is there: the log
         knows."""
-        if not self.settled:
+        if not self.durable:
             self.load()
 
     def load(self) -> None:
         """Read what there is, from the catalog and behind it from the log. Forgets what was read
         before."""
-        self.settled = False
+        self.durable = False
         for attempt in range(_ATTEMPTS):
             self.log.close()
             self.log = self._open_log()
@@ -111,20 +111,20 @@ class State:
                 # Compacted meanwhile; also while what the columns lack was read from the log.
                 if attempt == _ATTEMPTS - 1:
                     raise
-        self.settled = True
+        self.durable = True
 
     def follow(self) -> None:
         """Take in what was appended to the log since; raises `RolledBackError` if it has to be
         loaded anew."""
         # What stops half-way (the embedder may fail) is read again: records without vectors would
         # never be found.
-        self.settled = False
+        self.durable = False
         known = len(self.catalog)
         self._take_all()
         for field, space in self.spaces.items():
             if len(self.catalog) > known:
                 space.column.follow(*labels_from(self.catalog, field, known))
-        self.settled = True
+        self.durable = True
 
     def _excuse(self, unfinished: bool) -> None:
         """Finish a compaction that was interrupted: caches that do not fit are what it left behind,

@@ -1,4 +1,4 @@
-"""Memory: the one door to everything that was lived through.
+"""Memory: the one door to the episodes.
 
 A folder holds ``memory.json`` (what this is, its embedder and its fields), ``log/`` (the truth),
 ``catalog/``, ``vectors/`` and ``index/`` (caches of it) and ``lock``. One process writes, any
@@ -249,7 +249,7 @@ class Memory(MemoryReader):
             episode_id, Kind.DELETE, annotations.encode_deletion(deletion)
         )
 
-    def credit(self, run: Episode) -> int:
+    def record_outcome(self, run: Episode) -> int:
         """Learn from how a run ended that is not stored here (an evaluation): it counts for the
         usefulness of what it showed.
 
@@ -357,7 +357,7 @@ class Memory(MemoryReader):
         if self._mutex.acquire(blocking=False):
             self._mutex.release()
         else:  # a thread that was left behind was in the middle of something
-            self._mutex, self._state.settled = threading.RLock(), False
+            self._mutex, self._state.durable = threading.RLock(), False
         self._embedding = threading.Lock()
         self._writer = Writer(self._state, self._mutex, self._require_writable)
 

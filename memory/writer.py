@@ -83,7 +83,7 @@ class Writer:
         with self.alone(), self._mutex:
             self._require()
             self._state.settle()
-            self._state.settled = False
+            self._state.durable = False
             try:
                 return compact(self._state)
             finally:
@@ -143,21 +143,21 @@ class Writer:
             stop += len(works[i].records)
             results[i] = places[stop - 1].sequence + 1
         # Not under the mutex: searches go on while the disk works.
-        self._state.settled = False
+        self._state.durable = False
         try:
             self._state.log.append(records, places)
         except OSError:
-            self._state.settled = True  # nothing was added
+            self._state.durable = True  # nothing was added
             raise
         with self._mutex:
             try:
                 self._state.take_rows(rows, damage, vectors)
-                self._state.settled = True
+                self._state.durable = True
             except Exception as error:
                 # What is durable must not be called refused. It is read again from the log before
                 # anything else is asked.
                 self._note("catalog", f"could not be brought up to date ({error!r}); read again")
-        if heads and self._state.settled:
+        if heads and self._state.durable:
             self._grow_all(2 * len(heads) + EAGER)
         return results
 

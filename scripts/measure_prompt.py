@@ -2,9 +2,9 @@
 
     python scripts/measure_prompt.py
 
-Demonstrations are the expert's episodes in train rooms. *Whole*: with opening observation and every
+Demonstrations are the expert's episodes in train rooms. *Whole*: with initial observation and every
 step. *Condensed*: as they are shown (`relive.agent.prompt.condense`): visits that led to nothing
-and the opening observation are left out. Last line: JSON.
+and the initial observation are left out. Last line: JSON.
 """
 
 import json

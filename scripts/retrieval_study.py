@@ -69,7 +69,7 @@ NOTES = {
     "any_right": "share of queries with at least one such hit in the top k",
     "by_type": f"right_share of each type: {', '.join(TASK_TYPES)}",
     "goal": "key: the goal",
-    "first": "key: the opening observation, which lists the room's furniture and ends with the "
+    "first": "key: the initial observation, which lists the room's furniture and ends with the "
     "goal; query: the same",
     "trajectory": "key: the goal, then every action with the observation that followed, opening "
     "left out; query: that so far",
@@ -99,7 +99,7 @@ class Trajectory:
     """The expert's success at a task."""
 
     task: Task
-    opening: str
+    initial_observation: str
     """First observation, goal included."""
     steps: Steps
     """(action, the observation that followed)."""
@@ -175,7 +175,7 @@ def play(task: Task, change: Callable[[World], World] = lambda world: world) -> 
         RuntimeError: it fails in the changed game.
     """
     game, expert = Simulation(change(world_of(task))), HouseholdExpert()
-    opening = observation = game.opening()
+    opening = observation = game.initial_observation()
     steps: list[tuple[str, str]] = []
     while not game.won():
         if len(steps) == MAX_STEPS:
@@ -211,7 +211,7 @@ def field_texts(key: str, trajectory: Trajectory) -> list[str]:
     if key == "goal":
         return [goal]
     if key == "first":
-        return [trajectory.opening]
+        return [trajectory.initial_observation]
     if key == "windows":
         return [told(goal, steps[at : at + WINDOW]) for at in range(0, len(steps), WINDOW)]
     return [told(goal, _shortened()(steps) if key == "condensed" else steps)]

@@ -92,7 +92,7 @@ class HouseholdExpert:
         self._last = ""
 
     def act(self, observation: str) -> str:
-        """The next action. The first call gets the opening observation, with the places and the
+        """The next action. The first call gets the initial observation, with the places and the
         task in it."""
         if self._goal is None:
             self._begin(observation)
@@ -101,12 +101,12 @@ class HouseholdExpert:
         self._last = self._decide()
         return self._last
 
-    def _begin(self, opening: str) -> None:
-        places, goal = _PLACES.search(opening), _GOAL.search(opening)
+    def _begin(self, initial_observation: str) -> None:
+        places, goal = _PLACES.search(initial_observation), _GOAL.search(initial_observation)
         if places is None or goal is None:
             raise ValueError(
-                "not the opening of a household game (no places or no task in it): "
-                f"{opening[:120]!r}"
+                "not the beginning of a household game (no places or no task in it): "
+                f"{initial_observation[:120]!r}"
             )
         self._places = _NAME.findall(places.group(1))[::-1]
         self._goal = parse_goal(goal.group(1))

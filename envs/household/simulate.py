@@ -40,7 +40,7 @@ class Simulation:
         self._here = ""
         self._held = ""
 
-    def opening(self) -> str:
+    def initial_observation(self) -> str:
         """What the agent reads first."""
         places = _listing([f"a {name}" for name in self.places])
         return (
@@ -169,7 +169,7 @@ def steps_to_solve(world: World, limit: int) -> int | None:
     """Number of actions that the expert takes to win a game; None when it needs more than
     `limit`."""
     simulation, expert = Simulation(world), HouseholdExpert()
-    observation = simulation.opening()
+    observation = simulation.initial_observation()
     for step in range(1, limit + 1):
         observation = simulation.step(expert.act(observation))
         if simulation.won():

@@ -87,9 +87,9 @@ class VectorColumn:
         )
         self._labels = np.empty(64, dtype=np.int64)
         self._checksums = np.empty(64, dtype=np.uint32)
-        self._sound = np.empty(64, dtype=np.bool_)  # rows that were looked at and found good
+        self._valid = np.empty(64, dtype=np.bool_)  # rows that were looked at and found good
         self._count = 0
-        self._mended = False  # whether rows that are mapped were changed in memory
+        self._repaired = False  # whether rows that are mapped were changed in memory
 
     def __len__(self) -> int:
         return self._count
@@ -110,7 +110,7 @@ class VectorColumn:
         there = self.file.load()
         if there > len(labels) and not self.file.writable:
             self.file.keep(len(labels))  # the writer is ahead of what was read of the log
-        self._expect(labels, checksums, sound=False)
+        self._expect(labels, checksums, valid=False)
         common = min(there, len(labels))
         # Not numpy.unique, whose first use imports numpy.ma: 8 ms, a third of the time to open a
         # small memory.
@@ -129,7 +129,7 @@ class VectorColumn:
         A failing disk costs nothing here: the rows stay in memory and are written with the next
         ones, or embedded again at the next opening.
         """
-        self._expect(labels, checksums, sound=True)
+        self._expect(labels, checksums, valid=True)
         self.file.append(self._made(labels, checksums, vectors))
 
     def follow(self, labels: Numbers, checksums: NDArray[np.uint32]) -> None:
@@ -140,7 +140,7 @@ class VectorColumn:
             RolledBackError: the file is another one than before; open the column again.
         """
         mapped, inode = self.file.mapped, self.file.inode
-        self._expect(labels, checksums, sound=False)
+        self._expect(labels, checksums, valid=False)
         there = min(self.file.load(), self._count)
         self.file.keep(there)
         if inode not in (-1, self.file.inode):
@@ -148,19 +148,19 @@ class VectorColumn:
             # not hold for that one.
             raise RolledBackError(f"{self._path} was replaced; open it again")
         # What was mended here is mapped anew, as damaged as before.
-        self._sound[0 if self._mended else mapped : there], self._mended = False, False
+        self._valid[0 if self._repaired else mapped : there], self._repaired = False, False
         if there < self._count:
             self._append_embedded(there)
 
     def take(self, numbers: Numbers) -> Vectors:
         """The vectors of these rows, copied, shape (len(numbers), dimension)."""
         rows = self.file.take(numbers)
-        unsure = ~self._sound[numbers]
+        unsure = ~self._valid[numbers]
         if unsure.any():
             good = self._good(rows[unsure], numbers[unsure])
-            self._sound[numbers[unsure][good]] = True
+            self._valid[numbers[unsure][good]] = True
             if not good.all():
-                self._mend(np.unique(numbers[unsure][~good]))
+                self._repair(np.unique(numbers[unsure][~good]))
                 rows = self.file.take(numbers)
         return rows["vector"]
 
@@ -227,39 +227,39 @@ class VectorColumn:
         self.file.replace(rows())
         labels, checksums = self._labels[numbers], self._checksums[numbers]
         self._count = 0
-        self._expect(labels, checksums, sound=True)
+        self._expect(labels, checksums, valid=True)
 
     def check_all(self) -> int:
         """Look at every row; damaged ones are made again. Returns how many were damaged."""
         bad = np.flatnonzero(~self._check(np.arange(self._count)))
         if len(bad):
-            self._mend(bad)
+            self._repair(bad)
         return len(bad)
 
-    def _expect(self, labels: Numbers, checksums: NDArray[np.uint32], *, sound: bool) -> None:
+    def _expect(self, labels: Numbers, checksums: NDArray[np.uint32], *, valid: bool) -> None:
         start, stop = self._count, self._count + len(labels)
         if stop > len(self._labels):
             size = max(stop, 2 * len(self._labels))
-            for name in ("_labels", "_checksums", "_sound"):
+            for name in ("_labels", "_checksums", "_valid"):
                 old = getattr(self, name)
                 grown = np.empty(size, dtype=old.dtype)
                 grown[:start] = old[:start]
                 setattr(self, name, grown)
-        self._labels[start:stop], self._checksums[start:stop], self._sound[start:stop] = (
+        self._labels[start:stop], self._checksums[start:stop], self._valid[start:stop] = (
             labels,
             checksums,
-            sound,
+            valid,
         )
         self._count = stop
 
     def _make_sure(self, start: int, stop: int) -> None:
         """Look at those of the rows `start` to `stop` that were not looked at yet, and mend what is
         damaged."""
-        if not self._sound[start:stop].all():
-            unsure = start + np.flatnonzero(~self._sound[start:stop])
+        if not self._valid[start:stop].all():
+            unsure = start + np.flatnonzero(~self._valid[start:stop])
             bad = unsure[~self._check(unsure)]
             if len(bad):
-                self._mend(bad)
+                self._repair(bad)
 
     def _good(self, rows: Rows, numbers: Numbers) -> NDArray[np.bool_]:
         """Which rows agree with their checksums and are what is expected at these numbers."""
@@ -275,17 +275,17 @@ class VectorColumn:
             for some in (numbers[low : low + 2048] for low in range(0, len(numbers), 2048))
         ]
         good = np.concatenate(found) if found else np.empty(0, dtype=np.bool_)
-        self._sound[numbers[good]] = True
+        self._valid[numbers[good]] = True
         return good
 
-    def _mend(self, numbers: Numbers) -> None:
+    def _repair(self, numbers: Numbers) -> None:
         vectors = self._embed(numbers)
         self.embedded += len(numbers)
-        self._mended = True
+        self._repaired = True
         made = self._made(self._labels[numbers], self._checksums[numbers], vectors)
         for i, number in enumerate(numbers.tolist()):
-            self.file.mend(number, made[i : i + 1])
-        self._sound[numbers] = True
+            self.file.repair(number, made[i : i + 1])
+        self._valid[numbers] = True
         self.file.note(
             self.file.offset(int(numbers[0])),
             len(numbers) * self._row.itemsize,
@@ -305,7 +305,7 @@ class VectorColumn:
             self.file.append(
                 self._made(self._labels[some], self._checksums[some], self._embed(some))
             )
-        self._sound[start : self._count] = True
+        self._valid[start : self._count] = True
         self.embedded += self._count - start
 
     def _reconcile(self) -> None:
@@ -314,7 +314,7 @@ class VectorColumn:
         for low in range(0, len(self.file), 2048):
             numbers = np.arange(low, min(low + 2048, len(self.file)))
             rows = self.file.take(numbers)
-            for row in rows[self.file.sound(low, int(numbers[-1]) + 1)]:
+            for row in rows[self.file.valid(low, int(numbers[-1]) + 1)]:
                 known[int(row["label"])] = int(row["checksum"]), row["vector"].copy()
         numbers = np.arange(self._count)
         fits = np.array(
@@ -334,4 +334,4 @@ class VectorColumn:
         self.file.note(0, 0, detail)
         self.file.keep(0)
         self.file.append(self._made(self.labels, self._checksums[: self._count], vectors))
-        self._sound[: self._count] = True
+        self._valid[: self._count] = True

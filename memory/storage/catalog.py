@@ -150,13 +150,13 @@ class Catalog:
         return self._count
 
     def load(self) -> RecordLocation | None:
-        """Take in the file as far as its rows are sound; the place of the last record in it."""
+        """Take in the file as far as its rows are valid; the place of the last record in it."""
         count = self.file.load()
-        sound = self.file.sound(0, count)
-        sound &= np.concatenate(
-            [part["sequence"] < LIMIT for part in self.file.parts(0, count)] or [sound]
+        valid = self.file.valid(0, count)
+        valid &= np.concatenate(
+            [part["sequence"] < LIMIT for part in self.file.parts(0, count)] or [valid]
         )
-        good = count if sound.all() else int(np.argmin(sound))
+        good = count if valid.all() else int(np.argmin(valid))
         if good < count:
             lost = (
                 f"rows from {good} on do not agree with their checksums; they are made again "

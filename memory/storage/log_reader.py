@@ -216,7 +216,7 @@ class LogReader:
             self.read(self._last)
         except (ValueError, FileNotFoundError):
             raise RolledBackError(
-                f"the last record read from {self.folder} was taken back; open it again"
+                f"the last record read from {self.folder} was rolled back; open it again"
             ) from None
 
     def _read_segment(self, segment: int, following: int | None) -> Iterator[Record]:

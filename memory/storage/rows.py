@@ -199,7 +199,7 @@ class RowFile:
             self._used = count - len(self._mapped)
         self._on_disk = min(self._on_disk, count)
 
-    def sound(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def valid(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Which of the rows `start` to `stop` agree with their checksums."""
         masks = [
             part[low : low + _CHUNK]["sum"] == row_sums(part[low : low + _CHUNK])
@@ -297,7 +297,7 @@ class RowFile:
             raise
         self.load()
 
-    def mend(self, number: int, row: Rows) -> None:
+    def repair(self, number: int, row: Rows) -> None:
         """Put a good row, shape (1,), where a damaged one is mapped; readers that look at it find
         it damaged or good."""
         row["sum"] = row_sums(row)

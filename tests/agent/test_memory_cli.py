@@ -95,8 +95,8 @@ def test_stats(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "found by goal" in ran.out
     assert "shown to later runs 2 times" in ran.out
     with Memory(memory, "w", fields=["window"]) as opened:
-        opened.credit(made(50, shown="run-003"))
-        opened.credit(made(51, kind="heat", success=False))
+        opened.record_outcome(made(50, shown="run-003"))
+        opened.record_outcome(made(51, kind="heat", success=False))
     out = Ran(capfd, "stats", "--memory", memory).out
     assert "found by goal, window" in out
     assert "3 times; most useful:" in out

@@ -113,7 +113,7 @@ def test_queries_know_nothing_of_what_comes_after_them(study: Any) -> None:
     played = study.play(study.take("valid", 2)[1])
     actions = [action for action, _ in played.steps]
     assert study.query_text("goal", played, 0) == played.task.goal
-    assert study.query_text("first", played, 0) == played.opening
+    assert study.query_text("first", played, 0) == played.initial_observation
     assert study.query_text("trajectory", played, 0) == f"Your task is to: {played.task.goal}."
     half = study.query_text("trajectory", played, 0.5)
     assert half.count("Action:") == round(len(actions) / 2)

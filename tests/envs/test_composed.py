@@ -48,8 +48,8 @@ class Both:
     def __init__(self, engine: Engine | StockEngine, world: World) -> None:
         self.engine, self.simulation = engine, Simulation(world)
         engine.load(generator.game(world))
-        self.opening = engine.reset().replace(BANNER, "", 1).strip()
-        assert self.opening == self.simulation.opening()
+        self.initial_observation = engine.reset().replace(BANNER, "", 1).strip()
+        assert self.initial_observation == self.simulation.initial_observation()
         assert not engine.won()
 
     def step(self, command: str) -> str:
@@ -220,7 +220,7 @@ def test_the_expert_wins_the_same_way_in_engine_and_simulation(
     for split in ("train", "valid"):
         for task in SUITE.tasks(split, 2, [task_type], start=2):
             both, expert = Both(engine, world_of(task)), HouseholdExpert()
-            observation, actions = both.opening, list[str]()
+            observation, actions = both.initial_observation, list[str]()
             while not engine.won():
                 assert len(actions) < SUITE.max_steps
                 actions.append(expert.act(observation))
@@ -238,7 +238,7 @@ def test_the_expert_wins_the_same_way_in_engine_and_simulation(
 def test_the_stock_engine_agrees(task_type: str) -> None:
     task = SUITE.tasks("train", 1, [task_type], start=5)[0]
     both, expert = Both(StockEngine(), world_of(task)), HouseholdExpert()
-    observation = both.opening
+    observation = both.initial_observation
     for _ in range(SUITE.max_steps):
         if not both.engine.won():
             observation = both.step(expert.act(observation))

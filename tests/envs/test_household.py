@@ -102,7 +102,7 @@ def test_simulation_and_engine_give_the_expert_the_same_episode(
         world = world_of(task)
         real = play(env, task)
         simulation, expert = Simulation(world), HouseholdExpert()
-        observation = simulation.opening()
+        observation = simulation.initial_observation()
         for action, answer in real:
             assert not simulation.won()
             assert expert.act(observation) == action
@@ -129,7 +129,7 @@ def revealing_episode(world: World, length: int = 0) -> tuple[list[str], list[se
     Up to the win, or exactly `length` actions: a permuted game may be won by what nobody has seen.
     """
     simulation, expert = Simulation(world), HouseholdExpert()
-    observation, read = simulation.opening(), set[str]()
+    observation, read = simulation.initial_observation(), set[str]()
     actions, known = [], []
     for _ in range(length or 50):
         known.append(set(read))

@@ -60,7 +60,7 @@ def memory(folder: Path, episode: Make) -> Iterator[Memory]:
             made.rate(f"episode-{number}", "human", 0.1)
             made.rate(f"episode-{number}", "human", number / 10)
             made.annotate(f"episode-{number}", f"remark about {number}")
-        made.credit(shown(episode(99, goal(99)), "episode-4", "episode-1"))
+        made.record_outcome(shown(episode(99, goal(99)), "episode-4", "episode-1"))
         for number in (1, 5, 10):
             made.delete(f"episode-{number}", "test")
         yield made
@@ -146,7 +146,7 @@ def test_what_was_learnt_survives(folder: Path, episode: Make) -> None:
             helped = number % 2 == 0
             run = episode(number, goal(number), identity="t", success=helped)
             memory.add(shown(run, "episode-0", "episode-2") if helped else shown(run, "episode-1"))
-        memory.credit(shown(episode(99, identity="t"), "episode-0"))
+        memory.record_outcome(shown(episode(99, identity="t"), "episode-0"))
         before = [memory.usefulness(f"episode-{number}") for number in range(3)]
         assert (before[0].shown, before[1].shown) == (11, 10)
         assert before[0].value > 0.3

@@ -56,7 +56,7 @@ def test_the_copy_of_a_writer_refuses(
     """It would write on top of its original, and learns nothing of what that adds; its original
     goes on."""
     store.add(episode(1))
-    store._state.settled = False  # as if the fork came in the middle of an addition
+    store._state.durable = False  # as if the fork came in the middle of an addition
     said = in_child(lambda: ACTS[what](store))
     assert said.startswith(
         f"RuntimeError: the memory in {folder} was opened to write by process {os.getpid()}, of "

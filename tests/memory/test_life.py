@@ -164,7 +164,7 @@ def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
         assert memory.usefulness("episode-0").value == 0
         run = episode(50, "test goal", identity="t", split="test")
         for number in range(6):
-            memory.credit(shown(replace(run, id=f"run {number}"), "episode-0"))
+            memory.record_outcome(shown(replace(run, id=f"run {number}"), "episode-0"))
             failed = episode(60 + number, "test goal", identity="t", split="test", success=False)
             memory.add(shown(failed, "episode-1", "nobody"))
         useful = memory.usefulness("episode-0")
@@ -179,16 +179,16 @@ def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
         assert worse.value < -0.3
         reader.refresh()
         assert (reader.usefulness("episode-0"), reader.usefulness("episode-1")) == (useful, worse)
-        memory.credit(run)
+        memory.record_outcome(run)
         assert (
             memory.usefulness("episode-0").expected > expected
         )  # one more run that did without it and ended well
-        memory.credit(shown(run, "episode-2"))
+        memory.record_outcome(shown(run, "episode-2"))
         stats = memory.stats()
         assert (stats.credits, next(iter(stats.most_useful))) == (13, "episode-0")
         again = [memory.usefulness(f"episode-{number}") for number in range(3)]
         with pytest.raises(ValueError, match="mode='w'"):
-            reader.credit(run)
+            reader.record_outcome(run)
     with Memory(folder, "r") as reader:
         assert [reader.usefulness(f"episode-{number}") for number in range(3)] == again
 
@@ -205,7 +205,7 @@ def test_ranked_by_what_helped(folder: Path, episode: Make) -> None:
         memory.add_many([episode(number, text) for number, text in enumerate(goals)])
         for number in range(20):
             run = episode(50 + number, "other words", success=number % 2 == 0, identity="t")
-            memory.credit(shown(run, "episode-1" if number % 2 == 0 else "episode-0"))
+            memory.record_outcome(shown(run, "episode-1" if number % 2 == 0 else "episode-0"))
         plain = memory.search(Query(goals[0]), HOLDOUT)
         assert [hit.episode_id for hit in plain] == ["episode-0", "episode-1"]
         assert plain == memory.search(Query(goals[0], usefulness=0), HOLDOUT)
@@ -285,8 +285,8 @@ def test_bounded(folder: Path, episode: Make, by: str) -> None:
             ]
         )
         for number in range(22, 30):
-            memory.credit(shown(episode(number, identity="t", success=True), "episode-3"))
-            memory.credit(shown(episode(number, identity="t", success=False), "episode-4"))
+            memory.record_outcome(shown(episode(number, identity="t", success=True), "episode-3"))
+            memory.record_outcome(shown(episode(number, identity="t", success=False), "episode-4"))
         position = memory.position
         gone = memory.evict(capacity=10, by=by)
         assert (len(gone), len(memory), memory.position) == (12, 10, position + 12)

@@ -95,7 +95,7 @@ def test_episodes_that_cannot_be_read_back(
         lambda: store.add(make()),
         lambda: store.add_many([episode(2), make(), episode(3)]),
         lambda: store.add(make(), deduplicate=True),
-        lambda: store.credit(make()),
+        lambda: store.record_outcome(make()),
     ]
     for act in acts:
         with pytest.raises(kind, match=message):
@@ -302,5 +302,5 @@ def test_a_pipe_does_not_hang(folder: Path, episode: Make) -> None:
 def test_a_run_teaches_only_what_can_be_stored(store: Memory) -> None:
     """The credit of a run that is right is kept."""
     store.add(GOOD)
-    assert store.credit(shown(make_episode(1), GOOD.id)) == 2
+    assert store.record_outcome(shown(make_episode(1), GOOD.id)) == 2
     assert store.usefulness(GOOD.id).shown == 1

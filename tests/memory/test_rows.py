@@ -45,7 +45,7 @@ def numbers(file: RowFile) -> list[int]:
     taken = file.take(np.arange(len(file)))["number"].tolist()
     parts = [part["number"].tolist() for part in file.parts(0, len(file))]
     assert taken == [number for part in parts for number in part]
-    assert file.sound(0, len(file)).all()
+    assert file.valid(0, len(file)).all()
     return taken
 
 
@@ -102,7 +102,7 @@ def test_any_flipped_bit_is_noticed() -> None:
         assert (read["sum"] == row_sums(read)).tolist() == [number != hit for number in range(3)]
 
 
-def test_rows_of_zeros_are_not_sound() -> None:
+def test_rows_of_zeros_are_not_valid() -> None:
     """What a file system leaves behind after a power cut."""
     empty = np.zeros(4, dtype=DTYPE)
     assert not (empty["sum"] == row_sums(empty)).any()
@@ -154,7 +154,7 @@ def test_what_is_not_kept_is_overwritten_and_never_cut_off(tmp_path: Path) -> No
     file.append(rows(50))
     assert numbers(file) == [0, 1, 2, 3, 50]
     assert (tmp_path / "a.rows").stat().st_size == size
-    assert reader.sound(0, 10).all()
+    assert reader.valid(0, 10).all()
     assert numbers(open_file(tmp_path)) == [0, 1, 2, 3, 50, *range(5, 10)]
     file.keep(4)
     file.append(rows(60, 61))
@@ -198,8 +198,8 @@ def test_a_reader_writes_nothing(tmp_path: Path) -> None:
     before = (tmp_path / "a.rows").read_bytes()
     reader = open_file(tmp_path, writable=False)
     reader.append(rows(3))
-    reader.mend(0, rows(8))
-    reader.mend(2, rows(9))
+    reader.repair(0, rows(8))
+    reader.repair(2, rows(9))
     assert numbers(reader) == [8, 2, 9]
     assert (tmp_path / "a.rows").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.rows"]
@@ -212,9 +212,9 @@ def test_mending(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: HEADER_BYTES + 40] + b"!!" + whole[HEADER_BYTES + 42 :])
     file = open_file(tmp_path)
-    assert file.sound(0, 3).tolist() == [True, False, True]
-    assert file.sound(1, 2).tolist() == [False]
-    file.mend(1, rows(1))
+    assert file.valid(0, 3).tolist() == [True, False, True]
+    assert file.valid(1, 2).tolist() == [False]
+    file.repair(1, rows(1))
     assert numbers(file) == [0, 1, 2]
     assert path.read_bytes() == whole
 

@@ -69,7 +69,7 @@ def check(search: bool, trace: Trace, *demos: Demonstration) -> None:
         assert policy.act([conversation])[0].text == action, observation
 
 
-def opening(places: str, goal: str) -> str:
+def initial_observation(places: str, goal: str) -> str:
     return f"Around you: {places}.\n\nYour task is to: {goal}."
 
 
@@ -114,7 +114,9 @@ def test_numbers_are_kept_where_they_were_read() -> None:
 
 
 def test_literal_replays_with_the_objects_replaced_and_then_waits() -> None:
-    start = opening("a crate 5, a crate 3, a coil 1, a shelf 1", "bring a shiny gem to shelf")
+    start = initial_observation(
+        "a crate 5, a crate 3, a coil 1, a shelf 1", "bring a shiny gem to shelf"
+    )
     trace = [
         (start, "walk to crate 3"),
         ("You are at crate 3. The crate 3 is closed.", "open crate 3"),
@@ -132,7 +134,7 @@ def test_literal_replays_with_the_objects_replaced_and_then_waits() -> None:
 def test_the_closest_success_is_copied_whatever_else_is_shown() -> None:
     failure = Demonstration("bring a shiny gem to shelf", False, (("poke gem 1", NO),))
     far = Demonstration("bring a dull orb to altar", True, (("poke orb 1", "Ouch."),))
-    start = opening("a crate 2, a coil 1, a shelf 1", "bring a shiny gem to shelf")
+    start = initial_observation("a crate 2, a coil 1, a shelf 1", "bring a shiny gem to shelf")
     for search in (False, True):
         check(search, [(start, "walk to crate 2")], failure, ZAPPED, far)
 
@@ -141,7 +143,7 @@ def test_the_closest_success_is_copied_whatever_else_is_shown() -> None:
 def test_without_a_demonstration_nothing_is_done(search: bool) -> None:
     failure = Demonstration("bring a shiny gem to shelf", False, (("poke gem 1", NO),))
     trace = [
-        (opening("a crate 2, a shelf 1", "bring a shiny gem to shelf"), "wait"),
+        (initial_observation("a crate 2, a shelf 1", "bring a shiny gem to shelf"), "wait"),
         ("Nothing new.", "wait"),
     ]
     check(search, trace)
@@ -157,7 +159,7 @@ def test_without_a_demonstration_nothing_is_done(search: bool) -> None:
 
 
 def test_search_looks_for_the_thing_and_goes_on_with_the_one_found() -> None:
-    start = opening(
+    start = initial_observation(
         "a crate 2, a crate 1, a coil 1, a shelf 3, a bench 1", "bring a shiny gem to shelf"
     )
     trace = [
@@ -195,7 +197,10 @@ def test_search_comes_back_to_what_it_read_before() -> None:
         ),
     )
     trace = [
-        (opening("a table 1, a crate 1, a altar 1", "bring two gem to altar"), "walk to crate 1"),
+        (
+            initial_observation("a table 1, a crate 1, a altar 1", "bring two gem to altar"),
+            "walk to crate 1",
+        ),
         ("You are at crate 1. There is a gem 3, and a gem 1.", "grab gem 3 off crate 1"),
         ("You have the gem 3.", "walk to altar 1"),
         ("You are at altar 1. There is nothing.", "drop gem 3 onto altar 1"),
@@ -222,7 +227,10 @@ def test_the_place_of_the_find_stands_for_the_scripts_in_that_act_only() -> None
         ),
     )
     trace = [
-        (opening("a coil 1, a crate 1, a altar 1", "bring a shiny orb to altar"), "walk to coil 1"),
+        (
+            initial_observation("a coil 1, a crate 1, a altar 1", "bring a shiny orb to altar"),
+            "walk to coil 1",
+        ),
         ("You are at coil 1. There is nothing.", "walk to altar 1"),
         ("You are at altar 1. There is nothing.", "walk to crate 1"),
         ("You are at crate 1. There is a orb 7.", "grab orb 7 off crate 1"),
@@ -245,7 +253,10 @@ def test_a_thing_that_is_used_but_not_taken_is_searched_for_too() -> None:
         ),
     )
     trace = [
-        (opening("a table 2, a niche 1, a nook 1", "show gem the idol"), "walk to nook 1"),
+        (
+            initial_observation("a table 2, a niche 1, a nook 1", "show gem the idol"),
+            "walk to nook 1",
+        ),
         ("You are at nook 1. There is a idol 2.", "walk to niche 1"),
         ("You are at niche 1. There is a gem 1.", "grab gem 1 off niche 1"),
         ("You have the gem 1.", "walk to nook 1"),
@@ -271,7 +282,7 @@ def test_what_would_change_nothing_is_left_out_and_what_is_at_hand_comes_first()
         ),
     )
     trace = [
-        (opening("a crate 1, a altar 1", "bring two gem to altar"), "walk to crate 1"),
+        (initial_observation("a crate 1, a altar 1", "bring two gem to altar"), "walk to crate 1"),
         ("You are at crate 1. There is a gem 2, and a gem 1.", "grab gem 2 off crate 1"),
         ("You have the gem 2.", "walk to altar 1"),
         ("You are at altar 1. There is a gem 5.", "drop gem 2 onto altar 1"),  # open already
@@ -288,7 +299,7 @@ def test_opening_can_be_all_there_is_to_do() -> None:
         ("open crate 2", "Done."),
     )
     trace = [
-        (opening("a chest 1, a altar 1", "look into chest"), "walk to chest 1"),
+        (initial_observation("a chest 1, a altar 1", "look into chest"), "walk to chest 1"),
         ("You are at chest 1. The chest 1 is closed.", "open chest 1"),
     ]
     check(True, trace, Demonstration("look into crate", True, steps))
@@ -299,14 +310,14 @@ def test_places_are_what_the_opening_lists_and_things_are_not() -> None:
         "bring box 3 to altar", True, (("grab box 3 off crate 1", "You have the box 3."),)
     )
     trace = [
-        (opening("a niche 1, a box 1", "bring box 9 to niche"), "walk to box 1"),
+        (initial_observation("a niche 1, a box 1", "bring box 9 to niche"), "walk to box 1"),
         ("You are at box 1. There is a box 2.", "grab box 2 off box 1"),
     ]
     check(True, trace, numbered)
 
 
 def test_search_ends_where_nothing_is_found_reached_or_opened() -> None:
-    start = opening("a niche 1, a crate 1, a shelf 1", "bring a shiny gem to shelf")
+    start = initial_observation("a niche 1, a crate 1, a shelf 1", "bring a shiny gem to shelf")
     trace = [
         (start, "walk to crate 1"),
         ("You are at crate 1. The crate 1 is closed.", "open crate 1"),
@@ -340,7 +351,7 @@ def test_it_is_stateless(search: bool) -> None:
     policy = CopyPolicy(TEMPLATES, search)
     asked = []
     for goal in goals:
-        trace: Trace = [(opening(places, goal), "")]
+        trace: Trace = [(initial_observation(places, goal), "")]
         for seen in (
             "You are at crate 2. There is a rock 1.",
             "You have the rock 1.",

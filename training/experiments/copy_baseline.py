@@ -38,7 +38,7 @@ class CopyPolicy:
     say (`substitution`); a name that was not read gets the lowest number of its kind that was read.
 
     With search: the same, but an act on a thing that is not at hand first looks for one: where one
-    was read before, else through the places of the opening observation, last listed first, opening
+    was read before, else through the places of the initial observation, last listed first, opening
     what is reported closed. What is found stands for the script's thing from there on. The place
     where it was stands for the script's place in that act only: a script may come back to the same
     place for another reason. An act is done at the last place that it names, which is gone to, and
@@ -233,7 +233,7 @@ class _Search:
         self._last: _Said | None = None
 
     def act(self, observation: str) -> str:
-        """The next action. The first call gets the opening observation, with the places in it."""
+        """The next action. The first call gets the initial observation, with the places in it."""
         self._note(observation)
         action = self._decide()
         self._last = self._grammar.parse(action)

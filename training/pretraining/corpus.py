@@ -40,7 +40,7 @@ def as_sample(
     spec: PromptSpec, trajectory: Trajectory, demos: Sequence[Demonstration], kind: str
 ) -> Sample:
     """An episode under its memory block."""
-    turns = list(begin(spec, trajectory.opening, demos))
+    turns = list(begin(spec, trajectory.initial_observation, demos))
     for i, (action, seen) in enumerate(trajectory.steps):
         turns.append(Turn("assistant", action))
         if i + 1 < len(trajectory.steps):
@@ -81,8 +81,8 @@ def _bare_steps(rng: random.Random, goal: Goal, wrong: bool = False) -> Trajecto
         elif op.name == "place":
             go(place)
             steps.append((f"move {item} to {place}", f"You move the {item} to the {place}."))
-    opening = f"You are carrying: a {item}.\n\nYour task is to: {goal.text}."
-    return Trajectory(goal.text, opening, tuple(steps), success=not wrong)
+    initial_observation = f"You are carrying: a {item}.\n\nYour task is to: {goal.text}."
+    return Trajectory(goal.text, initial_observation, tuple(steps), success=not wrong)
 
 
 def bare(rng: random.Random, memory: bool = True) -> Sample:

@@ -19,7 +19,7 @@ class Trajectory:
     """One episode of the privileged solver: it knows the bindings, but searches like anyone."""
 
     goal: str
-    opening: str
+    initial_observation: str
     steps: tuple[Step, ...]
     injected_errors: frozenset[int] = frozenset()
     """Indices of actions that were wrong on purpose; they are never a training target."""
@@ -52,7 +52,7 @@ class Room:
     opened: set[str] = field(default_factory=set)
 
     @property
-    def opening(self) -> str:
+    def initial_observation(self) -> str:
         """The first observation."""
         return (
             "You are in the middle of a room. Looking quickly around you, you see "
@@ -208,7 +208,7 @@ class _Solver:
                 )
         return Trajectory(
             goal.text,
-            self.room.opening,
+            self.room.initial_observation,
             tuple(self.steps),
             frozenset(self.injected_errors),
             success=not wrong,

@@ -242,7 +242,7 @@ class _Run:
 
     def _credit(self, draw: random.Random) -> None:
         self.model.position += 1
-        assert self.memory.credit(self._episode(draw)) == self.model.position
+        assert self.memory.record_outcome(self._episode(draw)) == self.model.position
 
     def _evict(self, draw: random.Random) -> None:
         limits = {

@@ -167,7 +167,7 @@ def test_what_is_no_episode_is_refused(store: Memory, what: Any) -> None:
     acts: list[Act] = [
         lambda memory: memory.add(what),
         lambda memory: memory.add_many([GOOD, what]),
-        lambda memory: memory.credit(what),
+        lambda memory: memory.record_outcome(what),
     ]
     problems = [problem for act in acts if (problem := refused(store, act))]
     assert not problems
@@ -184,7 +184,7 @@ def test_credits_hold_nothing_that_cannot_be_read(folder: Path, name: str) -> No
         for held in WRONG[name]:
             before = folder_bytes(memory.path)
             try:
-                memory.credit(with_field(GOOD, name, held))
+                memory.record_outcome(with_field(GOOD, name, held))
             except Exception:
                 assert folder_bytes(memory.path) == before, (
                     f"{name} = {held!r}: refused and written"

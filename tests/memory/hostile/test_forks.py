@@ -25,7 +25,7 @@ CHANGES: dict[str, Callable[[Memory], object]] = {
     "rate": lambda memory: memory.rate("episode-0", "worth", 1.0),
     "annotate": lambda memory: memory.annotate("episode-0", "remark"),
     "delete": lambda memory: memory.delete("episode-0"),
-    "credit": lambda memory: memory.credit(GOOD),
+    "credit": lambda memory: memory.record_outcome(GOOD),
     "evict": lambda memory: memory.evict(capacity=1, keep_per_type=0),
     "compact": lambda memory: memory.compact(),
     "publish_index": lambda memory: memory.publish_index(),
