@@ -25,9 +25,8 @@ SAME_LIST = 50
 they are prefixes of each other: a wider search of a graph may find what a narrower one missed."""
 LEAST_WIDE = 100
 """Candidates that are taken at least where all are compared anyway."""
-FEW = 0.25
-"""Share of the rows from which on graphs are used: so few that match are compared, whatever else
-there is (taking rows from here and there costs more than reading one after the other)."""
+PER_CANDIDATE = 8
+"""Rows that are compared in the time in which a graph finds one more candidate, roughly."""
 LOOKED_AT = 16
 """Entries that are looked at for each that is drawn, before all of them are."""
 
@@ -121,7 +120,8 @@ def retrieve(
     wide = wide if approximate else max(LEAST_WIDE, wide)
     # Comparing all that match costs less than a graph that mostly proposes others, or that is asked
     # for too many.
-    few = FEW * min(library.spaces[field].exact_limit for field in query.fields)
+    few = min(library.spaces[field].exact_limit for field in query.fields)
+    few = min(few, PER_CANDIDATE * wide)
     everything = approximate and (wide > WIDEST or alive <= few)
     for width in [stop] if everything else [min(wide, stop), min(8 * wide, stop), stop]:
         among = None
