@@ -39,7 +39,7 @@ class MissingExtraError(ImportError):
         """The line for the shell."""
         are = "are" if len(missing) > 1 else "is"
         super().__init__(
-            f"{_PURPOSES[extra]} needs {' and '.join(missing)}, which {are} not installed: "
+            f"{_PURPOSES[extra]} needs {', '.join(missing)}, which {are} not installed: "
             f"{self.install}",
             name=missing[0],
         )

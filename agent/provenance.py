@@ -6,7 +6,7 @@ from ..memory import Retrieval
 from ..memory.episode import Actor
 from .conversation import Policy
 from .prompt import PROMPT_VERSION
-from .settings import plain
+from .settings import as_stored
 
 Value = str | int | float | bool
 
@@ -35,6 +35,6 @@ def flat(retrieval: Retrieval) -> dict[str, Value]:
     that are not set are left out."""
     return {
         name: ",".join(value) if isinstance(value, tuple) else value
-        for name, value in plain(retrieval).items()
+        for name, value in as_stored(retrieval).items()
         if value is not None
     }

@@ -17,7 +17,7 @@ from ..memory.episode import Episode, StopReason
 from ..memory.storage.durable import replace_file
 from .events import EpisodeEnded, OnEvent, TasksPlanned, ignore
 from .runner import Runner
-from .settings import json_of, plain
+from .settings import as_stored, json_of
 
 _PACKAGES = (
     "relive",
@@ -65,7 +65,7 @@ def _leaves(value: Any, name: str = "") -> dict[str, str]:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(value)
+        return as_stored(value)
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")

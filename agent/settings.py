@@ -1,16 +1,24 @@
 """Settings as frozen dataclasses: defaults, then a TOML file, then ``--set a.b=value``; unknown
 keys are errors."""
 
-import dataclasses
-import difflib
 import json
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from ..memory.plain import (
+    LIST,
+    OBJECT,
+    SETTINGS,
+    UnknownNameError,
+    WrongKindError,
+    decode,
+    stored_name,
+)
+from ..memory.storage.payload import Unfit
 
 T = TypeVar("T")
 
@@ -60,7 +68,7 @@ def load(
         _put(values, key.strip(), value, f"--set {override!r}")
     for key, value in flags.items():
         _put(values, key, value, key)
-    return build(kind, values, default=default)
+    return build(kind, values, default)
 
 
 def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -97,7 +105,6 @@ def json_of(file: Path, what: str) -> Any:
 def build(
     kind: type[T],
     values: Mapping[str, Any],
-    where: str = "",
     default: T | None = None,
     *,
     stored: bool = False,
@@ -106,84 +113,42 @@ def build(
 
     Args:
         kind, values: which, and what it is to hold.
-        where: how its place is named in errors.
         default: what holds where nothing is given.
-        stored: the values are as :func:`plain` makes them.
+        stored: the values are as `as_stored` makes them.
     """
-    hints = typing.get_type_hints(kind)
-    known = {
-        stored_name(field) if stored else field.name: field.name
-        for field in dataclasses.fields(kind)  # type: ignore[arg-type]  # T is a dataclass by contract
-    }
-    ready = {}
-    for key, value in values.items():
-        name = where + key
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f" Did you mean {where + close[0]!r}?" if close else ""
-            raise ValueError(
-                f"unknown setting {name!r}.{hint} Known here: {', '.join(sorted(known))}"
-            )
-        mine = known[key]
-        ready[mine] = _value(hints[mine], value, name, _default(kind, mine), stored)
-    return (
-        kind(**ready)
-        if default is None
-        else dataclasses.replace(typing.cast("Any", default), **ready)
-    )
+    try:
+        return cast(T, decode(kind, values, SETTINGS._replace(stored=stored), default))
+    except UnknownNameError as error:
+        name = error.path[1:]
+        group = name.removesuffix(name.rpartition(".")[2])
+        hint = f" Did you mean {group + error.closest!r}?" if error.closest else ""
+        raise ValueError(
+            f"unknown setting {name!r}.{hint} Known here: {', '.join(sorted(error.known))}"
+        ) from None
+    except WrongKindError as error:
+        raise ValueError(f"setting {error.path[1:]!r} {_advice(error)}") from None
+    except Unfit as error:
+        raise ValueError(f"setting {error.path[1:]!r} {error}") from None
 
 
-def stored_name(field: "dataclasses.Field[Any]") -> str:
-    """The name of a setting on disk. Some got a better name after files with the old one existed;
-    they say so: ``field(..., metadata={"stored": "budget"})``."""
-    return str(field.metadata.get("stored", field.name))
+def _advice(error: WrongKindError) -> str:
+    name = error.path[1:]
+    if error.wanted == OBJECT:
+        return f"is a group: write [{name}] in the file or --set {name}.key=value"
+    if error.wanted == LIST and isinstance(error.value, Mapping):
+        return f"is a list of groups: write [[{name}]] in the file, once for each"
+    if error.wanted == LIST:
+        return f"is a list: write {name}=['{error.value}']"
+    return f"must be {error.wanted}, not {error.value!r}"
 
 
-def plain(value: Any) -> Any:
+def as_stored(value: Any) -> Any:
     """Settings as they are stored: as `dataclasses.asdict`, under the names on disk."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = dataclasses.fields(value)
-        return {stored_name(field): plain(getattr(value, field.name)) for field in held}
+    if is_dataclass(value) and not isinstance(value, type):
+        held = fields(value)
+        return {stored_name(field): as_stored(getattr(value, field.name)) for field in held}
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: as_stored(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
-    return value
-
-
-def _default(kind: Any, name: str) -> Any:
-    """Default of a field; None if it has none."""
-    (field,) = (field for field in dataclasses.fields(kind) if field.name == name)
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
-
-
-def _value(hint: Any, value: Any, name: str, default: Any = None, stored: bool = False) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ValueError(
-                f"setting {name!r} is a group: write [{name}] in the file or --set {name}.key=value"
-            )
-        # A group's defaults are those of the settings that it is part of.
-        return build(typing.cast("type[Any]", hint), value, f"{name}.", default, stored=stored)
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        if isinstance(value, Mapping):
-            raise ValueError(
-                f"setting {name!r} is a list of groups: write [[{name}]] in the file, once for each"
-            )
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"setting {name!r} is a list: write {name}=['{value}']")
-        item = typing.get_args(hint)[0]
-        return tuple(_value(item, v, name, stored=stored) for v in value)
-    if origin in (typing.Union, types.UnionType):
-        wanted = [t for t in typing.get_args(hint) if t is not type(None)]
-        return _value(wanted[0], value, name, stored=stored)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and (
-        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
-    ):
-        raise ValueError(f"setting {name!r} must be {hint.__name__}, not {value!r}")
+        return type(value)(as_stored(item) for item in value)
     return value

@@ -92,11 +92,12 @@ def retrieve(
     """The best ``query.k`` entries that may be shown and that the query wants, best first.
 
     Candidates are taken from the index, as many more than needed as the filters make necessary; if
-    too few of them are left, more still; if that is not enough either, every entry that passes the
-    filters is compared. So there are k hits whenever k entries qualify. A list is taken only if it
-    is closer than anything that the index may have passed over. Of entries that are equally close
-    the one with the very goal that is asked for comes first, where it has no room; other ties are
-    broken by task, see :meth:`Catalog.break_ties`. They are never cut in half.
+    too few of them are left, every entry that passes the filters is compared: far from the query a
+    graph misses more than it may, and takes as long. So there are k hits whenever k entries
+    qualify. A list is taken only if it is closer than anything that the index may have passed over.
+    Of entries that are equally close the one with the very goal that is asked for comes first,
+    where it has no room; other ties are broken by task, see :meth:`Catalog.break_ties`. They are
+    never cut in half.
 
     Args:
         query: what is looked for.
@@ -123,7 +124,7 @@ def retrieve(
     few = min(library.spaces[field].exact_limit for field in query.fields)
     few = min(few, PER_CANDIDATE * wide)
     everything = approximate and (wide > WIDEST or alive <= few)
-    for width in [stop] if everything else [min(wide, stop), min(8 * wide, stop), stop]:
+    for width in [stop] if everything else [min(wide, stop), stop]:
         among = None
         if width == stop and approximate:
             among = np.flatnonzero(mask)

@@ -25,11 +25,12 @@ from ..agent.prompt import PROMPT_VERSION, PromptSpec
 from ..agent.retriever import MemoryRetriever
 from ..agent.rundir import RunDirectory, measure
 from ..agent.runner import Runner, RunSettings, spec_of
-from ..agent.settings import plain
+from ..agent.settings import as_stored
 from ..envs import Suite
 from ..envs.base import has_expert, types_of
 from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
+from ..memory.plain import read_as
 from .examples import ContextRates, Example
 from .lora import LoraSettings
 from .select import SelectSettings, of_suite, select, why_nothing
@@ -194,14 +195,16 @@ class Learner:
         of_suite(settings.select, suite)
         self.demonstrations = settings.demonstrations_of(suite)
         record = {
-            "learn": plain(settings),
+            "learn": as_stored(settings),
             "memory": str(memory.path) if memory is not None else "memory",
             "weights": model.base_sha256,
             "suite": suite.version,
             "prompt": PROMPT_VERSION,
         }
         self.directory = RunDirectory(path, record)
-        self.rounds: list[Round] = [Round(**r) for r in self.directory.read("rounds.json") or []]
+        self.rounds: list[Round] = [
+            read_as(Round, r, "rounds.json") for r in self.directory.read("rounds.json") or []
+        ]
         self._own = memory is None
         self.memory = Memory(path / "memory") if memory is None else memory
 

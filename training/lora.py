@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..agent.settings import plain
+from ..agent.settings import as_stored
 from ..extras import needs
 
 with needs("llm"):
@@ -287,7 +287,7 @@ def train_adapter(
     tuned.save_pretrained(half)
     written = replace(
         manifest,
-        lora=plain(settings),
+        lora=as_stored(settings),
         started_from=hash_weights(start) if start else "",
         examples=len(examples),
         contexts={

@@ -8,7 +8,7 @@ from ..agent.llm.local import LocalModel
 from ..agent.llm.manifest import AdapterManifest
 from ..agent.prompt import PromptSpec
 from ..agent.retriever import MemoryRetriever
-from ..agent.settings import plain
+from ..agent.settings import as_stored
 from ..memory.episode import Episode
 from .examples import ContextRates, Example, build_examples
 from .lora import LoraSettings, train_adapter
@@ -64,8 +64,8 @@ def tune(
         base_model=base_model or model.model_name,
         base_sha256=model.base_sha256,
         memory_position=asked.position if asked else None,
-        context=plain(rates),
-        retrieval=plain(asked.settings) if asked else {},
+        context=as_stored(rates),
+        retrieval=as_stored(asked.settings) if asked else {},
         tasks=tuple(tasks_of(learnt)),
         episodes=tuple(episode.id for episode in learnt),
         extra=extra or {},

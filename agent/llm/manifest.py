@@ -4,9 +4,11 @@ checks it."""
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..settings import json_of, plain, stored_name
+from ...memory.plain import Mode, decode, stored_name
+from ...memory.storage.payload import Unfit
+from ..settings import as_stored, json_of
 
 FILE = "manifest.json"
 """In an adapter's folder, beside PEFT's files."""
@@ -60,7 +62,7 @@ class AdapterManifest:
     @property
     def plain(self) -> dict[str, Any]:
         """As it is stored."""
-        values = plain(self)
+        values = as_stored(self)
         return {**values.pop("extra"), **values}
 
     @classmethod
@@ -76,17 +78,21 @@ class AdapterManifest:
         values = json_of(file, "adapter's manifest")
         if not isinstance(values, dict):
             raise ValueError(f"adapter's manifest {file} is damaged: it is no JSON object")
-        known = {stored_name(one): one.name for one in fields(cls) if one.name != "extra"}
-        needed = {"version", "base_model", "base_sha256"}
-        lacking = sorted(name for name in needed if not isinstance(values.get(name), str))
+        lacking = sorted(name for name in _NEEDED if not isinstance(values.get(name), str))
         if lacking:
             raise ValueError(
                 f"adapter's manifest {file} does not say {', '.join(lacking)}, so nobody knows "
                 "which weights the adapter fits: train it again, or delete the file to use it as "
                 "PEFT's own"
             )
-        taken = {known[name]: value for name, value in values.items() if name in known}
-        for name in ("tasks", "episodes"):
-            taken[name] = tuple(taken.get(name) or ())
+        known = {stored_name(one) for one in fields(cls) if one.name != "extra"}
         rest = {name: value for name, value in values.items() if name not in known}
-        return cls(**taken, extra=rest)
+        try:
+            return cast(AdapterManifest, decode(cls, {**values, "extra": rest}, Mode(stored=True)))
+        except Unfit as error:
+            raise ValueError(
+                f"adapter's manifest {file} is damaged: {error.path[1:]} {error}"
+            ) from None
+
+
+_NEEDED = ("version", "base_model", "base_sha256")

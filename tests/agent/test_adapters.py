@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from relive.agent.llm.local import LocalModel
 from relive.agent.llm.manifest import AdapterManifest
 from relive.agent.llm.weights import BUNDLED
-from relive.agent.settings import plain
+from relive.agent.settings import as_stored
 
 FILE = "adapter_model.safetensors"
 Tensors = dict[str, torch.Tensor]
@@ -73,7 +73,7 @@ def test_the_manifest_says_which_weights_it_fits(adapter: Path, tmp_path: Path) 
     folder = changed(adapter, tmp_path, lambda tensors: None)
     manifest = AdapterManifest("v1", "bundled", LocalModel("bundled").base_sha256)
     file = folder / "manifest.json"
-    stored = {**plain(manifest), "life": {"seed": 3}}
+    stored = {**as_stored(manifest), "life": {"seed": 3}}
     stored.pop("extra")
     file.write_text(json.dumps(stored))
     assert AdapterManifest.read(folder) == replace(manifest, extra={"life": {"seed": 3}})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.settings import build, json_of, load, plain
+from relive.agent.settings import as_stored, build, json_of, load
 from relive.training.experiments.study import StudySettings
 
 
@@ -34,8 +34,8 @@ def test_defaults_file_and_overrides_in_that_order(tmp_path: Path) -> None:
     ("override", "says"),
     [
         ("inner.kk=1", "Did you mean 'inner.k'"),
-        ("inner.k=true", "must be int"),
-        ("inner.k=many", "must be int"),
+        ("inner.k=true", "must be an integer, not True"),
+        ("inner.k=many", "must be an integer, not 'many'"),
         ("inner=3", "is a group"),
         ("inner.names=a", "is a list"),
         ("title", "has no '='"),
@@ -112,7 +112,7 @@ class Several:
 def test_names_on_disk_stay() -> None:
     """A setting that got a better name is stored under its old one, at any depth."""
     some = Several((Renamed(7, Inner(k=1)), Renamed()))
-    stored = plain(some)
+    stored = as_stored(some)
     assert stored["parts"][0] == {"budget": 7, "nested": {"k": 1, "rate": 0.5, "names": ()}}
     assert build(Several, json.loads(json.dumps(stored)), stored=True) == some
     assert load(Renamed, None, ["max_tokens=3", "inner.k=4"]) == Renamed(3, Inner(k=4))
@@ -123,6 +123,6 @@ def test_names_on_disk_stay() -> None:
 
 
 def test_the_stored_names_of_what_was_published() -> None:
-    retrieval = plain(StudySettings())["recall"]
+    retrieval = as_stored(StudySettings())["recall"]
     assert {"k", "budget", "keys", "brevity"} <= retrieval.keys()
-    assert "rate" in plain(StudySettings())["lora"]
+    assert "rate" in as_stored(StudySettings())["lora"]

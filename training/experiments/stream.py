@@ -24,10 +24,11 @@ from ...agent.prompt import PROMPT_VERSION, PromptSpec
 from ...agent.retriever import MemoryRetriever
 from ...agent.rundir import RunDirectory, measure, versions
 from ...agent.runner import Runner, spec_of
-from ...agent.settings import plain
+from ...agent.settings import as_stored
 from ...envs import get_suite
 from ...memory import Memory, Purpose
 from ...memory.episode import Episode
+from ...memory.plain import read_as
 from ...memory.storage.lock import WriterLock
 from ..examples import ContextRates
 from ..pretraining.rehearsal import rehearsal
@@ -87,7 +88,8 @@ class StreamRun:
         self.directory = RunDirectory(path, folder_settings(settings))
         self.local = load_model(PolicySettings(model=settings.model), settings.run.batch)
         self.states = [
-            StageState(**s) for s in self.directory.read(self._file("states.json")) or []
+            read_as(StageState, s, "states.json")
+            for s in self.directory.read(self._file("states.json")) or []
         ]
 
     def _file(self, name: str) -> str:
@@ -272,7 +274,7 @@ def folder_settings(settings: StreamSettings) -> dict[str, Any]:
     """What a stream's folder belongs to; how many jobs there are and which arms are wanted may
     change on the way."""
     deciding = {
-        k: v for k, v in plain(settings).items() if k not in ("jobs", "arms", "orders", "seeds")
+        k: v for k, v in as_stored(settings).items() if k not in ("jobs", "arms", "orders", "seeds")
     }
     weights = hash_weights(find_model(settings.model))
     suites = {stage.suite or settings.suite for stage in settings.stages}
@@ -337,7 +339,8 @@ class Stream:
         """What an agent was after each stage; `relive eval --memory … --at READ --adapter …`
         measures it again."""
         return [
-            StageState(**s) for s in self.directory.read(f"lives/{life.name}/states.json") or []
+            read_as(StageState, s, "states.json")
+            for s in self.directory.read(f"lives/{life.name}/states.json") or []
         ]
 
     def summary(self) -> dict[str, Any]:
@@ -345,7 +348,7 @@ class Stream:
         seconds = self.directory.read("seconds.json") or {}
         return {
             "commit": commit(),
-            "settings": plain(self.settings),
+            "settings": as_stored(self.settings),
             "weights_sha256": folder_settings(self.settings)["weights"],
             "versions": versions(),
             "job_seconds": round(sum(seconds.values())),

@@ -24,7 +24,7 @@ from ...agent.prompt import PROMPT_VERSION
 from ...agent.retriever import MemoryRetriever
 from ...agent.rundir import RunDirectory, measure, versions
 from ...agent.runner import Runner, RunSettings, play_all, spec_of
-from ...agent.settings import plain
+from ...agent.settings import as_stored
 from ...envs import Suite, Task, get_suite
 from ...memory import Memory, Purpose, Retrieval
 from ...memory.episode import Episode
@@ -304,7 +304,7 @@ def folder_settings(settings: StudySettings) -> dict[str, Any]:
     may change on the way; the control base is looked at when its cells are (`Study.run`)."""
     deciding = {
         k: v
-        for k, v in plain(settings).items()
+        for k, v in as_stored(settings).items()
         if k not in ("jobs", "conditions", "control", "curve")
     }
     weights = {"bundled": hash_weights(find_model(settings.model))}
@@ -396,7 +396,7 @@ class Study:
         seconds = self.directory.read("seconds.json") or {}
         return {
             "commit": commit(),
-            "settings": plain(self.settings),
+            "settings": as_stored(self.settings),
             "weights_sha256": folder_settings(self.settings)["weights"]["bundled"],
             "bases": {**folder_settings(self.settings)["weights"], **control},
             "versions": versions(),
