@@ -2,7 +2,7 @@
 ranking."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -25,6 +25,9 @@ SAME_LIST = 50
 they are prefixes of each other: a wider search of a graph may find what a narrower one missed."""
 LEAST_WIDE = 100
 """Candidates that are taken at least where all are compared anyway."""
+NEXT = 8
+"""Times as many candidates as a graph was asked for are taken of all that were compared, before all
+of these are ranked."""
 PER_CANDIDATE = 8
 """Rows that are compared in the time in which a graph finds one more candidate, roughly."""
 LOOKED_AT = 16
@@ -124,12 +127,20 @@ def retrieve(
     few = min(library.spaces[field].exact_limit for field in query.fields)
     few = min(few, PER_CANDIDATE * wide)
     everything = approximate and (wide > WIDEST or alive <= few)
-    for width in [stop] if everything else [min(wide, stop), stop]:
+
+    def tries() -> Iterator[tuple[int, Numbers | None]]:
+        """How many candidates to take, and among which entries; the last of them are all."""
+        if not everything:
+            yield min(wide, stop), None
         among = None
-        if width == stop and approximate:
+        if approximate:
             among = np.flatnonzero(mask)
             among = among[~library.gone(among)]
-            among = among if 2 * len(among) < stop else None
+            if NEXT * wide < len(among):
+                yield NEXT * wide, among
+        yield stop, among
+
+    for width, among in tries():
         found = _candidates(query, vector, library, width, stop, among)
         qualified = _qualify(query, wanted, holdout, library, found, needed)
         # Others may be as close as the last one, unless all of them were looked at.

@@ -63,6 +63,9 @@ class LoraSettings:
     rehearsal: float | None = None
     """Share of each batch's examples that are rehearsed. None: half where there is something to
     rehearse (for the bundled model, its synthetic worlds), none elsewhere."""
+    gradient_checkpointing: bool = False
+    """Compute the layers' activations again for the backward pass instead of keeping them: a third
+    slower, and a fraction of the memory."""
     bf16: bool = True
     """Autocast to bf16 (weights stay fp32)."""
     seed: int = 2025
@@ -174,6 +177,30 @@ def pieces(batch: Sequence[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tens
             group.append(item)
 
 
+def target_logits(model: Any, ids: Tensor, learn: Tensor) -> tuple[Tensor, Tensor]:
+    """The model's predictions where something is learnt, and nowhere else: with a vocabulary of
+    tens of thousands, predictions of all positions take more memory than the model.
+
+    Args:
+        model: a causal language model of transformers, PEFT's adapter included.
+        ids: token ids, shape (B, T).
+        learn: which of them are targets, shape (B, T).
+
+    Returns:
+        logits, shape (targets, vocabulary), and the targets, shape (targets,), row by row.
+    """
+    keep = learn[:, 1:]
+    head = model.get_output_embeddings()
+    if head is None:
+        return model(input_ids=ids, use_cache=False).logits[:, :-1][keep], ids[:, 1:][keep]
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][keep],))
+    try:
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    finally:
+        hook.remove()
+    return logits, ids[:, 1:][keep]
+
+
 def train_adapter(
     model: str | Path,
     encoder: ChatEncoder,
@@ -241,6 +268,8 @@ def train_adapter(
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tuned.to(device).train()
+    if settings.gradient_checkpointing:
+        tuned.gradient_checkpointing_enable({"use_reentrant": False})
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     losses: list[float] = []
@@ -263,14 +292,8 @@ def train_adapter(
         for piece in pieces(batch, settings.batch_tokens):
             ids, learn = (t.to(device) for t in piece)
             with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
-                logits = tuned(input_ids=ids, use_cache=False).logits[:, :-1]
-                keep = learn[:, 1:]
-                loss = (
-                    nn.functional.cross_entropy(
-                        logits[keep].float(), ids[:, 1:][keep], reduction="sum"
-                    )
-                    / count
-                )
+                logits, targets = target_logits(tuned, ids, learn)
+                loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / count
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
             total += loss.item()
         nn.utils.clip_grad_norm_(parameters, 1.0)

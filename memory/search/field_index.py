@@ -33,6 +33,8 @@ error, which differs between processors, and must not decide which of two equall
 shown."""
 MEASURE_AGAIN = 2.0
 """A graph that has grown by this factor is measured again before it is published."""
+MANY = 4
+"""Where more than one row in so many is to be compared, all of them are."""
 POOR = 0.9
 """A published graph that finds less than this share of a sample is reported by `verify`."""
 _TAKEN = (
@@ -248,14 +250,18 @@ class FieldIndex:
             vector: of the query, shape (dimension,).
             count: how many are wanted; all of them if there are not more.
             sequences: of the episodes that may be found, ascending; an ordinal is a place in it.
-            among: only these ordinals, all of them compared.
+            among: only these ordinals are compared, all of them.
         """
         if len(sequences) == 0:
             return Found(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), True, -np.inf)
         labels, stop = self.column.labels, self._visible(sequences)
         if among is not None:
             rows = _rows_of(labels[:stop], sequences[among])
-            return self._best(rows, self._scored(vector, rows), sequences, len(among), exact=True)
+            if MANY * len(rows) < stop:
+                scores = self._scored(vector, rows)
+            else:  # reading one row after the other is faster than picking rows
+                scores = self.column.scores(vector, 0, stop)[rows]
+            return self._best(rows, scores, sequences, count, exact=True)
         found = None
         if self.graph is not None and self.proposes(stop) and count < min(len(sequences), WIDEST):
             # What was compacted away is found as well, and passed over.

@@ -104,13 +104,16 @@ def test_exact_search_against_the_oracle(tmp_path: Path, per_episode: int) -> No
                 assert ordinals.tolist() == expected[0]
                 assert scores == pytest.approx(expected[1], abs=2e-5)
         for among in ([], [0], [total - 1], list(range(0, total, 3)), list(range(total))):
-            ordinals, scores, exact = made.space.candidates(
-                query, 7, made.sequences, np.array(among, dtype=np.int64)
-            )[:3]
-            expected = made.oracle(query, total, made.sequences)
-            assert ordinals.tolist() == among
-            assert scores == pytest.approx([expected[1][ordinal] for ordinal in among], abs=2e-5)
-            assert exact
+            expected = made.oracle(query, total, made.sequences)[1]
+            for count in (7, total):
+                ordinals, scores, exact = made.space.candidates(
+                    query, count, made.sequences, np.array(among, dtype=np.int64)
+                )[:3]
+                least = sorted((expected[i] for i in among), reverse=True)[:count][-1:]
+                right = [i for i in among if [expected[i]] >= least]
+                assert ordinals.tolist() == right
+                assert scores == pytest.approx([expected[i] for i in right], abs=2e-5)
+                assert exact
 
 
 def test_everything_equal_to_the_last_one_is_a_candidate(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from relive.agent.llm.chat import ChatEncoder
 from relive.agent.llm.local import LocalModel
@@ -17,6 +18,7 @@ from relive.training.lora import (
     encode_example,
     mixed,
     pieces,
+    target_logits,
     train_adapter,
 )
 from relive.training.pretraining import corpus
@@ -196,3 +198,23 @@ def test_checkpoints_are_called_after_every_step(tiny_model: Path, tmp_path: Pat
         checkpoint=lambda step, model: steps.append(step),
     )
     assert steps == [1, 2, 3]
+
+
+def test_only_targets_are_predicted(tiny_model: Path) -> None:
+    """The same loss and gradients as from the predictions of all positions."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    ids = torch.randint(3, 500, (3, 17), generator=torch.Generator().manual_seed(0))
+    learn = torch.rand(3, 17, generator=torch.Generator().manual_seed(1)) < 0.3
+    logits, targets = target_logits(model, ids, learn)
+    whole = model(input_ids=ids).logits[:, :-1][learn[:, 1:]]
+    assert logits.shape == whole.shape == (int(learn[:, 1:].sum()), whole.shape[1])
+    assert torch.equal(targets, ids[:, 1:][learn[:, 1:]])
+    torch.testing.assert_close(logits, whole)
+    some = []
+    for predicted in (logits, whole):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(predicted, targets).backward()
+        some.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for mine, theirs in zip(*some, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert model(input_ids=ids).logits.shape[:2] == ids.shape  # as it was
