@@ -2,7 +2,7 @@
 that is mapped.
 
 Texts that are only compared (task, room and goal, type, …) are kept as 64-bit hashes, so rows have
-one size, the firewall and the filters are arithmetic on columns, and opening a memory of a hundred
+one size, the holdout and the filters are arithmetic on columns, and opening a memory of a hundred
 thousand episodes takes milliseconds. The file is a cache of the log; what it says of the log's end
 is checked against the log when a memory is opened.
 """

@@ -99,7 +99,7 @@ def test_a_policy_that_raises_costs_one_episode() -> None:
             assert episode.success
 
 
-def test_retrieval_reads_the_recorded_position_and_respects_the_firewall(tmp_path: Path) -> None:
+def test_retrieval_reads_the_recorded_position_and_respects_the_holdout(tmp_path: Path) -> None:
     tasks = SUITE.tasks("train", 8)
     with Memory(tmp_path / "m") as memory:
         for episode in play_all(runner(), tasks[:4]):

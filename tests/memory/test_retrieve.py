@@ -1,4 +1,4 @@
-"""The firewall, rule by rule, and retrieval against a plain oracle."""
+"""The holdout, rule by rule, and retrieval against a plain oracle."""
 
 import hashlib
 import random
