@@ -107,6 +107,8 @@ class Agent:
                 is stored as an error of the environment.
         """
         told = {"instructions": instructions} if instructions else {}
+        if success is not None and not callable(success):
+            raise TypeError(f"success must be a function of the last reply, not {success!r}")
         suite = as_suite(environment, **told)
         if workers:
             check_can_be_sent(suite)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 from ..envs import EnvironmentFailure, Reply, Task
@@ -78,9 +79,17 @@ def stated_success(reply: Reply) -> bool | None:
     """What the environment says about its goal: ``info["success"]``, or else ``info["won"]``; None
     where it has neither."""
     for name in ("success", "won"):
-        if reply.info.get(name) is not None:
-            return bool(reply.info[name])
+        stated = reply.info.get(name)
+        if stated is not None:
+            return bool(stated) if stated in (True, False) else None  # 1 and numpy's are, too
     return None
+
+
+def stated_score(reply: Reply) -> float:
+    """Progress, ``info["score"]``, where that is a number in [0, 1]; else 0. Games give points
+    there, and nobody knows of how many."""
+    score = reply.info.get("score")
+    return float(score) if isinstance(score, Real) and 0 <= float(score) <= 1 else 0.0
 
 
 _UNSTATED = (
@@ -168,7 +177,7 @@ def run_episode(
             )
             observation = reply.observation
             conversation = extend(conversation, action, observation)
-            score = float(reply.info.get("score", 0.0))
+            score = stated_score(reply)
             outcome = Outcome(False, score, StopReason.STEP_LIMIT)
             succeeded = success(reply)
             if succeeded:
@@ -178,8 +187,10 @@ def run_episode(
                 outcome = Outcome(False, score, StopReason.ENVIRONMENT_ERROR, _UNSTATED)
                 unknown = True
                 break
-            if reply.terminated or reply.truncated:
+            if reply.terminated:
                 outcome = Outcome(False, score, StopReason.FAILED)
+                break
+            if reply.truncated:  # a limit of the environment's own
                 break
     except EnvironmentFailure as error:
         outcome = Outcome(False, outcome.score, StopReason.ENVIRONMENT_ERROR, str(error))

@@ -174,11 +174,23 @@ class Runner:
         """The policy's answers; where it raises, each conversation is tried alone, so that one
         costs only itself."""
         try:
-            return self.policy.act([n.conversation for n in asked], [n.seed for n in asked])
+            said = self.policy.act([n.conversation for n in asked], [n.seed for n in asked])
+            return _actions(said, len(asked))
         except Exception as error:
             if len(asked) == 1:
                 return [PolicyFailure(f"{type(error).__name__}: {error}")]
             return [answer for need in asked for answer in self._act([need])]
+
+
+def _actions(said: object, count: int) -> list[Action]:
+    """What a policy's ``act`` returned, if it is one action, or text, for each conversation."""
+    if not isinstance(said, Sequence) or isinstance(said, str) or len(said) != count:
+        raise TypeError(f"act must return {count} actions in a list, not {said!r:.80}")
+    actions = [Action(one) if isinstance(one, str) else one for one in said]
+    for one in actions:
+        if not isinstance(one, Action):
+            raise TypeError(f"act must return Actions or texts, not {one!r:.80}")
+    return actions
 
 
 def spec_of(suite: Suite) -> PromptSpec:

@@ -79,8 +79,8 @@ class GymnasiumSuite:
             self.name = name or getattr(spec, "id", "") or type(_innermost(first)).__name__
             self.max_steps = max_steps or getattr(spec, "max_episode_steps", None) or MAX_STEPS
         finally:
-            if self._factory is not None:
-                cast(Any, first).close()
+            if self._factory is not None and hasattr(first, "close"):
+                first.close()
         self.version = f"{self.name}-1"
         self.types: tuple[str, ...] = (self.name,)
         self.templates: tuple[ActionTemplate, ...] = tuple(templates)
@@ -165,7 +165,7 @@ class AdaptedEnv(TextEnv):
 
     def close(self) -> None:
         """Close the environment, unless it belongs to somebody else."""
-        if self._owned:
+        if self._owned and hasattr(self._inner, "close"):
             self._inner.close()
 
     @staticmethod

@@ -67,7 +67,10 @@ def suite_target(name: str) -> str:
         names = suite_names()
         close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UnknownSuiteError(f"there is no suite {name!r}.{hint} Registered: {', '.join(names)}")
+        raise UnknownSuiteError(
+            f"there is no suite {name!r}.{hint} Registered: {', '.join(names)}; for one of "
+            "Gymnasium's environments give a function, lambda: gymnasium.make(name)"
+        )
     return known
 
 

@@ -5,6 +5,7 @@ import inspect
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ def compose(
     if not isinstance(success, bool | np.bool_):  # a comparison of numpy's numbers gives the latter
         raise TypeError(f"success must be True or False, not {success!r}")
     success = bool(success)
+    if score is not None and not (isinstance(score, Real) and 0 <= score <= 1):
+        raise ValueError(f"score must be progress from 0 to 1, not {score!r}")
     if isinstance(steps, str | bytes | Mapping) or not hasattr(steps, "__iter__"):
         raise TypeError(f"steps must be a list of (observation, action), not {steps!r:.80}")
     taken = tuple(_step(i, step) for i, step in enumerate(steps))

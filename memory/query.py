@@ -179,6 +179,11 @@ class Retrieval:
         Query(
             "", fields=self.fields, diversity=self.diversity, length_penalty=self.length_penalty
         )  # which says what is wrong with them
+        _check_texts("splits", self.splits)
+        for name in ("k", "max_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise TypeError(f"retrieval.{name} must be an int, not {value!r}")
         if self.query not in ("static", "dynamic"):
             raise ValueError(f"retrieval.query is {self.query!r}; use 'static' or 'dynamic'")
         if self.outcomes not in ("successes", "all"):

@@ -90,6 +90,7 @@ class Memory(MemoryReader):
         self.path = Path(path)
         if self.path.is_file():
             raise NotADirectoryError(f"{self.path} is a file, and a memory is a folder")
+        folder = self.path.absolute()  # the process may change its directory
         embedder = HashedEmbedder() if embedder is None else embedder
         check_embedder(embedder)
         if mode != "create" and not is_memory(self.path):
@@ -106,19 +107,19 @@ class Memory(MemoryReader):
         self._closed = False
         self._lock: WriterLock | None = None
         if self._writable:
-            refuse_links(self.path, ("log", *CACHES))
-            (self.path / "log").mkdir(parents=True, exist_ok=True)
-            self._lock = WriterLock(self.path / "lock")
+            refuse_links(folder, ("log", *CACHES))
+            (folder / "log").mkdir(parents=True, exist_ok=True)
+            self._lock = WriterLock(folder / "lock")
         try:
             known = identify(
-                self.path, embedder, fields or (), writable=self._writable, reembed=reembed
+                folder, embedder, fields or (), writable=self._writable, reembed=reembed
             )
             if self._writable:
-                for folder in CACHES:
-                    (self.path / folder).mkdir(exist_ok=True)
-                    remove_leftovers(self.path / folder)
+                for name in CACHES:
+                    (folder / name).mkdir(exist_ok=True)
+                    remove_leftovers(folder / name)
             self._state = State(
-                self.path,
+                folder,
                 memory=known.memory,
                 embedder=embedder,
                 fields=known.fields,
@@ -173,6 +174,8 @@ class Memory(MemoryReader):
         Refused, none is added. A process that is killed meanwhile may leave the first of them
         behind, unacknowledged.
         """
+        if isinstance(episodes, Episode):
+            raise TypeError("add_many takes a list of episodes: add(episode) takes one")
         with self._mutex:
             self._require_writable()
         ready = [codec.prepare(episode) for episode in episodes]

@@ -81,6 +81,8 @@ class LearnSettings:
                 "learn needs rounds >= 0, successes >= 1, most_episodes >= 1 and demonstrations >= "
                 "0"
             )
+        if self.temperature < 0:
+            raise ValueError(f"learn.temperature is {self.temperature}; it must not be negative")
         if self.validation < 1 or not 0 <= self.margin <= 1:
             raise ValueError("learn needs validation >= 1 and a margin between 0 and 1")
 
@@ -188,6 +190,12 @@ class Learner:
                 "learn starts from the bare model and makes its own adapters: give it the model "
                 f"without {model.adapter!r} (model.set_adapter(None), or an empty policy.adapter)"
             )
+        if memory is not None and not isinstance(memory, Memory):
+            raise TypeError(f"memory must be a relive.Memory, not {memory!r}: relive.Memory(path)")
+        if memory is not None and not memory.writable:
+            raise ValueError(
+                f"the memory in {memory.path} is open for reading, and learn adds to it"
+            )
         self.types = types_of(
             suite, settings.types or (["easy"] if "easy" in suite.groups else suite.types)
         )
@@ -195,7 +203,8 @@ class Learner:
         of_suite(settings.select, suite)
         self.demonstrations = settings.demonstrations_of(suite)
         record = {
-            "learn": as_stored(settings),
+            # How many rounds there are to be may change on the way.
+            "learn": {k: v for k, v in as_stored(settings).items() if k != "rounds"},
             "memory": str(memory.path) if memory is not None else "memory",
             "weights": model.base_sha256,
             "suite": suite.version,

@@ -194,7 +194,9 @@ def _the_one(memory: "Memory", beginning: str) -> str:
     if beginning in memory:
         return beginning
     ids = [entry.episode_id for entry in memory.entries() if entry.episode_id.startswith(beginning)]
-    if len(ids) != 1:
+    if not ids:
+        raise LookupError(f"no episode in {memory.path} begins with {beginning!r}")
+    if len(ids) > 1:
         raise LookupError(
             f"{len(ids)} episodes in {memory.path} begin with {beginning!r}: give more of the id "
             "(relive memory search shows ids)"

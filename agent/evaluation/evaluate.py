@@ -14,8 +14,9 @@ from ...envs import Suite
 from ...envs.adapt import as_suite, as_tasks
 from ...envs.base import types_of
 from ...memory import Memory, Purpose, Retrieval
-from ...memory.episode import Episode
+from ...memory.episode import Actor, Episode
 from ...task import Task
+from ..collect import BROKEN
 from ..conversation import Policy
 from ..events import EpisodeEnded, OnEvent, Phase, TasksPlanned, ignore
 from ..policy import as_policy, counter_of
@@ -24,6 +25,7 @@ from ..run_episode import Success, stated_success
 from ..rundir import RunDirectory, measure, recorded
 from ..runner import Clock, Runner, RunSettings, play_all, spec_of
 from .audit import Audit, audit_all
+from .fingerprint import fingerprint
 from .metrics import Row, table
 
 
@@ -75,9 +77,15 @@ class Evaluation:
 
     def __str__(self) -> str:
         low, high = self.interval
+        broken = [e for e in self.episodes if e.outcome.reason in BROKEN]
+        errors = (
+            f"; {len(broken)} broken off by errors, such as: {broken[0].outcome.detail}"
+            if broken
+            else ""
+        )
         return (
             f"{100 * self.success:.1f} % of {self.n} tasks solved (95 % {100 * low:.1f} to "
-            f"{100 * high:.1f}); {self.audit}"
+            f"{100 * high:.1f}); {self.audit}{errors}"
         )
 
 
@@ -119,6 +127,10 @@ def evaluate(
             holds something else.
         LeakageError: the audit found something that must not have been shown.
     """
+    if memory is not None and not isinstance(memory, Memory):
+        raise TypeError(f"memory must be a relive.Memory, not {memory!r}: relive.Memory(path)")
+    if settings is not None and not isinstance(settings, RunSettings):
+        raise TypeError(f"settings must be RunSettings, not {settings!r}")
     suite, acting = as_suite(environment), as_policy(policy)
     wanted = as_tasks(suite, tasks, split, types_of(suite, types))
     retrieval, run = retrieval or Retrieval(), settings or RunSettings()
@@ -146,7 +158,9 @@ def evaluate(
         on_event(TasksPlanned(len(wanted)))
         episodes = play_all(runner, wanted, lambda episode: on_event(EpisodeEnded(episode)))
     else:
-        directory = RunDirectory(folder, _record(suite, wanted, runner, memory, retriever))
+        directory = RunDirectory(
+            folder, _record(suite, wanted, runner, memory, retriever, policy, success)
+        )
         on_event(Phase("evaluating"))
         episodes = measure(directory, "episodes", runner, wanted, on_event)
     # As of then: what was shown may have been evicted since.
@@ -174,8 +188,11 @@ def _record(
     runner: Runner,
     memory: Memory | None,
     retriever: MemoryRetriever | None,
+    policy: object,
+    success: Success | None,
 ) -> dict[str, Any]:
     """Everything that may change a result."""
+    says_who = isinstance(getattr(policy, "actor", None), Actor)
     identities = "\n".join(task.identity for task in tasks)
     return {
         "suite": suite.name,
@@ -185,6 +202,8 @@ def _record(
         "max_steps": runner.settings.max_steps,
         "seed": runner.settings.seed,
         "actor": runner.actor,
+        **({} if says_who else {"policy": fingerprint(policy)}),
+        **({"success": fingerprint(success)} if success else {}),
         "memory": str(memory.path) if memory else None,
         "position": retriever.position if retriever else None,
     }

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from relive.agent.agent import Agent
 from relive.agent.evaluation.evaluate import evaluate
+from relive.agent.evaluation.fingerprint import fingerprint
 from relive.agent.run_episode import SuccessUnknownError
 from relive.envs import Reply, get_suite
 from relive.memory import Memory, Retrieval, StopReason
@@ -212,3 +214,84 @@ def test_who_acted_is_derived(memory: Memory) -> None:
     actor = episode.actor
     assert (actor.policy, actor.model) == ("callable", "policy")
     assert (actor.settings["k"], actor.settings["budget"], actor.settings["seed"]) == (3, 90, 5)
+
+
+def test_points_and_strange_scores_end_no_run(memory: Memory) -> None:
+    """Progress is a number in [0, 1]; whatever else a game calls score is passed over."""
+    told: list[Any] = [None, "high", [1], 7.0, float("nan"), 0.25]
+
+    class Scored(Safe):
+        def step(self, action: str) -> Any:
+            score = told.pop(0)
+            return "x", 0.0, True, False, {"success": False, "score": score}
+
+    episodes = list(Agent(policy, memory).run(Scored(), tasks=6))
+    assert [e.outcome.score for e in episodes] == [0.0] * 5 + [0.25]
+    assert {e.outcome.reason for e in episodes} == {StopReason.FAILED}
+
+
+def test_a_limit_of_the_environment_is_a_step_limit(memory: Memory) -> None:
+    (episode,) = Agent(lambda _: "wait", memory).run(
+        lambda: gymnasium.wrappers.TimeLimit(Safe(), 3), tasks=1
+    )
+    assert (episode.outcome.reason, len(episode.steps)) == (StopReason.STEP_LIMIT, 3)
+
+
+@pytest.mark.parametrize("said", ["no", float("nan"), [True]])
+def test_what_is_neither_true_nor_false_is_no_success(memory: Memory, said: Any) -> None:
+    class Vague(Safe):
+        def step(self, action: str) -> Any:
+            return "x", 0.0, True, False, {"success": said}
+
+    with pytest.raises(SuccessUnknownError):
+        list(Agent(policy, memory).run(Vague()))
+
+
+class Acts:
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def act(self, conversations: Any, seeds: Any = None) -> Any:
+        return self.answer
+
+
+def test_an_object_that_acts_may_return_texts(memory: Memory) -> None:
+    (episode,) = Agent(Acts(["dial 3"]), memory).run(Safe)
+    assert episode.success
+    for wrong in (["a", "b"], "dial 3", [3], None):
+        (episode,) = Agent(Acts(wrong), memory).run(Safe)
+        assert episode.outcome.reason == StopReason.POLICY_ERROR
+        assert "act must return" in episode.outcome.detail
+
+
+def test_an_evaluation_is_not_gone_on_with_by_another(memory: Memory, tmp_path: Path) -> None:
+    """Functions are told apart by what they do, and what success means is part of a result."""
+    out = tmp_path / "run"
+
+    def good(messages: list[dict[str, str]]) -> str:
+        return policy(messages)
+
+    assert evaluate(good, Safe, memory, tasks=3, out=out).success == 1.0
+    assert evaluate(good, Safe, memory, tasks=3, out=out).success == 1.0  # read again
+    others = (lambda messages: "dial 0", Acts(["dial 0"]), Acts(["dial 1"]))
+    for other in others:
+        with pytest.raises(ValueError, match="other settings"):
+            evaluate(other, Safe, memory, tasks=3, out=out)
+    with pytest.raises(ValueError, match="other settings"):
+        evaluate(good, Safe, memory, tasks=3, out=out, success=lambda reply: False)
+    marks = {fingerprint(value) for value in (*others, good, policy, partial(policy, 3), Safe, 3)}
+    assert len(marks) == 8
+    assert fingerprint(partial(policy, 3)) == fingerprint(partial(policy, 3))
+
+
+def test_an_evaluation_says_what_broke(memory: Memory) -> None:
+    class Breaks(Safe):
+        def step(self, action: str) -> Any:
+            raise RuntimeError("the wire is cut")
+
+    said = str(evaluate(policy, Breaks, memory, tasks=2))
+    assert "2 broken off by errors" in said
+    assert "the wire is cut" in said
+    for wrong in ("experience", 3):
+        with pytest.raises(TypeError, match=r"relive\.Memory"):
+            evaluate(policy, Safe, wrong, tasks=1)  # type: ignore[arg-type]

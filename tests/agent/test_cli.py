@@ -229,7 +229,7 @@ def test_mistakes_get_one_line_that_says_what_to_do(
     assert "Did you mean 'retrieval.k'" in complaint(
         capsys, "learn", "--out", str(tmp_path / "l"), "--set", "retrieval.kk=3"
     )
-    assert "begin with 'zzz'" in _on_memory(tmp_path, capsys)
+    assert "begins with 'zzz'" in _on_memory(tmp_path, capsys)
 
 
 def test_a_settings_file_that_cannot_be_read_is_named(

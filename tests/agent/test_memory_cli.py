@@ -209,7 +209,9 @@ def test_an_episode_with_half_a_character_is_shown(
 
 def test_delete_and_compact(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Gone from searches at once, from the disk with compaction; a typing error deletes nothing."""
-    assert "0 episodes" in Ran(capfd, "delete", "run-000", "nonsense", "--memory", memory).complaint
+    assert (
+        "no episode in" in Ran(capfd, "delete", "run-000", "nonsense", "--memory", memory).complaint
+    )
     ran = Ran(
         capfd,
         "delete",

@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from relive.memory import (
     Memory,
     Purpose,
     Query,
+    Retrieval,
     Task,
 )
 from relive.memory.normal import normal_goal, normal_text
@@ -281,3 +283,11 @@ def test_the_goal_that_was_stored_is_the_first_hit(tmp_path: Path, count: int) -
         for number in (0, 1, count // 2, count - 1):
             (first, *_) = memory.search(f"Count the day {number}", k=2)
             assert first.episode.task.goal == f"count the day {number}"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"splits": "train"}, {"k": 1.5}, {"k": "1"}, {"max_tokens": True}]
+)
+def test_retrieval_settings_of_wrong_types_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        Retrieval(**wrong)

@@ -459,3 +459,28 @@ def test_wrong_names_get_the_right_one(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(NotADirectoryError, match="is a file, and a memory is a folder"):
         Memory(file)
+
+
+def test_the_process_may_change_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with Memory("relative") as memory, Memory("relative", "r") as reader:
+        memory.add(goal="open the safe", steps=[("", "open")], success=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        memory.add(goal="shut the safe", steps=[("", "shut")], success=True)
+        assert len(memory.search("open the safe")) == len(memory.entries()) == 2
+        memory.delete(memory.search("shut the safe", k=1)[0].episode_id)
+        memory.compact()
+        reader.refresh()
+        assert reader.search("open the safe", k=1)[0].episode.task.goal == "open the safe"
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_progress_is_from_0_to_1(tmp_path: Path) -> None:
+    with Memory(tmp_path) as memory:
+        for score in (2, -0.1, float("nan"), "1"):
+            with pytest.raises(ValueError, match="progress from 0 to 1"):
+                memory.add(goal="x", steps=[], success=False, score=score)
+        assert len(memory) == 0

@@ -98,7 +98,7 @@ def test_memory_may_start_empty(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_run_with_other_settings_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     learner(tmp_path / "run", settings(tiny_model)).close()
     with pytest.raises(ValueError, match="other settings"):
-        learner(tmp_path / "run", settings(tiny_model, rounds=5))
+        learner(tmp_path / "run", settings(tiny_model, successes=2))
 
 
 def test_mistakes_are_found_before_anything_is_written(tiny_model: Path, tmp_path: Path) -> None:
@@ -112,6 +112,21 @@ def test_mistakes_are_found_before_anything_is_written(tiny_model: Path, tmp_pat
         with pytest.raises((ValueError, FileNotFoundError)):
             learner(tmp_path / "run", settings(tiny_model, **bad))
         assert not (tmp_path / "run").exists()
+
+
+def test_rounds_can_be_added(tiny_model: Path, tmp_path: Path) -> None:
+    first = run(tmp_path / "run", settings(tiny_model, rounds=1))
+    both = run(tmp_path / "run", settings(tiny_model, rounds=2))
+    assert [r.round for r in both] == [1, 2]
+    assert both[0] == first[0]
+
+
+def test_a_memory_that_is_only_read_cannot_be_learnt_into(tiny_model: Path, tmp_path: Path) -> None:
+    Memory(tmp_path / "m").close()
+    chosen = settings(tiny_model)
+    with Memory(tmp_path / "m", "r") as memory, pytest.raises(ValueError, match="open for reading"):
+        Learner(tmp_path / "run", chosen, get_suite("toy"), load_model(chosen.policy), memory)
+    assert not (tmp_path / "run").exists()
 
 
 def test_scripted_policies_cannot_learn() -> None:
