@@ -4,7 +4,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -259,7 +259,7 @@ class MemoryReader:
         """What is in the memory, counted."""
         with self._mutex:
             self._require_open()
-            return self._fresh(lambda: count(self._state))
+            return replace(self._fresh(lambda: count(self._state)), path=str(self.path))
 
     def verify(self) -> tuple[Corruption, ...]:
         """Read everything, caches too, and compare all checksums; what is damaged, and what was
