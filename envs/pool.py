@@ -55,9 +55,7 @@ class EnvironmentFailure(RuntimeError):
             else "no task"
         )
         return (
-            f"environment worker {self.worker} {self.reason}, playing {playing}; "
-            "the worker was replaced, record the episode as an environment error or reset the task "
-            "to try again"
+            f"the environment {self.reason}, playing {playing} (number {self.worker} of the pool)"
         )
 
 
@@ -261,7 +259,9 @@ class EnvPool:
                     reason = str(answer)
                 elif time.monotonic() >= worker.deadline:
                     assert worker.request is not None
-                    reason = f"did not answer {worker.request[0]} within {self._timeout:g} s"
+                    # The first answer of a process may also take as long as its start.
+                    limit = self._timeout + (self._startup if worker.fresh else 0.0)
+                    reason = f"did not answer {worker.request[0]} within {limit:g} s"
             except (EOFError, OSError):
                 reason = self._cause_of_death(worker)
             except Exception as error:  # an answer that cannot be unpickled here

@@ -84,7 +84,7 @@ def test_a_killed_worker_costs_one_episode(misbehaving: str) -> None:
         assert failure.reason == "was killed by SIGKILL"
         assert failure.task == tasks[0]
         assert tasks[0].identity in str(failure)
-        assert "replaced" in str(failure)
+        assert "was killed by SIGKILL, playing task" in str(failure)
         assert pool.process_ids()[0] not in (None, victim)
         assert pool.process_ids()[1] == bystander
         assert isinstance(pool.step(1, "look"), Reply)  # the other episode goes on
