@@ -6,7 +6,7 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -133,10 +133,14 @@ def _all_files(folder: Path) -> Iterator[tuple[Path, int, int, str]]:
 def segments(folder: Path) -> dict[int, int]:
     """The segments in `folder`, ascending by first sequence number, and the latest generation of
     each."""
+    files = _all_files(folder)
+    return _latest((path, first, number) for path, first, number, wrong in files if not wrong)
+
+
+def _latest(files: Iterable[tuple[Path, int, int]]) -> dict[int, int]:
     found: dict[int, int] = {}
-    for _, first, generation, wrong in _all_files(folder):
-        if not wrong:
-            found[first] = max(generation, found.get(first, 0))
+    for _, first, generation in files:
+        found[first] = max(generation, found.get(first, 0))
     return found
 
 
@@ -148,12 +152,12 @@ def strays(folder: Path) -> list[tuple[Path, str]]:
 def superseded(folder: Path) -> list[Path]:
     """Files of generations that a later one replaces: a compaction was killed before it could
     delete them."""
-    latest = segments(folder)
-    return [
-        path
-        for path, first, number, wrong in _all_files(folder)
-        if not wrong and number != latest[first]
+    # Listed once: a compaction in another process changes the folder meanwhile.
+    files = [
+        (path, first, number) for path, first, number, wrong in _all_files(folder) if not wrong
     ]
+    latest = _latest(files)
+    return [path for path, first, number in files if number != latest[first]]
 
 
 def memory_id(folder: Path) -> bytes | None:

@@ -15,7 +15,7 @@ from relive.memory.maintenance import compact as compact_module
 from relive.memory.search.field_index import FieldIndex
 from relive.memory.storage.log import Log
 from relive.memory.storage.rows import RowFile
-from relive.memory.storage.segments import Kind, segments
+from relive.memory.storage.segments import Kind, segment_path, segments, superseded
 from tests.memory.conftest import HOLDOUT, Make, goal, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -468,3 +468,23 @@ def test_records_that_mean_nothing_to_this_program_stay(folder: Path, episode: M
         reread = Log(folder / "log", memory=memory._state.memory, writable=False)
         kept = {record.place.sequence: record.kind for record in reread.refresh()}
         assert kept == {0: Kind.EPISODE, 2: Kind.EPISODE, 3: Kind.EPISODE, 4: 77}
+
+
+def test_files_that_vanish_while_they_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer compacts while a reader looks at the folder: what was seen once need not be there a
+    moment later."""
+    for generation in (0, 1):
+        segment_path(tmp_path, 0, generation).write_bytes(b"x")
+    glob = Path.glob
+
+    def once(folder: Path, pattern: str) -> list[Path]:
+        found = list(glob(folder, pattern))
+        monkeypatch.setattr(
+            Path, "glob", lambda folder, pattern: []
+        )  # gone, for whoever asks again
+        return found
+
+    monkeypatch.setattr(Path, "glob", once)
+    assert superseded(tmp_path) == [segment_path(tmp_path, 0, 0)]
