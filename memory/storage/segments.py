@@ -91,9 +91,22 @@ def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
     return folder / (f"{segment:016d}" + (f".{generation:04d}" if generation else "") + _SUFFIX)
 
 
-def _all_files(folder: Path) -> Iterator[tuple[Path, int, int, str]]:
+def _all_files(folder: Path) -> list[tuple[Path, int, int, str]]:
     """Every file that ends like a segment, ascending: its first sequence number and generation, and
     why it is none, if so."""
+    for _ in range(_LISTINGS):
+        files = list(_listed(folder))
+        # Compacted away meanwhile, and what replaces it need not have been there yet, either.
+        if not any(wrong == _GONE for *_, wrong in files):
+            break
+    return [file for file in files if file[3] != _GONE]
+
+
+_LISTINGS = 20
+_GONE = "gone"
+
+
+def _listed(folder: Path) -> Iterator[tuple[Path, int, int, str]]:
     before = 0
     for path in sorted(folder.glob("*" + _SUFFIX)):
         name = _NAME.fullmatch(path.name)
@@ -113,8 +126,10 @@ def _all_files(folder: Path) -> Iterator[tuple[Path, int, int, str]]:
             try:
                 status = path.stat()
             except OSError as error:
-                if os.path.lexists(path):  # it may have been compacted away meanwhile
-                    yield path, first, generation, f"cannot be read ({error.strerror})"
+                if not os.path.lexists(path):
+                    yield path, first, generation, _GONE
+                    continue
+                yield path, first, generation, f"cannot be read ({error.strerror})"
                 continue
             if not stat.S_ISREG(status.st_mode):
                 yield path, first, generation, "no regular file"

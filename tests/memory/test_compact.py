@@ -488,3 +488,21 @@ def test_files_that_vanish_while_they_are_listed(
 
     monkeypatch.setattr(Path, "glob", once)
     assert superseded(tmp_path) == [segment_path(tmp_path, 0, 0)]
+
+
+def test_a_folder_that_changes_while_it_is_listed_is_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old file is gone, and the new one came after the list was made: neither was seen."""
+    old, new = (segment_path(tmp_path, 0, generation) for generation in (0, 1))
+    old.write_bytes(b"x")
+    glob = Path.glob
+
+    def compacted(folder: Path, pattern: str) -> list[Path]:
+        found = list(glob(folder, pattern))
+        if old.exists():
+            old.rename(new)
+        return found
+
+    monkeypatch.setattr(Path, "glob", compacted)
+    assert segments(tmp_path) == {0: 1}
