@@ -15,6 +15,8 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from ..envs import EnvironmentFailure, Reply, Task
 from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
 from .conversation import Action, Conversation
@@ -77,11 +79,12 @@ class SuccessUnknownError(ValueError):
 
 def stated_success(reply: Reply) -> bool | None:
     """What the environment says about its goal: ``info["success"]``, or else ``info["won"]``; None
-    where it has neither."""
+    where it has neither, or something that is neither true nor false."""
     for name in ("success", "won"):
         stated = reply.info.get(name)
         if stated is not None:
-            return bool(stated) if stated in (True, False) else None  # 1 and numpy's are, too
+            known = isinstance(stated, Real | np.bool_) and stated in (0, 1)
+            return bool(stated) if known else None
     return None
 
 
@@ -108,7 +111,7 @@ def run_episode(
     run_seed: int = 0,
     success: Success = stated_success,
 ) -> EpisodeRun:
-    """Runs one episode and returns the episode.
+    """Runs one episode and returns it.
 
     Args:
         task: what to do; the environment may fill in its goal.

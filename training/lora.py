@@ -269,7 +269,8 @@ def train_adapter(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tuned.to(device).train()
     if settings.gradient_checkpointing:
-        tuned.gradient_checkpointing_enable({"use_reentrant": False})
+        with quiet():  # it has a newer name, which older versions do not have
+            tuned.gradient_checkpointing_enable({"use_reentrant": False})
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     losses: list[float] = []

@@ -91,22 +91,24 @@ def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
     return folder / (f"{segment:016d}" + (f".{generation:04d}" if generation else "") + _SUFFIX)
 
 
-def _all_files(folder: Path) -> list[tuple[Path, int, int, str]]:
+_File = tuple[Path, int, int, str]
+_LISTINGS = 20
+"""Looks at a folder that changes all the time, at most."""
+
+
+def _all_files(folder: Path) -> list[_File]:
     """Every file that ends like a segment, ascending: its first sequence number and generation, and
     why it is none, if so."""
     for _ in range(_LISTINGS):
         files = list(_listed(folder))
         # Compacted away meanwhile, and what replaces it need not have been there yet, either.
-        if not any(wrong == _GONE for *_, wrong in files):
+        if None not in files:
             break
-    return [file for file in files if file[3] != _GONE]
+    return [file for file in files if file is not None]
 
 
-_LISTINGS = 20
-_GONE = "gone"
-
-
-def _listed(folder: Path) -> Iterator[tuple[Path, int, int, str]]:
+def _listed(folder: Path) -> Iterator[_File | None]:
+    """The same of one look at the folder; None for a file that has vanished since."""
     before = 0
     for path in sorted(folder.glob("*" + _SUFFIX)):
         name = _NAME.fullmatch(path.name)
@@ -127,7 +129,7 @@ def _listed(folder: Path) -> Iterator[tuple[Path, int, int, str]]:
                 status = path.stat()
             except OSError as error:
                 if not os.path.lexists(path):
-                    yield path, first, generation, _GONE
+                    yield None
                     continue
                 yield path, first, generation, f"cannot be read ({error.strerror})"
                 continue

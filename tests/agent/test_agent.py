@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
 from relive.agent.agent import Agent
@@ -237,7 +238,7 @@ def test_a_limit_of_the_environment_is_a_step_limit(memory: Memory) -> None:
     assert (episode.outcome.reason, len(episode.steps)) == (StopReason.STEP_LIMIT, 3)
 
 
-@pytest.mark.parametrize("said", ["no", float("nan"), [True]])
+@pytest.mark.parametrize("said", ["no", float("nan"), [True], np.array([1, 1])])
 def test_what_is_neither_true_nor_false_is_no_success(memory: Memory, said: Any) -> None:
     class Vague(Safe):
         def step(self, action: str) -> Any:

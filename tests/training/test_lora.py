@@ -218,3 +218,22 @@ def test_only_targets_are_predicted(tiny_model: Path) -> None:
     for mine, theirs in zip(*some, strict=True):
         torch.testing.assert_close(mine, theirs)
     assert model(input_ids=ids).logits.shape[:2] == ids.shape  # as it was
+
+
+def test_checkpointing_changes_nothing_but_memory(tiny_model: Path, tmp_path: Path) -> None:
+    """Activations are computed again, dropout included."""
+    plain = LoraSettings(steps=3, batch_tokens=1500, rehearsal=0.0, bf16=False)
+    losses, switched = [], list[bool]()
+
+    def look(step: int, model: torch.nn.Module) -> None:
+        layers = (getattr(layer, "gradient_checkpointing", False) for layer in model.modules())
+        switched.append(any(layers))
+
+    for on in (False, True):
+        made = train_adapter(
+            tiny_model, ENCODER, EXAMPLES, replace(plain, gradient_checkpointing=on),
+            tmp_path / str(on), MANIFEST, checkpoint=look,
+        )  # fmt: skip
+        losses.append((made.loss_first, made.loss_last))
+    assert switched == [False] * 3 + [True] * 3
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
