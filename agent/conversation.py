@@ -16,6 +16,8 @@ class Turn:
     tokens: tuple[int, ...] = ()
     """Assistant turns: the ids as sampled, end-of-turn excluded; they are used instead of encoding
     `text` again."""
+    reasoning: str = ""
+    """Assistant turns: what was thought before; shown only as the model's chat template does."""
 
 
 Conversation = tuple[Turn, ...]
@@ -40,6 +42,17 @@ class Action:
     text: str
     tokens: tuple[int, ...] = ()
     """As sampled, end-of-turn excluded; empty for scripted policies."""
+    said: str = ""
+    """The whole answer, where it is more than the action."""
+    reasoning: str = ""
+    """What was thought before it."""
+    problem: str = ""
+    """What the model is told instead of an observation when there is no action in its answer."""
+
+    @property
+    def turn(self) -> Turn:
+        """The action as a turn of the conversation."""
+        return Turn("assistant", self.said or self.text, self.tokens, self.reasoning)
 
 
 class Policy(Protocol):

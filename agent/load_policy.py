@@ -1,9 +1,12 @@
 """From settings to a policy: what the command line and the scripts have in common."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from ..envs import Suite
+from .action_format import format_of
 from .conversation import Policy
 from .policy import ExpertPolicy, RandomPolicy
 
@@ -20,21 +23,43 @@ class PolicySettings:
     kind: str = "local"
     """``local`` (a language model), ``expert`` or ``random``."""
     model: str = "bundled"
-    """``bundled``, a transformers folder, or a hub name."""
+    """``bundled``, a transformers folder, a GGUF file, or a hub name."""
     adapter: str = ""
     """Folder of a PEFT adapter; empty for none."""
     temperature: float = 0.0
     """0 is greedy."""
+    max_new_tokens: int = 0
+    """Tokens of an answer at most, thoughts not counted; 0 for what the action format needs."""
+    action_format: str = "plain"
+    """How an action is written: ``plain``, ``react`` or ``tagged``."""
+    thinking: str = "off"
+    """``off`` or ``on``: whether the model thinks before it answers."""
+    thinking_tokens: int = 512
+    """Tokens of thoughts at most."""
+    chat_template: str = ""
+    """File with a chat template to use instead of the model's."""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the chat template."""
+    context: int = 0
+    """Tokens of a conversation and its answer at most; 0 for what the model was made for."""
     dtype: str = "float32"
-    """``float32`` (the same actions at any batch size) or ``bfloat16``."""
+    """``float32`` (the same actions at any batch size), ``bfloat16`` or ``4bit`` (bitsandbytes)."""
     device: str = ""
     """Empty for the best there is."""
 
     def __post_init__(self) -> None:
         if self.kind not in POLICIES:
             raise ValueError(f"unknown policy {self.kind!r}: use one of {', '.join(POLICIES)}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"unknown dtype {self.dtype!r}: use float32 or bfloat16")
+        if self.dtype not in ("float32", "bfloat16", "4bit"):
+            raise ValueError(f"unknown dtype {self.dtype!r}: use float32, bfloat16 or 4bit")
+        format_of(self.action_format)
+        if self.thinking not in ("off", "on"):
+            raise ValueError(f"policy.thinking is {self.thinking!r}: use off or on")
+        if self.max_new_tokens < 0 or self.thinking_tokens < 1 or self.context < 0:
+            raise ValueError(
+                "policy.max_new_tokens and policy.context must not be negative, and "
+                "policy.thinking_tokens must be at least 1"
+            )
 
 
 def load_policy(settings: PolicySettings, suite: Suite, slots: int = 16) -> Policy:
@@ -77,7 +102,14 @@ def load_model(settings: PolicySettings, slots: int = 16) -> "LocalModel":
         settings.model,
         adapter=settings.adapter or None,
         device=settings.device or None,
-        dtype="float32" if settings.dtype == "float32" else "bfloat16",
+        dtype=cast(Any, settings.dtype),
         temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens or None,
         slots=slots,
+        context=settings.context or None,
+        chat_template=Path(settings.chat_template) if settings.chat_template else None,
+        template_arguments=settings.template_arguments,
+        thinking=cast(Any, settings.thinking),
+        thinking_tokens=settings.thinking_tokens,
+        action_format=settings.action_format,
     )

@@ -1,17 +1,25 @@
-"""Scripted policies: the expert, a random one, and one that repeats recorded episodes.
+"""Policies that are no model: functions, the expert, a random one, one that repeats recorded
+episodes; and what is recorded of any policy.
 
-All are stateless: what they do follows from the conversation alone, so they may be called in any
-order and batch.
+All of them are stateless: what they do follows from the conversation alone, so they may be called
+in any order and batch.
 """
 
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
 from ..envs import Expert, Suite
+from ..memory import Retrieval
 from ..memory.episode import Actor, Episode
+from .action_format import ActionFormat, Read, format_of
 from .conversation import Action, Conversation, Policy, messages
+from .prompt import PROMPT_VERSION
+from .settings import as_stored
+
+Value = str | int | float | bool
 
 
 def observations(conversation: Conversation) -> list[str]:
@@ -30,13 +38,24 @@ class CallablePolicy:
 
     Args:
         function: takes ``[{"role": "system" | "user" | "assistant", "content": text}, …]``, the
-            last of which is what was just observed, and returns the next action.
+            last of which is what was just observed, and returns the next answer.
         name: what to call it in the record; by default the function's own name.
+        action_format: how an action stands in an answer; None where the answer is the action, to
+            the letter.
     """
 
-    def __init__(self, function: Callable[[list[dict[str, str]]], str], name: str = "") -> None:
+    def __init__(
+        self,
+        function: Callable[[list[dict[str, str]]], str],
+        name: str = "",
+        action_format: str | ActionFormat | Read | None = None,
+    ) -> None:
         self._function = function
-        self.actor = Actor("callable", model=name or _name_of(function))
+        self._reads = action_format is not None
+        self.action_format = format_of(action_format or "plain")
+        """How an action stands in an answer."""
+        how = {"action_format": self.action_format.name} if self._reads else {}
+        self.actor = Actor("callable", model=name or _name_of(function), settings=how)
         """Who acts, for the record."""
 
     def act(
@@ -55,7 +74,7 @@ class CallablePolicy:
             raise TypeError(
                 f"policy {self.actor.model} must return the next action as text, not {answer!r:.80}"
             )
-        return Action(answer.strip())
+        return self.action_format.action(answer) if self._reads else Action(answer.strip())
 
 
 def as_policy(policy: object) -> Policy:
@@ -145,7 +164,10 @@ class ReplayPolicy:
     def __init__(self, episodes: Iterable[Episode]) -> None:
         self._actions: dict[str, list[Action]] = {}
         for episode in episodes:
-            actions = [Action(step.action, step.tokens) for step in episode.steps]
+            actions = [
+                Action(step.action, step.tokens, step.said, step.reasoning)
+                for step in episode.steps
+            ]
             if self._actions.setdefault(episode.observations[0], actions) != actions:
                 raise ValueError(
                     f"episode {episode.id} begins like another and goes on differently: replay "
@@ -183,3 +205,32 @@ def counter_of(policy: Policy) -> Callable[[str], int]:
     """The policy's own ``count_tokens``, where it has one; else the number of words."""
     count = getattr(policy, "count_tokens", None)
     return count if callable(count) else words
+
+
+def actor_of(policy: Policy, retrieval: Retrieval | None = None, seed: int | None = None) -> Actor:
+    """The record of who acts.
+
+    Args:
+        policy: who; its attribute ``actor``, where it has one, says what it is and how it decides.
+        retrieval: what it is shown; None for no memory.
+        seed: of the run.
+    """
+    who = getattr(policy, "actor", None)
+    if not isinstance(who, Actor):
+        who = Actor("custom", model=type(policy).__qualname__)
+    settings: dict[str, Value] = dict(who.settings)
+    if retrieval is not None:
+        settings |= flat(retrieval)
+    if seed is not None:
+        settings["seed"] = seed
+    return replace(who, prompt=PROMPT_VERSION, settings=settings)
+
+
+def flat(retrieval: Retrieval) -> dict[str, Value]:
+    """Retrieval settings as plain values; those of several texts are joined by commas, and those
+    that are not set are left out."""
+    return {
+        name: ",".join(value) if isinstance(value, tuple) else value
+        for name, value in as_stored(retrieval).items()
+        if value is not None
+    }

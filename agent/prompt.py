@@ -10,6 +10,7 @@ failures labelled)::
 
     {instructions}
     Actions: {template}, {template}, ...
+    {how an action is written, unless the turn is the action}
 
     Experience:
 
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..memory.episode import Episode
+from .action_format import PLAIN, ActionFormat
 from .conversation import Action, Conversation, Turn
 
 PROMPT_VERSION = "1"
@@ -43,6 +45,8 @@ class PromptSpec:
     """What the actions that change the agent's place start with, for example ``go to``."""
     looks: tuple[str, ...] = ()
     """What the actions that only reveal start with."""
+    action_format: ActionFormat = PLAIN
+    """How an action stands in an answer; the policy's, not the suite's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,11 @@ class Demonstration:
         return f"{label}. Your task is to: {self.goal}.{lines}"
 
 
-def prompt_spec(instructions: str, templates: Iterable[tuple[str, str]]) -> PromptSpec:
+def prompt_spec(
+    instructions: str,
+    templates: Iterable[tuple[str, str]],
+    action_format: ActionFormat = PLAIN,
+) -> PromptSpec:
     """A spec from (template, kind) pairs, kind being ``move``, ``look`` or ``act``."""
     pairs = list(templates)
 
@@ -72,8 +80,9 @@ def prompt_spec(instructions: str, templates: Iterable[tuple[str, str]]) -> Prom
         return tuple(text.split("{")[0].strip() for text, k in pairs if k == kind)
 
     return PromptSpec(
-        instructions, tuple(text for text, _ in pairs), starts("move"), starts("look")
-    )
+        instructions, tuple(text for text, _ in pairs), starts("move"), starts("look"),
+        action_format,
+    )  # fmt: skip
 
 
 def condense(spec: PromptSpec, steps: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -113,6 +122,7 @@ def demonstration(spec: PromptSpec, episode: Episode) -> Demonstration:
     steps = [
         (step.action, seen)
         for step, seen in zip(episode.steps, episode.observations[1:], strict=True)
+        if step.action  # an answer without an action shows nothing
     ]
     return Demonstration(episode.task.goal, episode.success, condense(spec, steps), episode.id)
 
@@ -143,6 +153,8 @@ def system_text(spec: PromptSpec, demonstrations: Sequence[Demonstration] = ()) 
     text = spec.instructions
     if spec.templates:
         text += f"\nActions: {', '.join(spec.templates)}"
+    if spec.action_format.instruction:
+        text += f"\n{spec.action_format.instruction}"
     if demonstrations:
         text += "\n\nExperience:" + "".join(f"\n\n{demo.text}" for demo in reversed(demonstrations))
     return text
@@ -157,4 +169,4 @@ def begin(
 
 def extend(conversation: Conversation, action: Action, observation: str) -> Conversation:
     """The conversation one step later."""
-    return (*conversation, Turn("assistant", action.text, action.tokens), Turn("user", observation))
+    return (*conversation, action.turn, Turn("user", observation))

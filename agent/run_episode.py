@@ -171,15 +171,29 @@ def run_episode(
                 conversation, draw_seed(run_seed, task.identity, index)
             )
             lap("policy", now)
-            reply = yield NeedStep(action.text)
-            spent["environment"] += reply.seconds
+            if action.problem:  # nothing that the environment could do: the model is told so
+                reply = Reply(action.problem, 0.0, False, False, {"invalid": True}, 0.0)
+            else:
+                reply = yield NeedStep(action.text)
+                spent["environment"] += reply.seconds
             shown = context.retrieved if index == 0 or (retriever and retriever.dynamic) else ()
             invalid = bool(reply.info.get("invalid", False))
             steps.append(
-                Step(observation, action.text, reply.reward, invalid, action.tokens, shown)
+                Step(
+                    observation,
+                    action.text,
+                    reply.reward,
+                    invalid,
+                    action.tokens,
+                    shown,
+                    action.reasoning,
+                    action.said,
+                )
             )
             observation = reply.observation
             conversation = extend(conversation, action, observation)
+            if action.problem:
+                continue
             score = stated_score(reply)
             outcome = Outcome(False, score, StopReason.STEP_LIMIT)
             succeeded = success(reply)

@@ -13,9 +13,10 @@ from typing import Any
 
 from ..envs import EnvironmentFailure, EnvPool, Suite, Task
 from ..memory.episode import Actor, Episode
+from .action_format import PLAIN
 from .conversation import Action, Policy
+from .policy import actor_of
 from .prompt import PromptSpec, prompt_spec
-from .provenance import actor_of
 from .retriever import Retriever
 from .run_episode import (
     EpisodeRun,
@@ -166,8 +167,8 @@ class Runner:
     def _begin(self, task: Task) -> EpisodeRun:
         limit = self.settings.max_steps or self.suite.max_steps
         return run_episode(
-            task, spec_of(self.suite), self.actor, self.retriever, limit, self.settings.seed,
-            self.success,
+            task, spec_of(self.suite, self.policy), self.actor, self.retriever, limit,
+            self.settings.seed, self.success,
         )  # fmt: skip
 
     def _act(self, asked: Sequence[NeedAction]) -> Sequence[Action | PolicyFailure]:
@@ -193,9 +194,10 @@ def _actions(said: object, count: int) -> list[Action]:
     return actions
 
 
-def spec_of(suite: Suite) -> PromptSpec:
-    """The suite's part of the prompt."""
-    return prompt_spec(suite.instructions, [(t.text, t.kind) for t in suite.templates])
+def spec_of(suite: Suite, policy: object = None) -> PromptSpec:
+    """The suite's part of the prompt, with the form in which the policy writes its actions."""
+    templates = [(t.text, t.kind) for t in suite.templates]
+    return prompt_spec(suite.instructions, templates, getattr(policy, "action_format", PLAIN))
 
 
 def play_all(

@@ -54,6 +54,8 @@ class Step:
     """What was retrieved for this step; static retrieval notes it at the first step only."""
     reasoning: str = ""
     """What was thought before the action, where that was recorded; never part of the action."""
+    said: str = ""
+    """The whole answer that the action was read from, where it is more than the action."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from relive.agent.conversation import Conversation, Turn
+from relive.agent.llm.decoding.sampling import Row
 from relive.agent.llm.local import LocalModel
 
 _WORDS = [f"word{number}" for number in range(1400)]
@@ -35,6 +36,8 @@ class _Replay(LocalModel):
     def __init__(self, model_dir: str | Path, **options: Any) -> None:
         super().__init__(model_dir, **options)
         self._said: dict[bytes, list[int]] = {}
+        self._sample = self._sampler._sample
+        self._sampler._sample = self._replay  # type: ignore[method-assign]
 
     def record(self, conversation: Conversation) -> list[Conversation]:
         """What was asked at each step of an episode; keeps what was said."""
@@ -42,12 +45,11 @@ class _Replay(LocalModel):
         for index, turn in enumerate(conversation):
             if turn.role == "assistant":
                 asked.append(conversation[:index])
-                ids = self.encoder.encode(conversation[: index + 1], False)
-                before = len(self.encoder.encode(conversation[:index], False).ids)
+                prompt = self.encoder.prompt(conversation[:index])
+                (whole,) = self.encoder.sequences(conversation[: index + 1])
+                said = whole.ids[len(prompt) : len(whole.supervised)]
                 said = [
-                    i
-                    for i, own in zip(ids.ids[before:], ids.supervised[before:], strict=True)
-                    if own
+                    i for i, own in zip(said, whole.supervised[len(prompt) :], strict=True) if own
                 ]
                 self._said[self._key(conversation[:index])] = said
         return asked
@@ -55,10 +57,10 @@ class _Replay(LocalModel):
     def generate(self, conversation: Conversation) -> None:
         """The other side: transformers' own, over the whole prompt, for as many tokens as were
         said."""
-        ids = torch.tensor([self.encoder.encode(conversation, True).ids], device=self._device)
+        ids = torch.tensor([self.encoder.prompt(conversation)], device=self.device)
         count = len(self._said[self._key(conversation)])
         with torch.inference_mode():
-            self._model.generate(
+            self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 do_sample=False,
@@ -66,17 +68,16 @@ class _Replay(LocalModel):
                 max_new_tokens=count,
             )
 
-    def forget(self) -> None:
-        """Empties the cache: what the last round left there would be a gift."""
-        self._table.clear()
-
-    def _choose(self, logits: torch.Tensor, batch: list[Any], step: int) -> list[int]:
-        super()._choose(logits, batch, step)
+    def _replay(self, logits: torch.Tensor, batch: Sequence[Row]) -> list[int]:
+        self._sample(logits, batch)
         said = (self._said[row.prompt.tobytes()] for row in batch)
-        return [tokens[min(step, len(tokens) - 1)] for tokens in said]
+        return [
+            tokens[min(len(row.tokens), len(tokens) - 1)]
+            for row, tokens in zip(batch, said, strict=True)
+        ]
 
     def _key(self, conversation: Conversation) -> bytes:
-        return np.array(self.encoder.encode(conversation, True).ids, dtype=np.int32).tobytes()
+        return np.array(self.encoder.prompt(conversation), dtype=np.int32).tobytes()
 
 
 def measure(

@@ -25,7 +25,7 @@ from relive.agent.evaluation.report import LiveProgress, console, results_table
 from relive.agent.events import Phase
 from relive.agent.llm.weights import BUNDLED
 from relive.agent.load_policy import PolicySettings, load_model
-from relive.agent.provenance import actor_of
+from relive.agent.policy import actor_of
 from relive.agent.retriever import MemoryRetriever, Retriever
 from relive.agent.rundir import RunDirectory, measure, versions
 from relive.agent.runner import Runner, RunSettings, spec_of

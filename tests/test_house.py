@@ -13,15 +13,16 @@ ROOMS = ("agent", "envs", "memory", "training")
 MODULES = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
 LOWER: dict[str, tuple[str, ...]] = {
     "memory": ("task", "memory"),
-    "envs": ("task", "extras", "envs"),
-    "agent": ("task", "extras", "envs", "memory", "agent"),
-    "training": ("task", "extras", "envs", "memory", "agent", "training"),
+    "envs": ("task", "extras", "caches", "envs"),
+    "agent": ("task", "extras", "caches", "envs", "memory", "agent"),
+    "training": ("task", "extras", "caches", "envs", "memory", "agent", "training"),
 }
 """What a room may import of the package. The command line, on top, reaches everything."""
 DOORS = {
     "torch": ("agent/llm", "training"),
     "transformers": ("agent/llm", "training"),
     "peft": ("agent/llm", "training"),
+    "openai": ("agent/server",),
     "hnswlib": ("memory/search",),
     "msgpack": ("memory/storage",),
     "textworld": ("envs/household",),

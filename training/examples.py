@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..agent.conversation import Conversation, Turn
 from ..agent.prompt import PromptSpec, begin, demonstration, fit
 from ..agent.retriever import MemoryRetriever, RetrievedContext
-from ..memory.episode import Episode
+from ..memory.episode import Episode, Step
 
 SAMPLE = 64
 """Episodes among which those beside the point are the less similar half."""
@@ -58,9 +58,19 @@ def example(
     for i, step in enumerate(episode.steps):
         if i:
             turns.append(Turn("user", step.observation))
-        turns.append(Turn("assistant", step.action, step.tokens))
+        turns.append(answer_of(spec, step))
     refused = frozenset(i for i, step in enumerate(episode.steps) if step.invalid)
     return Example(tuple(turns), refused, memory if context.demonstrations else "empty")
+
+
+def answer_of(spec: PromptSpec, step: Step) -> Turn:
+    """What the model is to say at a step: what was said, if that is the action in the prompt's
+    format, else the action written in it."""
+    action_format = spec.action_format
+    said = step.said or step.action
+    if action_format.read(said) == (step.action or None):
+        return Turn("assistant", said, step.tokens, step.reasoning)
+    return Turn("assistant", action_format.write(step.action), (), step.reasoning)
 
 
 def build_examples(

@@ -184,7 +184,7 @@ class Learner:
     ) -> None:
         self.settings, self.on_event, self.rehearsal = settings, on_event, rehearsal
         self.suite, self.model = suite, model
-        self.spec = spec_of(suite)
+        self.spec = spec_of(suite, model)
         if model.adapter is not None:
             raise ValueError(
                 "learn starts from the bare model and makes its own adapters: give it the model "
@@ -406,7 +406,7 @@ def train_on_memory(
     lora = settings.lora.resolved(rehearsal is not None)
     return tune(
         model,
-        {spec_of(suite): episodes},
+        {spec_of(suite, model): episodes},
         lambda spec: MemoryRetriever(
             memory, spec, model.count_tokens, settings.retrieval, Purpose.TRAIN, position
         ),

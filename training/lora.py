@@ -7,10 +7,8 @@ without it, easy tasks (whose procedures are always the same) teach the answer b
 reading it from memory.
 """
 
-import itertools
 import json
 import os
-import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,15 +23,18 @@ from ..extras import needs
 with needs("llm"):
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
-    from torch import Tensor, nn
-    from transformers import AutoModelForCausalLM
+    from torch import nn
 
 from ..agent.llm.adapters import check_tensors
-from ..agent.llm.chat import ChatEncoder
+from ..agent.llm.chat import Encoded
+from ..agent.llm.local import LocalModel
 from ..agent.llm.manifest import FILE, AdapterManifest
-from ..agent.llm.weights import find_model, hash_weights, quiet
+from ..agent.llm.weights import hash_weights, quiet
+from .batches import batches, encode_all, encode_example, mixed, pieces
 from .examples import Example
-from .teacher_forced import Encoded
+from .loss import target_logits
+from .memory_needed import activations, free_memory
+from .together import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class LoraSettings:
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.1
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    targets: str | tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Names of the layers that are adapted, or ``all-linear``."""
     learning_rate: float = field(default=5e-4, metadata={"stored": "rate"})
     """Peak learning rate. The paper's 5e-5 is for 4-8 B parameters. The bundled model learnt most
     at 1.5e-3, with retrieval in context; without rehearsal it got worse there at what it had not
@@ -53,6 +55,12 @@ class LoraSettings:
     batch_tokens: int = 4096
     """Tokens of a batch at most, padding included; with `batch_examples`, of each piece that a
     batch is worked on in."""
+    piece_tokens: int = 0
+    """Tokens that are worked on at once, unless one sequence has more; the gradient is the whole
+    batch's all the same. 0: 1,024 on a CPU for models beyond 20 million parameters, which takes a
+    fraction of the memory and no more time; else the whole batch."""
+    max_tokens: int = 0
+    """Sequences with more tokens are left out and counted; 0 for the model's context."""
     batch_examples: int = 0
     """Examples of a batch, however long, rehearsal coming on top; 0 to fill it by tokens. With it,
     runs that differ in what their contexts show, or in rehearsal, see the same episodes and the
@@ -63,9 +71,12 @@ class LoraSettings:
     rehearsal: float | None = None
     """Share of each batch's examples that are rehearsed. None: half where there is something to
     rehearse (for the bundled model, its synthetic worlds), none elsewhere."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
     """Compute the layers' activations again for the backward pass instead of keeping them: a third
-    slower, and a fraction of the memory."""
+    slower, and a fraction of the memory. None: where the activations would take more than half of
+    the memory that is free."""
+    learn_reasoning: bool = True
+    """Whether thoughts are targets too. They are only there with the policy's thinking on."""
     bf16: bool = True
     """Autocast to bf16 (weights stay fp32)."""
     seed: int = 2025
@@ -81,11 +92,13 @@ class LoraSettings:
             or self.rank < 1
             or self.batch_tokens < 64
             or self.batch_examples < 0
+            or self.piece_tokens < 0
+            or self.max_tokens < 0
             or self.learning_rate <= 0
         ):
             raise ValueError(
-                "lora needs steps >= 1, rank >= 1, batch_tokens >= 64, batch_examples >= 0 and "
-                "learning_rate > 0"
+                "lora needs steps >= 1, rank >= 1, batch_tokens >= 64, learning_rate > 0, and "
+                "batch_examples, piece_tokens and max_tokens >= 0"
             )
 
     @property
@@ -108,102 +121,8 @@ class LoraSettings:
         )
 
 
-def encode_example(encoder: ChatEncoder, example: Example) -> Encoded:
-    """Ids and a mask of the tokens to learn: the assistant's, end of turn included, refused actions
-    excluded."""
-    encoded = encoder.encode(example.conversation, generation_prompt=False)
-    mask, turn, inside = list(encoded.supervised), -1, False
-    for i, supervised in enumerate(encoded.supervised):
-        turn += supervised and not inside
-        inside = supervised
-        if supervised and turn in example.masked_turns:
-            mask[i] = False
-    return encoded.ids, mask
-
-
-def mixed(
-    encoded: Sequence[Encoded],
-    encoder: ChatEncoder,
-    settings: LoraSettings,
-    rehearsal: Iterator[Example] | None,
-) -> Iterator[Encoded]:
-    """An endless stream of examples and rehearsal, evenly mixed; every example comes once before
-    any comes again."""
-    rng = random.Random(settings.seed)
-    rehearsed, of = settings.mix
-    queue: list[Encoded] = []
-    for number in itertools.count():
-        if (number + 1) * rehearsed // of > number * rehearsed // of:
-            assert rehearsal is not None
-            yield encode_example(encoder, next(rehearsal))
-        else:
-            queue = queue or rng.sample(list(encoded), len(encoded))
-            yield queue.pop()
-
-
-def batches(items: Iterator[Encoded], tokens: int, examples: int = 0) -> Iterator[list[Encoded]]:
-    """What each optimiser step learns from: at most so many tokens, padding included, or so many
-    examples if that is not 0."""
-    group: list[Encoded] = []
-    for item in items:
-        full = max(len(ids) for ids, _ in [*group, item]) * (len(group) + 1) > tokens
-        if group and (len(group) == examples if examples else full):
-            yield group
-            group = []
-        group.append(item)
-
-
-def pieces(batch: Sequence[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in pieces of like length, each of at most so many tokens unless one example alone has
-    more.
-
-    Yields:
-        ids (B, T) and the mask of what to learn (B, T), padded on the right with 0.
-    """
-    group: list[Encoded] = []
-    for item in [*sorted(batch, key=lambda e: len(e[0])), None]:
-        if group and (item is None or len(item[0]) * (len(group) + 1) > tokens):
-            width = len(group[-1][0])
-            ids_BT = torch.zeros(len(group), width, dtype=torch.long)
-            learn_BT = torch.zeros(len(group), width, dtype=torch.bool)
-            for row, (ids, mask) in enumerate(group):
-                ids_BT[row, : len(ids)], learn_BT[row, : len(ids)] = (
-                    torch.tensor(ids),
-                    torch.tensor(mask),
-                )
-            yield ids_BT, learn_BT
-            group = []
-        if item is not None:
-            group.append(item)
-
-
-def target_logits(model: Any, ids: Tensor, learn: Tensor) -> tuple[Tensor, Tensor]:
-    """The model's predictions where something is learnt, and nowhere else: with a vocabulary of
-    tens of thousands, predictions of all positions take more memory than the model.
-
-    Args:
-        model: a causal language model of transformers, PEFT's adapter included.
-        ids: token ids, shape (B, T).
-        learn: which of them are targets, shape (B, T).
-
-    Returns:
-        logits, shape (targets, vocabulary), and the targets, shape (targets,), row by row.
-    """
-    keep = learn[:, 1:]
-    head = model.get_output_embeddings()
-    if head is None:
-        return model(input_ids=ids, use_cache=False).logits[:, :-1][keep], ids[:, 1:][keep]
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][keep],))
-    try:
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits
-    finally:
-        hook.remove()
-    return logits, ids[:, 1:][keep]
-
-
 def train_adapter(
-    model: str | Path,
-    encoder: ChatEncoder,
+    model: LocalModel,
     examples: Sequence[Example],
     settings: LoraSettings,
     out: Path,
@@ -216,9 +135,12 @@ def train_adapter(
 ) -> AdapterManifest:
     """Trains a LoRA adapter and writes it with its manifest.
 
+    The weights are those that the policy acts with: nothing is loaded a second time, its device and
+    dtype are its own, and it has its adapter again when this is over. The adapter's own weights are
+    fp32. Under ``accelerate launch`` the processes share every batch, and the first one writes.
+
     Args:
-        model: folder or hub name of the base model.
-        encoder: its chat encoder.
+        model: whose bare weights the adapter is for, and whose chat template.
         examples: what to learn; at least one.
         settings: how.
         out: folder of the adapter; it appears complete or not at all, and is never overwritten.
@@ -234,8 +156,9 @@ def train_adapter(
         tokens, losses, seconds.
 
     Raises:
-        ValueError: no examples, modules to adapt that the model does not have, an adapter to start
-            from that is not whole, or a share of rehearsal and nothing to rehearse.
+        ValueError: no examples, none that fits or that has a target, modules to adapt that the
+            model does not have, an adapter to start from that is not whole, or a share of rehearsal
+            and nothing to rehearse.
         FileExistsError: `out` is there already.
     """
     if not examples:
@@ -250,37 +173,112 @@ def train_adapter(
             f"{out} exists: an adapter is never overwritten, use a new version name"
         )
     started = time.monotonic()
+    longest = min(settings.max_tokens or model.context, model.context)
+    encodings = encode_all(model.encoder, examples, longest, settings.learn_reasoning)
+    together = Together()
+    half = out.with_name(out.name + ".half")
+    with model.lent() as base:
+        tuned = _prepare(base, settings, start)
+        try:
+            losses, supervised = _optimise(
+                tuned, encodings.examples, _rehearsed(model, rehearsal), settings, together,
+                report, checkpoint,
+            )  # fmt: skip
+            if together.first:
+                shutil.rmtree(half, ignore_errors=True)
+                tuned.save_pretrained(half)
+        finally:
+            _give_back(tuned)
+    written = replace(
+        manifest,
+        lora=as_stored(settings),
+        started_from=hash_weights(start) if start else "",
+        examples=len(examples),
+        too_long=encodings.too_long,
+        contexts={
+            kind: sum(e.memory == kind for e in examples)
+            for kind in ("retrieved", "empty", "irrelevant")
+        },
+        supervised_tokens=supervised,
+        loss_first=round(sum(losses[:10]) / len(losses[:10]), 4),
+        loss_last=round(sum(losses[-10:]) / len(losses[-10:]), 4),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    if together.first:
+        written = replace(written, adapter_sha256=hash_weights(half))
+        (half / FILE).write_text(json.dumps(written.plain, indent=2) + "\n")
+        os.replace(half, out)
+    together.wait()
+    return written if together.first else AdapterManifest.read(out) or written
+
+
+def _prepare(base: Any, settings: LoraSettings, start: Path | None) -> Any:
+    """The model with a trainable adapter on it."""
     torch.manual_seed(settings.seed)
+    targets = settings.targets
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
-        target_modules=list(settings.targets), task_type="CAUSAL_LM",
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
     )  # fmt: skip
     with quiet():
-        base = AutoModelForCausalLM.from_pretrained(
-            find_model(model), dtype=torch.float32, local_files_only=True
-        )
         if start:
             check_tensors(start, base)
-        tuned: Any = (
-            PeftModel.from_pretrained(base, start, is_trainable=True)
-            if start
-            else get_peft_model(base, config)
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tuned.to(device).train()
-    if settings.gradient_checkpointing:
+            tuned: Any = PeftModel.from_pretrained(base, start, is_trainable=True)
+        else:
+            tuned = get_peft_model(base, config)
+    checkpointing = settings.gradient_checkpointing
+    if checkpointing is None:
+        tokens = _piece(settings, base)
+        needed = activations(base.config, tokens, 2 if settings.bf16 else 4)
+        checkpointing = needed > free_memory(base.device) / 2
+    if checkpointing:
         with quiet():  # it has a newer name, which older versions do not have
             tuned.gradient_checkpointing_enable({"use_reentrant": False})
+    return tuned.train()
+
+
+def _give_back(tuned: Any) -> None:
+    """Takes the adapter off; the weights below were never touched."""
+    with quiet():
+        tuned.gradient_checkpointing_disable()
+        tuned.unload()
+
+
+def _piece(settings: LoraSettings, base: Any) -> int:
+    if settings.piece_tokens:
+        return min(settings.piece_tokens, settings.batch_tokens)
+    large = base.device.type == "cpu" and base.num_parameters() > _LARGE
+    return min(_PIECE, settings.batch_tokens) if large else settings.batch_tokens
+
+
+def _rehearsed(
+    model: LocalModel, rehearsal: Iterator[Example] | None
+) -> Iterator[list[Encoded]] | None:
+    return (encode_example(model.encoder, one) for one in rehearsal) if rehearsal else None
+
+
+def _optimise(
+    tuned: Any,
+    encoded: Sequence[list[Encoded]],
+    rehearsal: Iterator[list[Encoded]] | None,
+    settings: LoraSettings,
+    together: Together,
+    report: Callable[[int, float], object] | None,
+    checkpoint: Callable[[int, Any], object] | None,
+) -> tuple[list[float], int]:
+    """All optimiser steps; their losses, and how many tokens were learnt, repeats included."""
+    device = next(tuned.parameters()).device
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
-    losses: list[float] = []
-    supervised = 0
-    encoded = [encode_example(encoder, e) for e in examples]
     stream = batches(
-        mixed(encoded, encoder, settings, rehearsal),
+        mixed(encoded, rehearsal, settings.mix, settings.seed),
         settings.batch_tokens,
         settings.mix[1] if settings.batch_examples else 0,
     )
+    at_once = min(_piece(settings, tuned), -(-settings.batch_tokens // together.count))
+    losses: list[float] = []
+    supervised = 0
     for step in range(settings.steps):
         batch = next(stream)
         count = sum(sum(mask[1:]) for _, mask in batch)
@@ -290,40 +288,26 @@ def train_adapter(
                 settings.learning_rate * min(1.0, (step + 1) / 10) * left
             )  # warm-up over ten steps
         total = 0.0
-        for piece in pieces(batch, settings.batch_tokens):
+        for piece in together.share(list(pieces(batch, at_once))):
             ids, learn = (t.to(device) for t in piece)
             with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
                 logits, targets = target_logits(tuned, ids, learn)
                 loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / count
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
             total += loss.item()
+        losses.append(together.sum_up(parameters, total))
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        losses.append(total)
         supervised += count
-        if report:
+        if report and together.first:
             report(step + 1, losses[-1])
         if checkpoint:
             checkpoint(step + 1, tuned)
-    half = out.with_name(out.name + ".half")
-    shutil.rmtree(half, ignore_errors=True)
-    tuned.save_pretrained(half)
-    written = replace(
-        manifest,
-        lora=as_stored(settings),
-        started_from=hash_weights(start) if start else "",
-        examples=len(examples),
-        contexts={
-            kind: sum(e.memory == kind for e in examples)
-            for kind in ("retrieved", "empty", "irrelevant")
-        },
-        supervised_tokens=supervised,
-        loss_first=round(sum(losses[:10]) / len(losses[:10]), 4),
-        loss_last=round(sum(losses[-10:]) / len(losses[-10:]), 4),
-        adapter_sha256=hash_weights(half),
-        seconds=round(time.monotonic() - started, 1),
-    )
-    (half / FILE).write_text(json.dumps(written.plain, indent=2) + "\n")
-    os.replace(half, out)
-    return written
+    return losses, supervised
+
+
+_LARGE = 20_000_000
+"""Parameters beyond which a batch is worked on in pieces on a CPU."""
+_PIECE = 1024
+"""Tokens of such a piece: enough for the processor to be busy."""

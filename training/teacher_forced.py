@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..agent.llm.chat import Encoded
 from ..extras import needs
 
 with needs("llm"):
     import torch
     from torch import nn
-
-Encoded = tuple[list[int], list[bool]]
-"""Token ids of a conversation and which of them are supervised, both of length T."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,6 @@ def tune(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     return train_adapter(
-        model.folder, model.encoder, examples, lora, out, manifest,
+        model, examples, lora, out, manifest,
         rehearsal=rehearsal, report=report, checkpoint=checkpoint, start=start,
     )  # fmt: skip

@@ -1,9 +1,10 @@
-"""Conversations as token ids: a tokenizer's own chat template, applied one turn at a time.
+"""Conversations as token ids: what a model reads when it acts, and what it learns from.
 
-The template is rendered turn by turn, so that a turn is tokenised once however often its
-conversation is encoded, and so that the ids an assistant turn was sampled as stay the ids it is
-read as. That equals rendering the whole conversation only for templates that never look back;
-`ChatEncoder` checks this when it is made and refuses the others.
+What it reads is what the chat template gives for the conversation so far, with its own answers as
+they were sampled wherever the template writes their text unchanged. What it learns from is that,
+followed by what it would have had to produce. Many templates rewrite what is past (thoughts are
+stripped, an empty block of them stands in the last turn only): an episode then becomes several
+sequences, each answer the target of one of them.
 
 Text of any turn goes through the tokenizer as it is: where it spells a special token, it becomes
 that token.
@@ -12,63 +13,62 @@ that token.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..conversation import Conversation, Role, Turn
+from ..conversation import Conversation, Turn
+from .by_turn import LooksBackError, TurnByTurn
+from .template import PROBE, ChatTemplate, Frame, Thinking
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and only the tokenizer's owner needs it
     from transformers import PreTrainedTokenizerBase
 
-Message = dict[str, str]
-
-_PROBE = (
-    Turn("system", "Probe seven: act."),
-    Turn("user", "You are in a room. There is a door."),
-    Turn("assistant", "open the door"),
-    Turn("user", "The door is open."),
-    Turn("assistant", "go north"),
-    Turn("user", "Nothing happens."),
-    Turn("assistant", "look"),
-)
-_FIX = "pass chat_template= a template that writes each turn the same way wherever it stands"
+_LEAD = 80
+"""Characters before a text that decide how its first tokens are cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A conversation as the model reads it."""
 
     ids: list[int]
     """Token ids."""
     supervised: list[bool]
-    """As long as `ids`: what the model itself must produce, that is, assistant turns with their
-    end-of-turn token."""
+    """As long as `ids`: what the model is to learn to produce, that is, answers with the token
+    that ends them."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
-    ids: tuple[int, ...]
-    first: int = 0
-    last: int = 0
-    """`ids[first:last]` are supervised."""
+class _Answer:
+    """What was sampled, taken apart."""
+
+    thoughts: str
+    text: str
+    """The answer, space and special tokens included."""
+    bare: str
+    """The answer without them."""
+    tokens: tuple[int, ...]
+    """The ids of `text`; none where it does not begin with a token."""
 
 
 class ChatEncoder:
     """Encodes conversations with a tokenizer's chat template.
 
     A template that knows no system role gets the system text in front of the first user turn, an
-    empty line between.
+    empty line between. Its date is :data:`relive.agent.llm.template.TODAY`.
 
     Args:
         tokenizer: any transformers tokenizer.
         chat_template: a Jinja template to use instead of the tokenizer's own.
+        template_arguments: further arguments of the template.
+        thinking: whether the model thinks before it answers.
         eos_ids: further ids that end a turn, as from a model's generation_config.
         cache_size: how many distinct turns to remember.
 
     Raises:
-        ValueError: there is no chat template, or it cannot be applied turn by turn.
+        ValueError: there is no chat template, it cannot write a conversation, nothing in it ends a
+            turn, or it has no place for thoughts that are asked for.
     """
 
     def __init__(
@@ -76,181 +76,281 @@ class ChatEncoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] = MappingProxyType({}),
+        thinking: Thinking = "off",
         eos_ids: Collection[int] = (),
         cache_size: int = 4096,
     ) -> None:
         self._tokenizer: Any = tokenizer  # its call signature is far too wide to be checked
-        self._template = chat_template
-        self._name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        if chat_template is None and not getattr(tokenizer, "chat_template", None):
-            raise ValueError(
-                f"tokenizer {self._name} has no chat template: use an instruction-tuned model, or "
-                "pass chat_template="
-            )
-        self._segment = functools.lru_cache(maxsize=cache_size)(self._encode_segment)
-        self._fold_system = not self._knows_system()
-        opening, first, last = _PROBE[:2], _PROBE[2], _PROBE[3]
-        self._user_head = self._render((*opening, first))
-        self._assistant_head = self._render(opening)
-        prompt = self._remainder(
-            self._assistant_head, self._render(opening, generation_prompt=True), "the turn marker"
+        self.template = ChatTemplate(tokenizer, chat_template, template_arguments, thinking)
+        """What writes conversations."""
+        self._special = frozenset(tokenizer.added_tokens_decoder) | (
+            {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else frozenset()
         )
-        reply = self._remainder(
-            self._assistant_head, self._render((*opening, first)), "the last user turn"
-        )
-        before, found, self._close = reply.partition(first.text)
-        if not found or before != prompt:
-            raise ValueError(
-                f"chat template of {self._name} opens an assistant turn with {before!r}, but asks "
-                "for one with "
-                f"{prompt!r} (a thinking block?): {_FIX}"
-            )
-        self._prompt_ids = tuple(self._tokenize(prompt))
-        self._plain: dict[Role, tuple[str, str]] = {}
-        self._plain = {
-            role: around for role in ("user", "assistant") if (around := self._find_plain(role))
-        }
-        self._close_ids = tuple(self._tokenize(self._close))
+        self._frame = self._find_frame()
+        self._end = self._find_end(self._frame.closing)
         self.stop_ids: frozenset[int] = self._find_stops(eos_ids)
-        """Ids that end an assistant turn; the first token of what the template puts after one is
-        among them."""
-        self._check_probe(last)
+        """Ids that end an assistant turn."""
+        opening = self._frame.opening
+        self._forced = opening if opening.strip() or self._is_cut_after(opening) else ""
+        self._own = "" if self._forced else opening
+        self.opening_ids: tuple[int, ...] = (
+            () if self.template.thoughts else tuple(self._tokenize(self._forced))
+        )
+        """What stands between prompt and answer: it is fed, not sampled."""
+        self._mark = self._find_mark()
+        self._answer = functools.lru_cache(maxsize=cache_size)(self._take_apart)
+        self._prompt_cached = functools.lru_cache(maxsize=64)(self._prompt)
+        self._by_turn = self._find_by_turn(cache_size)
+        asked = self.prompt(PROBE[:4])
+        unasked = self._tokenize(self.template.render(PROBE[:4]))
+        self.asking: int = len(asked) - _common(asked, unasked)
+        """How many tokens at the end of a prompt only ask for an answer; those before stay when
+        the conversation goes on."""
 
-    def encode(self, conversation: Conversation, generation_prompt: bool) -> Encoded:
-        """Token ids of a conversation, and which of them the model must produce.
+    @property
+    def looks_back(self) -> bool:
+        """Whether an episode may become several training sequences."""
+        return self._by_turn is None
 
-        The ids of a conversation are a prefix of those of the same conversation with more turns,
-        also with `generation_prompt` when the turn that follows is an assistant's.
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """What the model reads when it is to answer.
 
         Args:
             conversation: at most one system turn, in front, then user and assistant turns in
-                alternation, user first.
-            generation_prompt: append what tells the model that its turn has come; the last turn
-                must be a user's.
+                alternation, user first and last.
 
         Raises:
-            ValueError: the turns are not in that order.
+            ValueError: the turns are not in that order, or the template refuses them.
         """
         _check_order(conversation)
-        if generation_prompt and conversation[-1].role != "user":
+        if conversation[-1].role != "user":
             raise ValueError(
                 "the model can only be asked after a user turn, not after a "
                 f"{conversation[-1].role} turn"
             )
-        ids: list[int] = []
-        supervised: list[bool] = []
-        system = ""
-        rest = conversation
-        if conversation[0].role == "system":
-            system, rest = conversation[0].text, conversation[1:]
-            if not rest:
-                raise ValueError("a conversation needs a user turn after its system turn")
-        for index, turn in enumerate(rest):
-            if turn.tokens:
-                segment = self._from_tokens(turn.tokens)
-            elif index == 0:
-                segment = self._segment(
-                    "system" if conversation[0].role == "system" else "user", turn.text, system
-                )
+        known = tuple(self._known(turn) for turn in conversation)
+        if self._by_turn:
+            return self._by_turn.encode(known, True)[0]
+        return list(self._prompt_cached(known))
+
+    def sequences(
+        self,
+        conversation: Conversation,
+        masked: Collection[int] = (),
+        thoughts: bool = True,
+    ) -> list[Encoded]:
+        """What to learn from a conversation: each answer once, as it would have been produced.
+
+        Args:
+            conversation: as for `prompt`, and it may end with an assistant turn.
+            masked: which assistant turns, counted from 0, are no targets.
+            thoughts: whether thoughts are learnt too; they are there only with thinking "on".
+
+        Returns:
+            One sequence where the template never looks back, else as many as it needs; none where
+            there is no target.
+        """
+        _check_order(conversation)
+        known = tuple(self._known(turn) for turn in conversation)
+        if self._by_turn:
+            one = self._mask(*self._by_turn.encode(known, False), masked)
+            return [one] if any(one.supervised) else []
+        done: list[Encoded] = []
+        number = -1
+        for index, turn in enumerate(known):
+            if turn.role != "assistant":
+                continue
+            number += 1
+            prompt = self._prompt_cached(known[:index])
+            goes_on = done and list(prompt[: len(done[-1].ids)]) == done[-1].ids
+            if number in masked:
+                continue
+            ids, learn = self._target(known[:index], turn, thoughts)
+            if goes_on:
+                current, new = done[-1], len(prompt) - len(done[-1].ids)
+                current.ids.extend([*prompt[len(current.ids) :], *ids])
+                current.supervised.extend([*[False] * new, *learn])
             else:
-                segment = self._segment(turn.role, turn.text, None)
-            start = len(ids)
-            ids.extend(segment.ids)
-            supervised.extend([False] * len(segment.ids))
-            if segment.last:
-                count = segment.last - segment.first
-                supervised[start + segment.first : start + segment.last] = [True] * count
-        if generation_prompt:
-            ids.extend(self._prompt_ids)
-            supervised.extend([False] * len(self._prompt_ids))
-        return Encoded(ids, supervised)
+                done.append(Encoded([*prompt, *ids], [*[False] * len(prompt), *learn]))
+        return done
+
+    def read(self, tokens: Sequence[int]) -> tuple[str, str]:
+        """Thoughts and answer of sampled ids, without special tokens and without space around."""
+        answer = self._answer(tuple(tokens))
+        return answer.thoughts, answer.bare
 
     def count(self, text: str) -> int:
         """Number of tokens of a text by itself."""
         return len(self._tokenize(text))
 
-    def decode(self, ids: Collection[int]) -> str:
-        """Text of sampled ids, without special tokens and without space around it."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Text of ids, special ones and space included."""
+        return self._decode(tokens)
+
+    def ids_of(self, text: str) -> list[int]:
+        """Ids of a text in which the template's special tokens are spelt out."""
+        return self._tokenize(text)
+
+    def has_answer(self, tokens: Sequence[int]) -> bool:
+        """Whether the thoughts in sampled ids are over."""
+        return self._mark in self._decode(tokens[-len(self._mark) :])
+
+    def _known(self, turn: Turn) -> Turn:
+        """The turn with thoughts only where there may be some, and with its sampled ids only if
+        they are this tokenizer's: an episode may come from another model."""
+        if self.template.thoughts is None and turn.reasoning:
+            turn = replace(turn, reasoning="")
+        if not turn.tokens:
+            return turn
+        try:
+            known = self._answer(turn.tokens).bare == turn.text.strip()
+        except (IndexError, OverflowError, TypeError, ValueError):  # no such ids
+            known = False
+        return turn if known else replace(turn, tokens=())
+
+    def _take_apart(self, tokens: tuple[int, ...]) -> _Answer:
+        text = self._decode(tokens)
+        frame = self.template.thoughts
+        mark = self._mark
+        before, found, answer = text.rpartition(mark)
+        if not found:
+            begun = frame and (not frame.opening or text.startswith(frame.opening.strip()))
+            if begun or text.lstrip().startswith("<think>"):
+                return _Answer(self._bare(text), "", "", ())  # it never came to an answer
+            return _Answer("", text, self._bare(text), tokens)
+        answer = answer.lstrip("\n")
+        opening = frame.opening.strip() if frame else "<think>"
+        ending = frame.between.partition(mark)[0] if frame else ""
+        thoughts = self._bare(before.lstrip().removeprefix(opening).removesuffix(ending))
+        for first in range(len(tokens) - 1, -1, -1):
+            tail = tokens[first:]
+            if (end := self._decode(tail)) == answer:
+                return _Answer(thoughts, answer, self._bare(answer), tail)
+            if len(end) > len(answer) + len(mark):
+                break
+        return _Answer(thoughts, answer, self._bare(answer), ())
+
+    def _bare(self, text: str) -> str:
+        """Text without special tokens and without space around."""
+        ids = self._tokenize(text)
+        if any(token in self._special for token in ids):
+            text = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
 
-    def raw_text(self, token: int) -> str:
-        """Text of one token, special ones and space included."""
-        text: str = self._tokenizer.decode([token])
-        return text
+    def _prompt(self, conversation: Conversation) -> tuple[int, ...]:
+        """The prompt, rendered at once: text between sampled answers, and these as they are."""
+        written, kept = self._written(conversation)
+        text = self.template.render(written, True)
+        ids: list[int] = []
+        done = 0
+        for first, last, tokens in self._places(written, kept, text):
+            ids += [*self._tokenize(text[done:first]), *tokens]
+            done = last
+        return (*ids, *self._tokenize(text[done:]))
 
-    def _encode_segment(self, role: Role, text: str, system: str | None) -> _Segment:
-        """One turn's ids. `system` is None after the opening; role "system" means system and first
-        user turn."""
-        if system is not None:
-            # Both turns at once: some templates write the system text inside the first user turn.
-            turns = (
-                (Turn("system", system), Turn("user", text))
-                if role == "system"
-                else (Turn("user", text),)
+    def _written(
+        self, conversation: Conversation
+    ) -> tuple[Conversation, dict[int, tuple[int, ...]]]:
+        """The turns with the answers' text exactly as sampled, and the ids of these answers."""
+        written, kept = list(conversation), {}
+        for index, turn in enumerate(conversation):
+            if turn.tokens:
+                answer = self._answer(turn.tokens)
+                written[index] = replace(turn, text=answer.text.removeprefix(self._own))
+                if answer.tokens and answer.text.startswith(self._own):
+                    kept[index] = answer.tokens
+        return tuple(written), kept
+
+    def _places(
+        self, turns: Conversation, kept: Mapping[int, tuple[int, ...]], text: str
+    ) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Where in the text the sampled answers stand unchanged: (first, last, ids)."""
+        if not kept:
+            return []
+        marks = {index: f"answer{index}here" for index in kept}
+        marked = self.template.render(
+            tuple(
+                replace(turn, text=marks[index]) if index in kept else turn
+                for index, turn in enumerate(turns)
+            ),
+            True,
+        )
+        places, at = [], 0
+        for index, tokens in kept.items():
+            between, found, marked = marked.partition(marks[index])
+            answer = turns[index].text
+            first = at + len(between)
+            if not found or text[at:first] != between:
+                break  # the template treats this text in a way of its own
+            if not text.startswith(answer, first):
+                answer = answer.strip()
+                if not text.startswith(answer, first):
+                    break
+                at = first + len(answer)
+                continue  # trimmed: the template's text, not the sampled one
+            at = first + len(answer)
+            if text[first - len(self._own) : first] == self._own:
+                places.append((first - len(self._own), at, tokens))
+        return places
+
+    def _target(
+        self, before: Conversation, turn: Turn, learn_thoughts: bool
+    ) -> tuple[list[int], list[bool]]:
+        """Ids of an answer behind its prompt, end of turn included, and which are learnt."""
+        frame = self.template.thoughts
+        answer: str = turn.text
+        tail: tuple[int, ...] = ()
+        if turn.tokens:
+            sampled = self._answer(turn.tokens)
+            answer, tail = sampled.text, sampled.tokens
+        if frame and tail and len(tail) < len(turn.tokens):
+            head = len(turn.tokens) - len(tail)
+            return (
+                [*turn.tokens, *self._end],
+                [*[learn_thoughts] * head, *[True] * (len(tail) + len(self._end))],
             )
-            return _Segment(tuple(self._tokenize(self._render(turns))))
-        ids = tuple(self._tokenize(self._render_turn(role, text)))
-        if role == "user":
-            return _Segment(ids)
-        opened, closed = len(self._prompt_ids), len(self._close_ids)
-        if ids[:opened] != self._prompt_ids or ids[len(ids) - closed :] != self._close_ids:
-            # The text's first or last token swallowed part of the template. Growing at the end only
-            # matters more than the same ids, because a sampled turn could never have had that
-            # token.
-            return self._from_tokens(tuple(self._tokenize(text)))
-        return _Segment(ids, opened, len(ids) - closed + 1)
+        reasoning = turn.reasoning
+        lead = self.template.render(self._written(before)[0], True)[-_LEAD:]
+        pieces = [(self._forced, False)]
+        if frame and reasoning:
+            pieces = [
+                (frame.opening, learn_thoughts),
+                (reasoning, learn_thoughts),
+                (frame.between, learn_thoughts),
+            ]
+        ids: list[int] = []
+        learn: list[bool] = []
+        own = "" if frame and reasoning else self._own
+        for text, learnt in [*pieces, (own + answer.removeprefix(self._own), True)]:
+            new = tail if tail and learnt and text.endswith(answer) else self._behind(lead, text)
+            ids += new
+            learn += [learnt] * len(new)
+            lead = (lead + text)[-_LEAD:]
+        return [*ids, *self._end], [*learn, *[True] * len(self._end)]
 
-    def _render_turn(self, role: Role, text: str) -> str:
-        """One turn after the opening, as the template writes it behind others."""
-        if role in self._plain:
-            before, after = self._plain[role]
-            return f"{before}{text}{after}"
-        head, turns = (
-            (self._user_head, _PROBE[:3]) if role == "user" else (self._assistant_head, _PROBE[:2])
-        )
-        return self._remainder(head, self._render((*turns, Turn(role, text))), "earlier turns")
+    def _behind(self, lead: str, text: str) -> Sequence[int]:
+        """Ids of a text behind another, where a token begins with it; else of the text alone."""
+        if not text:
+            return ()
+        before, both = self._tokenize(lead), self._tokenize(lead + text)
+        return both[len(before) :] if both[: len(before)] == before else self._tokenize(text)
 
-    def _find_plain(self, role: Role) -> tuple[str, str] | None:
-        """What the template writes around a text, if it leaves the text itself alone.
+    def _is_cut_after(self, opening: str) -> bool:
+        """Whether a token ends with what the template writes before an answer."""
+        lead = self.template.render(PROBE[:4], True)[-_LEAD:]
+        whole = self._tokenize(lead + opening + PROBE[4].text)
+        part = self._tokenize(lead + opening)
+        return whole[: len(part)] == part
 
-        Most do, and writing it here is a hundred times faster than rendering a conversation. Texts
-        with space around, without anything, with markup and so on show whether it does.
-        """
-        before, found, after = self._render_turn(role, "plain").partition("plain")
-        texts = (
-            "plain",
-            " padded \n",
-            "",
-            "two\nlines\n\nand <think>a</think> {{ b }}",
-            "<b>&amp;'\"</b>",
-            "\n",
-        )
-        same = found and all(
-            self._render_turn(role, text) == f"{before}{text}{after}" for text in texts
-        )
-        return (before, after) if same else None
-
-    def _from_tokens(self, tokens: tuple[int, ...]) -> _Segment:
-        ids = self._prompt_ids + tokens + self._close_ids
-        first = len(self._prompt_ids)
-        return _Segment(ids, first, first + len(tokens) + 1)
-
-    def _render(self, turns: Conversation, generation_prompt: bool = False) -> str:
-        messages: list[Message] = [{"role": turn.role, "content": turn.text} for turn in turns]
-        if self._fold_system and messages[0]["role"] == "system":
-            folded = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-            messages[:2] = [{"role": "user", "content": folded}]
-        return self._apply(messages, generation_prompt)
-
-    def _apply(self, messages: list[Message], generation_prompt: bool) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            messages,
-            chat_template=self._template,
-            tokenize=False,
-            add_generation_prompt=generation_prompt,
-        )
-        return text
+    def _mask(self, ids: list[int], supervised: list[bool], masked: Collection[int]) -> Encoded:
+        mask, turn, inside = list(supervised), -1, False
+        for i, own in enumerate(supervised):
+            turn += own and not inside
+            inside = own
+            if own and turn in masked:
+                mask[i] = False
+        return Encoded(ids, mask)
 
     def _tokenize(self, text: str) -> list[int]:
         # The template has written every special token already.
@@ -259,62 +359,77 @@ class ChatEncoder:
         )
         return ids
 
-    def _remainder(self, head: str, whole: str, what: str) -> str:
-        if not whole.startswith(head):
-            raise ValueError(
-                f"chat template of {self._name} rewrites {what} when a turn is added: {_FIX}"
-            )
-        return whole[len(head) :]
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(tokens))
+        return text
 
-    def _knows_system(self) -> bool:
-        messages = [{"role": turn.role, "content": turn.text} for turn in _PROBE[:2]]
+    def _find_mark(self) -> str:
+        """What tells that thoughts are over and the answer begins."""
+        frame, opening = self.template.thoughts, self._frame.opening
+        if frame is None or "</think>" in frame.between:
+            return "</think>"
+        return opening if opening and frame.between.endswith(opening) else frame.between.strip()
+
+    def _find_by_turn(self, cache_size: int) -> TurnByTurn | None:
+        if self.template.thinking == "on" or self._frame.opening:
+            return None
         try:
-            return _PROBE[0].text in self._apply(messages, False)
-        except Exception:  # templates refuse through raise_exception, whose type is Jinja's
-            return False
+            return TurnByTurn(
+                self.template,
+                self._tokenize,
+                self._decode,
+                cache_size,
+            )
+        except LooksBackError:
+            return None
+
+    def _find_frame(self) -> Frame:
+        frames = {
+            replace(frame, closing=frame.closing.partition(PROBE[3].text)[0])
+            for frame in (self.template.frame(PROBE[:n], PROBE[n]) for n in (2, 4))
+        }
+        if len(frames) > 1:
+            raise ValueError(
+                f"chat template of {self.template.name} writes a first answer otherwise than later "
+                "ones: pass chat_template= one that writes them alike"
+            )
+        return frames.pop()
+
+    def _find_end(self, closing: str) -> list[int]:
+        """Ids from the end of an answer to the first special token."""
+        ids = self._tokenize(closing)
+        for number, token in enumerate(ids):
+            if token in self._special:
+                return ids[: number + 1]
+        raise ValueError(
+            f"chat template of {self.template.name} ends an assistant turn with {closing!r}, which "
+            "has no special token, so nothing would tell that the model has finished: add one to "
+            "template and tokenizer"
+        )
 
     def _find_stops(self, eos_ids: Collection[int]) -> frozenset[int]:
-        added = self._tokenizer.added_tokens_decoder
+        # A turn that others follow may end differently from the last one.
+        onward = self.template.render(PROBE[:4])
+        after = onward[onward.rfind(PROBE[2].text) + len(PROBE[2].text) :]
         eos = self._tokenizer.eos_token_id
-        if not self._close_ids or (self._close_ids[0] not in added and self._close_ids[0] != eos):
-            raise ValueError(
-                f"chat template of {self._name} ends an assistant turn with {self._close!r}, which "
-                "does not begin with "
-                "a special token, so nothing would tell that the model has finished: add one to "
-                "template and tokenizer"
-            )
-        return frozenset(eos_ids) | {self._close_ids[0]} | ({eos} if eos is not None else set())
+        return frozenset(
+            {*eos_ids, self._end[-1], self._find_end(after)[-1], *([] if eos is None else [eos])}
+        )
 
-    def _check_probe(self, last: Turn) -> None:
-        """The whole point: turn by turn must give what rendering everything at once gives."""
-        now = datetime.now()
-        rendered = self._render(_PROBE)
-        for pattern in ("%d %b %Y", "%Y-%m-%d", "%d %B %Y", "%B %d, %Y", "%d/%m/%Y"):
-            if now.strftime(pattern) in rendered:
-                raise ValueError(
-                    f"chat template of {self._name} writes today's date into the prompt, so that "
-                    "tomorrow the same "
-                    f"conversation would read differently: {_FIX}"
-                )
-        for length in range(2, len(_PROBE) + 1):
-            turns = _PROBE[:length]
-            asked = turns[-1].role == "user"
-            for prompt in (False, True) if asked else (False,):
-                expected = self._tokenize(self._render(turns, prompt))
-                if self.encode(turns, prompt).ids != expected:
-                    raise ValueError(
-                        f"chat template of {self._name} cannot be applied turn by turn: {length} "
-                        "turns of a probe "
-                        "conversation come out differently at once (earlier turns rewritten, a "
-                        "thinking block or a "
-                        f"token across two turns?): {_FIX}"
-                    )
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    for number, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return number
+    return min(len(left), len(right))
 
 
 def _check_order(conversation: Conversation) -> None:
     if not conversation:
         raise ValueError("a conversation needs at least one turn")
     offset = 1 if conversation[0].role == "system" else 0
+    if len(conversation) == offset:
+        raise ValueError("a conversation needs a user turn after its system turn")
     for index, turn in enumerate(conversation[offset:]):
         expected = "assistant" if index % 2 else "user"
         if turn.role != expected:

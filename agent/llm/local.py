@@ -1,58 +1,72 @@
 """A transformers model as a policy: its weights, its chat template, an adapter that can be changed.
 
 How it continues a conversation, and what it need not encode again, is in
-:mod:`relive.agent.llm.decoder`.
+:mod:`relive.agent.llm.decoding`.
 """
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ...extras import needs
 
 with needs("llm"):
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
 from ...memory.episode import Actor
+from ..action_format import ActionFormat, Read, format_of
 from ..conversation import Action, Conversation
 from .adapters import check_tensors
+from .attach import Attachable
 from .chat import ChatEncoder
-from .decoder import Decoder
-from .weights import check_adapter, find_model, hash_weights, quiet, with_adapter
+from .decoding.sampling import Sampler
+from .decoding.slots import Decoder, SlotDecoder
+from .decoding.snapshots import SnapshotDecoder
+from .gguf import source_of
+from .load import context_of, load_base, read
+from .template import Thinking
+from .weights import check_adapter, find_model, hash_weights, with_adapter
 
 
 class ContextOverflow(ValueError):
     """A conversation and its answer do not fit into the model's context."""
 
 
-class LocalModel(Decoder):
-    """Any causal language model of transformers with full attention, as a policy.
+class LocalModel:
+    """Any causal language model of transformers, as a policy.
 
     In fp32 an action does not depend on which other conversations are in the call, nor on what is
     in the cache, but for ties within rounding error (about 1e-6 in a logit). In bf16 both can
     decide between close calls.
 
     Args:
-        model: a folder, or a name on the Hugging Face hub; what is on this machine is used first.
+        model: a folder, a GGUF file, or a name on the Hugging Face hub; what is on this machine is
+            used first.
         adapter: a folder with a LoRA adapter of PEFT.
         adapter_version: what to call it, the folder's name by default.
         device: "cpu", "cuda", …; by default "cuda" where there is one.
-        dtype: of weights, keys and values.
+        dtype: of weights, keys and values; "4bit" quantises the weights with bitsandbytes.
         temperature: 0 for the likeliest token; above, tokens are sampled, and `act` needs seeds.
-        max_new_tokens: an action ends there at the latest. It also ends at the first newline after
-            some text.
+        max_new_tokens: an answer ends there at the latest; by default what the action format needs
+            (32 where the turn is the action). Thoughts are not counted.
         slots: how many conversations are kept. Choose as many as run at once: with fewer, what was
             encoded is lost before its conversation goes on. Memory grows only as slots come into
             use.
         context: tokens that a conversation and its answer may have together, at most what the model
             was made for.
-        attention: implementation of attention in transformers.
-        chat_template: a Jinja template to use instead of the tokenizer's.
+        attention: implementation of attention in transformers; by default the one it chooses.
+        chat_template: a Jinja template to use instead of the tokenizer's, or a file with one.
+        template_arguments: further arguments of the template.
+        thinking: whether the model thinks before it answers.
+        thinking_tokens: thoughts end there at the latest.
+        action_format: how an action stands in an answer: ``plain``, ``react``, ``tagged``, or a
+            function from an answer to the action in it (None where there is none).
 
     Raises:
-        FileNotFoundError: there is no such model or adapter.
+        FileNotFoundError: there is no such model, adapter or template file.
         ValueError: the model, its chat template or the adapter cannot be used, or an argument is
             out of range.
     """
@@ -64,53 +78,81 @@ class LocalModel(Decoder):
         adapter: str | Path | None = None,
         adapter_version: str | None = None,
         device: str | None = None,
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: Literal["float32", "bfloat16", "4bit"] = "float32",
         temperature: float = 0.0,
-        max_new_tokens: int = 32,
+        max_new_tokens: int | None = None,
         slots: int = 16,
         context: int | None = None,
-        attention: Literal["sdpa", "eager"] = "sdpa",
-        chat_template: str | None = None,
+        attention: Literal["sdpa", "eager"] | None = None,
+        chat_template: str | Path | None = None,
+        template_arguments: Mapping[str, Any] = MappingProxyType({}),
+        thinking: Thinking = "off",
+        thinking_tokens: int = 512,
+        action_format: str | ActionFormat | Read = "plain",
     ) -> None:
-        if temperature < 0 or max_new_tokens < 1 or slots < 1:
+        self.action_format = format_of(action_format)
+        """How an action stands in an answer."""
+        most = self.action_format.tokens if max_new_tokens is None else max_new_tokens
+        if temperature < 0 or most < 1 or slots < 1 or thinking_tokens < 1:
             raise ValueError(
-                "temperature must not be negative, max_new_tokens and slots must be at least 1, "
-                f"not {temperature}, {max_new_tokens} and {slots}"
+                "temperature must not be negative, max_new_tokens, thinking_tokens and slots must "
+                f"be at least 1, not {temperature}, {most}, {thinking_tokens} and {slots}"
             )
         self.model_name = str(model)
         self.dtype = dtype
         self.folder = find_model(model)
         """Where the model's files are."""
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._options: dict[str, Any] = {
-            "dtype": getattr(torch, dtype),
-            "attn_implementation": attention,
-        }
-        config = _read(AutoConfig, self.folder, self.model_name, "config")
-        self._limit = min(_context_of(config, self.model_name), context or 1 << 30)
-        bare = self._load(None)
-        # Its name changed within transformers 5, and a model that knows only one ignores the other.
-        takes = inspect.signature(bare.forward).parameters
-        tokenizer = _read(AutoTokenizer, self.folder, self.model_name, "tokenizer")
-        eos = bare.generation_config.eos_token_id
-        eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        super().__init__(
-            bare,
-            cache_argument="cache" if "cache" in takes else "past_key_values",
-            encoder=ChatEncoder(tokenizer, chat_template=chat_template, eos_ids=eos_ids),
-            device=self._device,
-            layers=config.get_text_config().num_hidden_layers,
-            positions=self._limit,
-            mask_dtype=getattr(torch, dtype) if attention == "eager" else None,
-            slots=slots,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        """Where it runs."""
+        config = read(AutoConfig, self.folder, self.model_name, "config")
+        self._limit = min(context_of(config), context or 1 << 30)
+        base = load_base(self.folder, self.model_name, self.device, dtype, attention)
+        tokenizer = read(AutoTokenizer, self.folder, self.model_name, "tokenizer")
+        eos = base.generation_config.eos_token_id if base.generation_config else None
+        self.encoder = ChatEncoder(
+            tokenizer,
+            chat_template=template_text(chat_template),
+            template_arguments=template_arguments,
+            thinking=thinking,
+            eos_ids=eos if isinstance(eos, list) else [] if eos is None else [eos],
         )
+        """How conversations become token ids."""
+        self._sampler = Sampler(
+            self.encoder, self.action_format, temperature, most, thinking_tokens
+        )
+        self._attachable = Attachable(base, merges=dtype != "4bit")
+        self._decoder = _decoder(base, self._sampler, slots, self._limit)
+        self._gguf = source_of(self.folder)
         self._base_hash: str | None = None
         self._versions: dict[str, str] = {}
+        self._checked: dict[str, Path] = {}
         self._adapter: tuple[str, str] | None = None
         if adapter is not None:
             self.set_adapter(adapter, adapter_version)
+
+    @property
+    def temperature(self) -> float:
+        """0 for the likeliest token."""
+        return self._sampler.temperature
+
+    @temperature.setter
+    def temperature(self, temperature: float) -> None:
+        self._sampler.temperature = temperature
+
+    @property
+    def context(self) -> int:
+        """Tokens that a conversation and its answer may have together."""
+        return self._limit
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Tokens of an answer at most, thoughts not counted."""
+        return self._sampler.max_new_tokens
+
+    @property
+    def tokens_encoded(self) -> int:
+        """Tokens that the model has read so far, answers included and padding not."""
+        return self._decoder.tokens_encoded
 
     @property
     def adapter(self) -> str | None:
@@ -125,7 +167,7 @@ class LocalModel(Decoder):
             model=self.model_name,
             weights=self.weights_sha256,
             adapter=self.adapter or "",
-            settings={"temperature": self.temperature, "dtype": self.dtype},
+            settings=self._settings(),
         )
 
     def count_tokens(self, text: str) -> int:
@@ -147,17 +189,46 @@ class LocalModel(Decoder):
             return self.base_sha256
         return with_adapter(self.base_sha256, self._adapter[1])
 
+    def _settings(self) -> dict[str, str | int | float | bool]:
+        """What decides its answers beside its weights; what is as always is left out."""
+        settings: dict[str, str | int | float | bool] = {
+            "temperature": self.temperature, "dtype": self.dtype,
+        }  # fmt: skip
+        if self._gguf:
+            settings["gguf_sha256"] = self._gguf
+        if self.action_format.name != "plain":
+            settings["action_format"] = self.action_format.name
+        if self.max_new_tokens != self.action_format.tokens:
+            settings["max_new_tokens"] = self.max_new_tokens
+        if self.encoder.template.thinking == "on":
+            settings |= {"thinking": "on", "thinking_tokens": self._sampler.thinking_tokens}
+        return settings
+
     @property
     def model(self) -> Any:
         """The model as it is now, adapter included; for measuring, not for changing."""
-        return self._model
+        return self._attachable.model
+
+    @contextmanager
+    def lent(self) -> Iterator[Any]:
+        """The bare model, for training adapters on it; meanwhile the policy must not act. What is
+        put on it has to be taken off again. Everything cached is forgotten."""
+        before = self._adapter
+        self.set_adapter(None)
+        self._attachable.forget()
+        try:
+            yield self.model
+        finally:
+            self.model.eval().requires_grad_(False)
+            if before is not None:
+                self.set_adapter(self._checked[before[1]], before[0])
 
     def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
         """Acts with another LoRA adapter from now on, or with none.
 
-        The adapter's weights are added to a fresh copy of the model's, which is as fast as the bare
-        model and gives the same logits up to rounding (in bf16 a coarse one: prefer fp32 where it
-        matters). Everything cached is forgotten.
+        The adapter's weights are added to the model's, which is as fast as the bare model and gives
+        the same logits up to rounding (in bf16 a coarse one: prefer fp32 where it matters); the
+        model's own are kept beside them. Everything cached is forgotten.
 
         Args:
             adapter: its folder; None for the bare model.
@@ -171,29 +242,36 @@ class LocalModel(Decoder):
                 The policy is then as it was.
         """
         if adapter is None:
-            model, loaded = self._load(None), None
+            self._attachable.detach()
+            self._adapter = None
         else:
             folder = Path(adapter)
             version = version or folder.resolve().name
-            check_adapter(folder, self._model, self.model_name, self.base_sha256)
-            check_tensors(folder, self._model)
-            content = hash_weights(folder)
+            content = hash_weights(folder) if folder.is_dir() else ""
+            if content not in self._checked:
+                check_adapter(folder, self.model, self.model_name, self.base_sha256)
+                check_tensors(folder, self.model)
             if self._versions.get(version, content) != content:
                 raise ValueError(
                     f"adapter version {version!r} has been used for other weights than those in "
                     f"{folder}: "
                     "give the new adapter a version of its own"
                 )
-            model, loaded = self._load(folder), (version, content)
+            self._attachable.attach(folder, content)
             self._versions[version] = content
-        self._use(model)
-        self._adapter = loaded
+            self._checked[content] = folder
+            self._adapter = (version, content)
+        self._decoder.forget()
+
+    def forget(self) -> None:
+        """Empties the cache: the next answers encode everything anew, and say the same."""
+        self._decoder.forget()
 
     def room(self, conversation: Conversation) -> int:
         """How many more tokens the conversation may grow by and still be answered; negative: it is
         too long already."""
-        ids = self.encoder.encode(conversation, conversation[-1].role == "user").ids
-        return self._limit - self.max_new_tokens - len(ids)
+        ids = self._prompt(conversation)
+        return self._limit - self._sampler.most - len(ids)
 
     def fits(self, conversation: Conversation) -> bool:
         """Whether `act` takes the conversation. Ask before: one that does not fit stops the whole
@@ -216,70 +294,48 @@ class LocalModel(Decoder):
             )
         if self.temperature > 0 and seeds is None:
             raise ValueError("a policy with a temperature needs one seed per conversation")
-        prompts = []
+        rows = []
         for index, conversation in enumerate(conversations):
-            ids = self.encoder.encode(conversation, True).ids
-            if len(ids) + self.max_new_tokens > self._limit:
+            ids = self._prompt(conversation)
+            if len(ids) + self._sampler.most > self._limit:
                 raise ContextOverflow(
                     f"conversation {index} has {len(ids)} tokens, which leaves no room for "
-                    f"{self.max_new_tokens} more "
+                    f"{self._sampler.most} more "
                     f"in the {self._limit} of {self.model_name}: show it less memory or end its "
                     "episode (ask fits())"
                 )
-            prompts.append(ids)
-        answers = self._continue(prompts, seeds)
-        return [Action(self.encoder.decode(tokens), tuple(tokens)) for tokens in answers]
+            rows.append(self._sampler.row(ids, seeds[index] if seeds else None))
+        self._decoder.run(rows)
+        return [self._action(tuple(row.tokens)) for row in rows]
 
-    def _load(self, adapter: Path | None) -> Any:
-        model: Any = _read(
-            AutoModelForCausalLM, self.folder, self.model_name, "model", **self._options
-        )
-        if adapter is not None:
-            from peft import PeftModel  # a second to import, and only needed here
+    def _prompt(self, conversation: Conversation) -> list[int]:
+        return [*self.encoder.prompt(conversation), *self.encoder.opening_ids]
 
-            with quiet():
-                model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-        model = model.eval().requires_grad_(False).to(self._device)
-        if self._device.type == "cpu":
-            _lay_out_for_vectors(model)
-        return model
+    def _action(self, tokens: tuple[int, ...]) -> Action:
+        thoughts, answer = self.encoder.read(tokens)
+        return self.action_format.action(answer, tokens, thoughts)
 
 
-def _lay_out_for_vectors(model: torch.nn.Module) -> None:
-    """Stores the layers' matrices column by column: CPUs then multiply one vector, as in decoding,
-    twice as fast."""
-    tied = {id(layer.weight) for layer in model.modules() if isinstance(layer, torch.nn.Embedding)}
-    for layer in model.modules():
-        # An embedding's rows are what is read, so a matrix that serves as one stays as it is.
-        if isinstance(layer, torch.nn.Linear) and id(layer.weight) not in tied:
-            layer.weight.data = layer.weight.data.t().contiguous().t()
+def template_text(template: str | Path | None) -> str | None:
+    """A chat template, from itself or from a file that holds it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if template is None or (isinstance(template, str) and "{" in template):
+        return template
+    file = Path(template).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no chat template {file}: check the path, or give the template")
+    return file.read_text(encoding="utf-8")
 
 
-def _read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
+def _decoder(model: Any, sampler: Sampler, slots: int, positions: int) -> Decoder:
+    """The fastest way of decoding that says what the model says."""
     try:
-        with quiet():
-            return kind.from_pretrained(str(folder), local_files_only=True, **options)
-    except (
-        Exception
-    ) as error:  # transformers, tokenizers and safetensors each have kinds of their own
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
-
-
-def _context_of(config: Any, name: str) -> int:
-    """How many tokens a model can attend to with every layer; it must have ordinary attention in
-    every layer."""
-    config = config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if limit is None or kinds - {"full_attention", "sliding_attention"}:
-        raise ValueError(
-            f"model {name} ({config.model_type}) has layers that are not ordinary attention "
-            f"({', '.join(sorted(kinds))}), whose state cannot be cut back: use a model such as "
-            "Qwen2.5 or Llama"
-        )
-    window = getattr(config, "sliding_window", None)
-    # The masks made here do not slide, so such a model is used only as far as they would not have
-    # to.
-    uses_window = "sliding_attention" in kinds or getattr(config, "layer_types", None) is None
-    return int(min(limit, window) if window and uses_window else limit)
+        batched = SlotDecoder(model, sampler, slots, positions)
+        if batched.agrees():
+            return batched
+    except Exception:  # whatever such a model raises with a cache that it does not know
+        pass
+    return SnapshotDecoder(model, sampler, slots)

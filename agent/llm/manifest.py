@@ -44,6 +44,8 @@ class AdapterManifest:
     started_from: str = ""
     """Hash of the adapter that training went on from; empty for a fresh one."""
     examples: int = 0
+    too_long: int = 0
+    """Sequences that were left out because they do not fit into the model's context."""
     contexts: Mapping[str, int] = field(default_factory=dict)
     """Examples by what their memory block was."""
     supervised_tokens: int = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..settings import json_of
+from .gguf import dequantised
 from .manifest import AdapterManifest
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder that a model's files are in. ``bundled`` is the package's own; a hub name is
-    looked up on this machine, then downloaded.
+    """The folder that a model's files are in. ``bundled`` is the package's own; a GGUF file is
+    de-quantised into a folder; a hub name is looked up on this machine, then downloaded.
 
     Raises:
-        FileNotFoundError: there is no such folder and no such name.
+        FileNotFoundError: there is no such folder, file or name.
+        ValueError: a GGUF file cannot be read.
+        ImportError: the package ``gguf`` is missing.
     """
     if model == "bundled":
         return BUNDLED
@@ -35,6 +38,10 @@ def find_model(model: str | Path) -> Path:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"folder {folder} holds no model: it has no config.json")
         return folder
+    if folder.suffix.lower() == ".gguf":
+        if not folder.is_file():
+            raise FileNotFoundError(f"no GGUF file {folder}: check the path")
+        return dequantised(folder.resolve(), hash_weights(folder))
     name = str(model)
     if isinstance(model, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise FileNotFoundError(
@@ -68,7 +75,9 @@ def with_adapter(base: str, adapter: str) -> str:
 
 def hash_weights(folder: Path) -> str:
     """SHA-256 of a folder's weights: of the file itself if there is one, else over the files' names
-    and hashes."""
+    and hashes. A file may be given instead of a folder."""
+    if folder.is_file():
+        return _hash_file(folder)
     for pattern in ("*.safetensors", "*.bin"):
         files = sorted(folder.glob(pattern))
         if files:
@@ -124,6 +133,8 @@ def check_adapter(
             has = shape[1] if side == "A" else shape[0]
             layer = layers.get(name)
             wanted = getattr(layer, "in_features" if side == "A" else "out_features", None)
+            if (layer is not None and wanted is None) or name.endswith(".base_layer"):
+                continue  # no plain matrix, such as those of experts: its shape is PEFT's to know
             if wanted != has:
                 what = "has no such layer" if layer is None else f"has {wanted} there"
                 raise ValueError(

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...caches import cache_folder
+
 CACHE_FORMAT = 1
 """Bump when `Translation` or the translator's options change; older files are then ignored."""
 
@@ -40,21 +42,6 @@ class Translation:
     """What holds at the start, static facts included: (predicate, arguments...)."""
 
 
-def cache_folder() -> Path:
-    """Where translations are kept: ``$RELIVE_CACHE``, else the user's cache folder of this
-    platform."""
-    override = os.environ.get("RELIVE_CACHE")
-    if override:
-        return Path(override) / "household"
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "relive" / "household"
-
-
 def translate(domain: str, problem: str) -> Translation:
     """Translate a game, from memory or disk where it was translated before.
 
@@ -66,7 +53,7 @@ def translate(domain: str, problem: str) -> Translation:
         if key in _recent:
             _recent.move_to_end(key)
             return _recent[key]
-        path = cache_folder() / f"v{CACHE_FORMAT}" / key[:2] / key
+        path = cache_folder("household") / f"v{CACHE_FORMAT}" / key[:2] / key
         translation = _load(path)
         if translation is None:
             translation = translate_anew(domain, problem)

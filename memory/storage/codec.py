@@ -280,6 +280,8 @@ def _step_map(step: Step) -> dict[str, object]:
         fields["retrieved"] = [[hit.episode, hit.score] for hit in step.retrieved]
     if step.reasoning:
         fields["reasoning"] = step.reasoning
+    if step.said:
+        fields["said"] = step.said
     return fields
 
 
@@ -341,6 +343,7 @@ def _step(fields: Fields) -> Step:
         tokens=fields.get("tokens", integers, ()),
         retrieved=fields.get("retrieved", _retrieved, ()),
         reasoning=fields.text("reasoning", ""),
+        said=fields.text("said", ""),
     )
 
 

@@ -1,6 +1,5 @@
 """The chat encoder: turn by turn must be what the template says, and only ever grow."""
 
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from relive.agent.conversation import Conversation, Turn
 from relive.agent.llm.chat import ChatEncoder
+from relive.agent.llm.template import TODAY
 
 PLAIN = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -79,8 +79,10 @@ def test_same_as_template(name: str, length: int) -> None:
     tokenizer = make_tokenizer(TEMPLATES[name])
     encoder = ChatEncoder(tokenizer)
     asked = TALK[length - 1].role == "user"
-    for prompt in (False, True) if asked else (False,):
-        assert encoder.encode(TALK[:length], prompt).ids == whole(tokenizer, TALK[:length], prompt)
+    if asked:
+        assert encoder.prompt(TALK[:length]) == whole(tokenizer, TALK[:length], True)
+    else:
+        assert encoder.sequences(TALK[:length])[0].ids == whole(tokenizer, TALK[:length], False)
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
@@ -88,12 +90,15 @@ def test_conversations_grow_at_the_end(name: str) -> None:
     """Ids of a conversation, asked or not, are a prefix of those of the conversation that goes
     on."""
     encoder = ChatEncoder(make_tokenizer(TEMPLATES[name]))
-    longest = encoder.encode(TALK, True).ids
+    assert not encoder.looks_back
+    longest = encoder.prompt(TALK)
     for length in range(2, len(TALK) + 1):
-        for prompt in (False, True) if TALK[length - 1].role == "user" else (False,):
-            ids = encoder.encode(TALK[:length], prompt).ids
-            assert longest[: len(ids)] == ids
-            assert length == len(TALK) or len(ids) < len(longest)
+        if TALK[length - 1].role == "user":
+            ids = encoder.prompt(TALK[:length])
+        else:
+            ids = encoder.sequences(TALK[:length])[0].ids
+        assert longest[: len(ids)] == ids
+        assert length == len(TALK) or len(ids) < len(longest)
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
@@ -105,13 +110,13 @@ def test_sampled_ids_are_kept(name: str) -> None:
     word = "microwave"
     letters = tuple(tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in word)
     assert list(letters) != tokenizer(word, add_special_tokens=False)["input_ids"]
-    asked = encoder.encode(TALK[:2], True).ids
+    asked = encoder.prompt(TALK[:2])
     said = (*TALK[:2], Turn("assistant", word, letters), *TALK[3:])
-    ids = encoder.encode(said, True).ids
+    ids = encoder.prompt(said)
     assert ids[: len(asked)] == asked
     assert tuple(ids[len(asked) : len(asked) + len(word)]) == letters
     # What follows is what the template puts there, whatever was said.
-    as_text = encoder.encode((*TALK[:2], Turn("assistant", word), *TALK[3:]), True).ids
+    as_text = encoder.prompt((*TALK[:2], Turn("assistant", word), *TALK[3:]))
     tail = ids[len(asked) + len(word) :]
     assert as_text[-len(tail) :] == tail
     assert tail[0] == tokenizer.convert_tokens_to_ids(ENDS[name])
@@ -125,7 +130,7 @@ def test_supervised(name: str, sampled: bool) -> None:
     encoder = ChatEncoder(tokenizer)
     tokens = tuple(tokenizer("go up", add_special_tokens=False)["input_ids"]) if sampled else ()
     talk = (*TALK[:2], Turn("assistant", "go up", tokens), *TALK[3:])
-    encoded = encoder.encode(talk, True)
+    (encoded,) = encoder.sequences(talk)
     assert len(encoded.ids) == len(encoded.supervised)
     own = [token for token, is_own in zip(encoded.ids, encoded.supervised, strict=True) if is_own]
     assert tokenizer.decode(own) == f"go up{ENDS[name]}open the microwave 1{ENDS[name]}"
@@ -146,14 +151,15 @@ def test_system_text_is_folded() -> None:
     tokenizer = make_tokenizer(NO_SYSTEM)
     folded = (Turn("user", f"{TALK[0].text}\n\n{TALK[1].text}"), *TALK[2:])
     encoder = ChatEncoder(tokenizer)
-    assert encoder.encode(TALK, True).ids == whole(tokenizer, folded, True)
-    assert encoder.encode(TALK, True) == encoder.encode(folded, True)
+    assert encoder.prompt(TALK) == whole(tokenizer, folded, True)
+    assert encoder.prompt(TALK) == encoder.prompt(folded)
+    assert encoder.sequences(TALK) == encoder.sequences(folded)
 
 
 def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation that was encoded before costs no tokenising, one more turn costs that turn."""
     encoder = ChatEncoder(make_tokenizer())
-    encoder.encode(TALK, True)
+    encoder.prompt(TALK)
     seen: list[str] = []
     tokenize = PreTrainedTokenizerFast.__call__
 
@@ -162,32 +168,74 @@ def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return tokenize(tokenizer, text, **options)
 
     monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", watched)
-    encoder.encode(TALK, True)
+    encoder.prompt(TALK)
     assert seen == []
-    encoder.encode((*TALK, Turn("assistant", "wait"), Turn("user", "Time passes.")), True)
+    encoder.prompt((*TALK, Turn("assistant", "wait"), Turn("user", "Time passes.")))
     assert len(seen) == 2
+
+
+# Only the last reply keeps its thoughts, as in Qwen3.
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "template", [THINKS, CHATML.replace("{{ m.role }}", "{{ m.role }} {{ loop.revindex }}")]
+)
+def test_templates_that_look_back(template: str) -> None:
+    """Each answer is learnt under exactly what is read before it, however the past is rewritten."""
+    tokenizer = make_tokenizer(template)
+    encoder = ChatEncoder(tokenizer)
+    assert encoder.looks_back
+    sequences = encoder.sequences(TALK)
+    assert len(sequences) == 2
+    for length, (ids, learnt) in zip((2, 4), sequences, strict=True):
+        prompt = encoder.prompt(TALK[:length])
+        assert prompt == whole(tokenizer, TALK[:length], True)
+        fed = [*prompt, *encoder.opening_ids]
+        assert ids[: len(fed)] == fed
+        assert learnt == [False] * len(fed) + [True] * (len(ids) - len(fed))
+        assert tokenizer.decode(ids[len(fed) :]) == f"{TALK[length].text}<|im_end|>"
+
+
+def test_refused_answers_are_no_targets_there_either() -> None:
+    (only,) = ChatEncoder(make_tokenizer(THINKS)).sequences(TALK, masked={0})
+    assert only.supervised.count(True) > 1
+    assert ChatEncoder(make_tokenizer(THINKS)).sequences(TALK, masked={0, 1}) == []
+    assert ChatEncoder(make_tokenizer()).sequences(TALK, masked={0, 1}) == []
+
+
+def test_ids_of_another_tokenizer_are_not_taken() -> None:
+    """An episode may have been played by another model: its ids mean something else here."""
+    for template in (CHATML, THINKS):
+        encoder = ChatEncoder(make_tokenizer(template))
+        for tokens in ((10, 11, 12), (99_999,), (-5,)):
+            other = (*TALK[:2], Turn("assistant", TALK[2].text, tokens), *TALK[3:])
+            assert encoder.prompt(other) == encoder.prompt(TALK)
+
+
+def test_the_date_is_always_the_same() -> None:
+    encoder = ChatEncoder(make_tokenizer("{{ strftime_now('%d %b %Y') }}" + CHATML))
+    assert encoder.template.render(TALK).startswith(TODAY.strftime("%d %b %Y"))
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
         (None, "has no chat template"),
-        # Only the last reply keeps its thoughts, as in Qwen3.
-        (
-            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == "
-            "'assistant' %}"
-            "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
-            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-            "thinking block",
-        ),
-        (CHATML.replace("{{ m.role }}", "{{ m.role }} {{ loop.revindex }}"), "rewrites"),
-        ("{{ strftime_now('%d %b %Y') }}" + CHATML, "today's date"),
+        ("{% set f = '%d %b %Y' %}{{ strftime_now(f) }}" + CHATML, "today's date"),
         (PLAIN.replace("<|end|>", " ."), "special token"),
+        (CHATML.replace("m.content", "'x'"), "leaves out"),
+        (CHATML.replace("m.content", "m.content.images.first"), "cannot write a conversation"),
+        ("{% for", "cannot write a conversation"),
     ],
 )
 def test_unfit_templates(template: str | None, message: str) -> None:
-    """Templates that do not work turn by turn are refused when the encoder is made, with what to
-    do."""
+    """Templates that cannot work are refused when the encoder is made, with what to do."""
     with pytest.raises(ValueError, match=message) as caught:
         ChatEncoder(make_tokenizer(template))
     assert "\n" not in str(caught.value)
@@ -197,7 +245,7 @@ def test_unfit_templates(template: str | None, message: str) -> None:
 def test_own_template_instead() -> None:
     """A template can be given in place of the tokenizer's."""
     tokenizer = make_tokenizer(None)
-    assert ChatEncoder(tokenizer, chat_template=PLAIN).encode(TALK, True).ids == whole(
+    assert ChatEncoder(tokenizer, chat_template=PLAIN).prompt(TALK) == whole(
         make_tokenizer(), TALK, True
     )
 
@@ -216,13 +264,7 @@ def test_own_template_instead() -> None:
 )
 def test_order_of_turns(talk: Conversation, prompt: bool, message: str) -> None:
     """Turns in another order are an error that says which turn."""
+    encoder = ChatEncoder(make_tokenizer())
+    encode: Any = encoder.prompt if prompt else encoder.sequences
     with pytest.raises(ValueError, match=message):
-        ChatEncoder(make_tokenizer()).encode(talk, prompt)
-
-
-def test_date_probe_is_today() -> None:
-    """The date that the refused template writes is today's, so that the test above tests
-    something."""
-    tokenizer = make_tokenizer("{{ strftime_now('%d %b %Y') }}" + CHATML)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-    assert datetime.now().strftime("%d %b %Y") in text
+        encode(talk)

@@ -140,7 +140,7 @@ def reference(
         model = PeftModel.from_pretrained(model, str(adapter))
     actions = []
     for talk in talks:
-        ids = policy.encoder.encode(talk, True).ids
+        ids = policy.encoder.prompt(talk)
         tokens: list[int] = []
         while len(tokens) < policy.max_new_tokens:
             with torch.inference_mode():
@@ -150,7 +150,7 @@ def reference(
             if token in policy.encoder.stop_ids:
                 break
             tokens.append(token)
-        actions.append(Action(policy.encoder.decode(tokens), tuple(tokens)))
+        actions.append(Action(policy.encoder.read(tokens)[1], tuple(tokens)))
     return actions
 
 
@@ -185,7 +185,7 @@ def test_batch_does_not_matter(folder: Path, size: int) -> None:
     def anew(talks: list[Conversation]) -> list[Action]:
         actions = []
         for talk in talks:
-            fresh._table.clear()
+            fresh.forget()
             actions += fresh.act([talk])
         return actions
 
@@ -207,7 +207,7 @@ def test_whoever_is_ready(folder: Path) -> None:
         asked = [talks[number] for number in chosen]
         actions = policy.act(asked)
         for number, action in zip(chosen, actions, strict=True):
-            alone._table.clear()
+            alone.forget()
             assert alone.act([talks[number]]) == [action]
             if rng.random() < 0.8:
                 talks[number] += (
@@ -223,8 +223,7 @@ def test_only_new_tokens_are_encoded(folder: Path) -> None:
     before = policy.tokens_encoded
     policy_actions = policy.act(talks)
     grown = [
-        len(policy.encoder.encode(talk, True).ids) - len(policy.encoder.encode(talk[:2], True).ids)
-        for talk in talks
+        len(policy.encoder.prompt(talk)) - len(policy.encoder.prompt(talk[:2])) for talk in talks
     ]
     said = [max(1, len(action.tokens)) for action in history[0]]
     answered = sum(len(action.tokens) for action in policy_actions)
@@ -251,7 +250,7 @@ def test_same_conversation_twice(folder: Path) -> None:
     assert first[0] == first[1] == first[2]
     branches = [(*talk, Turn("assistant", "w1"), Turn("user", f"w{number}")) for number in range(3)]
     assert policy.act(branches) == reference(folder, policy, branches)
-    assert len({slot.ids.tobytes() for slot in policy._table.slots[:3]}) == 3
+    assert len({slot.ids.tobytes() for slot in policy._decoder._table.slots[:3]}) == 3
 
 
 def test_more_conversations_than_slots(folder: Path) -> None:
@@ -260,7 +259,7 @@ def test_more_conversations_than_slots(folder: Path) -> None:
     talks = openings(7)
     expected = reference(folder, policy, talks)
     assert policy.act(talks) == expected
-    assert len(policy._table.slots) == 3
+    assert len(policy._decoder._table.slots) == 3
     policy.act(talks[:3])
     policy.act(talks[1:3])
     before = policy.tokens_encoded
@@ -288,11 +287,11 @@ def test_sampled_tokens_are_kept(folder: Path) -> None:
     odd = (*talk, Turn("assistant", "w1 w2", (7, 3, 8)), Turn("user", "w9"))
     plain = (*talk, Turn("assistant", "w1 w2"), Turn("user", "w9"))
     assert policy.act([odd]) == reference(folder, policy, [odd])
-    ids = policy.encoder.encode(odd, True).ids
+    ids = policy.encoder.prompt(odd)
     assert (
-        policy._table.slots[0].ids[: len(ids)].tolist()
+        policy._decoder._table.slots[0].ids[: len(ids)].tolist()
         == ids
-        != policy.encoder.encode(plain, True).ids
+        != policy.encoder.prompt(plain)
     )
 
 
@@ -313,7 +312,7 @@ def test_sampling_follows_the_distribution(folder: Path) -> None:
     """First tokens over many seeds come out as often as the model's probabilities say."""
     policy = LocalModel(folder, temperature=2.0, max_new_tokens=1)
     talk = openings(1, memory=(40, 40))[0]
-    ids = policy.encoder.encode(talk, True).ids
+    ids = policy.encoder.prompt(talk)
     with torch.inference_mode():
         logits = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0, -1]
     wanted = torch.softmax(logits / 2.0, -1)
@@ -378,13 +377,13 @@ def test_merged_adapter_is_exact(folder: Path, tmp_path: Path) -> None:
     """Logits with the adapter merged into the weights are those of PEFT's own, within rounding."""
     adapter = save_adapter(folder, tmp_path / "v1", 1)
     policy = LocalModel(folder, adapter=adapter)
-    ids = torch.tensor([policy.encoder.encode(openings(1)[0], True).ids])
+    ids = torch.tensor([policy.encoder.prompt(openings(1)[0])])
     plain = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(folder), str(adapter)
     ).eval()
     policy._last = None
     with torch.inference_mode():
-        merged, expected = policy._model(ids).logits, plain(ids).logits
+        merged, expected = policy.model(ids).logits, plain(ids).logits
     torch.testing.assert_close(merged, expected, atol=2e-4, rtol=1e-4)
 
 
@@ -402,8 +401,11 @@ def test_newline_ends_an_action(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     said anything."""
     policy = LocalModel(folder, max_new_tokens=8)
     script = [20, 9, 20, 11]
-    monkeypatch.setattr(policy, "_choose", lambda logits, batch, step: [script[step]] * len(batch))
-    monkeypatch.setattr(policy.encoder, "raw_text", lambda token: "\n" if token == 20 else "x")
+    monkeypatch.setattr(
+        policy._sampler, "_sample", lambda logits, batch: [script[len(r.tokens)] for r in batch]
+    )
+    spelt = {20: "\n", 9: "x", 11: "y"}
+    monkeypatch.setattr(policy.encoder, "text_of", lambda ids: "".join(spelt[i] for i in ids))
     assert policy.act(openings(2))[0].tokens == (20, 9)
 
 
@@ -414,7 +416,7 @@ def test_too_long(folder: Path) -> None:
     short, long = openings(1, memory=(40, 40))[0], openings(1, memory=(200, 200))[0]
     assert policy.fits(short)
     assert not policy.fits(long)
-    assert policy.room(short) == 200 - 10 - len(policy.encoder.encode(short, True).ids)
+    assert policy.room(short) == 200 - 10 - len(policy.encoder.prompt(short))
     expected = policy.act([short])
     with pytest.raises(ContextOverflow, match=r"conversation 1 has .* show it less memory"):
         policy.act([short, long])

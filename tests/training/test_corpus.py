@@ -140,7 +140,7 @@ def test_pretraining_reads_what_the_chat_template_writes() -> None:
         assert chat_text(sample.conversation) == tokenizer.apply_chat_template(
             messages, tokenize=False
         )
-        encoded = encoder.encode(sample.conversation, generation_prompt=False)
+        (encoded,) = encoder.sequences(sample.conversation)
         assert encoded.ids == ids
         if not sample.injected_errors:
             assert encoded.supervised == mask

@@ -13,8 +13,8 @@ from relive.agent.runner import Runner, play_all, spec_of
 from relive.envs import get_suite
 from relive.memory import Memory, Purpose, Retrieval
 from relive.memory.episode import Episode, Step
+from relive.training.batches import encode_example
 from relive.training.examples import ContextRates, Example, build_examples, example
-from relive.training.lora import encode_example
 from relive.training.pretraining.tokenizer import build_tokenizer
 from relive.training.select import SelectSettings, select, tasks_of
 
@@ -113,15 +113,19 @@ def test_selection_takes_train_successes_of_the_named_policies(memory: Memory) -
 def test_only_the_assistants_words_are_learnt_and_refused_actions_are_not(
     memory: Memory,
 ) -> None:
-    encoder = ChatEncoder(build_tokenizer())
+    tokenizer = build_tokenizer()
+    encoder = ChatEncoder(tokenizer)
     episode: Episode = next(iter(memory.iterate()))
     slip = Step(episode.steps[0].observation, "open the sky", invalid=True)
     marred = replace(episode, steps=(slip, *episode.steps))
-    ids, learn = encode_example(encoder, example(SPEC, marred, RetrievedContext()))
-    learnt = encoder.decode([i for i, on in zip(ids, learn, strict=True) if on])
+    ((ids, learn),) = encode_example(encoder, example(SPEC, marred, RetrievedContext()))
+    own = [i for i, on in zip(ids, learn, strict=True) if on]
+    learnt = str(tokenizer.decode(own, skip_special_tokens=True))
     assert learnt.replace(" ", "") == "".join(s.action for s in episode.steps).replace(" ", "")
     assert sum(learn) < len(learn)
-    every = encode_example(encoder, Example(example(SPEC, marred, RetrievedContext()).conversation))
+    (every,) = encode_example(
+        encoder, Example(example(SPEC, marred, RetrievedContext()).conversation)
+    )
     assert sum(every[1]) > sum(learn)
 
 

@@ -262,9 +262,9 @@ def test_examples_are_under_the_prompt_of_their_own_suite(
     )
     trained: list[list[Example]] = []
 
-    def train(model: Any, encoder: Any, examples: list[Example], *rest: Any, **named: Any) -> Any:
+    def train(model: Any, examples: list[Example], *rest: Any, **named: Any) -> Any:
         trained.append(examples)
-        return train_adapter(model, encoder, examples, *rest, **named)
+        return train_adapter(model, examples, *rest, **named)
 
     monkeypatch.setattr(tune_module, "train_adapter", train)
     Stream(tmp_path / "s", settings(arms=("both",), stages=stages)).run()

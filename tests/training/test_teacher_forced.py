@@ -12,9 +12,9 @@ from relive.agent.llm.local import LocalModel
 from relive.agent.policy import ExpertPolicy
 from relive.agent.runner import Runner, play_all
 from relive.envs import get_suite
+from relive.training.batches import encode_example
 from relive.training.examples import Example
 from relive.training.experiments.curve import treatments
-from relive.training.lora import encode_example
 from relive.training.pretraining import corpus
 from relive.training.pretraining.tokenizer import build_tokenizer
 from relive.training.teacher_forced import forced, mean_loss
@@ -25,7 +25,7 @@ def test_actions_are_scored_as_the_model_would_have_said_them(tiny_model: Path) 
     tokens."""
     sample = corpus.draw(1, 3, 0.2)
     tokenizer = build_tokenizer()
-    encoded = encode_example(ChatEncoder(tokenizer), Example(sample.conversation))
+    (encoded,) = encode_example(ChatEncoder(tokenizer), Example(sample.conversation))
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     actions = forced(model, encoded)
     assert len(actions) == sum(turn.role == "assistant" for turn in sample.conversation)
@@ -39,7 +39,7 @@ def test_actions_are_scored_as_the_model_would_have_said_them(tiny_model: Path) 
     policy = LocalModel(tiny_model, max_new_tokens=8)
     first = sample.conversation[:2]
     (answer,) = policy.act([first])
-    said = [*policy.encoder.encode(first, generation_prompt=True).ids, *answer.tokens]
+    said = [*policy.encoder.prompt(first), *answer.tokens]
     own = forced(
         model, (said, [False] * (len(said) - len(answer.tokens)) + [True] * len(answer.tokens))
     )

@@ -21,8 +21,8 @@ from ...envs import Suite, Task
 from ...memory import Memory, Purpose
 from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
+from ..batches import encode_example
 from ..examples import example
-from ..lora import encode_example
 from ..teacher_forced import Action, forced, mean_loss
 from .arms import HARD, Cell, tier_of, tiers_of
 from .study import (
@@ -150,5 +150,5 @@ def _said(
     for episode in play_all(Runner(job.suite, expert), tasks):
         context: RetrievedContext = retriever(episode.task)
         encoded = encode_example(local.encoder, example(job.spec, episode, context))
-        found.append((episode, forced(local.model, encoded)))
+        found.append((episode, [a for one in encoded for a in forced(local.model, one)]))
     return found

@@ -27,7 +27,8 @@ with needs("llm"):
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from ...agent.conversation import Conversation
-from ..teacher_forced import Encoded, forced
+from ...agent.llm.chat import Encoded
+from ..teacher_forced import forced
 from . import corpus
 from .tokenizer import ASSISTANT, END, PAD, build_tokenizer
 
@@ -69,7 +70,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, samples: Sequence[corpus.Sample])
     The text is what the tokenizer's chat template gives (a test compares the two); written out here
     because it runs for every sample of the corpus.
     """
-    return [(ids, [k == ACTION for k in kinds]) for ids, kinds in with_kinds(tokenizer, samples)]
+    return [
+        Encoded(ids, [k == ACTION for k in kinds]) for ids, kinds in with_kinds(tokenizer, samples)
+    ]
 
 
 OBSERVED, ACTION, SLIP = range(3)

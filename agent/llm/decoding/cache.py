@@ -11,16 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from ...extras import needs
+from ....extras import needs
 
 with needs("llm"):
     import torch
     from transformers.cache_utils import Cache, CacheLayerMixin
 
-Ids = npt.NDArray[np.int32]
-"""Token ids of one conversation, shape (tokens,)."""
+from .sampling import Ids
 
 _EMPTY: Ids = np.zeros(0, dtype=np.int32)
 
@@ -39,8 +37,8 @@ class Slot:
     ids: Ids = field(default_factory=lambda: _EMPTY)
     """Tokens whose keys and values are valid; whatever lies behind them is garbage."""
     prompt: int = 0
-    """How many of `ids` were given, not sampled: whoever shares all of them carries this
-    conversation on."""
+    """How many of `ids` were given and stay when the conversation goes on: whoever shares all of
+    them carries it on."""
     used: int = 0
     """When it was last used, in calls."""
 
@@ -102,11 +100,6 @@ class SlotTable:
         slot = self.slots[chosen]
         slot.ids, slot.prompt, slot.used = prompt[:shared].copy(), 0, self._call
         return chosen, source, shared
-
-    def clear(self) -> None:
-        """Forgets everything, as when the weights change."""
-        for slot in self.slots:
-            slot.ids, slot.prompt = _EMPTY, 0
 
 
 @dataclass(slots=True)

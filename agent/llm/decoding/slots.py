@@ -5,19 +5,18 @@ beginning of another one (the same instructions, the same memory). Only the rest
 prompts together, and then all answer together, token by token.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import inspect
+from typing import Any, Protocol
 
 import numpy as np
 
-from ...extras import needs
+from ....extras import needs
 
 with needs("llm"):
     import torch
 
-from .cache import Ids, SlotCache, SlotTable, shared_prefix
-from .chat import ChatEncoder
+from .cache import SlotCache, SlotTable, shared_prefix
+from .sampling import Row, Sampler
 
 _LONG = 96
 """More new tokens than this are encoded for one conversation alone: a batch wins nothing then, and
@@ -29,98 +28,97 @@ _REST = 1
 token comes from."""
 
 
-@dataclass(slots=True)
-class _Row:
-    """One conversation during one call."""
-
-    prompt: Ids
-    uniform: list[float]
-    """One number in [0, 1) for each token that may be sampled; empty when greedy."""
-    slot: int = -1
-    start: int = 0
-    """How much of the prompt has been encoded."""
-    tokens: list[int] = field(default_factory=list)
-    fed: int = 0
-    """How many of `tokens` have been encoded."""
-    done: bool = False
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache, once the prompt is encoded."""
-        return len(self.prompt) + self.fed
+class Unsupported(ValueError):
+    """A model has layers that a way of decoding cannot deal with."""
 
 
-class Decoder:
-    """Continues prompts until an action ends.
+class Decoder(Protocol):
+    """Continues prompts with a model until their answers end."""
+
+    tokens_encoded: int
+    """Tokens that the model has read so far, answers included and padding not."""
+
+    def run(self, rows: list[Row]) -> None:
+        """Fills in the rows' tokens, without the one that ends them."""
+        ...
+
+    def forget(self) -> None:
+        """Forgets everything cached, as when the weights change, and gives its memory back."""
+        ...
+
+
+class SlotDecoder:
+    """Continues prompts in batches, for models whose layers all keep keys and values.
 
     Args:
-        model: a causal language model of transformers, on `device`, with `layers` layers.
-        cache_argument: what its forward pass calls the cache.
-        encoder: knows which tokens end an action.
-        device: where the model is.
-        layers: how many it has.
-        positions: how many it knows.
-        mask_dtype: of attention masks, where the model takes numbers; None: it takes booleans.
+        model: a causal language model of transformers.
+        sampler: chooses tokens.
         slots: how many prompts are kept.
-        temperature: 0 for the likeliest token.
-        max_new_tokens: an action ends there at the latest.
+        positions: how many the model knows.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        cache_argument: str,
-        encoder: ChatEncoder,
-        device: torch.device,
-        layers: int,
-        positions: int,
-        mask_dtype: torch.dtype | None,
-        slots: int,
-        temperature: float,
-        max_new_tokens: int,
-    ) -> None:
-        self.temperature, self.max_new_tokens = temperature, max_new_tokens
-        self.encoder = encoder
-        """How conversations become token ids."""
+    def __init__(self, model: Any, sampler: Sampler, slots: int, positions: int) -> None:
         self.tokens_encoded = 0
-        """Tokens that the model has read so far, answers included and padding not."""
-        self._cache_argument, self._device = cache_argument, device
-        self._positions, self._mask_dtype = positions, mask_dtype
-        self._newline: dict[int, bool] = {}
-        self._slots = slots
-        self._table = SlotTable(slots)
-        self._cache = SlotCache(layers)
-        self._use(model)
-
-    def _use(self, model: Any) -> None:
-        """Decodes with this model from now on. Everything cached is forgotten."""
-        self._last: torch.Tensor | None = None
-        model.get_output_embeddings().register_forward_pre_hook(self._only_last)
+        self._sampler, self._positions, self._slots = sampler, positions, slots
         self._model = model
-        self._table.clear()
+        self._device = next(model.parameters()).device
+        config = model.config.get_text_config()
+        self._layers: int = config.num_hidden_layers
+        # Its name changed within transformers 5, and a model that knows only one ignores the other.
+        takes = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in takes else "past_key_values"
+        self._windows = windows_of(config)
+        if model.get_output_embeddings() is None:
+            raise Unsupported("no output layer of its own")
+        eager = config._attn_implementation == "eager"
+        self._mask_dtype = next(model.parameters()).dtype if eager else None
+        self._last: torch.Tensor | None = None
+        self.forget()
 
-    def _continue(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None
-    ) -> list[list[int]]:
-        """The tokens that follow each prompt, without the one that ends them."""
-        rows = [
-            _Row(np.array(ids, dtype=np.int32), self._draw(seeds[index]) if seeds else [])
-            for index, ids in enumerate(prompts)
-        ]
+    def forget(self) -> None:
+        """Forgets everything cached, and gives its memory back."""
+        self._table = SlotTable(self._slots)
+        self._cache = SlotCache(self._layers)
+
+    def run(self, rows: list[Row]) -> None:
+        """Fills in the rows' tokens."""
         # The longest first would balance batches better, but whoever asks knows best who belongs
         # together.
-        for first in range(0, len(rows), self._slots):
+        hook = self._model.get_output_embeddings().register_forward_pre_hook(self._only_last)
+        try:
             with torch.inference_mode():
-                self._answer(rows[first : first + self._slots])
-        return [row.tokens for row in rows]
+                for first in range(0, len(rows), self._slots):
+                    self._answer(rows[first : first + self._slots])
+        finally:
+            hook.remove()
 
-    def _answer(self, rows: list[_Row]) -> None:
+    def agrees(self) -> bool:
+        """Whether the model says the same with this cache as without any: two conversations side by
+        side, one of them cut back and continued."""
+        generator = torch.Generator().manual_seed(0)
+        vocabulary = self._model.get_input_embeddings().num_embeddings
+        talk = torch.randint(0, vocabulary, (2, 14), generator=generator).numpy()
+        self._cache.reserve(2, 14)
+        self._cache.open([0, 1], 14, self._device)
+        with torch.inference_mode():
+            self._forward(talk[:, :9], [0, 0], 9, None)
+            self._forward(np.stack([talk[0, 9:11], talk[1, 4:6]]), [9, 4], 11, None)
+            ours = self._forward(np.stack([talk[0, 11:], talk[1, 6:9]]), [11, 6], 14, None)
+            for row, length in enumerate((14, 9)):
+                ids = torch.from_numpy(talk[None, row, :length]).to(self._device)
+                plain = self._model(input_ids=ids, use_cache=False).logits[0, -1]
+                if not same_logits(ours[row], plain):
+                    return False
+        self.forget()
+        return True
+
+    def _answer(self, rows: list[Row]) -> None:
         """Fills in the rows' tokens; as many rows as there are slots at most."""
+        most = self._sampler.most
         self._place(rows)
         batch = sorted(rows, key=lambda row: row.slot)  # slots side by side need not be copied
         width = max(len(row.prompt) - row.start for row in batch)
-        reach = max(max(row.start + width, len(row.prompt) + self.max_new_tokens) for row in batch)
+        reach = max(max(row.start + width, len(row.prompt) + most) for row in batch)
         self._cache.reserve(len(self._table.slots), reach)
         self._cache.open([row.slot for row in batch], reach, self._device)
         tokens = np.zeros((len(batch), width), dtype=np.int64)
@@ -132,14 +130,10 @@ class Decoder:
         )
         self.tokens_encoded += sum(last) + len(last)
         try:
-            for step in range(self.max_new_tokens):
-                for row, token in zip(batch, self._choose(logits, batch, step), strict=True):
-                    if not row.done:
-                        row.done = self._ends(token, row)
-                        if not row.done:
-                            row.tokens.append(token)
+            while True:
+                self._sampler.choose(logits, batch)
                 batch = self._drop_done(batch)
-                if not batch or step == self.max_new_tokens - 1:
+                if not batch:
                     break
                 # Rows that are done but still between others write what nobody reads, behind their
                 # end.
@@ -160,13 +154,13 @@ class Decoder:
                 slot.ids = np.concatenate(
                     [row.prompt, np.array(row.tokens[: row.fed], dtype=np.int32)]
                 )
-                slot.prompt = len(row.prompt)
+                slot.prompt = len(row.prompt) - self._sampler.asking
 
-    def _place(self, rows: list[_Row]) -> None:
+    def _place(self, rows: list[Row]) -> None:
         """Gives every row a slot, and encodes all but the last token of what is long."""
         owners = self._table.begin([row.prompt for row in rows])
         slots = min(self._slots, len(self._table.slots) + owners.count(None))
-        self._cache.reserve(slots, max(len(row.prompt) for row in rows) + self.max_new_tokens)
+        self._cache.reserve(slots, max(len(row.prompt) for row in rows) + self._sampler.most)
         for row, owner in zip(rows, owners, strict=True):
             if owner is None:
                 row.slot, source, shared = self._table.place(row.prompt)
@@ -184,7 +178,7 @@ class Decoder:
                 self._encode_alone(row)
                 slot.ids = row.prompt[: row.start]  # whoever is placed next may copy it
 
-    def _encode_alone(self, row: _Row) -> None:
+    def _encode_alone(self, row: Row) -> None:
         self._cache.open([row.slot], len(row.prompt), self._device)
         end = len(row.prompt) - _REST
         while row.start < end:
@@ -216,11 +210,7 @@ class Decoder:
         # Padding may stick out behind the longest row, and behind the last position that the model
         # knows.
         length = max(length, max(starts) + width) if width > 1 else length
-        visible = torch.arange(length, device=self._device) <= positions[:, None, :, None]
-        mask = visible
-        if self._mask_dtype is not None:
-            lowest = torch.finfo(self._mask_dtype).min
-            mask = torch.where(visible, 0.0, lowest).to(self._mask_dtype)
+        mask = self._mask(positions, length)
         self._cache.at(positions, starts[0] if min(starts) == max(starts) else None, length)
         self._last = None if last is None else torch.tensor(last, device=self._device)
         output = self._model(
@@ -233,6 +223,22 @@ class Decoder:
         logits: torch.Tensor = output.logits
         return logits[:, -1]
 
+    def _mask(self, positions: torch.Tensor, length: int) -> Any:
+        """What each new token sees, shape (rows, 1, new tokens, length); by kind of layer where a
+        model has several."""
+        column = torch.arange(length, device=self._device)
+        row = positions[:, None, :, None]
+        masks = {}
+        for kind, window in self._windows.items():
+            visible = column <= row
+            if window:
+                visible &= column > row - window
+            if self._mask_dtype is not None:
+                lowest = torch.finfo(self._mask_dtype).min
+                visible = torch.where(visible, 0.0, lowest).to(self._mask_dtype)
+            masks[kind] = visible
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
     def _only_last(
         self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, ...] | None:
@@ -244,38 +250,7 @@ class Decoder:
         hidden = inputs[0]
         return (hidden[torch.arange(len(hidden), device=hidden.device), self._last][:, None],)
 
-    def _choose(self, logits: torch.Tensor, batch: list[_Row], step: int) -> list[int]:
-        if not self.temperature:
-            greedy: list[int] = logits.argmax(-1).tolist()
-            return greedy
-        # By hand and in float64: torch.multinomial would draw from one generator for the whole
-        # batch.
-        cumulative = torch.softmax(logits.double() / self.temperature, -1).cumsum(-1)
-        drawn = torch.tensor(
-            [[row.uniform[step]] for row in batch], dtype=torch.float64, device=self._device
-        )
-        chosen = torch.searchsorted(cumulative, drawn * cumulative[:, -1:], right=True).squeeze(1)
-        sampled: list[int] = chosen.clamp(max=logits.shape[-1] - 1).tolist()
-        return sampled
-
-    def _draw(self, seed: int) -> list[float]:
-        if not self.temperature:
-            return []
-        generator = torch.Generator().manual_seed(seed)
-        drawn: list[float] = torch.rand(
-            self.max_new_tokens, generator=generator, dtype=torch.float64
-        ).tolist()
-        return drawn
-
-    def _ends(self, token: int, row: _Row) -> bool:
-        if token in self.encoder.stop_ids:
-            return True
-        if token not in self._newline:
-            self._newline[token] = "\n" in self.encoder.raw_text(token)
-        # Newlines in front of an action are a habit of some models, and stripped.
-        return self._newline[token] and any(not self._newline[earlier] for earlier in row.tokens)
-
-    def _drop_done(self, batch: list[_Row]) -> list[_Row]:
+    def _drop_done(self, batch: list[Row]) -> list[Row]:
         """Rows that are done at either end cost nothing to leave out; those between cost a copy of
         all others, about as much as a step with four times as many."""
         live = [number for number, row in enumerate(batch) if not row.done]
@@ -285,3 +260,27 @@ class Decoder:
         if len(keep) < len(batch):
             self._cache.narrow(keep)
         return [batch[number] for number in keep]
+
+
+def windows_of(config: Any) -> dict[str, int]:
+    """How far back each kind of a model's layers sees, in tokens; 0 for everything.
+
+    Raises:
+        Unsupported: it has layers of another kind than attention.
+    """
+    kinds = list(dict.fromkeys(getattr(config, "layer_types", None) or ()))
+    window = int(getattr(config, "sliding_window", None) or 0)
+    if not kinds:
+        uses = getattr(config, "use_sliding_window", True)
+        return {"full_attention": window if uses else 0}
+    others = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+    if others:
+        raise Unsupported(f"layers of kind {', '.join(others)}")
+    return {kind: window if kind == "sliding_attention" else 0 for kind in kinds}
+
+
+def same_logits(ours: torch.Tensor, plain: torch.Tensor) -> bool:
+    """Whether two vectors of logits, shape (vocabulary,), are the same but for rounding."""
+    coarse = plain.dtype is not torch.float32
+    spread = float(plain.std()) + 1e-6
+    return bool((ours - plain).abs().max() <= (0.2 if coarse else 2e-3) * spread)

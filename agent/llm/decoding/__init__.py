@@ -1,0 +1,1 @@
+"""How a model continues what it has read, and what it need not read again."""

@@ -1,0 +1,130 @@
+"""From examples to batches: what is encoded, in which order it comes, and in which pieces it is
+worked on."""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..agent.llm.chat import ChatEncoder, Encoded
+from ..extras import needs
+from .examples import Example
+
+with needs("llm"):
+    import torch
+    from torch import Tensor
+
+Sequences = list[Encoded]
+"""What an example becomes: one sequence, or several where its chat template rewrites what is
+past."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encodings:
+    """Examples that can be learnt, and how many cannot."""
+
+    examples: list[Sequences]
+    too_long: int
+    """Sequences that do not fit into the model's context."""
+    without_target: int
+    """Examples in which nothing is to be learnt."""
+
+
+def encode_example(
+    encoder: ChatEncoder, example: Example, learn_reasoning: bool = True
+) -> Sequences:
+    """Ids and a mask of the tokens to learn: the assistant's, end of turn included, refused actions
+    excluded."""
+    return encoder.sequences(example.conversation, example.masked_turns, learn_reasoning)
+
+
+def encode_all(
+    encoder: ChatEncoder, examples: Sequence[Example], longest: int, learn_reasoning: bool = True
+) -> Encodings:
+    """Encodes examples and leaves out what has more than `longest` tokens.
+
+    Raises:
+        ValueError: nothing is left to learn.
+    """
+    kept: list[Sequences] = []
+    too_long = without_target = 0
+    for example in examples:
+        sequences = encode_example(encoder, example, learn_reasoning)
+        fitting = [one for one in sequences if len(one.ids) <= longest]
+        too_long += len(sequences) - len(fitting)
+        without_target += not sequences
+        if fitting:
+            kept.append(fitting)
+    if not kept:
+        raise ValueError(
+            f"nothing can be learnt from {len(examples)} examples: {too_long} sequences have more "
+            f"than {longest} tokens, {without_target} examples have no target; show fewer or "
+            "shorter demonstrations (retrieval.k, retrieval.max_tokens), or raise lora.max_tokens"
+        )
+    return Encodings(kept, too_long, without_target)
+
+
+def mixed(
+    encoded: Sequence[Sequences],
+    rehearsal: Iterator[Sequences] | None,
+    mix: tuple[int, int],
+    seed: int,
+) -> Iterator[Sequences]:
+    """An endless stream of examples and rehearsal, evenly mixed; every example comes once before
+    any comes again.
+
+    Args:
+        encoded: examples.
+        rehearsal: endless.
+        mix: how many of how many are rehearsal.
+        seed: decides the order.
+    """
+    rng = random.Random(seed)
+    rehearsed, of = mix
+    queue: list[Sequences] = []
+    for number in itertools.count():
+        if (number + 1) * rehearsed // of > number * rehearsed // of:
+            assert rehearsal is not None
+            yield next(rehearsal)
+        else:
+            queue = queue or rng.sample(list(encoded), len(encoded))
+            yield queue.pop()
+
+
+def batches(items: Iterator[Sequences], tokens: int, examples: int = 0) -> Iterator[list[Encoded]]:
+    """What each optimiser step learns from: at most so many tokens, padding included, unless one
+    example alone has more; or so many examples if that is not 0."""
+    group: list[Encoded] = []
+    count = 0
+    for item in items:
+        longest = max(len(ids) for ids, _ in [*group, *item])
+        full = longest * (len(group) + len(item)) > tokens
+        if group and (count == examples if examples else full):
+            yield group
+            group, count = [], 0
+        group.extend(item)
+        count += 1
+
+
+def pieces(batch: Sequence[Encoded], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch in pieces of like length, each of at most so many tokens unless one example alone has
+    more.
+
+    Yields:
+        ids (B, T) and the mask of what to learn (B, T), padded on the right with 0.
+    """
+    group: list[Encoded] = []
+    for item in [*sorted(batch, key=lambda e: len(e[0])), None]:
+        if group and (item is None or len(item[0]) * (len(group) + 1) > tokens):
+            width = len(group[-1][0])
+            ids_BT = torch.zeros(len(group), width, dtype=torch.long)
+            learn_BT = torch.zeros(len(group), width, dtype=torch.bool)
+            for row, (ids, mask) in enumerate(group):
+                ids_BT[row, : len(ids)], learn_BT[row, : len(ids)] = (
+                    torch.tensor(ids),
+                    torch.tensor(mask),
+                )
+            yield ids_BT, learn_BT
+            group = []
+        if item is not None:
+            group.append(item)

@@ -1,0 +1,36 @@
+"""How much memory a training step takes, and how much there is."""
+
+import os
+from typing import Any
+
+from ..extras import needs
+
+with needs("llm"):
+    import torch
+
+
+def activations(config: Any, tokens: int, size: int) -> float:
+    """What is kept of a forward pass for the backward pass, in bytes; a rule of thumb for
+    transformers.
+
+    Each layer keeps about 16 vectors as wide as the model and 6 as wide as its inner layer.
+
+    Args:
+        config: the model's.
+        tokens: in the pass.
+        size: bytes of a number.
+    """
+    config = config.get_text_config()
+    width = int(getattr(config, "hidden_size", 0) or getattr(config, "n_embd", 0) or 1024)
+    inner = int(getattr(config, "intermediate_size", 0) or 4 * width)
+    return float(config.num_hidden_layers * tokens * size * (16 * width + 6 * inner))
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a device; without end where the system does not say."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return float("inf")
