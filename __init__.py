@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from .agent.agent import Agent
     from .agent.evaluation.evaluate import evaluate
     from .agent.llm.local import LocalModel
+    from .agent.server.model import ServerModel
     from .doors import learn
     from .memory import Episode, Hit, Holdout, Memory, Query, Retrieval, Step, Task
 
@@ -19,6 +20,7 @@ __all__ = [
     "Memory",
     "Query",
     "Retrieval",
+    "ServerModel",
     "Step",
     "Task",
     "evaluate",
@@ -31,6 +33,7 @@ _HOMES = {
     ),
     "Agent": ".agent.agent",
     "LocalModel": ".agent.llm.local",
+    "ServerModel": ".agent.server.model",
     "evaluate": ".agent.evaluation.evaluate",
     "learn": ".doors",
 }

@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Literal
 
-Extra = Literal["llm", "household", "plots"]
+Extra = Literal["llm", "server", "household", "plots"]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "llm": ("torch", "transformers", "peft"),
+    "server": ("openai",),
     "household": ("textworld", "alfworld"),
     "plots": ("matplotlib",),
 }
@@ -25,6 +26,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
 
 _PURPOSES: dict[Extra, str] = {
     "llm": "running and training language models",
+    "server": "a model behind a server",
     "household": "suite 'household'",
     "plots": "drawing pictures",
 }

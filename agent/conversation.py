@@ -1,7 +1,7 @@
 """Conversations as data: what every policy reads and every training example is made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
@@ -36,6 +36,23 @@ def messages(conversation: Conversation) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What answers took."""
+
+    prompt: int = 0
+    """Tokens that were read."""
+    completion: int = 0
+    """Tokens that were written, thoughts included."""
+    cost: float = 0.0
+    """In the currency of the prices."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt + other.prompt, self.completion + other.completion, self.cost + other.cost
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """What a policy says."""
 
@@ -48,11 +65,50 @@ class Action:
     """What was thought before it."""
     problem: str = ""
     """What the model is told instead of an observation when there is no action in its answer."""
+    usage: Usage | None = field(default=None, compare=False)
+    """What it took; None where nobody counts."""
+
+    def with_usage(self, usage: Usage) -> "Action":
+        """The same action, and what it took."""
+        return replace(self, usage=usage)
 
     @property
     def turn(self) -> Turn:
         """The action as a turn of the conversation."""
         return Turn("assistant", self.said or self.text, self.tokens, self.reasoning)
+
+
+class StopRun(Exception):
+    """A policy cannot act any more: the run stops, and what is finished stays recorded."""
+
+
+class SomeFailed(Exception):
+    """A policy could answer some conversations and not others.
+
+    Args:
+        answers: an action, or what went wrong, for each.
+    """
+
+    def __init__(self, answers: "Sequence[Action | Exception]") -> None:
+        super().__init__(answers)
+        self.answers = list(answers)
+
+    def __str__(self) -> str:
+        failed = [one for one in self.answers if isinstance(one, Exception)]
+        return f"{len(failed)} of {len(self.answers)} got no answer, such as: {failed[0]}"
+
+
+def check_nothing_runs(episodes: int) -> None:
+    """Raises while episodes run: each is played by one adapter from beginning to end.
+
+    Raises:
+        RuntimeError: `episodes` is not 0.
+    """
+    if episodes:
+        raise RuntimeError(
+            f"{episodes} episodes are being played, and the adapter cannot change under them: wait "
+            "until they have ended"
+        )
 
 
 class Policy(Protocol):

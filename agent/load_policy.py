@@ -12,8 +12,35 @@ from .policy import ExpertPolicy, RandomPolicy
 
 if TYPE_CHECKING:
     from .llm.local import LocalModel
+    from .server.model import ServerModel
 
-POLICIES = ("local", "expert", "random")
+POLICIES = ("local", "server", "expert", "random")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How a server is asked. The key comes from ``$OPENAI_API_KEY``, never from settings."""
+
+    base_url: str = ""
+    """Address of the API, for example ``http://127.0.0.1:8000/v1``."""
+    concurrency: int = 16
+    """Requests at once; as many episodes must run at once (``run.batch``)."""
+    timeout: float = 120.0
+    """Seconds for one request."""
+    patience: float = 600.0
+    """Seconds for which a request is tried again after errors of the moment."""
+    budget_tokens: int = 0
+    """Tokens after which the run stops; 0 for no limit."""
+    budget_money: float = 0.0
+    """Money after which the run stops; 0 for no limit."""
+    price_prompt: float = 0.0
+    """Money for a million tokens that are read."""
+    price_completion: float = 0.0
+    """Money for a million tokens that are written."""
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of every request."""
+    keep_messages: str = ""
+    """File that gets every request and its answer; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +48,9 @@ class PolicySettings:
     """Who acts."""
 
     kind: str = "local"
-    """``local`` (a language model), ``expert`` or ``random``."""
+    """``local`` (a language model in this process), ``server``, ``expert`` or ``random``."""
     model: str = "bundled"
-    """``bundled``, a transformers folder, a GGUF file, or a hub name."""
+    """``bundled``, a transformers folder, a GGUF file, or a hub name; the name on a server."""
     adapter: str = ""
     """Folder of a PEFT adapter; empty for none."""
     temperature: float = 0.0
@@ -46,6 +73,7 @@ class PolicySettings:
     """``float32`` (the same actions at any batch size), ``bfloat16`` or ``4bit`` (bitsandbytes)."""
     device: str = ""
     """Empty for the best there is."""
+    server: ServerSettings = field(default_factory=ServerSettings)
 
     def __post_init__(self) -> None:
         if self.kind not in POLICIES:
@@ -78,7 +106,44 @@ def load_policy(settings: PolicySettings, suite: Suite, slots: int = 16) -> Poli
         return ExpertPolicy(suite)
     if settings.kind == "random":
         return RandomPolicy([t.text for t in suite.templates])
+    if settings.kind == "server":
+        return load_server(settings)
     return load_model(settings, slots)
+
+
+def load_server(settings: PolicySettings) -> "ServerModel":
+    """A model on a server.
+
+    Raises:
+        ValueError: the settings do not say where, or which, or ask for what no server does.
+    """
+    where = settings.server
+    if not where.base_url or settings.model == "bundled":
+        raise ValueError(
+            "policy 'server' needs an address and a model: --base-url http://127.0.0.1:8000/v1 "
+            "--model NAME"
+        )
+    from .server.budget import Budget, Prices
+    from .server.model import ServerModel
+
+    model = ServerModel(
+        where.base_url,
+        settings.model,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens or None,
+        action_format=settings.action_format,
+        thinking="on" if settings.thinking == "on" else None,
+        concurrency=where.concurrency,
+        timeout=where.timeout,
+        patience=where.patience,
+        budget=Budget(where.budget_tokens, where.budget_money),
+        prices=Prices(where.price_prompt, where.price_completion),
+        extra_body=where.extra_body,
+        keep_messages=where.keep_messages or None,
+    )
+    if settings.adapter:
+        model.set_adapter(settings.adapter)
+    return model
 
 
 def load_model(settings: PolicySettings, slots: int = 16) -> "LocalModel":

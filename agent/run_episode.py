@@ -10,7 +10,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from numbers import Real
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..envs import EnvironmentFailure, Reply, Task
 from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
-from .conversation import Action, Conversation
+from .conversation import Action, Conversation, Usage
 from .prompt import PromptSpec, begin, extend
 from .retriever import RetrievedContext, Retriever
 
@@ -135,6 +135,7 @@ def run_episode(
     began, started = time.time(), time.monotonic()
     spent = {"policy": 0.0, "environment": 0.0, "retrieval": 0.0}
     steps: list[Step] = []
+    used: Usage | None = None
     observation, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
 
     def lap(part: str, since: float) -> None:
@@ -171,6 +172,8 @@ def run_episode(
                 conversation, draw_seed(run_seed, task.identity, index)
             )
             lap("policy", now)
+            if action.usage:
+                used = (used or Usage()) + action.usage
             if action.problem:  # nothing that the environment could do: the model is told so
                 reply = Reply(action.problem, 0.0, False, False, {"invalid": True}, 0.0)
             else:
@@ -224,6 +227,7 @@ def run_episode(
         memory_position=retriever.position if retriever else -1,
         started=began,
         timings=spent,
+        usage=asdict(used) if used else {},
     )
     if unknown:
         raise SuccessUnknownError(episode)

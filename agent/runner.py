@@ -14,7 +14,7 @@ from typing import Any
 from ..envs import EnvironmentFailure, EnvPool, Suite, Task
 from ..memory.episode import Actor, Episode
 from .action_format import PLAIN
-from .conversation import Action, Policy
+from .conversation import Action, Policy, SomeFailed, StopRun
 from .policy import actor_of
 from .prompt import PromptSpec, prompt_spec
 from .retriever import Retriever
@@ -98,11 +98,14 @@ class Runner:
         slots = min(s.workers or s.batch, len(tasks), copies)
         pool = EnvPool(self.suite, min(s.workers, slots), s.timeout, slots=slots)
         began = time.monotonic()
-        with pool:
-            for episode in self._play(pool, slots, list(reversed(tasks))):
-                self.clock.total += time.monotonic() - began
-                began = time.monotonic()
-                yield episode
+        try:
+            with pool:
+                for episode in self._play(pool, slots, list(reversed(tasks))):
+                    self.clock.total += time.monotonic() - began
+                    began = time.monotonic()
+                    yield episode
+        finally:
+            self._hold(0)
         self.clock.total += time.monotonic() - began
 
     def _play(self, pool: EnvPool, slots: int, todo: list[Task]) -> Iterator[Episode]:
@@ -139,6 +142,7 @@ class Runner:
         while running or ended:
             while ended:
                 slot, episode = ended.pop()
+                self._hold(len(running))
                 yield episode
                 start(slot)
             if in_flight:
@@ -156,6 +160,7 @@ class Runner:
             if asking:
                 batch, asking = asking, {}
                 now = time.monotonic()
+                self._hold(len(running))
                 actions = self._act(list(batch.values()))
                 self.clock.policy += time.monotonic() - now
                 for slot, action in zip(batch, actions, strict=True):
@@ -163,6 +168,12 @@ class Runner:
                         advance(slot, error=action)
                     else:
                         advance(slot, action)
+
+    def _hold(self, episodes: int) -> None:
+        """Tells a policy whose adapter can change how many episodes depend on it."""
+        hold = getattr(self.policy, "hold", None)
+        if callable(hold):
+            hold(episodes)
 
     def _begin(self, task: Task) -> EpisodeRun:
         limit = self.settings.max_steps or self.suite.max_steps
@@ -177,6 +188,13 @@ class Runner:
         try:
             said = self.policy.act([n.conversation for n in asked], [n.seed for n in asked])
             return _actions(said, len(asked))
+        except StopRun:
+            raise
+        except SomeFailed as some:
+            return [
+                one if isinstance(one, Action) else PolicyFailure(f"{type(one).__name__}: {one}")
+                for one in some.answers
+            ]
         except Exception as error:
             if len(asked) == 1:
                 return [PolicyFailure(f"{type(error).__name__}: {error}")]

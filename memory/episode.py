@@ -108,6 +108,9 @@ class Episode:
     """Seconds by part: ``policy``, ``environment``, ``retrieval``, ``total``."""
     ratings: Mapping[str, float] = field(default_factory=dict)
     """Ratings given afterwards, by name."""
+    usage: Mapping[str, float] = field(default_factory=dict)
+    """What its actor used: tokens of prompts (``prompt``) and of answers (``completion``), and what
+    they cost (``cost``); empty where nobody counted."""
 
     @property
     def success(self) -> bool:

@@ -10,13 +10,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from ..conversation import StopRun
 from ..evaluation.terminal import complain, flush_output, say, standard_streams, visible
 from .envs import add_env_commands
 from .learning import add_learning_commands
 from .memory import add_memory_commands
 from .play import add_play_commands
 
-_EXPECTED = (ValueError, LookupError, OSError, ImportError, NotImplementedError, RuntimeError)
+_EXPECTED = (
+    ValueError, LookupError, OSError, ImportError, NotImplementedError, RuntimeError, StopRun,
+)  # fmt: skip
 """Errors that say what, where and what to do; anything else is a bug and keeps its traceback."""
 
 

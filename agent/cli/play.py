@@ -58,11 +58,30 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_settings(parser)
     group = parser.add_argument_group("who acts")
     add_flag(
-        group, "--policy", "policy.kind", "local (a language model, default), expert or random"
-    )
+        group, "--policy", "policy.kind",
+        "local (a language model, default), server, expert or random",
+    )  # fmt: skip
     add_flag(
         group, "--model", "policy.model",
-        "bundled (default), a transformers folder, or a hub name",
+        "bundled (default), a transformers folder, a GGUF file, a hub name, or the name on a "
+        "server",
+    )  # fmt: skip
+    add_flag(
+        group, "--base-url", "policy.server.base_url",
+        "address of an OpenAI-compatible API, with --policy server", metavar="URL",
+    )  # fmt: skip
+    add_flag(
+        group, "--max-new-tokens", "policy.max_new_tokens",
+        "tokens of an answer at most (default: what the action format needs)", type=int,
+    )  # fmt: skip
+    add_flag(
+        group, "--action-format", "policy.action_format",
+        "how an action is written: plain (default), react or tagged",
+    )  # fmt: skip
+    add_flag(group, "--thinking", "policy.thinking", "off (default) or on")
+    add_flag(
+        group, "--chat-template", "policy.chat_template",
+        "file with a chat template to use instead of the model's", metavar="FILE",
     )  # fmt: skip
     add_flag(group, "--adapter", "policy.adapter", "folder of a PEFT adapter")
     add_flag(group, "--temperature", "policy.temperature", "0 is greedy (default)", type=float)

@@ -47,6 +47,11 @@ class Row:
     """Episodes lost to environment errors."""
     policy_errors: int = 0
     """Of the n, those that the policy broke off by raising; they count as failures."""
+    tokens: float | None = None
+    """Mean number of tokens that an episode's actions took, read and written; None where nobody
+    counted."""
+    cost: float | None = None
+    """What all of them cost; None where there are no prices."""
 
     @property
     def success(self) -> float:
@@ -70,6 +75,8 @@ def summarise(
     actions = sum(len(e.steps) for e in played)
     right = [look(r.episode) == e.task.type for e in played for s in e.steps for r in s.retrieved]
     low, high = wilson(won, len(played))
+    counted = [e for e in played if {"prompt", "completion"} <= set(e.usage)]
+    cost = sum(e.usage.get("cost", 0.0) for e in episodes)
     return Row(
         name,
         len(played),
@@ -81,6 +88,10 @@ def summarise(
         sum(right) / len(right) if right else None,
         len(episodes) - len(played),
         sum(e.outcome.reason is StopReason.POLICY_ERROR for e in played),
+        sum(e.usage["prompt"] + e.usage["completion"] for e in counted) / len(counted)
+        if counted
+        else None,
+        cost or None,
     )
 
 

@@ -72,6 +72,10 @@ def results_table(rows: Sequence[Row], title: str = "") -> Table:
         ("right procedure %", "right"),
     ):
         table.add_column(name, justify="left" if justify == "left" else "right")
+    counts = any(row.tokens is not None for row in rows)
+    costs = any(row.cost is not None for row in rows)
+    for name in ["tokens"] * counts + ["cost"] * costs:
+        table.add_column(name, justify="right")
     for row in rows:
         interval = f"{percent(row.low)}–{percent(row.high)}"
         lost = f" (+{row.errors} lost)" if row.errors else ""
@@ -79,6 +83,8 @@ def results_table(rows: Sequence[Row], title: str = "") -> Table:
         table.add_row(
             visible(row.name), f"{row.n}{lost}", percent(row.success), interval, f"{row.steps:.1f}",
             percent(row.invalid), percent(row.right_type),
+            *([f"{row.tokens:,.0f}" if row.tokens is not None else "–"] * counts),
+            *([f"{row.cost:.4f}" if row.cost is not None else "–"] * costs),
         )  # fmt: skip
     return table
 

@@ -18,7 +18,7 @@ with needs("llm"):
 
 from ...memory.episode import Actor
 from ..action_format import ActionFormat, Read, format_of
-from ..conversation import Action, Conversation
+from ..conversation import Action, Conversation, Usage, check_nothing_runs
 from .adapters import check_tensors
 from .attach import Attachable
 from .chat import ChatEncoder
@@ -126,6 +126,7 @@ class LocalModel:
         self._base_hash: str | None = None
         self._versions: dict[str, str] = {}
         self._checked: dict[str, Path] = {}
+        self._playing = 0
         self._adapter: tuple[str, str] | None = None
         if adapter is not None:
             self.set_adapter(adapter, adapter_version)
@@ -223,6 +224,10 @@ class LocalModel:
             if before is not None:
                 self.set_adapter(self._checked[before[1]], before[0])
 
+    def hold(self, episodes: int) -> None:
+        """Told by whoever plays how many episodes run: while some do, the adapter stays."""
+        self._playing = episodes
+
     def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
         """Acts with another LoRA adapter from now on, or with none.
 
@@ -240,7 +245,9 @@ class LocalModel:
             FileNotFoundError: there is no adapter in that folder.
             ValueError: it was made for another model, is not whole, or the version's name is taken.
                 The policy is then as it was.
+            RuntimeError: episodes are being played.
         """
+        check_nothing_runs(self._playing)
         if adapter is None:
             self._attachable.detach()
             self._adapter = None
@@ -306,7 +313,10 @@ class LocalModel:
                 )
             rows.append(self._sampler.row(ids, seeds[index] if seeds else None))
         self._decoder.run(rows)
-        return [self._action(tuple(row.tokens)) for row in rows]
+        return [
+            self._action(tuple(row.tokens)).with_usage(Usage(len(row.prompt), len(row.tokens)))
+            for row in rows
+        ]
 
     def _prompt(self, conversation: Conversation) -> list[int]:
         return [*self.encoder.prompt(conversation), *self.encoder.opening_ids]

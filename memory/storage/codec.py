@@ -178,8 +178,10 @@ def _encode(episode: Episode, known: Head) -> bytes:
         "shown": list(known.shown),
         "timings": episode.timings,
         "ratings": episode.ratings,
+        **({"usage": episode.usage} if episode.usage else {}),
     }
     lists = [episode.steps, known.shown, actor.settings, episode.timings, episode.ratings]
+    lists.append(episode.usage)
     lists += [step.tokens for step in episode.steps if step.tokens]
     lists += [step.retrieved for step in episode.steps if step.retrieved]
     longest = max(map(len, lists))
@@ -209,6 +211,7 @@ def decode_episode(payload: bytes) -> Episode:
         started=fields.get("started", number, 0.0),
         timings=fields.get("timings", numbers, {}),
         ratings=fields.get("ratings", numbers, {}),
+        usage=fields.get("usage", numbers, {}),
     )
 
 
@@ -238,7 +241,7 @@ def check_episode(payload: bytes) -> Head:
     fields, head, steps = _parts(payload)
     fields.text("final")
     nothing: Mapping[str, float] = {}
-    for name in ("timings", "ratings"):
+    for name in ("timings", "ratings", "usage"):
         fields.get(name, numbers, nothing)
     for step in steps:
         # The usual step is two texts. Every other one is read.

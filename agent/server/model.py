@@ -1,0 +1,220 @@
+"""A model behind an OpenAI-compatible server as a policy: vLLM, SGLang, llama.cpp, transformers
+serve, or a provider."""
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from ...extras import needs
+
+with needs("server"):
+    import openai
+
+from ...memory.episode import Actor
+from ..action_format import ActionFormat, Read, format_of
+from ..conversation import (
+    Action,
+    Conversation,
+    SomeFailed,
+    StopRun,
+    check_nothing_runs,
+    messages,
+)
+from .adapters import ServerAdapters
+from .ask import Asker
+from .budget import Budget, Prices
+
+
+class ServerModel:
+    """A chat model on a server.
+
+    Args:
+        base_url: of the API, for example ``http://127.0.0.1:8000/v1``.
+        model: its name on the server.
+        api_key: by default ``$OPENAI_API_KEY``; servers of one's own need none.
+        temperature: 0 for the likeliest token.
+        max_new_tokens: an answer ends there at the latest; by default what the action format needs.
+            Servers count thoughts too.
+        action_format: how an action stands in an answer; see `LocalModel`.
+        thinking: ``"on"`` or ``"off"`` is passed to the chat template (``enable_thinking``), as
+            vLLM, SGLang and transformers take it; None leaves it to the server.
+        concurrency: requests at once.
+        timeout: seconds for one request.
+        patience: seconds for which a request is tried again after errors of the moment: 429 and 5xx
+            (``Retry-After`` is heeded), cut connections, answers that are none.
+        budget: where the run stops.
+        prices: what tokens cost.
+        extra_body: further fields of every request, such as ``{"top_p": 0.9}``.
+        keep_messages: a file that gets each request and its answer as a line of JSON.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        temperature: float = 0.0,
+        max_new_tokens: int | None = None,
+        action_format: str | ActionFormat | Read = "plain",
+        thinking: Literal["off", "on"] | None = None,
+        concurrency: int = 16,
+        timeout: float = 120.0,
+        patience: float = 600.0,
+        budget: Budget | None = None,
+        prices: Prices | None = None,
+        extra_body: Mapping[str, Any] = MappingProxyType({}),
+        keep_messages: str | Path | None = None,
+    ) -> None:
+        self.action_format = format_of(action_format)
+        """How an action stands in an answer."""
+        most = self.action_format.tokens if max_new_tokens is None else max_new_tokens
+        if temperature < 0 or most < 1 or concurrency < 1 or timeout <= 0 or patience < 0:
+            raise ValueError(
+                "temperature and patience must not be negative, max_new_tokens and concurrency at "
+                f"least 1, timeout above 0, not {temperature}, {patience}, {most}, {concurrency}, "
+                f"{timeout}"
+            )
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url {base_url!r} is no address: http://127.0.0.1:8000/v1")
+        self.base_url, self.model_name = base_url, model
+        self.temperature, self.max_new_tokens = temperature, most
+        self.thinking = thinking
+        self.budget, self.prices = budget or Budget(), prices or Prices()
+        self._extra = dict(extra_body)
+        self._keep = Path(keep_messages) if keep_messages else None
+        self._lock = threading.Lock()
+        self._concurrency = concurrency
+        self._client = openai.OpenAI(
+            base_url=base_url,
+            api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
+            max_retries=0,  # ours heed the budget, and are counted
+            timeout=timeout,
+        )
+        self._asker = Asker(self._client, patience)
+        self._adapters = ServerAdapters(self._client)
+        self._adapter: tuple[str, str] | None = None
+        self._playing = 0
+
+    @property
+    def adapter(self) -> str | None:
+        """Version of the adapter in use; None for the bare model."""
+        return self._adapter[0] if self._adapter else None
+
+    @property
+    def retries(self) -> int:
+        """Requests that had to be sent again so far."""
+        return self._asker.retries
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts as it is now, for the record."""
+        settings: dict[str, str | int | float | bool] = {
+            "temperature": self.temperature,
+            "max_new_tokens": self.max_new_tokens,
+            **{f"extra_body.{k}": json.dumps(v, sort_keys=True) for k, v in self._extra.items()},
+        }
+        if self.action_format.name != "plain":
+            settings["action_format"] = self.action_format.name
+        if self.thinking:
+            settings["thinking"] = self.thinking
+        return Actor("server", self.model_name, adapter=self.adapter or "", settings=settings)
+
+    def hold(self, episodes: int) -> None:
+        """Told by whoever plays how many episodes run: while some do, the adapter stays."""
+        self._playing = episodes
+
+    def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
+        """Acts with another LoRA adapter from now on, or with none.
+
+        Args:
+            adapter: its folder, as the server sees it; None for the bare model.
+            version: what to call it in the record, the folder's name by default. On the server it
+                gets a name that was never used before.
+
+        Raises:
+            ValueError: the server does not take it.
+            RuntimeError: episodes are being played.
+        """
+        check_nothing_runs(self._playing)
+        before = self._adapter
+        if adapter is None:
+            self._adapter = None
+        else:
+            folder = Path(adapter)
+            version = version or folder.resolve().name
+            self._adapter = (version, self._adapters.load(folder, version))
+        if before:
+            self._adapters.unload(before[1])
+
+    def act(
+        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
+    ) -> list[Action]:
+        """One action per conversation, see `Policy.act`; all are asked for at the same time.
+
+        Raises:
+            StopRun: the budget is used up, or the server refuses every request.
+            SomeFailed: some got no answer; those that did are in it.
+        """
+        if seeds is not None and len(seeds) != len(conversations):
+            raise ValueError(
+                f"{len(conversations)} conversations need as many seeds, not {len(seeds)}"
+            )
+        self.budget.check()
+        chosen = seeds or [0] * len(conversations)
+        with ThreadPoolExecutor(min(self._concurrency, max(1, len(conversations)))) as pool:
+            asked = [
+                pool.submit(self._act, *one) for one in zip(conversations, chosen, strict=True)
+            ]
+            answers: list[Action | Exception] = []
+            for one in asked:
+                error = one.exception()
+                if isinstance(error, StopRun) or (error and not isinstance(error, Exception)):
+                    for other in asked:
+                        other.cancel()
+                    raise error
+                answers.append(error if isinstance(error, Exception) else one.result())
+        actions = [one for one in answers if isinstance(one, Action)]
+        if len(actions) < len(answers):
+            raise SomeFailed(answers)
+        return actions
+
+    def _act(self, conversation: Conversation, seed: int) -> Action:
+        self.budget.check()
+        request = self._request(conversation, seed)
+        answer = self._asker.ask(request)
+        usage = self.prices.of(answer.prompt_tokens, answer.completion_tokens)
+        self.budget.add(usage)
+        self._note(request, answer.text, answer.reasoning)
+        action = self.action_format.action(answer.text.strip(), reasoning=answer.reasoning)
+        return action.with_usage(usage)
+
+    def _request(self, conversation: Conversation, seed: int) -> dict[str, Any]:
+        extra = dict(self._extra)
+        if self.thinking:
+            switch = {"enable_thinking": self.thinking == "on"}
+            extra["chat_template_kwargs"] = {**switch, **extra.get("chat_template_kwargs", {})}
+        request: dict[str, Any] = {
+            "model": self._adapter[1] if self._adapter else self.model_name,
+            "messages": messages(conversation),
+            "temperature": self.temperature,
+            "max_tokens": self.max_new_tokens,
+        }
+        if self.temperature:
+            request["seed"] = seed & 0x7FFFFFFF
+        return request | ({"extra_body": extra} if extra else {})
+
+    def _note(self, request: Mapping[str, Any], text: str, reasoning: str) -> None:
+        if self._keep is None:
+            return
+        line = json.dumps({"request": request, "answer": text, "reasoning": reasoning})
+        with self._lock, self._keep.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")

@@ -1,0 +1,294 @@
+"""A model behind a server: what goes wrong there costs time, never an episode."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relive import Agent, Memory, ServerModel, evaluate
+from relive.agent.conversation import Conversation, SomeFailed, Turn
+from relive.agent.runner import RunSettings
+from relive.agent.server.ask import ServerFailed, ServerRefused
+from relive.agent.server.budget import Budget, BudgetSpent, Prices
+from relive.memory.episode import StopReason
+
+TALK: Conversation = (Turn("system", "Act."), Turn("user", "You see a door."))
+Reply = tuple[int, dict[str, str], Any]
+"""Status, headers, and body as JSON, or as it is if it is bytes; None breaks the connection."""
+
+
+def said(text: str, **message: Any) -> dict[str, Any]:
+    return {
+        "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{
+            "index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": text, **message},
+        }],
+        "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
+    }  # fmt: skip
+
+
+class FakeServer:
+    """Answers as it is told to; keeps what it was asked."""
+
+    def __init__(self, behave: Callable[[int, dict[str, Any]], Reply]) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with outer.lock:
+                    number = len(outer.requests)
+                    outer.requests.append((self.path, body))
+                status, headers, reply = behave(number, body)
+                if reply is None:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                raw = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[int, dict[str, Any]], Reply]], FakeServer]]:
+    servers: list[FakeServer] = []
+
+    def start(behave: Callable[[int, dict[str, Any]], Reply]) -> FakeServer:
+        servers.append(FakeServer(behave))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def test_what_is_sent_and_what_comes_back(serve: Any, tmp_path: Path) -> None:
+    server = serve(lambda n, body: (200, {}, said('"open the door."', reasoning="It is shut.")))
+    model = ServerModel(
+        server.url, "m", temperature=0.5, prices=Prices(2.0, 10.0), thinking="on",
+        keep_messages=tmp_path / "sent.jsonl",
+    )  # fmt: skip
+    (action,) = model.act([TALK], [2**62 + 5])
+    assert (action.text, action.said) == ("open the door", '"open the door."')
+    assert action.reasoning == "It is shut."
+    assert action.usage
+    assert (action.usage.prompt, action.usage.completion) == (20, 3)
+    assert action.usage.cost == pytest.approx(70e-6)
+    path, body = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert body["messages"] == [
+        {"role": "system", "content": "Act."},
+        {"role": "user", "content": "You see a door."},
+    ]
+    assert body["seed"] == 5
+    assert body["max_tokens"] == 32
+    assert body["chat_template_kwargs"] == {"enable_thinking": True}
+    (line,) = (tmp_path / "sent.jsonl").read_text().splitlines()
+    assert json.loads(line)["request"]["messages"] == body["messages"]
+
+
+def play(model: ServerModel, path: Path, tasks: int = 12) -> list[Any]:
+    """Episodes of the toy suite, batch of four, all in the memory."""
+    with Memory(path) as memory:
+        found = list(Agent(model, memory).run("toy", tasks, batch=4, max_steps=2))
+        assert len(memory) == len(found) == tasks
+        assert {e.id for e in found} == {entry.episode_id for entry in memory.entries()}
+    return found
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "cut", "nonsense", "empty", "no json"])
+def test_errors_of_the_moment_are_waited_out(serve: Any, tmp_path: Path, fault: str) -> None:
+    """Every second request fails; every episode is played to its end all the same."""
+    bad: dict[str, Reply] = {
+        "429": (429, {"Retry-After": "0.01"}, {"error": {"message": "slow down"}}),
+        "500": (500, {"retry-after-ms": "10"}, {"error": {"message": "oops"}}),
+        "cut": (200, {}, None),
+        "nonsense": (200, {}, {"what": "is this"}),
+        "empty": (200, {}, {**said("x"), "choices": []}),
+        "no json": (200, {}, b"<html>Bad gateway</html>"),
+    }
+    server = serve(lambda n, body: bad[fault] if n % 2 == 0 else (200, {}, said("look")))
+    model = ServerModel(server.url, "m")
+    model._asker._sleep = lambda seconds: time.sleep(min(seconds, 0.01))
+    episodes = play(model, tmp_path / "memory")
+    assert {e.outcome.reason for e in episodes} <= {StopReason.STEP_LIMIT, StopReason.SOLVED}
+    assert model.retries >= 12
+    assert all(e.usage["prompt"] == 20 * len(e.steps) for e in episodes)
+
+
+def test_retry_after_is_heeded(serve: Any) -> None:
+    late: Reply = (429, {"Retry-After": "1"}, {"error": {"message": "later"}})
+    server = serve(lambda n, body: late if n == 0 else (200, {}, said("look")))
+    began = time.monotonic()
+    assert ServerModel(server.url, "m").act([TALK])[0].text == "look"
+    assert time.monotonic() - began >= 1
+
+
+def test_slow_answers_time_out_and_are_asked_for_again(serve: Any) -> None:
+    def slow_once(number: int, body: dict[str, Any]) -> Reply:
+        if number == 0:
+            time.sleep(1.0)
+        return 200, {}, said("look")
+
+    model = ServerModel(serve(slow_once).url, "m", timeout=0.3)
+    assert model.act([TALK])[0].text == "look"
+    assert model.retries >= 1
+
+
+def test_one_that_fails_for_good_costs_its_own_episode(serve: Any, tmp_path: Path) -> None:
+    """A request that the server does not take: the others go on, and are not asked again."""
+
+    def behave(number: int, body: dict[str, Any]) -> Reply:
+        if "red" in json.dumps(body["messages"][-1]):
+            return 400, {}, {"error": {"message": "too long"}}
+        return 200, {}, said("look")
+
+    server = serve(behave)
+    model = ServerModel(server.url, "m")
+    talks = [(TALK[0], Turn("user", text)) for text in ("a red door", "a blue door")]
+    with pytest.raises(SomeFailed, match="1 of 2 got no answer") as caught:
+        model.act(talks)
+    failed, good = caught.value.answers
+    assert isinstance(failed, ServerFailed)
+    assert not isinstance(good, Exception)
+    assert good.text == "look"
+    assert len(server.requests) == 2
+    episodes = play(model, tmp_path / "memory")
+    assert len(episodes) == 12
+
+
+def test_a_server_that_dies_and_comes_back(serve: Any, tmp_path: Path) -> None:
+    """What could not be asked is a policy error, recorded, and played again by the same command."""
+    server = serve(lambda n, body: (200, {}, said("look")) if n < 10 else (503, {}, {}))
+    settings = RunSettings(batch=4, max_steps=2)
+    first = evaluate(
+        ServerModel(server.url, "m", patience=0.0), "toy", tasks=12, out=tmp_path / "e",
+        settings=settings,
+    )  # fmt: skip
+    lost = [e for e in first.episodes if e.outcome.reason is StopReason.POLICY_ERROR]
+    assert 0 < len(lost) < 12
+    back = serve(lambda n, body: (200, {}, said("look")))
+    again = evaluate(
+        ServerModel(back.url, "m"), "toy", tasks=12, out=tmp_path / "e", settings=settings
+    )
+    assert len(again.episodes) == 12
+    assert not [e for e in again.episodes if e.outcome.reason is StopReason.POLICY_ERROR]
+    assert len(back.requests) == 2 * len(lost)
+
+
+def test_the_budget_stops_the_run_and_the_next_goes_on(serve: Any, tmp_path: Path) -> None:
+    server = serve(lambda n, body: (200, {}, said("look")))
+    settings = RunSettings(batch=2, max_steps=2)
+    poor = ServerModel(server.url, "m", budget=Budget(tokens=23 * 8), concurrency=2)
+    with pytest.raises(BudgetSpent, match="184 tokens is used up"):
+        evaluate(poor, "toy", tasks=12, out=tmp_path / "e", settings=settings)
+    assert 8 <= len(server.requests) <= 9
+    kept = len(list((tmp_path / "e").rglob("*.*")))
+    assert kept
+    rich = ServerModel(server.url, "m", budget=Budget(money=1.0), prices=Prices(1.0, 1.0))
+    done = evaluate(rich, "toy", tasks=12, out=tmp_path / "e", settings=settings)
+    assert done.n == 12
+    assert done.rows[-1].tokens == 46
+    assert done.rows[-1].cost == pytest.approx(12 * 46e-6, rel=0.5)
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, "OPENAI_API_KEY"), (404, "base_url")])
+def test_a_refusal_of_everything_ends_the_run_at_once(
+    serve: Any, tmp_path: Path, status: int, hint: str
+) -> None:
+    server = serve(lambda n, body: (status, {}, {"error": {"message": "no"}}))
+    with (
+        Memory(tmp_path / "m") as memory,
+        pytest.raises(ServerRefused, match=f"refuses every request: {status}.*{hint}"),
+    ):
+        list(Agent(ServerModel(server.url, "m"), memory).run("toy", 12))
+    assert len(server.requests) == 1
+
+
+def test_adapters_have_names_that_are_never_used_again(serve: Any, tmp_path: Path) -> None:
+    server = serve(lambda n, body: (200, {}, said("look") if "messages" in body else b"ok"))
+    model = ServerModel(server.url, "m")
+    (tmp_path / "v1").mkdir()
+    names = []
+    for _ in range(3):
+        model.set_adapter(tmp_path / "v1")
+        assert model.actor.adapter == "v1"
+        model.act([TALK])
+        names.append(server.requests[-1 if server.requests[-1][1].get("model") else -2][1]["model"])
+    model.set_adapter(None)
+    assert model.actor.adapter == ""
+    assert len(set(names)) == 3
+    loads = [b["lora_name"] for path, b in server.requests if path == "/v1/load_lora_adapter"]
+    unloads = [b["lora_name"] for path, b in server.requests if path == "/v1/unload_lora_adapter"]
+    assert loads == unloads == names
+    refusing = serve(lambda n, body: (400, {}, {"error": {"message": "no lora"}}))
+    with pytest.raises(ValueError, match=r"does not take adapter .*--enable-lora"):
+        ServerModel(refusing.url, "m").set_adapter(tmp_path / "v1")
+
+
+def test_the_adapter_stays_while_episodes_run(serve: Any, tmp_path: Path) -> None:
+    server = serve(lambda n, body: (200, {}, said("look")))
+    model = ServerModel(server.url, "m")
+    with Memory(tmp_path / "m") as memory:
+        run = Agent(model, memory).run("toy", 8, batch=4, max_steps=2)
+        next(run)
+        next(run)  # the place of the first is taken by another that runs
+        with pytest.raises(RuntimeError, match="episodes are being played"):
+            model.set_adapter(None)
+        list(run)
+    model.set_adapter(None)
+
+
+def test_answers_without_an_action_are_told_so(serve: Any, tmp_path: Path) -> None:
+    answers = ["I would like to wait.", "<action>look</action>", "<action>  </action>"]
+    server = serve(lambda n, body: (200, {}, said(answers[n % 3])))
+    model = ServerModel(server.url, "m", action_format="tagged")
+    with Memory(tmp_path / "m") as memory:
+        (episode,) = Agent(model, memory).run("toy", 1, max_steps=3)
+        (stored,) = memory.iterate()
+    assert stored == episode
+    assert [step.action for step in episode.steps] == ["", "look", ""]
+    assert [step.invalid for step in episode.steps][::2] == [True, True]
+    assert episode.steps[0].said == "I would like to wait."
+    assert "like this: <action>look</action>" in episode.steps[1].observation
+    sent = server.requests[1][1]["messages"]
+    assert sent[2]["content"] == "I would like to wait."
+    assert "<action>look</action>" in sent[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"base_url": "localhost:8000"}, "no address"),
+        ({"concurrency": 0}, "at least 1"),
+        ({"temperature": -1}, "must not be negative"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ServerModel(**{"base_url": "http://x/v1", "model": "m", **arguments})
