@@ -84,7 +84,7 @@ def _read_react(answer: str) -> str | None:
     lines = answer.splitlines()
     for number, line in enumerate(lines):
         if _LABEL.match(line):
-            return tidy("\n".join([_LABEL.sub("", line), *lines[number + 1 :]]))
+            return tidy(_LABEL.sub("", line)) or tidy("\n".join(lines[number + 1 :]))
     return None
 
 

@@ -29,6 +29,11 @@ class Encodings:
     without_target: int
     """Examples in which nothing is to be learnt."""
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(len(one.ids) for sequences in self.examples for one in sequences)
+
 
 def encode_example(
     encoder: ChatEncoder, example: Example, learn_reasoning: bool = True

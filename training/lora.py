@@ -33,7 +33,7 @@ from ..agent.llm.weights import hash_weights, quiet
 from .batches import batches, encode_all, encode_example, mixed, pieces
 from .examples import Example
 from .loss import target_logits
-from .memory_needed import activations, free_memory
+from .memory_needed import activations, spare_memory
 from .together import Together
 
 
@@ -73,8 +73,8 @@ class LoraSettings:
     rehearse (for the bundled model, its synthetic worlds), none elsewhere."""
     gradient_checkpointing: bool | None = None
     """Compute the layers' activations again for the backward pass instead of keeping them: a third
-    slower, and a fraction of the memory. None: where the activations would take more than half of
-    the memory that is free."""
+    slower, and a fraction of the memory. None: where the activations would take more than a
+    quarter of the memory that is free, or more than 2 GB beside everything else on a CPU."""
     learn_reasoning: bool = True
     """Whether thoughts are targets too. They are only there with the policy's thinking on."""
     bf16: bool = True
@@ -175,10 +175,10 @@ def train_adapter(
     started = time.monotonic()
     longest = min(settings.max_tokens or model.context, model.context)
     encodings = encode_all(model.encoder, examples, longest, settings.learn_reasoning)
-    together = Together()
+    together = Together(model.device)
     half = out.with_name(out.name + ".half")
     with model.lent() as base:
-        tuned = _prepare(base, settings, start)
+        tuned = _prepare(base, settings, start, encodings.longest)
         try:
             losses, supervised = _optimise(
                 tuned, encodings.examples, _rehearsed(model, rehearsal), settings, together,
@@ -212,8 +212,8 @@ def train_adapter(
     return written if together.first else AdapterManifest.read(out) or written
 
 
-def _prepare(base: Any, settings: LoraSettings, start: Path | None) -> Any:
-    """The model with a trainable adapter on it."""
+def _prepare(base: Any, settings: LoraSettings, start: Path | None, longest: int) -> Any:
+    """The model with a trainable adapter on it, for sequences of up to `longest` tokens."""
     torch.manual_seed(settings.seed)
     targets = settings.targets
     config = LoraConfig(
@@ -229,9 +229,9 @@ def _prepare(base: Any, settings: LoraSettings, start: Path | None) -> Any:
             tuned = get_peft_model(base, config)
     checkpointing = settings.gradient_checkpointing
     if checkpointing is None:
-        tokens = _piece(settings, base)
+        tokens = max(_piece(settings, base), longest)
         needed = activations(base.config, tokens, 2 if settings.bf16 else 4)
-        checkpointing = needed > free_memory(base.device) / 2
+        checkpointing = needed > spare_memory(base.device)
     if checkpointing:
         with quiet():  # it has a newer name, which older versions do not have
             tuned.gradient_checkpointing_enable({"use_reentrant": False})

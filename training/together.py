@@ -19,14 +19,18 @@ T = TypeVar("T")
 
 
 class Together:
-    """This process among those that were launched with it; alone without a launcher."""
+    """This process among those that were launched with it; alone without a launcher.
 
-    def __init__(self) -> None:
+    Args:
+        device: where the model is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         self.count, self.rank = 1, 0
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState  # sets up what the processes speak through
 
-            state = PartialState()
+            state = PartialState(cpu=device.type == "cpu")
             self.count, self.rank = state.num_processes, state.process_index
 
     @property

