@@ -68,6 +68,19 @@ class _Replay(LocalModel):
                 max_new_tokens=count,
             )
 
+    def generate_all(self, asked: Sequence[Conversation]) -> None:
+        """The same for several conversations at once, padded on the left."""
+        prompts = [self.encoder.prompt(conversation) for conversation in asked]
+        count = max(len(self._said[self._key(conversation)]) for conversation in asked)
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        with torch.inference_mode():
+            self.model.generate(
+                ids, attention_mask=mask.to(self.device), do_sample=False, min_new_tokens=count,
+                max_new_tokens=count,
+            )  # fmt: skip
+
     def _replay(self, logits: torch.Tensor, batch: Sequence[Row]) -> list[int]:
         self._sample(logits, batch)
         said = (self._said[row.prompt.tobytes()] for row in batch)
@@ -144,6 +157,46 @@ def measure(
         for name in ("cached", "batch16")
     }
     return speedups | {f"{name}_seconds_per_action": value for name, value in seconds.items()}
+
+
+def against_generate(
+    model_dir: str | Path, conversations: Sequence[Conversation], batch: int, sample: int = 3
+) -> dict[str, float]:
+    """Seconds per decision over whole episodes, and those of `generate` on whole prompts in a batch
+    of the same size.
+
+    Ours plays every step of `batch` recorded episodes, beginning with an empty cache, three times.
+    `generate` answers at `sample` of these steps only (the first, the last, and between), in turns
+    with ours, since at every step it reads everything again: its mean over them stands for all.
+
+    Returns:
+        ``ours`` and ``generate``, in seconds per decision, and their ``ratio``.
+    """
+    policy = _Replay(model_dir, slots=batch)
+    steps = [policy.record(conversation) for conversation in conversations[:batch]]
+    length = min(len(episode) for episode in steps)
+    calls = [[episode[number] for episode in steps] for number in range(length)]
+    chosen = sorted({round(i * (length - 1) / (sample - 1)) for i in range(sample)})
+    ours: list[float] = []
+    theirs: dict[int, list[float]] = {}
+    for repeat in range(3):
+        policy.forget()
+        spent = 0.0
+        for number, asked in enumerate(calls):
+            began = time.perf_counter()
+            policy.act(asked)
+            spent += time.perf_counter() - began
+            if number in chosen and (repeat == 0 or batch == 1):
+                began = time.perf_counter()
+                policy.generate_all(asked)
+                theirs.setdefault(number, []).append(time.perf_counter() - began)
+        ours.append(spent / (length * batch))
+    whole = statistics.mean(statistics.median(times) for times in theirs.values()) / batch
+    mine = statistics.median(ours)
+    return {
+        "ours": round(mine, 5), "generate": round(whole, 5), "ratio": round(whole / mine, 2),
+        "steps": length,
+    }  # fmt: skip
 
 
 def in_lanes(episodes: Sequence[Sequence[Conversation]], lanes: int) -> list[list[Conversation]]:

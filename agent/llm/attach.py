@@ -63,7 +63,8 @@ class Attachable:
     def detach(self) -> None:
         """Takes the adapter off; the weights are bit by bit those that were loaded."""
         if self._beside is not None:
-            self._beside.unload()
+            with quiet():
+                self._beside.unload()
             self._beside = None
         self._point_to(self._base)
 
@@ -84,7 +85,8 @@ class Attachable:
             if isinstance(layer, BaseTunerLayer):
                 for parameter in layer.get_base_layer().parameters():  # the sum is made in place
                     parameter.data = parameter.data.clone()
-        self.model = tuned.merge_and_unload().eval().requires_grad_(False)
+        with quiet():
+            self.model = tuned.merge_and_unload().eval().requires_grad_(False)
         return {
             name: parameter.data
             for name, parameter in self.model.named_parameters()

@@ -231,6 +231,7 @@ _FIELDS = {
     "actor.policy": "text", "actor.model": "text", "actor.weights": "text", "actor.adapter": "text",
     "actor.prompt": "text",
     "steps.observation": "text", "steps.action": "text", "steps.reasoning": "text",
+    "steps.said": "text",
     "steps.reward": "float",
     "steps.invalid": "bool",
     "steps.retrieved.episode": "text", "steps.retrieved.score": "float",
@@ -246,6 +247,7 @@ WRONG: dict[str, tuple[Any, ...]] = {name: _OF_TYPE[kind] for name, kind in _FIE
     "actor.settings": _NO_SETTINGS,
     "timings": _NO_NUMBERS,
     "ratings": _NO_NUMBERS,
+    "usage": _NO_NUMBERS,
 }
 """By field, what it must not hold. What is merely another spelling (an integer for a float, a list
 for a tuple, a subclass) is not here."""
