@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_counted_and_nothing_left_is_an_error(
         assert some.supervised_tokens > 0
         assert some.loss_last is not None
         assert some.loss_last > 0.1
-        with pytest.raises(ValueError, match="nothing can be learnt from .* more than 40 tokens"):
+        with pytest.raises(ValueError, match=r"nothing can be learnt from .* more than 40 tokens"):
             fine_tune(40, tmp_path / "none")
         assert not (tmp_path / "none").exists()
 
