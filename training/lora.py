@@ -172,6 +172,11 @@ def train_adapter(
         raise FileExistsError(
             f"{out} exists: an adapter is never overwritten, use a new version name"
         )
+    if model.dtype == "4bit" and model.device.type == "cpu":
+        raise ValueError(
+            "weights in 4 bits cannot be trained on a CPU: bitsandbytes packs them there for "
+            "acting only; use a GPU, or dtype 'bfloat16'"
+        )
     started = time.monotonic()
     longest = min(settings.max_tokens or model.context, model.context)
     encodings = encode_all(model.encoder, examples, longest, settings.learn_reasoning)

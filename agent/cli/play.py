@@ -78,7 +78,7 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
         group, "--action-format", "policy.action_format",
         "how an action is written: plain (default), react or tagged",
     )  # fmt: skip
-    add_flag(group, "--thinking", "policy.thinking", "off (default) or on")
+    add_flag(group, "--thinking", "policy.thinking", "off (default of local models) or on")
     add_flag(
         group, "--chat-template", "policy.chat_template",
         "file with a chat template to use instead of the model's", metavar="FILE",

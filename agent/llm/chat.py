@@ -204,10 +204,12 @@ class ChatEncoder:
         if not turn.tokens:
             return turn
         try:
-            known = self._answer(turn.tokens).bare == turn.text.strip()
+            answer = self._answer(turn.tokens)
         except (IndexError, OverflowError, TypeError, ValueError):  # no such ids
-            known = False
-        return turn if known else replace(turn, tokens=())
+            return replace(turn, tokens=())
+        if answer.bare != turn.text.strip():
+            return replace(turn, tokens=())
+        return turn if self.template.thoughts else replace(turn, tokens=answer.tokens)
 
     def _take_apart(self, tokens: tuple[int, ...]) -> _Answer:
         text = self._decode(tokens)

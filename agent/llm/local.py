@@ -248,6 +248,11 @@ class LocalModel:
             RuntimeError: episodes are being played.
         """
         check_nothing_runs(self._playing)
+        if adapter is not None and self.dtype == "4bit" and self.device.type == "cpu":
+            raise ValueError(
+                "weights in 4 bits take no adapter on a CPU: bitsandbytes packs them there for "
+                "acting only; use a GPU, or dtype 'bfloat16'"
+            )
         if adapter is None:
             self._attachable.detach()
             self._adapter = None

