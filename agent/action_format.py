@@ -9,13 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .conversation import Action
+from .evaluation.fingerprint import fingerprint
 
 Read = Callable[[str], str | None]
 """From an answer to the action in it; None where there is none."""
 
+OPENED, CLOSED = "<think>", "</think>"
+"""What most models write around their thoughts."""
+
 _LABEL = re.compile(r"^[\s>*#_-]*actions?[\s*_]*:[\s*_]*", re.IGNORECASE)
 _TAGS = re.compile(r"<action>(.*?)(?:</action>|$)", re.IGNORECASE | re.DOTALL)
-_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "**": "**"}
+_INSIDE = re.compile(r"\bAction:\s*(\S.*)$")
+_QUOTES = {"```": "```", '"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "**": "**"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,15 @@ class ActionFormat:
     """What the prompt says about it, with an example; empty: nothing. The plain form has none: the
     prompt lists every action as it is written, and models are trained on that prompt."""
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """For the record; nothing where the turn is the action."""
+        if self.name == PLAIN.name:
+            return {}
+        if self.name in FORMATS:
+            return {"action_format": self.name}
+        return {"action_format": self.name, "action_format_code": fingerprint(self.read)}
+
     def action(self, answer: str, tokens: tuple[int, ...] = (), reasoning: str = "") -> Action:
         """What an answer comes to.
 
@@ -51,7 +65,10 @@ class ActionFormat:
             reasoning: the thoughts.
         """
         text = self.read(answer)
-        if text is None:
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"action format {self.name} must return text or None, not {text!r:.80}")
+        text = text and text.strip()
+        if not text:
             told = (
                 "There is no action in this answer. Write one action like this: "
                 f"{self.example.format(action='look')}"
@@ -63,7 +80,7 @@ class ActionFormat:
 def tidy(text: str) -> str | None:
     """An action without what models put around it; None where nothing is left."""
     lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("```")]
+    lines = [line for line in lines if line and not re.fullmatch(r"```\w*", line)]
     if not lines:
         return None
     labelled = [line for line in lines if _LABEL.match(line) and _LABEL.sub("", line)]
@@ -75,9 +92,20 @@ def tidy(text: str) -> str | None:
             inner = line[len(first) : -len(last)]
             if line.startswith(first) and line.endswith(last) and inner and first not in inner:
                 line = inner.strip()
-        if line.endswith(".") and not re.search(r"[.!?]", line[:-1]):
+        if line.endswith(".") and len(line) > 1 and not re.search(r"[.!?]", line[:-1]):
             line = line[:-1].rstrip()
     return line or None
+
+
+def split_thoughts(text: str) -> tuple[str, str]:
+    """Thoughts and answer of a text that may have both; the answer is empty where the thoughts do
+    not end."""
+    thoughts, found, answer = text.rpartition(CLOSED)
+    if found:
+        return thoughts.strip().removeprefix(OPENED).strip(), answer.strip()
+    if text.lstrip().startswith(OPENED):
+        return text.strip().removeprefix(OPENED).strip(), ""
+    return "", text.strip()
 
 
 def _read_react(answer: str) -> str | None:
@@ -85,6 +113,9 @@ def _read_react(answer: str) -> str | None:
     for number, line in enumerate(lines):
         if _LABEL.match(line):
             return tidy(_LABEL.sub("", line)) or tidy("\n".join(lines[number + 1 :]))
+    for line in lines:  # thought and action in one
+        if found := _INSIDE.search(line):
+            return tidy(found[1])
     return None
 
 
@@ -98,9 +129,19 @@ def _ends_react(answer: str) -> bool:
     return any(_LABEL.match(line) and _LABEL.sub("", line).strip() for line in whole)
 
 
-PLAIN = ActionFormat(
-    "plain", tidy, str, "{action}", lambda answer: "\n" in answer.lstrip(), "\n", False, 32
-)
+def _ends_plain(answer: str) -> bool:
+    return "\n" in answer.lstrip()
+
+
+def _ends_tagged(answer: str) -> bool:
+    return "</action>" in answer.lower()
+
+
+def _never_ends(answer: str) -> bool:
+    return False
+
+
+PLAIN = ActionFormat("plain", tidy, str, "{action}", _ends_plain, "\n", False, 32)
 """The turn is the action. Its prompt is that of format version 1, which shows every action."""
 
 REACT = ActionFormat(
@@ -113,7 +154,7 @@ REACT = ActionFormat(
 
 TAGGED = ActionFormat(
     "tagged", _read_tagged, "<action>{}</action>".format, "<action>{action}</action>",
-    lambda answer: "</action>" in answer.lower(), ">", True, 128,
+    _ends_tagged, ">", True, 128,
     "Write one action in tags, like this: <action>look</action>",
 )  # fmt: skip
 """``<action>…</action>`` anywhere in the turn."""
@@ -141,7 +182,7 @@ def format_of(wanted: "str | ActionFormat | Read") -> ActionFormat:
     if callable(wanted):
         name = getattr(wanted, "__qualname__", type(wanted).__qualname__)
         return ActionFormat(
-            f"function {name}", wanted, str, "{action}", lambda answer: False, "\n", False, 256
+            f"function {name}", wanted, str, "{action}", _never_ends, "\n", False, 256
         )
     raise TypeError(
         f"action_format must be {', '.join(FORMATS)}, or a function from an answer to the action "

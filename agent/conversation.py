@@ -98,17 +98,30 @@ class SomeFailed(Exception):
         return f"{len(failed)} of {len(self.answers)} got no answer, such as: {failed[0]}"
 
 
-def check_nothing_runs(episodes: int) -> None:
-    """Raises while episodes run: each is played by one adapter from beginning to end.
+class Playing:
+    """Who plays episodes with a policy, and how many: each is played by one adapter from beginning
+    to end."""
 
-    Raises:
-        RuntimeError: `episodes` is not 0.
-    """
-    if episodes:
-        raise RuntimeError(
-            f"{episodes} episodes are being played, and the adapter cannot change under them: wait "
-            "until they have ended"
-        )
+    def __init__(self) -> None:
+        self._episodes: dict[int, int] = {}
+
+    def tell(self, who: int, episodes: int) -> None:
+        """Says that `who` has so many episodes running now."""
+        self._episodes[who] = episodes
+        if not episodes:
+            del self._episodes[who]
+
+    def check(self) -> None:
+        """Raises while episodes run.
+
+        Raises:
+            RuntimeError: the adapter must not change now.
+        """
+        if count := sum(self._episodes.values()):
+            raise RuntimeError(
+                f"{count} episodes are being played, and the adapter cannot change under them: "
+                "wait until they have ended"
+            )
 
 
 class Policy(Protocol):

@@ -1,5 +1,6 @@
 """From settings to a policy: what the command line and the scripts have in common."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,8 @@ class PolicySettings:
         format_of(self.action_format)
         if self.thinking not in ("", "off", "on"):
             raise ValueError(f"policy.thinking is {self.thinking!r}: use off or on")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"policy.temperature is {self.temperature}; it must not be negative")
         if self.max_new_tokens < 0 or self.thinking_tokens < 1 or self.context < 0:
             raise ValueError(
                 "policy.max_new_tokens and policy.context must not be negative, and "
@@ -123,6 +126,17 @@ def load_server(settings: PolicySettings) -> "ServerModel":
         raise ValueError(
             "policy 'server' needs an address and a model: --base-url http://127.0.0.1:8000/v1 "
             "--model NAME"
+        )
+    ignored = [
+        name
+        for name in ("chat_template", "template_arguments", "context", "device")
+        if getattr(settings, name)
+    ]
+    ignored += ["dtype"] if settings.dtype != "float32" else []
+    if ignored:
+        raise ValueError(
+            f"policy.{ignored[0]} is for models of this process: a server has its own (fields of "
+            "its requests go into policy.server.extra_body)"
         )
     from .server.budget import Budget, Prices
     from .server.model import ServerModel

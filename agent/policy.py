@@ -54,7 +54,7 @@ class CallablePolicy:
         self._reads = action_format is not None
         self.action_format = format_of(action_format or "plain")
         """How an action stands in an answer."""
-        how = {"action_format": self.action_format.name} if self._reads else {}
+        how = self.action_format.settings | ({"reads": True} if self._reads else {})
         self.actor = Actor("callable", model=name or _name_of(function), settings=how)
         """Who acts, for the record."""
 
@@ -165,9 +165,12 @@ class ReplayPolicy:
         self._actions: dict[str, list[Action]] = {}
         for episode in episodes:
             actions = [
-                Action(step.action, step.tokens, step.said, step.reasoning)
-                for step in episode.steps
-            ]
+                Action(
+                    step.action, step.tokens, step.said, step.reasoning,
+                    told if step.invalid and not step.action else "",
+                )
+                for step, told in zip(episode.steps, episode.observations[1:], strict=True)
+            ]  # fmt: skip
             if self._actions.setdefault(episode.observations[0], actions) != actions:
                 raise ValueError(
                     f"episode {episode.id} begins like another and goes on differently: replay "

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -161,9 +160,8 @@ def run_episode(
         conversation = begin(spec, observation, context.demonstrations)
         for index in range(max_steps):
             if index and retriever and retriever.dynamic:
-                context = ask(
-                    [(turn.text, after.text) for turn, after in pairwise(conversation[2:])][::2]
-                )
+                seen = [step.observation for step in steps[1:]] + [observation]
+                context = ask([(s.action, after) for s, after in zip(steps, seen, strict=True)])
                 conversation = (
                     begin(spec, conversation[1].text, context.demonstrations) + conversation[2:]
                 )

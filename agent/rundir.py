@@ -177,6 +177,9 @@ def measure(
     """Plays every task once into the run directory and returns the episodes; resumes where it
     stopped."""
     with directory.results(name) as results:
+        charge = getattr(runner.policy, "charge", None)
+        if callable(charge):  # what the run has used of a budget before
+            charge(results.store.iterate())
         todo = results.missing(tasks)
         on_event(TasksPlanned(len(todo)))
         for episode in runner.run(todo):

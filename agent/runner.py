@@ -14,7 +14,7 @@ from typing import Any
 from ..envs import EnvironmentFailure, EnvPool, Suite, Task
 from ..memory.episode import Actor, Episode
 from .action_format import PLAIN
-from .conversation import Action, Policy, SomeFailed, StopRun
+from .conversation import Action, Playing, Policy, SomeFailed, StopRun
 from .policy import actor_of
 from .prompt import PromptSpec, prompt_spec
 from .retriever import Retriever
@@ -171,9 +171,9 @@ class Runner:
 
     def _hold(self, episodes: int) -> None:
         """Tells a policy whose adapter can change how many episodes depend on it."""
-        hold = getattr(self.policy, "hold", None)
-        if callable(hold):
-            hold(episodes)
+        playing = getattr(self.policy, "playing", None)
+        if isinstance(playing, Playing):
+            playing.tell(id(self), episodes)
 
     def _begin(self, task: Task) -> EpisodeRun:
         limit = self.settings.max_steps or self.suite.max_steps

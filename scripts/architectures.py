@@ -77,6 +77,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "FalconH1",
         {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
     ),
+    "openai_gpt": ("OpenAIGPT", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 2048}),
     "deepseek_v3": ("DeepseekV3", {**LATENT, **EXPERTS}),
 }
 """By name: the class of its config without ``Config``, and what it needs besides `SIZES`."""
@@ -180,7 +181,7 @@ def check(name: str, folder: Path, turns: int = 5, adapters: bool = True) -> Fou
             for talk, action in zip(talks, actions, strict=True)
         ]
     note = f"{len(kinds)} different answers"
-    return Found(name, len(kinds) > 2, round(1 - encoded / prompts, 3), way, note)
+    return Found(name, len(kinds) > 2, round(max(0.0, 1 - encoded / prompts), 3), way, note)
 
 
 def _adapter(folder: Path, name: str) -> Path:

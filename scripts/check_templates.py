@@ -157,6 +157,8 @@ def _learns(tokenizer: Any, encoder: ChatEncoder, on: bool, notes: list[str]) ->
     if len(targets) != len(ACTIONS):
         notes.append(f"{len(targets)} targets instead of {len(ACTIONS)}")
         return False
+    if on:
+        good = _learns_without_thoughts(tokenizer, encoder, notes)
     for number, (before, target) in enumerate(targets):
         prompt = encoder.prompt(talk(number, thinking=on))
         said = tokenizer.decode(target[:-1])
@@ -172,6 +174,24 @@ def _learns(tokenizer: Any, encoder: ChatEncoder, on: bool, notes: list[str]) ->
             notes.append(f"target {number} would be read as {answered}")
             good = False
     return good
+
+
+def _learns_without_thoughts(tokenizer: Any, encoder: ChatEncoder, notes: list[str]) -> bool:
+    """Expert episodes have none: everything behind the prompt is to be produced then."""
+    done = encoder.sequences(talk(len(ACTIONS))[:-1])
+    text = "".join(
+        tokenizer.decode([i for i, learnt in zip(*one, strict=True) if learnt]) for one in done
+    )
+    if not all(action in text for action in ACTIONS):
+        notes.append("an answer without thoughts is not learnt")
+        return False
+    for number in range(len(ACTIONS)):
+        prompt = encoder.prompt(talk(number))
+        fits = [one for one in done if one.ids[: len(prompt)] == prompt]
+        if not any(len(o.ids) > len(prompt) and o.supervised[len(prompt)] for o in fits):
+            notes.append(f"without thoughts, answer {number} is learnt behind another prompt")
+            return False
+    return True
 
 
 def _space_before(tokenizer: Any, encoder: ChatEncoder, on: bool) -> str:

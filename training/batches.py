@@ -23,7 +23,10 @@ past."""
 class Encodings:
     """Examples that can be learnt, and how many cannot."""
 
-    examples: list[Sequences]
+    examples: list[Example]
+    """Those of which at least something is learnt."""
+    sequences: list[Sequences]
+    """What each of them becomes."""
     too_long: int
     """Sequences that do not fit into the model's context."""
     without_target: int
@@ -32,7 +35,7 @@ class Encodings:
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence."""
-        return max(len(one.ids) for sequences in self.examples for one in sequences)
+        return max(len(one.ids) for some in self.sequences for one in some)
 
 
 def encode_example(
@@ -52,6 +55,7 @@ def encode_all(
         ValueError: nothing is left to learn.
     """
     kept: list[Sequences] = []
+    learnt: list[Example] = []
     too_long = without_target = 0
     for example in examples:
         sequences = encode_example(encoder, example, learn_reasoning)
@@ -60,13 +64,14 @@ def encode_all(
         without_target += not sequences
         if fitting:
             kept.append(fitting)
+            learnt.append(example)
     if not kept:
         raise ValueError(
             f"nothing can be learnt from {len(examples)} examples: {too_long} sequences have more "
             f"than {longest} tokens, {without_target} examples have no target; show fewer or "
             "shorter demonstrations (retrieval.k, retrieval.max_tokens), or raise lora.max_tokens"
         )
-    return Encodings(kept, too_long, without_target)
+    return Encodings(learnt, kept, too_long, without_target)
 
 
 def mixed(

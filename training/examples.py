@@ -68,9 +68,18 @@ def answer_of(spec: PromptSpec, step: Step) -> Turn:
     format, else the action written in it."""
     action_format = spec.action_format
     said = step.said or step.action
-    if action_format.read(said) == (step.action or None):
+    if not step.action:
         return Turn("assistant", said, step.tokens, step.reasoning)
-    return Turn("assistant", action_format.write(step.action), (), step.reasoning)
+    if action_format.read(said) == step.action:
+        return Turn("assistant", said, step.tokens, step.reasoning)
+    written = action_format.write(step.action)
+    if action_format.read(written) != step.action:
+        raise ValueError(
+            f"action format {action_format.name} cannot write {step.action!r} (it reads "
+            f"{action_format.read(written)!r} from {written!r}): give a relive.agent.action_format."
+            "ActionFormat whose write is the reverse of its read"
+        )
+    return Turn("assistant", written, (), step.reasoning)
 
 
 def build_examples(

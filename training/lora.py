@@ -183,25 +183,26 @@ def train_adapter(
     together = Together(model.device)
     half = out.with_name(out.name + ".half")
     with model.lent() as base:
-        tuned = _prepare(base, settings, start, encodings.longest)
         try:
+            tuned = _prepare(base, settings, start, encodings.longest)
             losses, supervised = _optimise(
-                tuned, encodings.examples, _rehearsed(model, rehearsal), settings, together,
-                report, checkpoint,
+                tuned, encodings.sequences, _rehearsed(model, rehearsal, longest, settings),
+                settings, together, report, checkpoint,
             )  # fmt: skip
             if together.first:
                 shutil.rmtree(half, ignore_errors=True)
                 tuned.save_pretrained(half)
         finally:
-            _give_back(tuned)
+            _keep_all_activations(base)
     written = replace(
         manifest,
         lora=as_stored(settings),
         started_from=hash_weights(start) if start else "",
-        examples=len(examples),
+        examples=len(encodings.examples),
         too_long=encodings.too_long,
+        without_target=encodings.without_target,
         contexts={
-            kind: sum(e.memory == kind for e in examples)
+            kind: sum(e.memory == kind for e in encodings.examples)
             for kind in ("retrieved", "empty", "irrelevant")
         },
         supervised_tokens=supervised,
@@ -236,18 +237,21 @@ def _prepare(base: Any, settings: LoraSettings, start: Path | None, longest: int
     if checkpointing is None:
         tokens = max(_piece(settings, base), longest)
         needed = activations(base.config, tokens, 2 if settings.bf16 else 4)
-        checkpointing = needed > spare_memory(base.device)
+        able = getattr(base, "supports_gradient_checkpointing", False)
+        checkpointing = able and needed > spare_memory(base.device)
     if checkpointing:
         with quiet():  # it has a newer name, which older versions do not have
             tuned.gradient_checkpointing_enable({"use_reentrant": False})
     return tuned.train()
 
 
-def _give_back(tuned: Any) -> None:
-    """Takes the adapter off; the weights below were never touched."""
+def _keep_all_activations(base: Any) -> None:
+    """Undoes what saving memory has set on the model; its adapter is taken off by the policy."""
     with quiet():
-        tuned.gradient_checkpointing_disable()
-        tuned.unload()
+        if getattr(base, "supports_gradient_checkpointing", False):
+            base.gradient_checkpointing_disable()
+        if hasattr(base, "_require_grads_hook"):
+            base.disable_input_require_grads()
 
 
 def _piece(settings: LoraSettings, base: Any) -> int:
@@ -258,9 +262,16 @@ def _piece(settings: LoraSettings, base: Any) -> int:
 
 
 def _rehearsed(
-    model: LocalModel, rehearsal: Iterator[Example] | None
+    model: LocalModel,
+    rehearsal: Iterator[Example] | None,
+    longest: int,
+    settings: LoraSettings,
 ) -> Iterator[list[Encoded]] | None:
-    return (encode_example(model.encoder, one) for one in rehearsal) if rehearsal else None
+    """Rehearsal that can be learnt: what is too long or has no target is passed over."""
+    if rehearsal is None:
+        return None
+    encoded = (encode_example(model.encoder, one, settings.learn_reasoning) for one in rehearsal)
+    return (one for one in encoded if one and all(len(s.ids) <= longest for s in one))
 
 
 def _optimise(

@@ -14,7 +14,9 @@ with needs("llm"):
     import torch
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
+from .adapters import can_be_added
 from .weights import quiet
 
 _KEPT = 2
@@ -28,8 +30,8 @@ class Attachable:
 
     Args:
         model: a causal language model of transformers.
-        merges: whether the adapter's matrices are added; else they are worked out beside the
-            model's at every pass, as quantised weights need it.
+        merges: whether the adapter's matrices are added; else, and where they cannot be, they are
+            worked out beside the model's at every pass.
     """
 
     def __init__(self, model: Any, merges: bool = True) -> None:
@@ -38,57 +40,87 @@ class Attachable:
         self._merges = merges
         self._base: Tensors = {name: p.data for name, p in model.named_parameters()}
         self._sums: OrderedDict[str, Tensors] = OrderedDict()
-        self._beside: Any = None
+        self._now: tuple[Path, str] | None = None
 
     def attach(self, folder: Path, content: str) -> None:
         """Adds an adapter, in place of the one before.
 
         Args:
             folder: of PEFT.
-            content: hash of its weights; the same hash is not added up again.
+            content: hash of what is in it; the same hash is not added up again.
+
+        Raises:
+            Exception: whatever PEFT raises; the model is then as it was.
         """
+        before = self._now
         self.detach()
-        if not self._merges:
-            with quiet():
-                self._beside = PeftModel.from_pretrained(self.model, str(folder))
-            self._beside.eval().requires_grad_(False)
-            return
+        try:
+            self._attach(folder, content)
+        except BaseException:
+            strip(self.model)
+            self._point_to(self._base)
+            if before:
+                self._attach(*before)
+                self._now = before
+            raise
+        self._now = folder, content
+
+    def detach(self) -> None:
+        """Takes the adapter off; the weights are bit by bit those that were loaded."""
+        strip(self.model)
+        self._point_to(self._base)
+        self._now = None
+
+    def forget_others(self) -> None:
+        """Gives back the memory of adapters that are not in force."""
+        now = self._now[1] if self._now else ""
+        self._sums = OrderedDict((key, sums) for key, sums in self._sums.items() if key == now)
+
+    def _attach(self, folder: Path, content: str) -> None:
         if content not in self._sums:
+            if not self._merges or not can_be_added(folder, self.model):
+                with quiet():
+                    PeftModel.from_pretrained(self.model, str(folder))
+                self.model.eval().requires_grad_(False)
+                return
             self._sums[content] = self._add_up(folder)
             while len(self._sums) > _KEPT:
                 self._sums.popitem(last=False)
         self._sums.move_to_end(content)
         self._point_to(self._sums[content])
 
-    def detach(self) -> None:
-        """Takes the adapter off; the weights are bit by bit those that were loaded."""
-        if self._beside is not None:
-            with quiet():
-                self._beside.unload()
-            self._beside = None
-        self._point_to(self._base)
-
-    def forget(self) -> None:
-        """Gives the memory of adapters back that are not in force."""
-        self._sums.clear()
-
     def _point_to(self, tensors: Tensors) -> None:
         for name, parameter in self.model.named_parameters():
-            if parameter.data is not tensors.get(name, self._base[name]):
-                parameter.data = tensors.get(name, self._base[name])
+            parameter.data = tensors.get(name, self._base[name])
 
     def _add_up(self, folder: Path) -> Tensors:
         """The model's matrices with the adapter's added, those that it changes only."""
         with quiet():
             tuned: Any = PeftModel.from_pretrained(self.model, str(folder))
-        for layer in tuned.modules():
-            if isinstance(layer, BaseTunerLayer):
-                for parameter in layer.get_base_layer().parameters():  # the sum is made in place
-                    parameter.data = parameter.data.clone()
-        with quiet():
-            self.model = tuned.merge_and_unload().eval().requires_grad_(False)
+            for layer in tuned.modules():
+                if isinstance(layer, BaseTunerLayer):
+                    for parameter in layer.get_base_layer().parameters():  # it is summed in place
+                        parameter.data = parameter.data.clone()
+            tuned.merge_and_unload()
+        self.model.eval().requires_grad_(False)
         return {
             name: parameter.data
             for name, parameter in self.model.named_parameters()
             if parameter.data.data_ptr() != self._base[name].data_ptr()
         }
+
+
+def strip(model: Any) -> None:
+    """Takes every layer of PEFT off a model, whatever state it is in; weights are not touched."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            below: Any = layer.get_base_layer()
+        elif isinstance(layer, ModulesToSaveWrapper):
+            below = layer.original_module
+        else:
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, below)
+    for mark in ("peft_config", "_hf_peft_config_loaded"):
+        if mark in vars(model):
+            delattr(model, mark)

@@ -34,6 +34,7 @@ class TurnByTurn:
         template: what writes them.
         tokenize: from text to ids, without special tokens of its own.
         decode: from ids to text, with special tokens.
+        end: how many tokens behind an answer end it.
         cache_size: how many distinct turns to remember.
 
     Raises:
@@ -45,9 +46,11 @@ class TurnByTurn:
         template: ChatTemplate,
         tokenize: Tokenize,
         decode: Callable[[tuple[int, ...]], str],
+        end: int,
         cache_size: int = 4096,
     ) -> None:
         self._template, self._tokenize, self._decode = template, tokenize, decode
+        self._end = end
         self._segment = functools.lru_cache(maxsize=cache_size)(self._encode_segment)
         opening, first = PROBE[:2], PROBE[2]
         self._user_head = template.render((*opening, first))
@@ -59,7 +62,12 @@ class TurnByTurn:
             raise LooksBackError("it opens a turn otherwise than it asks for one")
         self._prompt, self._close = prompt, close
         self._prompt_ids = tuple(tokenize(prompt))
-        self._close_ids = tuple(tokenize(close))
+        said = f"{prompt}{first.text}"
+        both, before_close = tokenize(said + close), tokenize(said)
+        in_context = both[: len(before_close)] == before_close
+        self._close_ids = tuple(both[len(before_close) :] if in_context else tokenize(close))
+        if len(self._close_ids) < end:
+            raise LooksBackError("the end of a turn is the beginning of the next")
         self._plain: Mapping[Role, tuple[str, str]] = {}
         roles: tuple[Role, ...] = ("user", "assistant")
         self._plain = {role: around for role in roles if (around := self._find_plain(role))}
@@ -68,8 +76,8 @@ class TurnByTurn:
     def encode(
         self, conversation: Conversation, generation_prompt: bool
     ) -> tuple[list[int], list[bool]]:
-        """Ids of a conversation, and which of them an assistant must produce: its text and the
-        first token behind it."""
+        """Ids of a conversation, and which of them an assistant must produce: its text and
+        what ends it."""
         ids: list[int] = []
         supervised: list[bool] = []
         system, rest = "", conversation
@@ -115,7 +123,7 @@ class TurnByTurn:
             # matters more than the same ids, because a sampled turn could never have had that
             # token.
             return self._from_tokens(tuple(self._tokenize(text)))
-        return _Segment(ids, opened, len(ids) - closed + 1)
+        return _Segment(ids, opened, len(ids) - closed + self._end)
 
     def _segment_of_sampled(self, tokens: tuple[int, ...]) -> _Segment:
         """A turn that was sampled: its own ids, unless the template changes the text."""
@@ -128,7 +136,7 @@ class TurnByTurn:
     def _from_tokens(self, tokens: tuple[int, ...]) -> _Segment:
         ids = self._prompt_ids + tokens + self._close_ids
         first = len(self._prompt_ids)
-        return _Segment(ids, first, first + len(tokens) + 1)
+        return _Segment(ids, first, first + len(tokens) + self._end)
 
     def _render_turn(self, role: Role, text: str) -> str:
         """One turn after the opening, as the template writes it behind others."""
@@ -162,13 +170,14 @@ class TurnByTurn:
 
     def _check(self) -> None:
         """The whole point: turn by turn must give what rendering everything at once gives."""
-        for length in range(2, len(PROBE) + 1):
-            turns = PROBE[:length]
+        # A long one too: some templates show the last few turns only.
+        long = (*PROBE[:1], *PROBE[1:3] * 20, PROBE[3])
+        for turns in [*(PROBE[:length] for length in range(2, len(PROBE) + 1)), long]:
             asked = turns[-1].role == "user"
             for prompt in (False, True) if asked else (False,):
                 expected = self._tokenize(self._template.render(turns, prompt))
                 if self.encode(turns, prompt)[0] != expected:
-                    raise LooksBackError(f"{length} turns come out differently at once")
+                    raise LooksBackError(f"{len(turns)} turns come out differently at once")
 
 
 def _remainder(head: str, whole: str) -> str:

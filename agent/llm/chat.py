@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..action_format import CLOSED, OPENED
 from ..conversation import Conversation, Turn
 from .by_turn import LooksBackError, TurnByTurn
 from .template import PROBE, ChatTemplate, Frame, Thinking
@@ -94,8 +95,9 @@ class ChatEncoder:
         opening = self._frame.opening
         self._forced = opening if opening.strip() or self._is_cut_after(opening) else ""
         self._own = "" if self._forced else opening
+        lead = self.template.render(PROBE[:4], True)[-_LEAD:]
         self.opening_ids: tuple[int, ...] = (
-            () if self.template.thoughts else tuple(self._tokenize(self._forced))
+            () if self.template.thoughts else tuple(self._behind(lead, self._forced))
         )
         """What stands between prompt and answer: it is fed, not sampled."""
         self._mark = self._find_mark()
@@ -215,14 +217,14 @@ class ChatEncoder:
         text = self._decode(tokens)
         frame = self.template.thoughts
         mark = self._mark
+        opening = (frame.opening.strip() if frame else "") or OPENED
         before, found, answer = text.rpartition(mark)
         if not found:
-            begun = frame and (not frame.opening or text.startswith(frame.opening.strip()))
-            if begun or text.lstrip().startswith("<think>"):
-                return _Answer(self._bare(text), "", "", ())  # it never came to an answer
+            if text.lstrip().startswith(opening) or (frame and not frame.opening):
+                thoughts = self._bare(text.lstrip().removeprefix(opening))
+                return _Answer(thoughts, "", "", ())  # it never came to an answer
             return _Answer("", text, self._bare(text), tokens)
         answer = answer.lstrip("\n")
-        opening = frame.opening.strip() if frame else "<think>"
         ending = frame.between.partition(mark)[0] if frame else ""
         thoughts = self._bare(before.lstrip().removeprefix(opening).removesuffix(ending))
         for first in range(len(tokens) - 1, -1, -1):
@@ -246,10 +248,10 @@ class ChatEncoder:
         text = self.template.render(written, True)
         ids: list[int] = []
         done = 0
-        for first, last, tokens in self._places(written, kept, text):
-            ids += [*self._tokenize(text[done:first]), *tokens]
+        for first, last, tokens in [*self._places(written, kept, text), (len(text), 0, ())]:
+            ids += [*self._behind(text[max(0, done - _LEAD) : done], text[done:first]), *tokens]
             done = last
-        return (*ids, *self._tokenize(text[done:]))
+        return tuple(ids)
 
     def _written(
         self, conversation: Conversation
@@ -306,30 +308,34 @@ class ChatEncoder:
         if turn.tokens:
             sampled = self._answer(turn.tokens)
             answer, tail = sampled.text, sampled.tokens
+        # Space between answer and end may have been sampled already.
+        space = self._frame.closing[: -len(self._frame.closing.lstrip()) or None]
+        end = self._end[-1:] if space and answer.endswith(space) else self._end
         if frame and tail and len(tail) < len(turn.tokens):
             head = len(turn.tokens) - len(tail)
             return (
-                [*turn.tokens, *self._end],
-                [*[learn_thoughts] * head, *[True] * (len(tail) + len(self._end))],
+                [*turn.tokens, *end],
+                [*[learn_thoughts] * head, *[True] * (len(tail) + len(end))],
             )
         reasoning = turn.reasoning
         lead = self.template.render(self._written(before)[0], True)[-_LEAD:]
-        pieces = [(self._forced, False)]
-        if frame and reasoning:
-            pieces = [
-                (frame.opening, learn_thoughts),
-                (reasoning, learn_thoughts),
-                (frame.between, learn_thoughts),
-            ]
-        ids: list[int] = []
-        learn: list[bool] = []
         own = "" if frame and reasoning else self._own
+        ids = list(self.opening_ids)
+        learn = [False] * len(ids)
+        pieces: list[tuple[str, bool]] = []
+        if frame and reasoning:
+            pieces = [(part, learn_thoughts) for part in (frame.opening, reasoning, frame.between)]
+        elif frame:  # it may think and has not: so it would have said this itself
+            pieces = [(self._forced, True)]
+        else:
+            lead = (lead + self._forced)[-_LEAD:]
         for text, learnt in [*pieces, (own + answer.removeprefix(self._own), True)]:
-            new = tail if tail and learnt and text.endswith(answer) else self._behind(lead, text)
+            last = tail and text.endswith(answer)
+            new = tail if last else self._behind(lead, text)
             ids += new
             learn += [learnt] * len(new)
             lead = (lead + text)[-_LEAD:]
-        return [*ids, *self._end], [*learn, *[True] * len(self._end)]
+        return [*ids, *end], [*learn, *[True] * len(end)]
 
     def _behind(self, lead: str, text: str) -> Sequence[int]:
         """Ids of a text behind another, where a token begins with it; else of the text alone."""
@@ -368,8 +374,8 @@ class ChatEncoder:
     def _find_mark(self) -> str:
         """What tells that thoughts are over and the answer begins."""
         frame, opening = self.template.thoughts, self._frame.opening
-        if frame is None or "</think>" in frame.between:
-            return "</think>"
+        if frame is None or CLOSED in frame.between:
+            return CLOSED
         return opening if opening and frame.between.endswith(opening) else frame.between.strip()
 
     def _find_by_turn(self, cache_size: int) -> TurnByTurn | None:
@@ -380,6 +386,7 @@ class ChatEncoder:
                 self.template,
                 self._tokenize,
                 self._decode,
+                len(self._end),
                 cache_size,
             )
         except LooksBackError:

@@ -70,7 +70,7 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from .weights import quiet
+    from .weights import first_line, quiet
 
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     try:
@@ -80,8 +80,9 @@ def _convert(file: Path, folder: Path) -> None:
             )
             tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), **where)
     except Exception as error:  # transformers and gguf have many kinds of their own
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"GGUF file {file} cannot be read as a model: {first}") from None
+        raise ValueError(
+            f"GGUF file {file} cannot be read as a model: {first_line(error)}"
+        ) from None
     config = read.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # or transformers refuses to save what it has read

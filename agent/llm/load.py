@@ -9,7 +9,7 @@ with needs("llm"):
     import torch
     from transformers import AutoModelForCausalLM
 
-from .weights import quiet
+from .weights import first_line, quiet
 
 DTYPES = ("float32", "bfloat16", "4bit")
 """What weights can be held in."""
@@ -34,8 +34,9 @@ def read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
     except (
         Exception
     ) as error:  # transformers, tokenizers and safetensors each have kinds of their own
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"the {what} of {name} cannot be loaded from {folder}: {first}") from None
+        raise ValueError(
+            f"the {what} of {name} cannot be loaded from {folder}: {first_line(error)}"
+        ) from None
 
 
 def load_base(
@@ -63,7 +64,12 @@ def load_base(
     model = read(AutoModelForCausalLM, folder, name, "model", **options)
     model = model.eval().requires_grad_(False)
     if dtype != "4bit":
-        model = model.to(device)
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"{name} cannot be put on device {str(device)!r}: {first_line(error)}"
+            ) from None
         if device.type == "cpu":
             _lay_out_for_vectors(model)
     return model

@@ -4,6 +4,11 @@ How it continues a conversation, and what it need not encode again, is in
 :mod:`relive.agent.llm.decoding`.
 """
 
+import hashlib
+import json
+import logging
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +23,8 @@ with needs("llm"):
 
 from ...memory.episode import Actor
 from ..action_format import ActionFormat, Read, format_of
-from ..conversation import Action, Conversation, Usage, check_nothing_runs
+from ..conversation import Action, Conversation, Playing, Usage
+from ..settings import text_of
 from .adapters import check_tensors
 from .attach import Attachable
 from .chat import ChatEncoder
@@ -28,7 +34,16 @@ from .decoding.snapshots import SnapshotDecoder
 from .gguf import source_of
 from .load import context_of, load_base, read
 from .template import Thinking
-from .weights import check_adapter, find_model, hash_weights, with_adapter
+from .weights import (
+    check_adapter,
+    find_model,
+    first_line,
+    hash_adapter,
+    hash_weights,
+    with_adapter,
+)
+
+_LOG = logging.getLogger(__name__)
 
 
 class ContextOverflow(ValueError):
@@ -93,21 +108,34 @@ class LocalModel:
         self.action_format = format_of(action_format)
         """How an action stands in an answer."""
         most = self.action_format.tokens if max_new_tokens is None else max_new_tokens
-        if temperature < 0 or most < 1 or slots < 1 or thinking_tokens < 1:
+        if (
+            not 0 <= temperature < math.inf
+            or min(most, slots, thinking_tokens) < 1
+            or (context or 1) < 1
+        ):
             raise ValueError(
-                "temperature must not be negative, max_new_tokens, thinking_tokens and slots must "
-                f"be at least 1, not {temperature}, {most}, {thinking_tokens} and {slots}"
+                "temperature must not be negative, and context, max_new_tokens, thinking_tokens "
+                f"and slots must be at least 1, not {temperature}, and {context}, {most}, "
+                f"{thinking_tokens} and {slots}"
             )
         self.model_name = str(model)
         self.dtype = dtype
         self.folder = find_model(model)
         """Where the model's files are."""
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        here = os.environ.get("LOCAL_RANK", "0")  # of several processes, one GPU each
+        best = f"cuda:{here}" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device or best)
         """Where it runs."""
         config = read(AutoConfig, self.folder, self.model_name, "config")
         self._limit = min(context_of(config), context or 1 << 30)
         base = load_base(self.folder, self.model_name, self.device, dtype, attention)
         tokenizer = read(AutoTokenizer, self.folder, self.model_name, "tokenizer")
+        known, most_tokens = base.get_input_embeddings().num_embeddings, len(tokenizer)
+        if most_tokens > known:
+            raise ValueError(
+                f"the tokenizer of {self.model_name} has {most_tokens} tokens and the model knows "
+                f"{known}: resize its embeddings, or use the tokenizer it was made with"
+            )
         eos = base.generation_config.eos_token_id if base.generation_config else None
         self.encoder = ChatEncoder(
             tokenizer,
@@ -123,11 +151,22 @@ class LocalModel:
         self._attachable = Attachable(base, merges=dtype != "4bit")
         self._decoder = _decoder(base, self._sampler, slots, self._limit)
         self._gguf = source_of(self.folder)
+        self._unusual: dict[str, str | int | float | bool] = {}
+        if chat_template is not None:
+            own = template_text(chat_template) or ""
+            self._unusual["chat_template"] = hashlib.sha256(own.encode()).hexdigest()
+        if template_arguments:
+            told = json.dumps(dict(template_arguments), sort_keys=True, default=str)
+            self._unusual["template_arguments"] = told
+        if context:
+            self._unusual["context"] = self._limit
         self._base_hash: str | None = None
         self._versions: dict[str, str] = {}
         self._checked: dict[str, Path] = {}
-        self._playing = 0
-        self._adapter: tuple[str, str] | None = None
+        self.playing = Playing()
+        """Who plays with it now: while somebody does, the adapter stays."""
+        self._adapter: tuple[str, str, str] | None = None
+        """Version, hash of its weights, and hash of all that decides what it does."""
         if adapter is not None:
             self.set_adapter(adapter, adapter_version)
 
@@ -195,10 +234,10 @@ class LocalModel:
         settings: dict[str, str | int | float | bool] = {
             "temperature": self.temperature, "dtype": self.dtype,
         }  # fmt: skip
+        settings |= self._unusual
         if self._gguf:
             settings["gguf_sha256"] = self._gguf
-        if self.action_format.name != "plain":
-            settings["action_format"] = self.action_format.name
+        settings |= self.action_format.settings
         if self.max_new_tokens != self.action_format.tokens:
             settings["max_new_tokens"] = self.max_new_tokens
         if self.encoder.template.thinking == "on":
@@ -214,19 +253,18 @@ class LocalModel:
     def lent(self) -> Iterator[Any]:
         """The bare model, for training adapters on it; meanwhile the policy must not act. What is
         put on it has to be taken off again. Everything cached is forgotten."""
+        self.playing.check()
         before = self._adapter
-        self.set_adapter(None)
-        self._attachable.forget()
+        self._attachable.forget_others()
+        self._attachable.detach()
+        self._decoder.forget()
         try:
             yield self.model
         finally:
+            self._attachable.detach()
             self.model.eval().requires_grad_(False)
-            if before is not None:
-                self.set_adapter(self._checked[before[1]], before[0])
-
-    def hold(self, episodes: int) -> None:
-        """Told by whoever plays how many episodes run: while some do, the adapter stays."""
-        self._playing = episodes
+            if before is not None:  # from memory: its folder may have gone
+                self._attachable.attach(self._checked[before[2]], before[2])
 
     def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
         """Acts with another LoRA adapter from now on, or with none.
@@ -247,7 +285,7 @@ class LocalModel:
                 The policy is then as it was.
             RuntimeError: episodes are being played.
         """
-        check_nothing_runs(self._playing)
+        self.playing.check()
         if adapter is not None and self.dtype == "4bit" and self.device.type == "cpu":
             raise ValueError(
                 "weights in 4 bits take no adapter on a CPU: bitsandbytes packs them there for "
@@ -259,21 +297,39 @@ class LocalModel:
         else:
             folder = Path(adapter)
             version = version or folder.resolve().name
-            content = hash_weights(folder) if folder.is_dir() else ""
-            if content not in self._checked:
-                check_adapter(folder, self.model, self.model_name, self.base_sha256)
-                check_tensors(folder, self.model)
+            content = self._content_of(folder)
             if self._versions.get(version, content) != content:
                 raise ValueError(
                     f"adapter version {version!r} has been used for other weights than those in "
                     f"{folder}: "
                     "give the new adapter a version of its own"
                 )
-            self._attachable.attach(folder, content)
+            try:
+                self._attachable.attach(folder, content)
+            except Exception as error:  # PEFT has many kinds
+                raise ValueError(f"adapter {folder} cannot be used: {first_line(error)}") from error
             self._versions[version] = content
             self._checked[content] = folder
-            self._adapter = (version, content)
+            self._adapter = (version, hash_weights(folder), content)
         self._decoder.forget()
+
+    def _content_of(self, folder: Path) -> str:
+        """Hash of an adapter that fits this model."""
+        try:
+            content = hash_adapter(folder)
+        except (OSError, ValueError):  # the check says what is the matter
+            content = ""
+        if content not in self._checked:
+            bare = self._attachable
+            before = self._adapter
+            bare.detach()
+            try:
+                check_adapter(folder, bare.model, self.model_name, self.base_sha256)
+                check_tensors(folder, bare.model)
+            finally:
+                if before is not None:
+                    bare.attach(self._checked[before[2]], before[2])
+        return content or hash_adapter(folder)
 
     def forget(self) -> None:
         """Empties the cache: the next answers encode everything anew, and say the same."""
@@ -342,7 +398,7 @@ def template_text(template: str | Path | None) -> str | None:
     file = Path(template).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"no chat template {file}: check the path, or give the template")
-    return file.read_text(encoding="utf-8")
+    return text_of(file, "chat template")
 
 
 def _decoder(model: Any, sampler: Sampler, slots: int, positions: int) -> Decoder:
@@ -351,6 +407,8 @@ def _decoder(model: Any, sampler: Sampler, slots: int, positions: int) -> Decode
         batched = SlotDecoder(model, sampler, slots, positions)
         if batched.agrees():
             return batched
-    except Exception:  # whatever such a model raises with a cache that it does not know
-        pass
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever such a model raises with a cache that it does not know
+        _LOG.debug("one conversation at a time: %s: %s", type(error).__name__, error)
     return SnapshotDecoder(model, sampler, slots)

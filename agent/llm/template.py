@@ -7,13 +7,13 @@ thought before an answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..action_format import CLOSED, OPENED
 from ..conversation import Conversation, Turn
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and only the tokenizer's owner needs it
@@ -36,9 +36,12 @@ PROBE = (
 """A conversation that shows what a template does."""
 
 _THOUGHT = "First the door, then north."
-_CLOSED = "</think>"
-_DATE = re.compile(r"""strftime_now\(\s*(["'])(?P<format>[^"']*)\1\s*\)""")
-"""How templates ask for the date. It is written into them: transformers hands no function over."""
+_DATE = (
+    "{%- macro strftime_now(format) -%}{{- format "
+    + " ".join(f"| replace('%{c}', '{TODAY.strftime(f'%{c}')}')" for c in "aAbBcdHIjmMpSUwWxXyYZ")
+    + " -}}{%- endmacro -%}"
+)
+"""In front of a template: what it asks for the date, since transformers hands no function over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ class ChatTemplate:
                 f"tokenizer {self.name} has no chat template: use an instruction-tuned model, or "
                 "pass chat_template="
             )
-        self._source = _DATE.sub(_fixed, source or tokenizer.get_chat_template())
+        own = tokenizer.get_chat_template() if source is None else source
+        self._source = (_DATE if "strftime_now" in own else "") + own
         if thinking not in ("off", "on"):
             raise ValueError(f"thinking is {thinking!r}; it is 'off' or 'on'")
         switch = thinking == "on"
@@ -143,7 +147,7 @@ class ChatTemplate:
         opening = last[len(prompt) : at] if last.startswith(prompt) and at >= len(prompt) else ""
         if not opening and _opens_thoughts(prompt):
             # The prompt begins with thoughts and the template leaves no empty ones: end them.
-            opening = f"{_CLOSED}\n\n"
+            opening = f"{CLOSED}\n\n"
         closing = last[at + len(text) :] if at >= 0 else ""
         if not closing.strip():  # the end of a turn is the beginning of the next
             closing = onward[onward.rfind(text, 0, onward.rfind(PROBE[3].text)) + len(text) :]
@@ -211,18 +215,14 @@ class ChatTemplate:
         if last.startswith(asked) and _THOUGHT in last[len(asked) :]:
             before, _, after = last[len(asked) :].partition(_THOUGHT)
             return ThoughtFrame(before, after.partition(thought.text)[0])
-        if opened or _CLOSED in self._source:
-            return ThoughtFrame("" if opened else "<think>\n", f"\n{_CLOSED}\n\n")
+        if opened or CLOSED in self._source:
+            return ThoughtFrame("" if opened else f"{OPENED}\n", f"\n{CLOSED}\n\n")
         raise ValueError(
             f"chat template of {self.name} has no place for thoughts: use thinking = 'off', or a "
             "model that was made to think"
         )
 
 
-def _fixed(call: re.Match[str]) -> str:
-    return repr(TODAY.strftime(call["format"]))
-
-
 def _opens_thoughts(prompt: str) -> bool:
     """Whether a prompt ends within thoughts."""
-    return prompt.rfind("<think>") > prompt.rfind(_CLOSED)
+    return prompt.rfind(OPENED) > prompt.rfind(CLOSED)

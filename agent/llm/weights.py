@@ -1,6 +1,7 @@
 """Model and adapter files: where they are, what they hash to, and whether they fit together."""
 
 import hashlib
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -143,6 +144,24 @@ def check_adapter(
                     f"{'inputs' if side == 'A' else 'outputs'} at {name}, and {model_name} {what}; "
                     "use the model it was trained on"
                 )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, without its pages of explanation."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def hash_adapter(folder: Path) -> str:
+    """Hash of everything that decides what an adapter does: its weights and its config."""
+    config = json_of(folder / "adapter_config.json", "adapter's file")
+    if isinstance(config, dict):
+        config = {k: v for k, v in config.items() if k not in _DECIDES_NOTHING}
+    said = json.dumps(config, sort_keys=True)
+    return hashlib.sha256(f"{hash_weights(folder)}\n{said}".encode()).hexdigest()
+
+
+_DECIDES_NOTHING = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
 
 
 @contextmanager

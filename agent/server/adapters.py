@@ -44,17 +44,21 @@ class ServerAdapters:
         self.loaded.append(name)
         return name
 
-    def unload(self, name: str) -> None:
-        """Takes an adapter off the server."""
-        self._post("/unload_lora_adapter", {"lora_name": name}, f"adapter {name}")
-        self.loaded.remove(name)
+    def unload_all_but(self, name: str) -> None:
+        """Takes the others off the server; what it does not let go is tried again next time."""
+        for other in [known for known in self.loaded if known != name]:
+            try:
+                self._post("/unload_lora_adapter", {"lora_name": other}, f"adapter {other}")
+            except ValueError:  # nothing uses it any more
+                continue
+            self.loaded.remove(other)
 
     def _post(self, path: str, body: dict[str, str], what: str) -> None:
         try:
             self._client.post(path, body=body, cast_to=str)
-        except openai.APIStatusError as error:
+        except openai.OpenAIError as error:
             raise ValueError(
-                f"the server at {self._client.base_url} does not take {what} ({error.status_code}: "
-                f"{' '.join(str(error.message).split())[:200]}); vLLM needs --enable-lora and "
+                f"the server at {self._client.base_url} does not take {what} "
+                f"({' '.join(str(error).split())[:200]}); vLLM needs --enable-lora and "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and must see the folder"
             ) from None

@@ -32,7 +32,8 @@ class Budget:
     """A limit in tokens, in money or in both; safe to share between threads.
 
     Requests that are under way when it is reached are still answered and counted, so at most one
-    request per connection goes beyond it.
+    request per connection goes beyond it. What recorded episodes have used counts where a run goes
+    on (:func:`relive.evaluate` with ``out=``); otherwise a budget is that of one process.
     """
 
     tokens: int = 0
@@ -62,12 +63,30 @@ class Budget:
         used = self.used
         total = used.prompt + used.completion
         if self.tokens and total >= self.tokens:
-            raise BudgetSpent(
-                f"the budget of {self.tokens} tokens is used up ({total} were used, {used.cost:.4f}"
-                " in money); what is finished is recorded: raise the budget and run the same again"
-            )
-        if self.money and used.cost >= self.money:
-            raise BudgetSpent(
-                f"the budget of {self.money} is used up ({used.cost:.4f} for {total} tokens); what "
-                "is finished is recorded: raise the budget and run the same again"
-            )
+            limit = f"{self.tokens} tokens"
+        elif self.money and used.cost >= self.money:
+            limit = f"{self.money} in money"
+        else:
+            return
+        raise BudgetSpent(
+            f"the budget of {limit} is used up ({total} tokens, {used.cost:.4f} in money); what is "
+            "finished is recorded: raise the budget and run the same again"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A budget that is charged at some prices."""
+
+    budget: Budget
+    prices: Prices
+
+    def add(self, prompt: int, completion: int) -> Usage:
+        """Counts the tokens of one reply."""
+        usage = self.prices.of(prompt, completion)
+        self.budget.add(usage)
+        return usage
+
+    def check(self) -> None:
+        """Raises once the budget is used up."""
+        self.budget.check()

@@ -2,10 +2,12 @@
 serve, or a provider."""
 
 import json
+import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -15,19 +17,20 @@ from ...extras import needs
 with needs("server"):
     import openai
 
-from ...memory.episode import Actor
+from ...memory.episode import Actor, Episode
 from ..action_format import ActionFormat, Read, format_of
 from ..conversation import (
     Action,
     Conversation,
+    Playing,
     SomeFailed,
     StopRun,
-    check_nothing_runs,
+    Usage,
     messages,
 )
 from .adapters import ServerAdapters
-from .ask import Asker
-from .budget import Budget, Prices
+from .ask import Asker, ServerSilent
+from .budget import Budget, Priced, Prices
 
 
 class ServerModel:
@@ -44,7 +47,7 @@ class ServerModel:
         thinking: ``"on"`` or ``"off"`` is passed to the chat template (``enable_thinking``), as
             vLLM, SGLang and transformers take it; None leaves it to the server.
         concurrency: requests at once.
-        timeout: seconds for one request.
+        timeout: seconds for which a request may wait for the server's next byte.
         patience: seconds for which a request is tried again after errors of the moment: 429 and 5xx
             (``Retry-After`` is heeded), cut connections, answers that are none.
         budget: where the run stops.
@@ -77,7 +80,10 @@ class ServerModel:
         self.action_format = format_of(action_format)
         """How an action stands in an answer."""
         most = self.action_format.tokens if max_new_tokens is None else max_new_tokens
-        if temperature < 0 or most < 1 or concurrency < 1 or timeout <= 0 or patience < 0:
+        if not (
+            0 <= temperature < math.inf and most >= 1 and concurrency >= 1
+            and timeout > 0 and patience >= 0
+        ):  # fmt: skip
             raise ValueError(
                 "temperature and patience must not be negative, max_new_tokens and concurrency at "
                 f"least 1, timeout above 0, not {temperature}, {patience}, {most}, {concurrency}, "
@@ -85,12 +91,18 @@ class ServerModel:
             )
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url {base_url!r} is no address: http://127.0.0.1:8000/v1")
+        if thinking not in (None, "off", "on"):
+            raise ValueError(f"thinking is {thinking!r}; it is 'off', 'on' or None")
+        if not isinstance(extra_body, Mapping):
+            raise TypeError(f"extra_body must be a mapping of fields, not {extra_body!r:.80}")
         self.base_url, self.model_name = base_url, model
         self.temperature, self.max_new_tokens = temperature, most
         self.thinking = thinking
         self.budget, self.prices = budget or Budget(), prices or Prices()
         self._extra = dict(extra_body)
         self._keep = Path(keep_messages) if keep_messages else None
+        if self._keep:
+            self._keep.open("a").close()  # an answer that is paid for is not lost for a bad path
         self._lock = threading.Lock()
         self._concurrency = concurrency
         self._client = openai.OpenAI(
@@ -99,10 +111,13 @@ class ServerModel:
             max_retries=0,  # ours heed the budget, and are counted
             timeout=timeout,
         )
-        self._asker = Asker(self._client, patience)
+        self._asker = Asker(self._client, patience, Priced(self.budget, self.prices))
         self._adapters = ServerAdapters(self._client)
         self._adapter: tuple[str, str] | None = None
-        self._playing = 0
+        self._since, self._charged = time.time(), set[str]()
+        self._versions: dict[str, str] = {}
+        self.playing = Playing()
+        """Who plays with it now: while somebody does, the adapter stays."""
 
     @property
     def adapter(self) -> str | None:
@@ -122,15 +137,19 @@ class ServerModel:
             "max_new_tokens": self.max_new_tokens,
             **{f"extra_body.{k}": json.dumps(v, sort_keys=True) for k, v in self._extra.items()},
         }
-        if self.action_format.name != "plain":
-            settings["action_format"] = self.action_format.name
+        settings |= self.action_format.settings
         if self.thinking:
             settings["thinking"] = self.thinking
         return Actor("server", self.model_name, adapter=self.adapter or "", settings=settings)
 
-    def hold(self, episodes: int) -> None:
-        """Told by whoever plays how many episodes run: while some do, the adapter stays."""
-        self._playing = episodes
+    def charge(self, episodes: Iterable[Episode]) -> None:
+        """Counts what recorded episodes of earlier processes have used of the budget."""
+        for episode in episodes:
+            if episode.started < self._since and episode.id not in self._charged:
+                self._charged.add(episode.id)
+                used = episode.usage
+                prompt, completion = (int(used.get(n, 0)) for n in ("prompt", "completion"))
+                self.budget.add(Usage(prompt, completion, used.get("cost", 0.0)))
 
     def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
         """Acts with another LoRA adapter from now on, or with none.
@@ -141,19 +160,24 @@ class ServerModel:
                 gets a name that was never used before.
 
         Raises:
-            ValueError: the server does not take it.
+            ValueError: the server does not take it, or the version's name is taken.
             RuntimeError: episodes are being played.
         """
-        check_nothing_runs(self._playing)
-        before = self._adapter
+        self.playing.check()
         if adapter is None:
             self._adapter = None
         else:
             folder = Path(adapter)
             version = version or folder.resolve().name
+            where = str(folder.resolve())
+            if self._versions.get(version, where) != where:
+                raise ValueError(
+                    f"adapter version {version!r} has been used for {self._versions[version]}: "
+                    "give the new adapter a version of its own"
+                )
             self._adapter = (version, self._adapters.load(folder, version))
-        if before:
-            self._adapters.unload(before[1])
+            self._versions[version] = where
+        self._adapters.unload_all_but(self._adapter[1] if self._adapter else "")
 
     def act(
         self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
@@ -161,41 +185,48 @@ class ServerModel:
         """One action per conversation, see `Policy.act`; all are asked for at the same time.
 
         Raises:
-            StopRun: the budget is used up, or the server refuses every request.
+            StopRun: the budget is used up, the server refuses every request, or none of these got
+                an answer.
             SomeFailed: some got no answer; those that did are in it.
         """
         if seeds is not None and len(seeds) != len(conversations):
             raise ValueError(
                 f"{len(conversations)} conversations need as many seeds, not {len(seeds)}"
             )
+        if self.temperature > 0 and seeds is None:
+            raise ValueError("a policy with a temperature needs one seed per conversation")
         self.budget.check()
         chosen = seeds or [0] * len(conversations)
-        with ThreadPoolExecutor(min(self._concurrency, max(1, len(conversations)))) as pool:
+        pool = ThreadPoolExecutor(min(self._concurrency, max(1, len(conversations))))
+        try:
             asked = [
                 pool.submit(self._act, *one) for one in zip(conversations, chosen, strict=True)
             ]
-            answers: list[Action | Exception] = []
-            for one in asked:
-                error = one.exception()
-                if isinstance(error, StopRun) or (error and not isinstance(error, Exception)):
-                    for other in asked:
-                        other.cancel()
-                    raise error
-                answers.append(error if isinstance(error, Exception) else one.result())
+            answers = [self._result(one) for one in asked]
+        finally:  # also after Ctrl-C: what has not been sent is not sent any more
+            pool.shutdown(wait=False, cancel_futures=True)
         actions = [one for one in answers if isinstance(one, Action)]
+        if not actions and all(isinstance(one, ServerSilent) for one in answers):
+            raise StopRun(f"{answers[0]}; what is finished is recorded: run the same again later")
         if len(actions) < len(answers):
             raise SomeFailed(answers)
         return actions
 
+    def _result(self, asked: "Future[Action]") -> Action | Exception:
+        """What came of a request; what ends the run is raised."""
+        error = asked.exception()
+        if error is None:
+            return asked.result()
+        if isinstance(error, StopRun) or not isinstance(error, Exception):
+            raise error
+        return error
+
     def _act(self, conversation: Conversation, seed: int) -> Action:
-        self.budget.check()
         request = self._request(conversation, seed)
         answer = self._asker.ask(request)
-        usage = self.prices.of(answer.prompt_tokens, answer.completion_tokens)
-        self.budget.add(usage)
         self._note(request, answer.text, answer.reasoning)
-        action = self.action_format.action(answer.text.strip(), reasoning=answer.reasoning)
-        return action.with_usage(usage)
+        action = self.action_format.action(answer.text, reasoning=answer.reasoning)
+        return action.with_usage(answer.usage)
 
     def _request(self, conversation: Conversation, seed: int) -> dict[str, Any]:
         extra = dict(self._extra)
@@ -206,8 +237,9 @@ class ServerModel:
             "model": self._adapter[1] if self._adapter else self.model_name,
             "messages": messages(conversation),
             "temperature": self.temperature,
-            "max_tokens": self.max_new_tokens,
         }
+        if "max_completion_tokens" not in extra:  # the newer name, which some servers insist on
+            request["max_tokens"] = self.max_new_tokens
         if self.temperature:
             request["seed"] = seed & 0x7FFFFFFF
         return request | ({"extra_body": extra} if extra else {})

@@ -22,6 +22,7 @@ from relive.agent.prompt import begin, prompt_spec
         ("action : `go to desk 1`.", "go to desk 1"),
         ("go to desk 1.", "go to desk 1"),
         ("**go to desk 1**", "go to desk 1"),
+        ("```go to desk 1```", "go to desk 1"),
         ("go to desk 1\n\nThen I take the mug.", "go to desk 1"),
         ("I should look first.\nAction: look", "look"),
         ("put mug 1 in/on desk 1", "put mug 1 in/on desk 1"),
@@ -46,6 +47,7 @@ def test_plain(answer: str, action: str | None) -> None:
         ("Thought: a\nAction:\ngo to desk 1", "go to desk 1"),
         ("Action: look\nObservation: a room\nAction: open door", "look"),
         ("> Action: look", "look"),
+        ("Thought: I look. Action: look", "look"),
         ("thought: x\n**Action**: `look`.", "look"),
         ("I will clean the mug.", None),
         ("Thought: what action to take? The action is clear.", None),
@@ -108,7 +110,7 @@ def test_a_function_reads_actions_too() -> None:
     policy = CallablePolicy(lambda messages: "Thought: x\nAction: look", action_format="react")
     (action,) = policy.act([begin(prompt_spec("Act.", []), "You see a door.")])
     assert (action.text, action.said) == ("look", "Thought: x\nAction: look")
-    assert policy.actor.settings == {"action_format": "react"}
+    assert policy.actor.settings == {"action_format": "react", "reads": True}
     with pytest.raises(ValueError, match="unknown action format 'json': use plain, react, tagged"):
         format_of("json")
     with pytest.raises(TypeError, match="must be plain, react, tagged, or a function"):

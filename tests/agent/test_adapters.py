@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -86,3 +87,96 @@ def test_the_manifest_says_which_weights_it_fits(adapter: Path, tmp_path: Path) 
         file.write_text(broken)
         with pytest.raises(ValueError, match="manifest"):
             LocalModel("bundled", adapter=folder)
+
+
+def tuned(model: Path, folder: Path, **config: Any) -> Path:
+    """An adapter that changes much, as PEFT saves it."""
+    base: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    torch.manual_seed(1)
+    made: Any = get_peft_model(base, LoraConfig(r=4, task_type="CAUSAL_LM", **config))
+    for name, weight in made.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    made.save_pretrained(folder)
+    return folder
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(torch.arange(5, 25)[None]).logits
+    return found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["q_proj"]},
+        {"target_modules": ["q_proj"], "use_rslora": True, "lora_alpha": 3},
+        {"target_modules": ["q_proj", "down_proj"], "use_dora": True},
+        {"target_modules": ["lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": "all-linear"},
+    ],
+)
+def test_it_says_what_peft_says_and_comes_off_bit_by_bit(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """The bundled model's embeddings are tied, which adding up must not forget."""
+    folder = tuned(BUNDLED, tmp_path / "a", **config)
+    policy = LocalModel("bundled", device="cpu")
+    bare = logits(policy.model)
+    base = {name: p.clone() for name, p in policy.model.named_parameters()}
+    plain: Any = AutoModelForCausalLM.from_pretrained(BUNDLED, dtype=torch.float32)
+    expected = logits(PeftModel.from_pretrained(plain, str(folder)))
+    for _ in range(2):
+        policy.set_adapter(folder)
+        torch.testing.assert_close(logits(policy.model), expected, atol=2e-3, rtol=1e-3)
+        policy.set_adapter(None)
+        assert torch.equal(logits(policy.model), bare)
+        assert {n for n, _ in policy.model.named_parameters()} == set(base)
+        assert all(torch.equal(p, base[n]) for n, p in policy.model.named_parameters())
+
+
+def test_another_scale_is_another_adapter(adapter: Path, tmp_path: Path) -> None:
+    weak = tuned(BUNDLED, tmp_path / "weak", target_modules=["q_proj"], lora_alpha=1)
+    strong = tuned(BUNDLED, tmp_path / "strong", target_modules=["q_proj"], lora_alpha=64)
+    policy = LocalModel("bundled", device="cpu", adapter=weak)
+    before = logits(policy.model)
+    policy.set_adapter(strong)
+    assert not torch.allclose(logits(policy.model), before)
+    with pytest.raises(ValueError, match="has been used for other weights"):
+        policy.set_adapter(strong, "weak")
+
+
+def test_what_cannot_be_used_leaves_the_policy_as_it_was(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tuned(BUNDLED, tmp_path / "good", target_modules=["q_proj"])
+    policy = LocalModel("bundled", device="cpu", adapter=good)
+    before = logits(policy.model)
+    biased = tuned(BUNDLED, tmp_path / "biased", target_modules=["k_proj"])
+    file = biased / "adapter_config.json"
+    plain = json.loads(file.read_text())
+    for change, says in (({"bias": "all"}, "biases of its own"), (
+        {"init_lora_weights": "pissa"}, "changes the model's own weights",
+    )):  # fmt: skip
+        file.write_text(json.dumps({**plain, **change}))
+        with pytest.raises(ValueError, match=says):
+            policy.set_adapter(biased)
+        assert policy.adapter == "good"
+        assert torch.equal(logits(policy.model), before)
+    file.write_text(json.dumps(plain))
+    real = PeftModel.from_pretrained
+
+    def fails(*args: Any, **named: Any) -> Any:
+        real(*args, **named)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(PeftModel, "from_pretrained", fails)
+    with pytest.raises(ValueError, match="cannot be used: no room"):
+        policy.set_adapter(biased)
+    monkeypatch.undo()
+    assert policy.adapter == "good"
+    assert torch.equal(logits(policy.model), before)
+    policy.set_adapter(biased)
+    policy.set_adapter(None)

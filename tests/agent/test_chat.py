@@ -228,7 +228,7 @@ def test_the_date_is_always_the_same() -> None:
     ("template", "message"),
     [
         (None, "has no chat template"),
-        ("{% set f = '%d %b %Y' %}{{ strftime_now(f) }}" + CHATML, "today's date"),
+        ("", "has no chat template"),
         (PLAIN.replace("<|end|>", " ."), "special token"),
         (CHATML.replace("m.content", "'x'"), "leaves out"),
         (CHATML.replace("m.content", "m.content.images.first"), "cannot write a conversation"),
@@ -285,3 +285,50 @@ def test_thoughts_of_another_time_are_not_read_with_thinking_off(template: str) 
         if conversation[-1].role == "user":
             assert encoder.prompt(conversation) == encoder.prompt(plain)
         assert encoder.sequences(conversation) == encoder.sequences(plain)
+
+
+def test_all_of_the_end_of_a_turn_is_learnt() -> None:
+    """Whatever stands between an answer and the token that ends it; nothing twice."""
+    tokenizer = make_tokenizer(PLAIN.replace("<|end|>", "\n<|end|>"))
+    (one,) = ChatEncoder(tokenizer).sequences(TALK[:3])
+    own = [i for i, learnt in zip(*one, strict=True) if learnt]
+    assert tokenizer.decode(own) == f"{TALK[2].text}\n<|end|>"
+    spaced = "{% for m in messages %}<|{{ m.role }}|>{{ ' ' + m.content + ' ' }}<|end|>{% endfor %}"
+    tokenizer.chat_template = spaced + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    encoder = ChatEncoder(tokenizer)
+    sampled = tuple(tokenizer(" go ", add_special_tokens=False)["input_ids"])
+    (one,) = encoder.sequences((*TALK[:2], Turn("assistant", "go", sampled)))
+    own = [i for i, learnt in zip(*one, strict=True) if learnt]
+    assert tokenizer.decode(own) == " go <|end|>"
+
+
+def test_a_turn_that_the_next_one_ends() -> None:
+    """As GLM's: the marker of the next turn is what ends an answer, and it is learnt."""
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer = make_tokenizer(template)
+    encoder = ChatEncoder(tokenizer)
+    user = tokenizer.convert_tokens_to_ids("<|user|>")
+    assert user in encoder.stop_ids
+    sequences = encoder.sequences(TALK)
+    assert all(len(one.ids) == len(one.supervised) for one in sequences)
+    own = [i for one in sequences for i, learnt in zip(*one, strict=True) if learnt]
+    assert tokenizer.decode(own) == f"{TALK[2].text}<|user|>{TALK[4].text}<|user|>"
+
+
+def test_templates_that_show_the_last_turns_only() -> None:
+    template = CHATML.replace("messages %}", "messages[-7:] %}", 1)
+    tokenizer = make_tokenizer(template)
+    encoder = ChatEncoder(tokenizer)
+    long = (*TALK, *TALK[2:4], *TALK[2:4])
+    assert encoder.looks_back
+    assert encoder.prompt(long) == whole(tokenizer, long, True)
+
+
+@pytest.mark.parametrize("call", ["strftime_now('%d %b %Y')", "strftime_now(f)"])
+def test_dates_are_fixed_however_they_are_asked_for(call: str) -> None:
+    template = "{% set f = '%A %d %B %Y %H:%M' %}{{ " + call + " }}" + CHATML
+    text = ChatEncoder(make_tokenizer(template)).template.render(TALK)
+    assert text.startswith((TODAY.strftime("%d %b %Y"), TODAY.strftime("%A %d %B %Y %H:%M")))

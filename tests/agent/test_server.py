@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relive import Agent, Memory, ServerModel, evaluate
-from relive.agent.conversation import Conversation, SomeFailed, Turn
+from relive.agent.conversation import Conversation, SomeFailed, StopRun, Turn
 from relive.agent.runner import RunSettings
 from relive.agent.server.ask import ServerFailed, ServerRefused
 from relive.agent.server.budget import Budget, BudgetSpent, Prices
@@ -138,7 +138,7 @@ def test_errors_of_the_moment_are_waited_out(serve: Any, tmp_path: Path, fault: 
     episodes = play(model, tmp_path / "memory")
     assert {e.outcome.reason for e in episodes} <= {StopReason.STEP_LIMIT, StopReason.SOLVED}
     assert model.retries >= 12
-    assert all(e.usage["prompt"] == 20 * len(e.steps) for e in episodes)
+    assert all(e.usage["prompt"] >= 20 * len(e.steps) for e in episodes)
 
 
 def test_retry_after_is_heeded(serve: Any) -> None:
@@ -186,19 +186,21 @@ def test_a_server_that_dies_and_comes_back(serve: Any, tmp_path: Path) -> None:
     """What could not be asked is a policy error, recorded, and played again by the same command."""
     server = serve(lambda n, body: (200, {}, said("look")) if n < 10 else (503, {}, {}))
     settings = RunSettings(batch=4, max_steps=2)
-    first = evaluate(
-        ServerModel(server.url, "m", patience=0.0), "toy", tasks=12, out=tmp_path / "e",
-        settings=settings,
-    )  # fmt: skip
-    lost = [e for e in first.episodes if e.outcome.reason is StopReason.POLICY_ERROR]
-    assert 0 < len(lost) < 12
+    with pytest.raises(StopRun, match="run the same again later"):
+        evaluate(
+            ServerModel(server.url, "m", patience=0.0), "toy", tasks=12, out=tmp_path / "e",
+            settings=settings,
+        )  # fmt: skip
+    with Memory(tmp_path / "e" / "episodes", "r") as kept:
+        done = len([1 for entry in kept.entries() if entry.reason is not StopReason.POLICY_ERROR])
+    assert 0 < done < 12
     back = serve(lambda n, body: (200, {}, said("look")))
     again = evaluate(
         ServerModel(back.url, "m"), "toy", tasks=12, out=tmp_path / "e", settings=settings
     )
     assert len(again.episodes) == 12
     assert not [e for e in again.episodes if e.outcome.reason is StopReason.POLICY_ERROR]
-    assert len(back.requests) == 2 * len(lost)
+    assert len(back.requests) == 2 * (12 - done)
 
 
 def test_the_budget_stops_the_run_and_the_next_goes_on(serve: Any, tmp_path: Path) -> None:
@@ -210,11 +212,37 @@ def test_the_budget_stops_the_run_and_the_next_goes_on(serve: Any, tmp_path: Pat
     assert 8 <= len(server.requests) <= 9
     kept = len(list((tmp_path / "e").rglob("*.*")))
     assert kept
+    still = ServerModel(server.url, "m", budget=Budget(tokens=23 * 8 - 46))
+    with pytest.raises(BudgetSpent):  # what was used before counts
+        evaluate(still, "toy", tasks=12, out=tmp_path / "e", settings=settings)
     rich = ServerModel(server.url, "m", budget=Budget(money=1.0), prices=Prices(1.0, 1.0))
     done = evaluate(rich, "toy", tasks=12, out=tmp_path / "e", settings=settings)
     assert done.n == 12
     assert done.rows[-1].tokens == 46
     assert done.rows[-1].cost == pytest.approx(12 * 46e-6, rel=0.5)
+
+
+def test_every_reply_is_paid_for_and_none_is_asked_for_without_end(serve: Any) -> None:
+    """What cannot be used counts; a server that asks to wait for nothing is not stormed."""
+    nothing = {**said("x"), "choices": []}
+    server = serve(lambda n, body: (200, {}, nothing))
+    model = ServerModel(server.url, "m", budget=Budget(tokens=23 * 5))
+    model._asker._sleep = lambda seconds: None
+    with pytest.raises(BudgetSpent):
+        model.act([TALK])
+    assert len(server.requests) == 5
+    hurry = serve(lambda n, body: (429, {"Retry-After": "0"}, {}))
+    with pytest.raises(StopRun, match=r"gave no answer in [2-9] tries"):
+        ServerModel(hurry.url, "m", patience=2.0).act([TALK])
+
+
+def test_thoughts_in_the_answer_are_taken_apart(serve: Any) -> None:
+    answers = ["<think>\nhm\n</think>\n\ngo north", "<think>\nhm"]
+    model = ServerModel(serve(lambda n, body: (200, {}, said(answers[n]))).url, "m")
+    (action,), (none,) = model.act([TALK]), model.act([TALK])
+    assert (action.text, action.said, action.reasoning) == ("go north", "", "hm")
+    assert (none.text, none.reasoning) == ("", "hm")
+    assert none.problem
 
 
 @pytest.mark.parametrize(("status", "hint"), [(401, "OPENAI_API_KEY"), (404, "base_url")])

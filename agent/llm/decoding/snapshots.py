@@ -48,6 +48,9 @@ class SnapshotDecoder:
         takes = inspect.signature(model.forward).parameters
         names = ("cache", "past_key_values", "cache_params")
         self._argument = next((name for name in names if name in takes), names[1])
+        wanted = {"use_cache": True, "logits_to_keep": 1}
+        anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        self._options = {n: v for n, v in wanted.items() if n in takes or anything}
         self._keep = 2 * slots
         self._calls = 0
         self._kept: list[_Snapshot] = []
@@ -84,8 +87,12 @@ class SnapshotDecoder:
             self._sampler.choose(logits, [row])
             if row.done:
                 break
-            logits = self._feed(state, np.array(row.tokens[-1:], dtype=np.int32))
-            row.fed += 1
+            new = np.array(row.tokens, dtype=np.int32)
+            if self._goes_on:
+                logits = self._feed(state, new[row.fed :])
+            else:  # no cache that can be gone on with: everything again
+                logits = self._feed(_nothing(), np.concatenate([row.prompt, new]))
+            row.fed = len(new)
         if self._goes_on:
             self._remember(state)
 
@@ -99,7 +106,7 @@ class SnapshotDecoder:
             if fits and (best is None or length > len(best.ids)):
                 best = kept
         if best is None:
-            return _Snapshot(np.zeros(0, dtype=np.int32), None, self._calls)
+            return _nothing(self._calls)
         # Another conversation may begin alike, so what is kept stays as it is.
         return _Snapshot(best.ids, copy.deepcopy(best.cache), self._calls)
 
@@ -124,8 +131,7 @@ class SnapshotDecoder:
             ids = ids[-1:]
         output = self._model(
             input_ids=torch.from_numpy(ids.astype(np.int64))[None].to(self._device),
-            use_cache=True,
-            logits_to_keep=1,
+            **self._options,
             **({} if state.cache is None else {self._argument: state.cache}),
         )
         state.cache = getattr(output, self._argument, None)
@@ -140,14 +146,23 @@ class SnapshotDecoder:
         generator = torch.Generator().manual_seed(0)
         vocabulary = self._model.get_input_embeddings().num_embeddings
         talk = torch.randint(0, vocabulary, (12,), generator=generator).numpy().astype(np.int32)
-        state = _Snapshot(talk[:0], None)
+        state = _nothing()
         try:
             with torch.inference_mode():
                 self._feed(state, talk[:7])
                 branch = _Snapshot(state.ids, copy.deepcopy(state.cache))
                 self._feed(state, talk[:3])
                 ours = self._feed(branch, talk[7:])
-                plain = self._feed(_Snapshot(talk[:0], None), talk)
-        except Exception:  # whatever a model raises, it cannot do this
+                plain = self._feed(_nothing(), talk)
+            if branch.cache is None:
+                return False
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever else a model raises, it cannot do this
             return False
         return same_logits(self._model, ours[0], plain[0])
+
+
+def _nothing(call: int = 0) -> _Snapshot:
+    """What is known before anything was encoded."""
+    return _Snapshot(np.zeros(0, dtype=np.int32), None, call)
