@@ -119,7 +119,9 @@ def save(name: str, folder: Path) -> Path:
         if weight.dim() == 2 and "A_log" not in title:
             wide = "embed" in title or "lm_head" in title
             # Gemma multiplies its embeddings by the root of their width.
-            torch.nn.init.normal_(weight, std=(0.1 if "gemma" in name else 1.0) if wide else 0.3)
+            torch.nn.init.normal_(
+                weight, std=(0.1 if "gemma" in name or "gpt" in name else 1.0) if wide else 0.3
+            )
     model.save_pretrained(folder)
     return folder
 

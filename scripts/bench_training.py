@@ -85,7 +85,7 @@ def theirs(model: LocalModel, data: list[Example], steps: int) -> list[float]:
     return [b - a for a, b in pairwise(ends)]
 
 
-def speed(name: str, rounds: int = 3, steps: int = 4) -> dict[str, float]:
+def speed(name: str, rounds: int = 2, steps: int = 3) -> dict[str, float]:
     """Medians over the rounds of both, and their ratio."""
     model = LocalModel(name, slots=1)
     data = examples(BATCH * (steps + 1))

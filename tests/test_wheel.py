@@ -119,7 +119,7 @@ def test_the_doors_of_the_readme(installed: Path, elsewhere: Path) -> None:
         for block in blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
         if block.language == "python"
     ]
-    first, environment, second, third = blocks
+    first, environment, second, third, *_ = blocks
     python = str(installed / "python")
     (elsewhere / "doors.py").write_text(BARE + first + environment + second)
     shown = run([python, "doors.py"], elsewhere).splitlines()

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..action_format import CLOSED, OPENED
 from ..conversation import Conversation, Turn
+from .answers import Answers
 from .by_turn import LooksBackError, TurnByTurn
 from .template import PROBE, ChatTemplate, Frame, Thinking
 
@@ -38,19 +38,6 @@ class Encoded(NamedTuple):
     supervised: list[bool]
     """As long as `ids`: what the model is to learn to produce, that is, answers with the token
     that ends them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What was sampled, taken apart."""
-
-    thoughts: str
-    text: str
-    """The answer, space and special tokens included."""
-    bare: str
-    """The answer without them."""
-    tokens: tuple[int, ...]
-    """The ids of `text`; none where it does not begin with a token."""
 
 
 class ChatEncoder:
@@ -100,8 +87,9 @@ class ChatEncoder:
             () if self.template.thoughts else tuple(self._behind(lead, self._forced))
         )
         """What stands between prompt and answer: it is fed, not sampled."""
-        self._mark = self._find_mark()
-        self._answer = functools.lru_cache(maxsize=cache_size)(self._take_apart)
+        self._answers = Answers(
+            self.template.thoughts, self._frame, self._tokenize, self._decode, self._special
+        )
         self._prompt_cached = functools.lru_cache(maxsize=64)(self._prompt)
         self._by_turn = self._find_by_turn(cache_size)
         asked = self.prompt(PROBE[:4])
@@ -131,7 +119,7 @@ class ChatEncoder:
                 "the model can only be asked after a user turn, not after a "
                 f"{conversation[-1].role} turn"
             )
-        known = tuple(self._known(turn) for turn in conversation)
+        known = tuple(self._answers.known(turn) for turn in conversation)
         if self._by_turn:
             return self._by_turn.encode(known, True)[0]
         return list(self._prompt_cached(known))
@@ -154,7 +142,7 @@ class ChatEncoder:
             there is no target.
         """
         _check_order(conversation)
-        known = tuple(self._known(turn) for turn in conversation)
+        known = tuple(self._answers.known(turn) for turn in conversation)
         if self._by_turn:
             one = self._mask(*self._by_turn.encode(known, False), masked)
             return [one] if any(one.supervised) else []
@@ -179,7 +167,7 @@ class ChatEncoder:
 
     def read(self, tokens: Sequence[int]) -> tuple[str, str]:
         """Thoughts and answer of sampled ids, without special tokens and without space around."""
-        answer = self._answer(tuple(tokens))
+        answer = self._answers.of(tuple(tokens))
         return answer.thoughts, answer.bare
 
     def count(self, text: str) -> int:
@@ -196,51 +184,7 @@ class ChatEncoder:
 
     def has_answer(self, tokens: Sequence[int]) -> bool:
         """Whether the thoughts in sampled ids are over."""
-        return self._mark in self._decode(tokens[-len(self._mark) :])
-
-    def _known(self, turn: Turn) -> Turn:
-        """The turn with thoughts only where there may be some, and with its sampled ids only if
-        they are this tokenizer's: an episode may come from another model."""
-        if self.template.thoughts is None and turn.reasoning:
-            turn = replace(turn, reasoning="")
-        if not turn.tokens:
-            return turn
-        try:
-            answer = self._answer(turn.tokens)
-        except (IndexError, OverflowError, TypeError, ValueError):  # no such ids
-            return replace(turn, tokens=())
-        if answer.bare != turn.text.strip():
-            return replace(turn, tokens=())
-        return turn if self.template.thoughts else replace(turn, tokens=answer.tokens)
-
-    def _take_apart(self, tokens: tuple[int, ...]) -> _Answer:
-        text = self._decode(tokens)
-        frame = self.template.thoughts
-        mark = self._mark
-        opening = (frame.opening.strip() if frame else "") or OPENED
-        before, found, answer = text.rpartition(mark)
-        if not found:
-            if text.lstrip().startswith(opening) or (frame and not frame.opening):
-                thoughts = self._bare(text.lstrip().removeprefix(opening))
-                return _Answer(thoughts, "", "", ())  # it never came to an answer
-            return _Answer("", text, self._bare(text), tokens)
-        answer = answer.lstrip("\n")
-        ending = frame.between.partition(mark)[0] if frame else ""
-        thoughts = self._bare(before.lstrip().removeprefix(opening).removesuffix(ending))
-        for first in range(len(tokens) - 1, -1, -1):
-            tail = tokens[first:]
-            if (end := self._decode(tail)) == answer:
-                return _Answer(thoughts, answer, self._bare(answer), tail)
-            if len(end) > len(answer) + len(mark):
-                break
-        return _Answer(thoughts, answer, self._bare(answer), ())
-
-    def _bare(self, text: str) -> str:
-        """Text without special tokens and without space around."""
-        ids = self._tokenize(text)
-        if any(token in self._special for token in ids):
-            text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text.strip()
+        return self._answers.begun(tokens)
 
     def _prompt(self, conversation: Conversation) -> tuple[int, ...]:
         """The prompt, rendered at once: text between sampled answers, and these as they are."""
@@ -260,7 +204,7 @@ class ChatEncoder:
         written, kept = list(conversation), {}
         for index, turn in enumerate(conversation):
             if turn.tokens:
-                answer = self._answer(turn.tokens)
+                answer = self._answers.of(turn.tokens)
                 written[index] = replace(turn, text=answer.text.removeprefix(self._own))
                 if answer.tokens and answer.text.startswith(self._own):
                     kept[index] = answer.tokens
@@ -306,7 +250,7 @@ class ChatEncoder:
         answer: str = turn.text
         tail: tuple[int, ...] = ()
         if turn.tokens:
-            sampled = self._answer(turn.tokens)
+            sampled = self._answers.of(turn.tokens)
             answer, tail = sampled.text, sampled.tokens
         # Space between answer and end may have been sampled already.
         space = self._frame.closing[: -len(self._frame.closing.lstrip()) or None]
@@ -370,13 +314,6 @@ class ChatEncoder:
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(tokens))
         return text
-
-    def _find_mark(self) -> str:
-        """What tells that thoughts are over and the answer begins."""
-        frame, opening = self.template.thoughts, self._frame.opening
-        if frame is None or CLOSED in frame.between:
-            return CLOSED
-        return opening if opening and frame.between.endswith(opening) else frame.between.strip()
 
     def _find_by_turn(self, cache_size: int) -> TurnByTurn | None:
         if self.template.thinking == "on" or self._frame.opening:
