@@ -6,12 +6,13 @@ one hold a group of commands each; they reach `training` inside the functions th
 
 import argparse
 import os
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..conversation import StopRun
-from ..evaluation.terminal import complain, flush_output, say, standard_streams, visible
+from ..evaluation.terminal import complain, flush_output, say, silence, standard_streams, visible
 from .envs import add_env_commands
 from .learning import add_learning_commands
 from .memory import add_memory_commands
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 1 where something was found wrong, 2 after an error
     that the user can mend, 130 after Ctrl-C."""
     with standard_streams():
+        if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+            silence(sys.stdout)
+            silence(sys.stderr)
         args = build_parser().parse_args(argv)
         return guarded(f"relive {args.command}", lambda: args.act(args))
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from relive.agent.conversation import Conversation, Turn
 from relive.agent.llm.chat import ChatEncoder
 from relive.agent.llm.template import TODAY
+from tests.agent.made_tokenizer import make_tokenizer
 
 PLAIN = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -32,10 +32,6 @@ NO_SYSTEM = (
 )
 TEMPLATES = {"plain": PLAIN, "chatml": CHATML, "llama": LLAMA, "no system": NO_SYSTEM}
 ENDS = {"plain": "<|end|>", "chatml": "<|im_end|>", "llama": "<|eot|>", "no system": "<stop>"}
-SPECIAL = [
-    "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|im_start|>", "<|im_end|>",
-    "<s>", "<|head|>", "<|/head|>", "<|eot|>", "<start>", "<stop>",
-]  # fmt: skip
 TALK: Conversation = (
     Turn("system", "You live in a house."),
     Turn("user", "You are in a kitchen.\n\nYour task: heat an egg."),
@@ -44,25 +40,6 @@ TALK: Conversation = (
     Turn("assistant", "open the microwave 1"),
     Turn("user", "It is open."),
 )
-
-
-def make_tokenizer(template: str | None = PLAIN) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with a few merges, trained on the test conversation itself."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([turn.text for turn in TALK], trainer)
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, pad_token="<|pad|>", additional_special_tokens=SPECIAL[1:]
-    )
-    tokenizer.chat_template = template
-    return tokenizer
 
 
 def whole(tokenizer: Any, talk: Conversation, prompt: bool) -> list[int]:
@@ -159,7 +136,7 @@ def test_system_text_is_folded() -> None:
 
 def test_turns_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation that was encoded before costs no tokenising, one more turn costs that turn."""
-    encoder = ChatEncoder(make_tokenizer())
+    encoder = ChatEncoder(make_tokenizer(PLAIN))
     encoder.prompt(TALK)
     seen: list[str] = []
     tokenize = PreTrainedTokenizerFast.__call__
@@ -207,7 +184,7 @@ def test_refused_answers_are_no_targets_there_either() -> None:
     (only,) = ChatEncoder(make_tokenizer(THINKS)).sequences(TALK, masked={0})
     assert only.supervised.count(True) > 1
     assert ChatEncoder(make_tokenizer(THINKS)).sequences(TALK, masked={0, 1}) == []
-    assert ChatEncoder(make_tokenizer()).sequences(TALK, masked={0, 1}) == []
+    assert ChatEncoder(make_tokenizer(PLAIN)).sequences(TALK, masked={0, 1}) == []
 
 
 def test_ids_of_another_tokenizer_are_not_taken() -> None:
@@ -247,7 +224,7 @@ def test_own_template_instead() -> None:
     """A template can be given in place of the tokenizer's."""
     tokenizer = make_tokenizer(None)
     assert ChatEncoder(tokenizer, chat_template=PLAIN).prompt(TALK) == whole(
-        make_tokenizer(), TALK, True
+        make_tokenizer(PLAIN), TALK, True
     )
 
 
@@ -265,7 +242,7 @@ def test_own_template_instead() -> None:
 )
 def test_order_of_turns(talk: Conversation, prompt: bool, message: str) -> None:
     """Turns in another order are an error that says which turn."""
-    encoder = ChatEncoder(make_tokenizer())
+    encoder = ChatEncoder(make_tokenizer(PLAIN))
     encode: Any = encoder.prompt if prompt else encoder.sequences
     with pytest.raises(ValueError, match=message):
         encode(talk)
