@@ -1,4 +1,4 @@
-"""`transformers serve` on loopback, for tests and measurements."""
+"""Real servers on loopback, for tests and measurements: `transformers serve`, llama.cpp's."""
 
 import os
 import socket
@@ -14,10 +14,10 @@ from pathlib import Path
 
 @contextmanager
 def serving(model: Path, log: Path, seconds: float = 240.0) -> Iterator[str]:
-    """Starts a server for a model folder and yields its address; ends it in any case.
+    """Starts a server for a model and yields its address; ends it in any case.
 
     Args:
-        model: a folder.
+        model: a folder, for `transformers serve`; or a GGUF file, for llama.cpp's.
         log: file for what the server prints.
         seconds: within which it has to be there.
 
@@ -31,15 +31,22 @@ def serving(model: Path, log: Path, seconds: float = 240.0) -> Iterator[str]:
         str(Path(sys.executable).parent / "transformers"), "serve", str(model),
         "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32",
     ]  # fmt: skip
+    health = f"http://127.0.0.1:{port}/health"
+    if model.suffix == ".gguf":
+        command = [
+            sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--n_ctx", "2048",
+            "--host", "127.0.0.1", "--port", str(port), "--n_threads", "1",
+        ]  # fmt: skip
+        health = f"http://127.0.0.1:{port}/v1/models"
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as out:
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=offline)
     try:
         began = time.monotonic()
-        while not _answers(f"http://127.0.0.1:{port}/health"):
+        while not _answers(health):
             if server.poll() is not None or time.monotonic() - began > seconds:
                 tail = log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"transformers serve did not start: {tail}")
+                raise RuntimeError(f"the server did not start: {tail}")
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/v1"
     finally:

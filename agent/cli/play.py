@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.terminal import complain
 from .options import add_flag, add_settings, flags_of
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def _run(args: argparse.Namespace) -> None:
     from ...memory import Memory, Purpose
     from ...memory.plain import counted
     from ..collect import collect
+    from ..evaluation.evaluate import errors_in
     from ..evaluation.metrics import table
     from ..evaluation.report import LiveProgress, console, results_table
     from ..events import Phase
@@ -176,11 +178,13 @@ def _run(args: argparse.Namespace) -> None:
     console().print(
         results_table(rows, f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}")
     )
+    if errors := errors_in(episodes):
+        complain(errors)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from ...memory import Memory
-    from ..evaluation.evaluate import LeakageError, evaluate
+    from ..evaluation.evaluate import LeakageError, errors_in, evaluate
     from ..evaluation.report import LiveProgress, console, results_table
     from ..load_policy import load_policy
 
@@ -200,6 +204,8 @@ def _evaluate(args: argparse.Namespace) -> None:
             leaked, result = error, error.evaluation
     title = f"{settings.split} split, episodes in {args.out / 'episodes'}"
     console().print(results_table(result.rows, title))
+    if errors := errors_in(result.episodes):
+        complain(errors)
     if memory:
         console().print(str(result.audit))
     if leaked:

@@ -5,6 +5,7 @@ near-duplicate, or anything of the split under evaluation), and what it did show
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,16 +78,19 @@ class Evaluation:
 
     def __str__(self) -> str:
         low, high = self.interval
-        broken = [e for e in self.episodes if e.outcome.reason in BROKEN]
-        errors = (
-            f"; {len(broken)} broken off by errors, such as: {broken[0].outcome.detail}"
-            if broken
-            else ""
-        )
+        errors = errors_in(self.episodes)
         return (
             f"{100 * self.success:.1f} % of {self.n} tasks solved (95 % {100 * low:.1f} to "
-            f"{100 * high:.1f}); {self.audit}{errors}"
+            f"{100 * high:.1f}); {self.audit}{errors and f'; {errors}'}"
         )
+
+
+def errors_in(episodes: Sequence[Episode]) -> str:
+    """How many episodes errors broke off, and the commonest of them; empty where there are none."""
+    details = Counter(e.outcome.detail for e in episodes if e.outcome.reason in BROKEN)
+    if not details:
+        return ""
+    return f"{details.total()} broken off by errors, such as: {details.most_common(1)[0][0]}"
 
 
 def evaluate(

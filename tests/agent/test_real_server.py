@@ -45,3 +45,24 @@ def test_it_says_what_the_local_model_says(tmp_path: Path, monkeypatch: pytest.M
         assert result.n == 4
         assert result.rows[-1].tokens
         assert not [e for e in result.episodes if e.outcome.detail]
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("llama_cpp") and importlib.util.find_spec("sse_starlette")),
+    reason="llama-cpp-python[server] is not installed",
+)
+def test_llama_cpp_serves_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    real: Any = importlib.import_module("real_server")
+    fetch: Any = importlib.import_module("fetch_smollm2")
+    with real.serving(fetch.gguf_file(), tmp_path / "server.log") as url:
+        model = ServerModel(url, "any", concurrency=2)
+        (action,) = model.act([TALK])
+        assert action.text
+        assert action.usage
+        assert action.usage.prompt > 20
+        result = evaluate(
+            model, "toy", tasks=4, out=tmp_path / "e", settings=RunSettings(batch=2, max_steps=3)
+        )
+        assert result.n == 4
+        assert not [e for e in result.episodes if e.outcome.detail]
