@@ -21,8 +21,8 @@ from relive.training.batches import encode_example
 from relive.training.examples import Example
 from relive.training.lora import LoraSettings, train_adapter
 
-BATCH = 4
-"""Episodes of a batch."""
+BATCH = 2
+"""Episodes of a batch; with four, trl needs more than 20 GB for SmolLM2."""
 
 
 def examples(count: int) -> list[Example]:

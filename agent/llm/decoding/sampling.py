@@ -96,6 +96,24 @@ class Sampler:
             if not row.done:
                 self._take(row, token)
 
+    def guess(self, row: Row, most: int) -> list[int]:
+        """What may follow a row's tokens: what followed the last two, or the last one, where they
+        stood before. Actions are made of what was read (prompt lookup; Saxena, 2023)."""
+        if not row.tokens:
+            return []
+        known = np.concatenate([row.prompt, np.array(row.tokens, dtype=np.int32)])
+        places = np.flatnonzero(known[:-1] == known[-1])
+        if len(places) and len(known) > 2:
+            both = places[known[places - 1] == known[-2]]
+            places = both if len(both) else places
+        if not len(places):
+            return []
+        found: list[int] = known[places[-1] + 1 : places[-1] + 1 + most].tolist()
+        for number, token in enumerate(found):
+            if token in self.encoder.stop_ids:
+                return found[:number]
+        return found
+
     def _take(self, row: Row, token: int) -> None:
         if row.thinking and not row.forced and len(row.tokens) >= self.thinking_tokens:
             row.forced = list(self._close)

@@ -28,6 +28,10 @@ _REST = 1
 token comes from."""
 
 
+_GUESSES = 8
+"""How many tokens are guessed at most. They cost little where few rows are read together."""
+
+
 class Unsupported(ValueError):
     """A model has layers that a way of decoding cannot deal with."""
 
@@ -118,7 +122,7 @@ class SlotDecoder:
         self._place(rows)
         batch = sorted(rows, key=lambda row: row.slot)  # slots side by side need not be copied
         width = max(len(row.prompt) - row.start for row in batch)
-        reach = max(max(row.start + width, len(row.prompt) + most) for row in batch)
+        reach = max(max(row.start + width, len(row.prompt) + most) for row in batch) + _GUESSES
         self._cache.reserve(len(self._table.slots), reach)
         self._cache.open([row.slot for row in batch], reach, self._device)
         tokens = np.zeros((len(batch), width), dtype=np.int64)
@@ -130,24 +134,9 @@ class SlotDecoder:
         )
         self.tokens_encoded += sum(last) + len(last)
         try:
-            while True:
-                self._sampler.choose(logits, batch)
-                batch = self._drop_done(batch)
-                if not batch:
-                    break
-                # Rows that are done but still between others write what nobody reads, behind their
-                # end.
-                tokens = np.array([[0 if row.done else row.tokens[-1]] for row in batch])
-                logits = self._forward(
-                    tokens,
-                    [row.length for row in batch],
-                    max(row.length for row in batch) + 1,
-                    None,
-                )
-                for row in batch:
-                    if not row.done:
-                        row.fed += 1
-                        self.tokens_encoded += 1
+            self._sampler.choose(logits, batch)
+            while batch := self._drop_done(batch):
+                self._go_on(batch)
         finally:
             for row in rows:
                 slot = self._table.slots[row.slot]
@@ -156,11 +145,43 @@ class SlotDecoder:
                 )
                 slot.prompt = len(row.prompt) - self._sampler.asking
 
+    def _go_on(self, batch: list[Row]) -> None:
+        """Feeds each row's newest token and what is guessed to follow it, and adds the tokens that
+        the model says: one, and another one for each guess that was right.
+
+        What was guessed wrong lies behind the row's end, where nobody reads it and the next pass
+        writes. Rows that are done but still between others write there, too.
+        """
+        most = _GUESSES if len(batch) <= 4 else _GUESSES // 2 if len(batch) <= 16 else 1
+        guesses = [[] if row.done else self._sampler.guess(row, most) for row in batch]
+        width = 1 + max(len(guess) for guess in guesses)
+        tokens = np.zeros((len(batch), width), dtype=np.int64)
+        for number, (row, guess) in enumerate(zip(batch, guesses, strict=True)):
+            if not row.done:
+                tokens[number, : 1 + len(guess)] = [row.tokens[-1], *guess]
+        starts = [row.length for row in batch]
+        logits = self._forward(tokens, starts, max(starts) + width, None, every=True)
+        going = [number for number, row in enumerate(batch) if not row.done]
+        for place in range(width):
+            for number in going:
+                batch[number].fed += 1
+            self.tokens_encoded += len(going)
+            self._sampler.choose(logits[going, place], [batch[number] for number in going])
+            going = [
+                number
+                for number in going
+                if not batch[number].done
+                and guesses[number][place : place + 1] == batch[number].tokens[-1:]
+            ]
+            if not going:
+                break
+
     def _place(self, rows: list[Row]) -> None:
         """Gives every row a slot, and encodes all but the last token of what is long."""
         owners = self._table.begin([row.prompt for row in rows])
         slots = min(self._slots, len(self._table.slots) + owners.count(None))
-        self._cache.reserve(slots, max(len(row.prompt) for row in rows) + self._sampler.most)
+        longest = max(len(row.prompt) for row in rows)
+        self._cache.reserve(slots, longest + self._sampler.most + _GUESSES)
         for row, owner in zip(rows, owners, strict=True):
             if owner is None:
                 row.slot, source, shared = self._table.place(row.prompt)
@@ -189,7 +210,12 @@ class SlotDecoder:
             row.start = stop
 
     def _forward(
-        self, tokens: np.ndarray[Any, Any], starts: list[int], length: int, last: list[int] | None
+        self,
+        tokens: np.ndarray[Any, Any],
+        starts: list[int],
+        length: int,
+        last: list[int] | None,
+        every: bool = False,
     ) -> torch.Tensor:
         """One pass of the model.
 
@@ -197,10 +223,11 @@ class SlotDecoder:
             tokens: new tokens, shape (rows, new tokens), padded on the right.
             starts: where each row's begin.
             length: tokens of the longest row, new ones included and padding not.
-            last: which new token of each row is to be continued; None where there is only one.
+            last: which new token of each row is to be continued; None for the last one.
+            every: all new tokens are.
 
         Returns:
-            Logits, shape (rows, vocabulary).
+            Logits, shape (rows, vocabulary); with `every`, (rows, new tokens, vocabulary).
         """
         width = tokens.shape[1]
         ids = torch.from_numpy(tokens).to(self._device)
@@ -221,7 +248,7 @@ class SlotDecoder:
             **{self._cache_argument: self._cache},
         )
         logits: torch.Tensor = output.logits
-        return logits[:, -1]
+        return logits if every else logits[:, -1]
 
     def _mask(self, positions: torch.Tensor, length: int) -> Any:
         """What each new token sees, shape (rows, 1, new tokens, length); by kind of layer where a
