@@ -29,7 +29,10 @@ token comes from."""
 
 
 _GUESSES = 8
-"""How many tokens are guessed at most. They cost little where few rows are read together."""
+"""How many tokens are guessed at most."""
+_FEW, _LARGE = 4, 20_000_000
+"""Guesses pay where a pass takes its time from reading the weights: with few rows at most, and with
+more parameters than this. Elsewhere they cost more than they save (docs/log.md)."""
 
 
 class Unsupported(ValueError):
@@ -72,6 +75,7 @@ class SlotDecoder:
         takes = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in takes else "past_key_values"
         self._windows = windows_of(config)
+        self._guesses = _GUESSES if model.num_parameters() > _LARGE else 0
         if model.get_output_embeddings() is None:
             raise Unsupported("no output layer of its own")
         eager = config._attn_implementation == "eager"
@@ -152,8 +156,8 @@ class SlotDecoder:
         What was guessed wrong lies behind the row's end, where nobody reads it and the next pass
         writes. Rows that are done but still between others write there, too.
         """
-        most = _GUESSES if len(batch) <= 4 else _GUESSES // 2 if len(batch) <= 16 else 1
-        guesses = [[] if row.done else self._sampler.guess(row, most) for row in batch]
+        most = self._guesses if len(batch) <= _FEW else 0
+        guesses = [[] if row.done or not most else self._sampler.guess(row, most) for row in batch]
         width = 1 + max(len(guess) for guess in guesses)
         tokens = np.zeros((len(batch), width), dtype=np.int64)
         for number, (row, guess) in enumerate(zip(batch, guesses, strict=True)):
