@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from relive.agent.llm.decoding import slots
+from relive.agent.llm.decoding.sampling import Row, Sampler
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
@@ -27,3 +30,21 @@ checks: Any = _load()
 def test_an_architecture_says_what_generate_says(name: str, tmp_path: Path) -> None:
     found = checks.check(name, tmp_path, turns=3, adapters=False)
     assert found.equal, found.note
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt_oss"])
+def test_guesses_change_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are for larger models; here they are made by small ones, which often guess wrong."""
+    monkeypatch.setattr(slots, "_LARGE", 0)
+    guessed: list[int] = []
+    guess = Sampler.guess
+
+    def watched(self: Sampler, row: Row, most: int) -> list[int]:
+        found = guess(self, row, most)
+        guessed.append(len(found))
+        return found
+
+    monkeypatch.setattr(Sampler, "guess", watched)
+    found = checks.check(name, tmp_path, turns=4, adapters=False)
+    assert found.equal, found.note
+    assert max(guessed) > 1
