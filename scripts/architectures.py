@@ -119,9 +119,7 @@ def save(name: str, folder: Path) -> Path:
         if weight.dim() == 2 and "A_log" not in title:
             wide = "embed" in title or "lm_head" in title
             # Gemma multiplies its embeddings by the root of their width.
-            torch.nn.init.normal_(
-                weight, std=(0.1 if "gemma" in name or "gpt" in name else 1.0) if wide else 0.3
-            )
+            torch.nn.init.normal_(weight, std=(0.1 if "gemma" in name else 1.0) if wide else 0.3)
     model.save_pretrained(folder)
     return folder
 
@@ -183,7 +181,7 @@ def check(name: str, folder: Path, turns: int = 5, adapters: bool = True) -> Fou
             for talk, action in zip(talks, actions, strict=True)
         ]
     note = f"{len(kinds)} different answers"
-    return Found(name, len(kinds) > 2, round(max(0.0, 1 - encoded / prompts), 3), way, note)
+    return Found(name, len(kinds) > 1, round(max(0.0, 1 - encoded / prompts), 3), way, note)
 
 
 def _adapter(folder: Path, name: str) -> Path:
