@@ -123,7 +123,7 @@ class Asker:
             except (openai.OpenAIError, _Nonsense, json.JSONDecodeError) as error:
                 problem = f"no usable answer: {type(error).__name__}: {error}"
             own = min(_LONGEST, 0.5 * 2 ** min(tries - 1, 10)) * self._jitter.uniform(0.5, 1.0)
-            wait = max(own, asked) if asked == 0 else asked
+            wait = max(own, asked)  # a server that asks to wait for nothing is not stormed
             if time.monotonic() - began + wait > self._patience:
                 raise ServerSilent(
                     f"the server gave no answer in {tries} tries over "
