@@ -22,8 +22,9 @@ class LearnResult:
     adapter: Path | None
     """Folder of the adapter in force; None: the bare model was never beaten."""
     gate: dict[str, float]
-    """Paired difference of the last candidate and its 95 % interval (``difference``, ``low``,
-    ``high``, ``n``); empty where nothing was trained."""
+    """Paired difference of the last candidate, its 95 % interval and both success rates
+    (``difference``, ``low``, ``high``, ``n``, ``candidate``, ``incumbent``); empty where nothing was
+    trained."""
     rounds: tuple[Round, ...]
     """What each round came to."""
 

@@ -14,12 +14,17 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Literal
 
-Extra = Literal["llm", "server", "household", "plots"]
+Extra = Literal[
+    "llm", "server", "household", "scienceworld", "textworld", "textworld-express", "plots"
+]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "llm": ("torch", "transformers", "peft"),
     "server": ("openai",),
     "household": ("textworld", "alfworld"),
+    "scienceworld": ("scienceworld",),
+    "textworld": ("textworld",),
+    "textworld-express": ("textworld_express",),
     "plots": ("matplotlib",),
 }
 """The packages of each extra, by the names they are imported under; see `pyproject.toml`."""
@@ -28,6 +33,9 @@ _PURPOSES: dict[Extra, str] = {
     "llm": "running and training language models",
     "server": "a model behind a server",
     "household": "suite 'household'",
+    "scienceworld": "suite 'scienceworld'",
+    "textworld": "suite 'textworld'",
+    "textworld-express": "suite 'textworld-express'",
     "plots": "drawing pictures",
 }
 

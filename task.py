@@ -19,7 +19,8 @@ class Task:
     type: str
     """Task type within the suite. For reports only: retrieval never filters on it."""
     split: str
-    """``train``, ``valid`` or ``test``; whatever else is written here is treated as held out."""
+    """One of the suite's splits. ``train`` is what may be learnt from; every other one is treated
+    as held out."""
     room: str
     """Room, scene or map; empty when the suite has none."""
     seed: int
@@ -27,7 +28,11 @@ class Task:
     version: str
     """Version of the environment that plays it."""
     goal: str
-    """The goal as the agent reads it, without a trailing full stop."""
+    """The goal as the agent reads it, without a trailing full stop; empty in a listing where only
+    the environment knows it, which then states it at reset."""
+    payload: str = ""
+    """Whatever else the suite needs to make the task again, for example the path of a game file.
+    Nobody else looks at it."""
 
     @classmethod
     def of(
@@ -41,6 +46,7 @@ class Task:
         room: str = "",
         seed: int = 0,
         version: str = "",
+        payload: str = "",
     ) -> "Task":
         """A task of which little more than the goal is known.
 
@@ -48,13 +54,12 @@ class Task:
             goal: what is to be done.
             identity: by default a hash of all other fields, so that tasks that differ in any of
                 them are different tasks.
-            suite, type, split, room, seed, version: see the fields.
+            suite, type, split, room, seed, version, payload: see the fields.
         """
-        named = cls(suite, identity, type, split, room, seed, version, goal)
-        return named if identity else cls(
-            suite, identity_of(suite, type, split, room, str(seed), version, goal),
-            type, split, room, seed, version, goal,
-        )  # fmt: skip
+        if not identity:
+            parts = [suite, type, split, room, str(seed), version, goal]
+            identity = identity_of(*parts, *([payload] if payload else []))
+        return cls(suite, identity, type, split, room, seed, version, goal, payload)
 
 
 def identity_of(*parts: str) -> str:

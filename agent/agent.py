@@ -16,7 +16,7 @@ from ..envs.worker import check_can_be_sent
 from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
 from ..task import Task
-from .conversation import Policy
+from .conversation import AnyPolicy
 from .policy import as_policy, counter_of
 from .retriever import MemoryRetriever
 from .run_episode import Success, SuccessUnknownError, stated_success
@@ -41,7 +41,7 @@ class Agent:
 
     def __init__(
         self,
-        policy: Policy | Callable[[list[dict[str, str]]], str],
+        policy: AnyPolicy | Callable[[list[dict[str, str]]], str],
         memory: Memory | None = None,
         retrieval: Retrieval | None = None,
         *,

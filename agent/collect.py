@@ -85,7 +85,7 @@ def collect_demonstrations(
     Args:
         memory: open for writing.
         suite: whose expert and tasks.
-        count: demonstrations that the memory is to hold.
+        count: demonstrations that the memory is to hold; fewer where there are not so many tasks.
         settings: how they are played; the step limit is always the suite's, within which the expert
             solves what is listed.
         on_event: told about progress.
@@ -97,6 +97,7 @@ def collect_demonstrations(
     )
     expert = ExpertPolicy(suite)
     runner = Runner(suite, expert, run)
+    tasks = suite.up_to("train", count, start=start)
     on_event(Phase("expert demonstrations"))
-    for _ in collect(memory, runner, suite.tasks("train", count, start=start), on_event=on_event):
+    for _ in collect(memory, runner, tasks, on_event=on_event):
         pass

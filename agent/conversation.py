@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from ..task import Task
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -98,6 +100,33 @@ class SomeFailed(Exception):
         return f"{len(failed)} of {len(self.answers)} got no answer, such as: {failed[0]}"
 
 
+class ContextOverflow(ValueError):
+    """A conversation and its answer do not fit into the model's context."""
+
+
+def without_oldest(
+    conversation: Conversation, opening: str, dropped: int
+) -> tuple[Conversation, int] | None:
+    """The conversation without the older half of its actions and their answers; what is to be done,
+    the memory and the opening stay. The opening says how many are missing.
+
+    Args:
+        conversation: system turn, opening, then actions and what followed in alternation.
+        opening: the opening observation as it was.
+        dropped: actions that are missing already.
+
+    Returns:
+        The conversation and how many actions are missing now; None where nothing can go.
+    """
+    head, rest = conversation[:2], conversation[2:]
+    there = len(rest) // 2
+    if there < 2:
+        return None
+    gone = dropped + there // 2
+    note = f"{opening}\n\n[The first {gone} actions and their answers are not shown.]"
+    return (head[0], replace(head[1], text=note), *rest[2 * (there // 2) :]), gone
+
+
 class Playing:
     """Who plays episodes with a policy, and how many: each is played by one adapter from beginning
     to end."""
@@ -141,3 +170,27 @@ class Policy(Protocol):
             ValueError: a conversation does not end with a user turn.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One decision of an episode, and all that is known about it."""
+
+    conversation: Conversation
+    seed: int
+    task: Task
+    admissible: tuple[str, ...] = ()
+    """Commands that the environment would accept now; only where the run asks for them."""
+
+
+class TaskPolicy(Protocol):
+    """Whatever decides by more than the conversation, and is told: an expert that was given the
+    solution of the task, a random choice among admissible commands."""
+
+    def answer(self, asked: Sequence[Asked]) -> list[Action]:
+        """One action for each, as `Policy.act`."""
+        ...
+
+
+AnyPolicy = Policy | TaskPolicy
+"""Whatever can play."""

@@ -1,15 +1,17 @@
 """From settings to a policy: what the command line and the scripts have in common."""
 
 import math
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..envs import Suite
+from ..envs import Suite, entry
 from .action_format import format_of
-from .conversation import Policy
-from .policy import ExpertPolicy, RandomPolicy
+from .conversation import AnyPolicy
+from .policy import ExpertPolicy, RandomPolicy, as_policy
 
 if TYPE_CHECKING:
     from .llm.local import LocalModel
@@ -49,7 +51,9 @@ class PolicySettings:
     """Who acts."""
 
     kind: str = "local"
-    """``local`` (a language model in this process), ``server``, ``expert`` or ``random``."""
+    """``local`` (a language model in this process), ``server``, ``expert`` or ``random``; or
+    ``module:object``, a policy of one's own: a function from messages to text, an object that acts,
+    or a class of such objects, made without arguments."""
     model: str = "bundled"
     """``bundled``, a transformers folder, a GGUF file, or a hub name; the name on a server."""
     adapter: str = ""
@@ -78,8 +82,11 @@ class PolicySettings:
     server: ServerSettings = field(default_factory=ServerSettings)
 
     def __post_init__(self) -> None:
-        if self.kind not in POLICIES:
-            raise ValueError(f"unknown policy {self.kind!r}: use one of {', '.join(POLICIES)}")
+        if self.kind not in POLICIES and not all(self.kind.partition(":")):
+            raise ValueError(
+                f"unknown policy {self.kind!r}: use one of {', '.join(POLICIES)}, or "
+                "module:object for one of your own"
+            )
         if self.dtype not in ("float32", "bfloat16", "4bit"):
             raise ValueError(f"unknown dtype {self.dtype!r}: use float32, bfloat16 or 4bit")
         format_of(self.action_format)
@@ -94,7 +101,7 @@ class PolicySettings:
             )
 
 
-def load_policy(settings: PolicySettings, suite: Suite, slots: int = 16) -> Policy:
+def load_policy(settings: PolicySettings, suite: Suite, slots: int = 16) -> AnyPolicy:
     """Makes a policy.
 
     Args:
@@ -109,10 +116,27 @@ def load_policy(settings: PolicySettings, suite: Suite, slots: int = 16) -> Poli
     if settings.kind == "expert":
         return ExpertPolicy(suite)
     if settings.kind == "random":
-        return RandomPolicy([t.text for t in suite.templates])
+        return RandomPolicy(suite)
     if settings.kind == "server":
         return load_server(settings)
+    if ":" in settings.kind:
+        return own_policy(settings.kind)
     return load_model(settings, slots)
+
+
+def own_policy(target: str) -> AnyPolicy:
+    """The policy behind ``module:object``; the current folder is searched, too.
+
+    Raises:
+        ImportError: there is no such module, or nothing of that name in it.
+        TypeError: it cannot act.
+    """
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found = entry(target, "of a policy")
+    if isinstance(found, type):
+        found = found()
+    return as_policy(found)
 
 
 def load_server(settings: PolicySettings) -> "ServerModel":

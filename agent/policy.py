@@ -1,21 +1,22 @@
 """Policies that are no model: functions, the expert, a random one, one that repeats recorded
 episodes; and what is recorded of any policy.
 
-All of them are stateless: what they do follows from the conversation alone, so they may be called
-in any order and batch.
+What they do follows from what they are asked alone, so they may be called in any order and batch.
 """
 
 import random
-import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
 from ..envs import Expert, Suite
+from ..envs.wander import random_action
 from ..memory import Retrieval
 from ..memory.episode import Actor, Episode
+from ..task import Task
 from .action_format import ActionFormat, Read, format_of
-from .conversation import Action, Conversation, Policy, messages
+from .conversation import Action, AnyPolicy, Asked, Conversation, messages
 from .prompt import PROMPT_VERSION
 from .settings import as_stored
 
@@ -77,17 +78,17 @@ class CallablePolicy:
         return self.action_format.action(answer) if self._reads else Action(answer.strip())
 
 
-def as_policy(policy: object) -> Policy:
-    """A policy from whatever acts: an object with ``act`` (see `Policy`), or a function from
-    messages to text.
+def as_policy(policy: object) -> AnyPolicy:
+    """A policy from whatever acts: an object with ``act`` (see `Policy`) or ``answer`` (see
+    `TaskPolicy`), or a function from messages to text.
 
     Raises:
         TypeError: it is neither, or a class instead of an object.
     """
     if isinstance(policy, type):
         raise TypeError(f"the policy is the class {policy.__name__}: give an object of it")
-    if callable(getattr(policy, "act", None)):
-        return cast(Policy, policy)
+    if callable(getattr(policy, "act", None)) or callable(getattr(policy, "answer", None)):
+        return cast(AnyPolicy, policy)
     if callable(policy):
         return CallablePolicy(policy)
     raise TypeError(
@@ -102,53 +103,61 @@ def _name_of(function: object) -> str:
 
 
 class ExpertPolicy:
-    """The suite's scripted expert, shown the observations of the conversation one after the
-    other."""
+    """The suite's expert: one for each episode, shown the observations as they come.
+
+    Asked about a conversation that is not the one it saw last, for example after a restart, it
+    begins anew and reads all of it.
+    """
 
     actor = Actor("expert")
 
     def __init__(self, suite: Suite) -> None:
-        self._make: Callable[[], Expert] = suite.expert
+        self._make = suite.expert
+        self._episodes: OrderedDict[str, tuple[Expert, list[str], Action]] = OrderedDict()
 
-    def act(
-        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
-    ) -> list[Action]:
+    def answer(self, asked: Sequence[Asked]) -> list[Action]:
         """The expert's next action for each conversation."""
-        actions = []
-        for conversation in conversations:
-            expert = self._make()
-            actions.append(Action([expert.act(seen) for seen in observations(conversation)][-1]))
-        return actions
+        return [self._act(one.task, observations(one.conversation)) for one in asked]
+
+    def _act(self, task: Task, seen: list[str]) -> Action:
+        expert, read, action = self._episodes.pop(task.identity, (None, [], Action("")))
+        if expert is None or seen[:-1] != read:
+            expert, read = self._make(task), []
+        for text in seen[len(read) :]:
+            action = Action(expert.act(text))
+        self._episodes[task.identity] = (expert, seen, action)
+        while len(self._episodes) > _EPISODES:
+            self._episodes.popitem(last=False)
+        return action
+
+
+_EPISODES = 256
+"""Episodes that an expert plays at once at most before it has to read one anew."""
 
 
 class RandomPolicy:
     """Fills a random template with random names out of what it has read; the floor of every
-    comparison."""
+    comparison. Where a run lists admissible commands, it takes one of these."""
 
     actor = Actor("random")
-    _name = re.compile(r"\b[a-z]+ \d+\b")
 
-    def __init__(self, templates: Sequence[str]) -> None:
-        if not templates:
+    def __init__(self, suite: Suite) -> None:
+        self._suite = suite
+        if not suite.templates:
             raise ValueError(
-                "the random policy needs at least one action template; the suite lists none"
+                f"the random policy needs at least one action template; suite {suite.name!r} "
+                "lists none: use --set run.admissible=true where it can list what is admissible"
             )
-        self.templates = tuple(templates)
 
-    def act(
-        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
-    ) -> list[Action]:
+    def answer(self, asked: Sequence[Asked]) -> list[Action]:
         """One random action per conversation, determined by its seed."""
-        actions = []
-        for i, conversation in enumerate(conversations):
-            rng = random.Random(seeds[i] if seeds else 0)
-            names = sorted(
-                {name for text in observations(conversation) for name in self._name.findall(text)}
-            ) or ["it"]
-            parts = re.split(r"\{\w+\}", rng.choice(self.templates))
-            filled = [part + rng.choice(names) for part in parts[:-1]]
-            actions.append(Action("".join([*filled, parts[-1]])))
-        return actions
+        return [Action(self._choose(one)) for one in asked]
+
+    def _choose(self, one: Asked) -> str:
+        rng = random.Random(one.seed)
+        if one.admissible:
+            return rng.choice(one.admissible)
+        return random_action(self._suite, rng, observations(one.conversation))
 
 
 class ReplayPolicy:
@@ -204,19 +213,25 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def counter_of(policy: Policy) -> Callable[[str], int]:
+def counter_of(policy: object) -> Callable[[str], int]:
     """The policy's own ``count_tokens``, where it has one; else the number of words."""
     count = getattr(policy, "count_tokens", None)
     return count if callable(count) else words
 
 
-def actor_of(policy: Policy, retrieval: Retrieval | None = None, seed: int | None = None) -> Actor:
+def actor_of(
+    policy: object,
+    retrieval: Retrieval | None = None,
+    seed: int | None = None,
+    admissible: bool = False,
+) -> Actor:
     """The record of who acts.
 
     Args:
         policy: who; its attribute ``actor``, where it has one, says what it is and how it decides.
         retrieval: what it is shown; None for no memory.
         seed: of the run.
+        admissible: whether it sees what would be accepted.
     """
     who = getattr(policy, "actor", None)
     if not isinstance(who, Actor):
@@ -226,6 +241,8 @@ def actor_of(policy: Policy, retrieval: Retrieval | None = None, seed: int | Non
         settings |= flat(retrieval)
     if seed is not None:
         settings["seed"] = seed
+    if admissible:
+        settings["admissible"] = True
     return replace(who, prompt=PROMPT_VERSION, settings=settings)
 
 

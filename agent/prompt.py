@@ -21,11 +21,13 @@ failures labelled)::
 
 The closest demonstration comes last, next to the task. Ranks are not shown, so a demonstration
 reads the same wherever it stands. Opening observations are left out of demonstrations (they list
-another room's furniture), and so are visits during which nothing was done: see `condense`.
+another room's furniture), and so are steps that led to nothing: see `condense`. Where goals are whole
+instructions, a demonstration begins "Success. Task: {goal}". One that is too long for its share of
+the block is shortened: see `shortened`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ..memory.episode import Episode
 from .action_format import PLAIN, ActionFormat
@@ -47,6 +49,10 @@ class PromptSpec:
     """What the actions that only reveal start with."""
     action_format: ActionFormat = PLAIN
     """How an action stands in an answer; the policy's, not the suite's."""
+    goal_form: str = "phrase"
+    """``phrase`` or ``instruction``, see :class:`relive.envs.base.Suite`."""
+    condense_by: str = "visits"
+    """``visits`` or ``changes``, see `condense`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +62,30 @@ class Demonstration:
     goal: str
     success: bool
     steps: tuple[tuple[str, str], ...]
-    """(action, the observation that followed)."""
+    """(action, the observation that followed). Without an action, the text is a remark on what is
+    left out there."""
     episode: str = ""
     """Id of the episode it shows."""
+    goal_form: str = "phrase"
+    """``phrase`` or ``instruction``."""
+
+    @property
+    def head(self) -> str:
+        """Its first line."""
+        label = "Success" if self.success else "Failure"
+        if self.goal_form == "instruction":
+            return f"{label}. Task: {self.goal}"
+        return f"{label}. Your task is to: {self.goal}."
 
     @property
     def text(self) -> str:
         """The demonstration as it stands in the prompt."""
-        label = "Success" if self.success else "Failure"
-        lines = "".join(f"\nAction: {action}\nObservation: {seen}" for action, seen in self.steps)
-        return f"{label}. Your task is to: {self.goal}.{lines}"
+        return self.head + "".join(map(_lines, self.steps))
+
+
+def _lines(step: tuple[str, str]) -> str:
+    action, seen = step
+    return f"\nAction: {action}\nObservation: {seen}" if action else f"\n{seen}"
 
 
 def prompt_spec(
@@ -85,18 +105,24 @@ def prompt_spec(
     )  # fmt: skip
 
 
-def condense(spec: PromptSpec, steps: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Leaves out visits that led to nothing: a move and the looks after it, when another move
-    follows.
+def condense(
+    spec: PromptSpec, steps: Sequence[tuple[str, str]], refused: Collection[int] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Leaves out what led to nothing; what remains is verbatim.
 
-    Repeats of the same action with the same answer are shown once. What remains is verbatim. A
-    recorded household demonstration loses about two thirds of its tokens this way
-    (``scripts/measure_prompt.py``).
+    By ``visits``: a move and the looks after it, when another move follows; repeats of the same
+    action with the same answer are shown once. A recorded household demonstration loses about two
+    thirds of its tokens this way (``scripts/measure_prompt.py``). By ``changes``, where nobody says
+    what moves and what looks: actions that were refused, and those that got the same answer before.
 
     Args:
-        spec: says which actions move and which only look.
+        spec: says how, and which actions move and which only look.
         steps: (action, the observation that followed), in order.
+        refused: indices of the steps that the environment refused.
     """
+    if spec.condense_by == "changes":
+        told = [step for index, step in enumerate(steps) if index not in refused]
+        return tuple(dict.fromkeys(told))
     kept: list[tuple[str, str]] = []
     visit: list[tuple[str, str]] = []
     for step in steps:
@@ -119,33 +145,156 @@ def _starts(action: str, prefixes: tuple[str, ...]) -> bool:
 
 def demonstration(spec: PromptSpec, episode: Episode) -> Demonstration:
     """What is shown of an episode."""
-    steps = [
-        (step.action, seen)
+    told = [
+        (step, seen)
         for step, seen in zip(episode.steps, episode.observations[1:], strict=True)
         if step.action  # an answer without an action shows nothing
     ]
-    return Demonstration(episode.task.goal, episode.success, condense(spec, steps), episode.id)
+    steps = condense(
+        spec,
+        [(step.action, seen) for step, seen in told],
+        [index for index, (step, _) in enumerate(told) if step.invalid],
+    )
+    return Demonstration(
+        episode.task.goal, episode.success, steps, episode.id, goal_form=spec.goal_form
+    )
 
 
 def fit(
-    demonstrations: Sequence[Demonstration], budget: int, count: Callable[[str], int]
+    demonstrations: Iterable[Demonstration],
+    budget: int,
+    count: Callable[[str], int],
+    k: int,
+    *,
+    shorten: bool = True,
+    latest: str = "",
 ) -> tuple[Demonstration, ...]:
-    """The leading demonstrations that fit into `budget` tokens together; one that is too long is
-    passed over.
+    """Up to `k` demonstrations that fit into `budget` tokens together. One that is too long is
+    shortened to its share of what is left, or else passed over, and the next one is tried.
 
     Args:
-        demonstrations: closest first.
+        demonstrations: closest first; no more of them are made than are looked at.
         budget: tokens for the memory block.
         count: number of tokens of a text.
+        k: how many at most.
+        shorten: whether long ones are shortened at all.
+        latest: what was done and seen last, where retrieval is dynamic; see `shortened`.
     """
     shown: list[Demonstration] = []
     left = budget
-    for demo in demonstrations:
-        cost = count(demo.text) + 2  # the blank line between demonstrations
-        if cost <= left:
-            shown.append(demo)
-            left -= cost
+    if k:
+        for demo in demonstrations:
+            cost = count(demo.text) + _BETWEEN
+            if cost > left and shorten:
+                share = left // (k - len(shown)) - _BETWEEN
+                demo = shortened(demo, share, count, latest)
+                cost = count(demo.text) + _BETWEEN if demo.steps else left + 1
+            if cost <= left:
+                shown.append(demo)
+                left -= cost
+            if len(shown) == k:
+                break
     return tuple(shown)
+
+
+_BETWEEN = 2
+"""Tokens of the blank line between demonstrations."""
+_LONG = 240
+"""Characters of an observation in a shortened demonstration at most."""
+_REMARK = 12
+"""Tokens that a remark on what is left out takes at most."""
+
+
+def shortened(
+    demo: Demonstration, budget: int, count: Callable[[str], int], latest: str = ""
+) -> Demonstration:
+    """A demonstration in at most `budget` tokens.
+
+    Long observations are cut first. Where that is not enough, steps are left out, with a remark in
+    their place: retrieved once, at the start, it shows how the episode begins (two thirds) and how
+    it ends; retrieved at every step, it shows a window that begins where the episode was most like
+    what was done and seen last.
+
+    Args:
+        demo: the whole of it.
+        budget: tokens.
+        count: number of tokens of a text.
+        latest: what was done and seen last; empty at the start.
+
+    Returns:
+        It has no steps where fewer than two fit.
+    """
+    steps = [(action, _cut(seen)) for action, seen in demo.steps]
+    costs = [count(_lines(step)) + 1 for step in steps]
+    left = budget - count(demo.head)
+    if sum(costs) > left:
+        kept = (
+            _window(costs, left - 2 * _REMARK, _most_like(steps, latest))
+            if latest
+            else _ends(costs, left - _REMARK)
+        )
+        if len(kept) < 2:
+            return replace(demo, steps=())
+        steps = _with_remarks(steps, kept)
+    return replace(demo, steps=tuple(steps))
+
+
+def _cut(seen: str) -> str:
+    if len(seen) <= _LONG:
+        return seen
+    end = seen.rfind(" ", _LONG // 2, _LONG)
+    return f"{seen[: end if end > 0 else _LONG]} …"
+
+
+def _ends(costs: Sequence[int], budget: int) -> list[int]:
+    """Indices of the first steps in two thirds of the budget, and of the last ones in the rest."""
+    first = 0
+    left = 2 * budget // 3
+    while first < len(costs) and costs[first] <= left:
+        left -= costs[first]
+        first += 1
+    last = len(costs)
+    left = budget - sum(costs[:first])
+    while last > first and costs[last - 1] <= left:
+        last -= 1
+        left -= costs[last]
+    return [*range(first), *range(last, len(costs))]
+
+
+def _window(costs: Sequence[int], budget: int, begin: int) -> list[int]:
+    """Indices of consecutive steps from `begin` on, and before it where there is room left."""
+    first = last = begin
+    left = budget
+    while last < len(costs) and costs[last] <= left:
+        left -= costs[last]
+        last += 1
+    while first and last == len(costs) and costs[first - 1] <= left:
+        first -= 1
+        left -= costs[first]
+    return list(range(first, last))
+
+
+def _most_like(steps: Sequence[tuple[str, str]], latest: str) -> int:
+    """Index of the step that has most words in common with what happened last."""
+    words = set(latest.lower().split())
+
+    def likeness(step: tuple[str, str]) -> float:
+        own = set(" ".join(step).lower().split())
+        return len(own & words) / max(1, len(own | words))
+
+    return max(range(len(steps)), key=lambda index: likeness(steps[index]))
+
+
+def _with_remarks(steps: Sequence[tuple[str, str]], kept: Sequence[int]) -> list[tuple[str, str]]:
+    told: list[tuple[str, str]] = []
+    before = -1
+    for index in [*kept, len(steps)]:
+        if missing := index - before - 1:
+            told.append(("", f"[{missing} actions left out]"))
+        if index < len(steps):
+            told.append(steps[index])
+        before = index
+    return told
 
 
 def system_text(spec: PromptSpec, demonstrations: Sequence[Demonstration] = ()) -> str:

@@ -4,14 +4,16 @@ training.
 Two ways of asking, as in the paper (Ferraz et al., arXiv:2603.18272, section "Query"). *Static*:
 once, at the start, by the text of the goal. *Dynamic*: at every step, by the goal and what was done
 and seen last; the prompt changes whenever the answer does, so its encoding cannot be reused from
-there on. The task type is never part of the query and never a filter.
+there on. A third one is *opening*: once, at the start, by the first observation, for suites whose
+goals all read alike. The task type is never part of the query and never a filter; the suite is,
+unless the settings say otherwise.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ..memory import EntryMeta, Holdout, Memory, Purpose, Query, Retrieval
+from ..memory import EntryMeta, Hit, Holdout, Memory, Purpose, Query, Retrieval
 from ..memory.episode import Retrieved, StopReason
 from ..memory.search.fields import query_text
 from ..task import Task
@@ -49,14 +51,19 @@ class Retriever(Protocol):
         """The same, but bound to what the memory holds now, for the length of an episode."""
         ...
 
-    def __call__(self, task: Task, history: History = ()) -> RetrievedContext:
-        """What is recalled for a task after some steps; always the same for the same arguments."""
+    def __call__(self, task: Task, history: History = (), *, opening: str = "") -> RetrievedContext:
+        """What is recalled for a task after some steps, which began with `opening`; always the same
+        for the same arguments."""
         ...
 
     def held_back(self, task: Task) -> int:
         """How many episodes that would be recalled at the start are held out from whoever plays the
         task."""
         ...
+
+
+_MOST_HITS = 64
+"""Hits that are looked at before a memory block stays smaller than asked for."""
 
 
 class MemoryRetriever:
@@ -107,36 +114,69 @@ class MemoryRetriever:
         return self.settings.query == "dynamic"
 
     def __call__(
-        self, task: Task, history: History = (), exclude: frozenset[str] = frozenset()
+        self,
+        task: Task,
+        history: History = (),
+        exclude: frozenset[str] = frozenset(),
+        *,
+        opening: str = "",
     ) -> RetrievedContext:
-        """What is recalled for a task after some steps; `exclude` names episodes that must not be
-        shown."""
-        query, at = self.query(query_text(task.goal, history), exclude), self.position
-        hits = self.memory.search(query, self.holdout(task), at=at)
-        scores = {hit.episode_id: hit.score for hit in hits}
-        found = [demonstration(self.spec, self.memory.get(hit.episode_id, at)) for hit in hits]
-        shown = fit(found, self.settings.max_tokens, self.count)
+        """What is recalled for a task after some steps.
+
+        Args:
+            task: what is played.
+            history: its steps so far.
+            exclude: names episodes that must not be shown.
+            opening: its first observation, which the query "opening" asks by.
+        """
+        s = self.settings
+        by_opening = s.query == "opening" and opening
+        query = self.query(task, opening if by_opening else query_text(task.goal, history), exclude)
+        scores: dict[str, float] = {}
+
+        def found() -> Iterator[Demonstration]:
+            for hit in self._hits(query, self.holdout(task)):
+                scores[hit.episode_id] = hit.score
+                yield demonstration(self.spec, self.memory.get(hit.episode_id, self.position))
+
+        latest = " ".join(history[-1]) if history else ""
+        shown = fit(
+            found(), s.max_tokens, self.count, s.k, shorten=s.long == "shorten", latest=latest
+        )
         return RetrievedContext(
             shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
         )
 
+    def _hits(self, query: Query, holdout: Holdout) -> Iterator[Hit]:
+        """Hits beyond the first k as well, for as long as somebody wants another."""
+        seen, k = 0, query.k
+        while True:
+            hits = self.memory.search(replace(query, k=k), holdout, at=self.position)
+            yield from hits[seen:]
+            if len(hits) < k or k >= _MOST_HITS:
+                return
+            seen, k = len(hits), min(4 * k, _MOST_HITS)
+
     def held_back(self, task: Task) -> int:
         """How many of the episodes that would be found at the start, if nothing was held out, the
         policy keeps back."""
-        query, at = self.query(query_text(task.goal, ())), self.position
+        query, at = self.query(task, query_text(task.goal, ())), self.position
         shown, everything = (
             {hit.episode_id for hit in self.memory.search(query, holdout, at=at)}
             for holdout in (self.holdout(task), None)
         )
         return len(everything - shown)
 
-    def query(self, text: str, exclude: frozenset[str] = frozenset()) -> Query:
-        """What is asked with a text; `exclude` names episodes that must not be shown."""
+    def query(self, task: Task, text: str, exclude: frozenset[str] = frozenset()) -> Query:
+        """What is asked with a text by whoever plays a task; `exclude` names episodes that must not
+        be shown."""
         s = self.settings
+        within = self.purpose is not None and not s.across and task.suite
         return Query(
             text=text,
             k=s.k,
             successes_only=s.outcomes == "successes",
+            only={"suite": (task.suite,)} if within else {},
             exclude=exclude,
             # An episode that its environment broke off says nothing about what was done in it.
             exclude_reasons=frozenset({StopReason.ENVIRONMENT_ERROR}),

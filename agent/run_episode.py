@@ -10,7 +10,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..envs import EnvironmentFailure, Reply, Task
 from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
-from .conversation import Action, Conversation, Usage
+from .conversation import Action, Asked, Usage, without_oldest
 from .prompt import PromptSpec, begin, extend
 from .retriever import RetrievedContext, Retriever
 
@@ -31,14 +31,6 @@ class NeedReset:
 
 
 @dataclass(frozen=True, slots=True)
-class NeedAction:
-    """The policy is to continue this conversation. Answer: an `Action`."""
-
-    conversation: Conversation
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class NeedStep:
     """The environment is to do this. Answer: a `Reply`."""
 
@@ -46,10 +38,19 @@ class NeedStep:
 
 
 class PolicyFailure(RuntimeError):
-    """The policy could not act: it raised, or the conversation no longer fits."""
+    """The policy could not act.
+
+    Args:
+        message: what happened.
+        overflow: the conversation no longer fits into the model's context; a shorter one might.
+    """
+
+    def __init__(self, message: str, overflow: bool = False) -> None:
+        super().__init__(message)
+        self.overflow = overflow
 
 
-Need = NeedReset | NeedAction | NeedStep
+Need = NeedReset | Asked | NeedStep
 EpisodeRun = Generator[Need, Any, Episode]
 Success = Callable[[Reply], bool | None]
 """Whether the goal is reached, by the environment's last answer; None where nobody knows."""
@@ -88,10 +89,22 @@ def stated_success(reply: Reply) -> bool | None:
 
 
 def stated_score(reply: Reply) -> float:
-    """Progress, ``info["score"]``, where that is a number in [0, 1]; else 0. Games give points
-    there, and nobody knows of how many."""
-    score = reply.info.get("score")
-    return float(score) if isinstance(score, Real) and 0 <= float(score) <= 1 else 0.0
+    """Progress in [-1, 1], 1 for success alone: ``info["score"]``, as a share of
+    ``info["max_score"]`` where that is stated. 0 for anything else: such games give points, and
+    nobody knows of how many."""
+    score, most = reply.info.get("score"), reply.info.get("max_score")
+    if not isinstance(score, Real) or isinstance(score, bool):
+        return 0.0
+    if isinstance(most, Real) and float(most) > 0:
+        return max(-1.0, min(1.0, float(score) / float(most)))
+    return float(score) if -1 <= float(score) <= 1 else 0.0
+
+
+def _seen(reply: Reply, show_admissible: bool) -> str:
+    """What the agent reads."""
+    if not show_admissible or not reply.admissible:
+        return reply.observation
+    return f"{reply.observation}\n\nAdmissible commands: {', '.join(reply.admissible)}"
 
 
 _UNSTATED = (
@@ -109,6 +122,7 @@ def run_episode(
     max_steps: int,
     run_seed: int = 0,
     success: Success = stated_success,
+    show_admissible: bool = False,
 ) -> EpisodeRun:
     """Runs one episode and returns it.
 
@@ -120,10 +134,12 @@ def run_episode(
         max_steps: actions at most.
         run_seed: base of all random numbers.
         success: whether the goal is reached, by the environment's answer; None for unknown.
+        show_admissible: list the commands that would be accepted below every observation.
 
     Yields:
-        `NeedReset` once, then `NeedAction` and `NeedStep` in turn. `EnvironmentFailure` and
-        `PolicyFailure` may be thrown in.
+        `NeedReset` once, then `Asked` and `NeedStep` in turn. `EnvironmentFailure` and
+        `PolicyFailure` may be thrown in. A conversation that outgrew the model's context is asked
+        again without its older half (:func:`relive.agent.conversation.without_oldest`).
 
     Raises:
         SuccessUnknownError: the environment ended the episode, and `success` does not know.
@@ -131,11 +147,13 @@ def run_episode(
     # One episode reads the memory at one position.
     retriever = retriever.frozen() if retriever else None
     unknown = False
+    opening = ""
     began, started = time.time(), time.monotonic()
     spent = {"policy": 0.0, "environment": 0.0, "retrieval": 0.0}
     steps: list[Step] = []
     used: Usage | None = None
     observation, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
+    best, dropped = 0.0, 0
 
     def lap(part: str, since: float) -> None:
         spent[part] += time.monotonic() - since
@@ -143,7 +161,7 @@ def run_episode(
     def ask(history: Sequence[tuple[str, str]]) -> RetrievedContext:
         now = time.monotonic()
         try:
-            return retriever(task, history) if retriever else RetrievedContext()
+            return retriever(task, history, opening=opening) if retriever else RetrievedContext()
         except (ValueError, OSError, KeyError) as error:
             raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
         finally:
@@ -153,7 +171,7 @@ def run_episode(
         now = time.monotonic()
         reply: Reply = yield NeedReset(task)
         spent["environment"] += reply.seconds
-        observation = reply.observation
+        observation = opening = _seen(reply, show_admissible)
         told = reply.info.get("task")
         task = told if isinstance(told, Task) else task
         context = ask(())
@@ -165,15 +183,24 @@ def run_episode(
                 conversation = (
                     begin(spec, conversation[1].text, context.demonstrations) + conversation[2:]
                 )
+            seed = draw_seed(run_seed, task.identity, index)
             now = time.monotonic()
-            action: Action = yield NeedAction(
-                conversation, draw_seed(run_seed, task.identity, index)
-            )
+            while True:
+                try:
+                    action: Action = yield Asked(conversation, seed, task, reply.admissible)
+                    break
+                except PolicyFailure as failure:
+                    shorter = without_oldest(conversation, opening, dropped)
+                    if not failure.overflow or shorter is None:
+                        raise
+                    conversation, dropped = shorter
             lap("policy", now)
             if action.usage:
                 used = (used or Usage()) + action.usage
             if action.problem:  # nothing that the environment could do: the model is told so
-                reply = Reply(action.problem, 0.0, False, False, {"invalid": True}, 0.0)
+                reply = Reply(
+                    action.problem, 0.0, False, False, {"invalid": True}, 0.0, reply.admissible
+                )
             else:
                 reply = yield NeedStep(action.text)
                 spent["environment"] += reply.seconds
@@ -191,11 +218,12 @@ def run_episode(
                     action.said,
                 )
             )
-            observation = reply.observation
+            observation = _seen(reply, show_admissible)
             conversation = extend(conversation, action, observation)
             if action.problem:
                 continue
             score = stated_score(reply)
+            best = max(best, score)
             outcome = Outcome(False, score, StopReason.STEP_LIMIT)
             succeeded = success(reply)
             if succeeded:
@@ -215,6 +243,10 @@ def run_episode(
     except PolicyFailure as error:
         outcome = Outcome(False, outcome.score, StopReason.POLICY_ERROR, str(error))
     spent["total"] = time.monotonic() - started
+    outcome = replace(outcome, best=max(best, outcome.score))
+    usage: dict[str, float] = asdict(used) if used else {}
+    if dropped:
+        usage["dropped"] = dropped
     episode = Episode(
         id=uuid.uuid4().hex[:16],
         task=task,
@@ -225,7 +257,7 @@ def run_episode(
         memory_position=retriever.position if retriever else -1,
         started=began,
         timings=spent,
-        usage=asdict(used) if used else {},
+        usage=usage,
     )
     if unknown:
         raise SuccessUnknownError(episode)

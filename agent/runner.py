@@ -7,27 +7,45 @@ reads the memory at a fixed position.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from ..envs import EnvironmentFailure, EnvPool, Suite, Task
 from ..memory.episode import Actor, Episode
 from .action_format import PLAIN
-from .conversation import Action, Playing, Policy, SomeFailed, StopRun
+from .conversation import (
+    Action,
+    AnyPolicy,
+    Asked,
+    ContextOverflow,
+    Playing,
+    Policy,
+    SomeFailed,
+    StopRun,
+)
 from .policy import actor_of
 from .prompt import PromptSpec, prompt_spec
 from .retriever import Retriever
 from .run_episode import (
     EpisodeRun,
     Need,
-    NeedAction,
     NeedReset,
     PolicyFailure,
     Success,
     run_episode,
     stated_success,
 )
+
+
+class UnfitModelWarning(UserWarning):
+    """A model plays in a world that it cannot know."""
+
+
+def at_home(suite: Suite) -> bool:
+    """Whether the bundled model knows the commands of a suite."""
+    return suite.name.startswith("household") or suite.name == "alfworld"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +58,13 @@ class RunSettings:
     """Episodes at once."""
     workers: int = 0
     """Environment processes; 0 plays in this process, which is fastest for environments that never
-    crash or hang."""
+    crash or hang, or in as many as the suite says it needs."""
     timeout: float = 60.0
     """Seconds that one reset or step may take (with workers)."""
     seed: int = 0
+    admissible: bool = False
+    """List the commands that would be accepted below every observation, and let the random policy
+    choose among them. For comparison only: no result with it compares with one without."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.workers < 0 or self.max_steps < 0 or self.timeout <= 0:
@@ -77,26 +98,38 @@ class Runner:
     """
 
     suite: Suite
-    policy: Policy
+    policy: AnyPolicy
     settings: RunSettings = field(default_factory=RunSettings)
     retriever: Retriever | None = None
     success: Success = stated_success
     clock: Clock = field(default_factory=Clock)
 
+    def __post_init__(self) -> None:
+        if getattr(self.policy, "model_name", "") == "bundled" and not at_home(self.suite):
+            warnings.warn(
+                f"the bundled model was made for the household and knows nothing of "
+                f"{self.suite.name}: use a language model (--model, relive.LocalModel)",
+                UnfitModelWarning,
+                stacklevel=3,
+            )
+
     @property
     def actor(self) -> Actor:
         """The record of who acts, as it is now."""
         retrieval = getattr(self.retriever, "settings", None)
-        return actor_of(self.policy, retrieval, self.settings.seed)
+        return actor_of(self.policy, retrieval, self.settings.seed, self.settings.admissible)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Episode]:
         """Plays every task once and yields each episode as it ends."""
         if not tasks:
             return
         s = self.settings
-        copies = getattr(self.suite, "copies", 0) or len(tasks)
-        slots = min(s.workers or s.batch, len(tasks), copies)
-        pool = EnvPool(self.suite, min(s.workers, slots), s.timeout, slots=slots)
+        workers = s.workers or self.suite.processes
+        copies = self.suite.copies or len(tasks)
+        slots = min(workers or s.batch, len(tasks), copies)
+        pool = EnvPool(
+            self.suite, min(workers, slots), s.timeout, slots=slots, admissible=s.admissible
+        )
         began = time.monotonic()
         try:
             with pool:
@@ -110,7 +143,7 @@ class Runner:
 
     def _play(self, pool: EnvPool, slots: int, todo: list[Task]) -> Iterator[Episode]:
         running: dict[int, EpisodeRun] = {}
-        asking: dict[int, NeedAction] = {}
+        asking: dict[int, Asked] = {}
         in_flight = 0
         ended: list[tuple[int, Episode]] = []
 
@@ -123,7 +156,7 @@ class Runner:
                 del running[slot]
                 ended.append((slot, stop.value))
                 return
-            if isinstance(need, NeedAction):
+            if isinstance(need, Asked):
                 asking[slot] = need
             elif isinstance(need, NeedReset):
                 pool.submit_reset(slot, need.task)
@@ -176,29 +209,38 @@ class Runner:
             playing.tell(id(self), episodes)
 
     def _begin(self, task: Task) -> EpisodeRun:
-        limit = self.settings.max_steps or self.suite.max_steps
+        limit = self.settings.max_steps or self.suite.limit(task)
         return run_episode(
             task, spec_of(self.suite, self.policy), self.actor, self.retriever, limit,
-            self.settings.seed, self.success,
+            self.settings.seed, self.success, self.settings.admissible,
         )  # fmt: skip
 
-    def _act(self, asked: Sequence[NeedAction]) -> Sequence[Action | PolicyFailure]:
+    def _act(self, asked: Sequence[Asked]) -> Sequence[Action | PolicyFailure]:
         """The policy's answers; where it raises, each conversation is tried alone, so that one
         costs only itself."""
         try:
-            said = self.policy.act([n.conversation for n in asked], [n.seed for n in asked])
-            return _actions(said, len(asked))
+            return _actions(_said(self.policy, asked), len(asked))
         except StopRun:
             raise
         except SomeFailed as some:
-            return [
-                one if isinstance(one, Action) else PolicyFailure(f"{type(one).__name__}: {one}")
-                for one in some.answers
-            ]
+            return [one if isinstance(one, Action) else _failure(one) for one in some.answers]
         except Exception as error:
             if len(asked) == 1:
-                return [PolicyFailure(f"{type(error).__name__}: {error}")]
+                return [_failure(error)]
             return [answer for need in asked for answer in self._act([need])]
+
+
+def _said(policy: AnyPolicy, asked: Sequence[Asked]) -> object:
+    answer = getattr(policy, "answer", None)
+    if callable(answer):
+        return answer(asked)
+    act = cast(Policy, policy).act
+    return act([one.conversation for one in asked], [one.seed for one in asked])
+
+
+def _failure(error: Exception) -> PolicyFailure:
+    overflow = isinstance(error, ContextOverflow)
+    return PolicyFailure(f"{type(error).__name__}: {error}", overflow)
 
 
 def _actions(said: object, count: int) -> list[Action]:
@@ -215,7 +257,8 @@ def _actions(said: object, count: int) -> list[Action]:
 def spec_of(suite: Suite, policy: object = None) -> PromptSpec:
     """The suite's part of the prompt, with the form in which the policy writes its actions."""
     templates = [(t.text, t.kind) for t in suite.templates]
-    return prompt_spec(suite.instructions, templates, getattr(policy, "action_format", PLAIN))
+    spec = prompt_spec(suite.instructions, templates, getattr(policy, "action_format", PLAIN))
+    return replace(spec, goal_form=suite.goal_form, condense_by=suite.condense_by)
 
 
 def play_all(

@@ -5,7 +5,7 @@ from ..task import Task
 from .base import SPLITS, ActionTemplate, Expert, Info, Suite, TextEnv
 from .check import Finding, check_env
 from .pool import EnvironmentFailure, EnvPool
-from .registry import UnknownSuiteError, get_suite, register, register_gymnasium, suite_names
+from .registry import UnknownSuiteError, entry, get_suite, register, register_gymnasium, suite_names
 from .worker import Reply
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TextEnv",
     "UnknownSuiteError",
     "check_env",
+    "entry",
     "get_suite",
     "register",
     "register_gymnasium",

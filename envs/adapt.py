@@ -1,37 +1,22 @@
 """Environments that nobody registered: any text environment on the Gymnasium API becomes a suite.
 
-What is not known of such an environment is read off its answers. The goal is ``info["goal"]`` after
-``reset``, or what follows "Your task is to:" in the first observation, or else that whole
-observation. Whether it was reached is ``info["success"]`` or ``info["won"]`` of the last step.
+How the answers of such an environment are read is in :mod:`relive.envs.adapted`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from numbers import Integral
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-import gymnasium
-from gymnasium import spaces
-
-from ..task import Task, goal_line, identity_of
-from .base import (
-    INSTRUCTIONS,
-    MAX_STEPS,
-    SPLITS,
-    ActionTemplate,
-    Expert,
-    Info,
-    Suite,
-    TextEnv,
-    checked_types,
-)
+from ..task import Task, identity_of
+from .adapted import AdaptedEnv, check_can_be_adapted, is_environment, limit_of, name_of
+from .base import INSTRUCTIONS, MAX_STEPS, SPLITS, ActionTemplate, Suite, TextEnv
+from .by_id import MadeById
 from .registry import get_suite
 
 _SEEDS_PER_SPLIT = 1_000_000
 
 
-class GymnasiumSuite:
+class GymnasiumSuite(Suite):
     """The tasks of one environment: its seeds, cut into splits that share none.
 
     Args:
@@ -41,12 +26,14 @@ class GymnasiumSuite:
         instructions: opens the prompt.
         max_steps: actions per episode; 0 for the environment's own limit, or `MAX_STEPS`.
         templates: forms of actions, listed once in the prompt.
+        goal_form: whether goals are phrases ("put a mug in the sink") or whole sentences.
 
     Raises:
-        TypeError: it is no environment, or its actions or observations are no text.
+        TypeError: it is no environment, its actions or observations are no text, or its `reset`
+            takes no seed.
     """
 
-    groups: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    condense_by = "changes"  # nobody says which actions move and which only look
 
     def __init__(
         self,
@@ -56,14 +43,15 @@ class GymnasiumSuite:
         instructions: str = INSTRUCTIONS,
         max_steps: int = 0,
         templates: Sequence[ActionTemplate] = (),
+        goal_form: Literal["phrase", "instruction"] = "phrase",
     ) -> None:
-        if _is_environment(environment):
+        if is_environment(environment):
             self._only, self._factory = environment, None
             first = environment
         elif callable(environment):
             self._only, self._factory = None, environment
             first = environment()
-            if not _is_environment(first):
+            if not is_environment(first):
                 raise TypeError(
                     f"{_name_of(environment)} makes {first!r}, which is no environment: it needs "
                     "reset(seed=…, options=…) and step(action), as gymnasium.Env has them"
@@ -74,25 +62,32 @@ class GymnasiumSuite:
                 "gymnasium.Env, or a function that makes one"
             )
         try:
-            _check_spaces(first)
-            spec = getattr(first, "spec", None)
-            self.name = name or getattr(spec, "id", "") or type(_innermost(first)).__name__
-            self.max_steps = max_steps or getattr(spec, "max_episode_steps", None) or MAX_STEPS
+            check_can_be_adapted(first)
+            self.name = name or name_of(first)
+            self.max_steps = max_steps or limit_of(first) or MAX_STEPS
         finally:
             if self._factory is not None and hasattr(first, "close"):
                 first.close()
         self.version = f"{self.name}-1"
         self.types: tuple[str, ...] = (self.name,)
         self.templates: tuple[ActionTemplate, ...] = tuple(templates)
-        self.instructions = instructions
+        self.instructions, self.goal_form = instructions, goal_form
         self.copies = 1 if self._factory is None else 0
-        """How many environments there can be at once; 0 for any number."""
 
     def tasks(
         self, split: str, count: int, types: Sequence[str] = (), start: int = 0
     ) -> list[Task]:
-        """`count` tasks: one for each seed, beginning with the split's first."""
-        checked_types(self.name, self.types, split, types)
+        """`count` tasks: one for each seed, beginning with the split's first.
+
+        Raises:
+            ValueError: unknown split or type, or a negative number.
+        """
+        self.checked(split, types)
+        if count < 0 or start < 0 or start + count > _SEEDS_PER_SPLIT:
+            raise ValueError(
+                f"{self.name}: count ({count}) and start ({start}) must not be negative, and a "
+                f"split has {_SEEDS_PER_SPLIT} seeds"
+            )
         first = SPLITS.index(split) * _SEEDS_PER_SPLIT + start
         return [self.task(seed, split=split) for seed in range(first, first + count)]
 
@@ -100,82 +95,28 @@ class GymnasiumSuite:
         """The task of a seed, and of a goal where the environment takes one (as
         ``options["goal"]``)."""
         identity = identity_of(self.name, self.version, str(seed), goal)
-        return Task(self.name, identity, self.name, split, "", seed, self.version, goal)
+        return Task(self.name, identity, self.name, split, "", seed, self.version, goal, goal)
 
     def make(self) -> TextEnv:
         """The environment, as this project plays it."""
         if self._factory is not None:
-            return AdaptedEnv(self._factory(), owned=True)
-        return AdaptedEnv(self._only, owned=False)
-
-    def expert(self) -> Expert:
-        """Nobody knows how to play it."""
-        raise NotImplementedError(f"{self.name} has no expert")
+            return AdaptedEnv(self._factory(), owned=True, draw=self.task)
+        return AdaptedEnv(self._only, owned=False, draw=self.task)
 
 
-class AdaptedEnv(TextEnv):
-    """A text environment whose info says everything that this project asks.
+def gymnasium_suite(identifier: str) -> GymnasiumSuite:
+    """The suite of an environment that Gymnasium knows by an id, named ``gymnasium:ID``.
 
     Args:
-        inner: the environment.
-        owned: close it, too, when this is closed.
+        identifier: ``name-v0``, ``namespace/name-v0``, or ``module:name-v0``, for which the module
+            is imported first.
+
+    Raises:
+        UnknownSuiteError: Gymnasium knows no such id; the message names the closest ones.
+        ImportError: there is no such module.
+        TypeError: its actions or observations are no text.
     """
-
-    def __init__(self, inner: Any, *, owned: bool) -> None:
-        self._inner, self._owned = inner, owned
-        self._task: Task | None = None
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, Info]:
-        """Start ``options["task"]``; the task in the answer's info has the goal that was read."""
-        task = (options or {}).get("task")
-        if not isinstance(task, Task):
-            raise ValueError("reset needs the task to play: options={'task': task}")
-        goal = {"goal": task.goal} if task.goal else None
-        answer = self._inner.reset(seed=task.seed, options=goal)
-        if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):
-            raise TypeError(f"reset must return (observation, info), not {answer!r:.80}")
-        observation, info = self._text(answer[0], "reset"), dict(answer[1])
-        stated = info.get("goal")
-        self._task = replace(
-            task,
-            goal=stated.strip()
-            if isinstance(stated, str) and stated.strip()
-            else task.goal or goal_line(observation) or observation.strip(),
-        )
-        return observation, {**info, "task": self._task}
-
-    def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
-        """Carry out an action."""
-        answer = self._inner.step(action)
-        if not (isinstance(answer, tuple) and len(answer) == 5 and isinstance(answer[4], Mapping)):
-            raise TypeError(
-                "step must return (observation, reward, terminated, truncated, info), not "
-                f"{answer!r:.80}"
-            )
-        observation, reward, terminated, truncated, info = answer
-        return (
-            self._text(observation, "step"),
-            float(reward),
-            bool(terminated),
-            bool(truncated),
-            {**info, "task": self._task},
-        )
-
-    def close(self) -> None:
-        """Close the environment, unless it belongs to somebody else."""
-        if self._owned and hasattr(self._inner, "close"):
-            self._inner.close()
-
-    @staticmethod
-    def _text(observation: object, where: str) -> str:
-        if not isinstance(observation, str):
-            raise TypeError(
-                f"the observation of {where} must be text, not {type(observation).__name__}: wrap "
-                "the environment, for example in gymnasium.wrappers.TransformObservation"
-            )
-        return str(observation)
+    return GymnasiumSuite(MadeById.of(identifier), name=f"gymnasium:{identifier}")
 
 
 def as_suite(environment: object, **settings: Any) -> Suite:
@@ -192,8 +133,15 @@ def as_suite(environment: object, **settings: Any) -> Suite:
     """
     if isinstance(environment, str):
         suite = get_suite(environment)
+    elif isinstance(environment, Suite):
+        suite = environment
+    elif isinstance(environment, type) and issubclass(environment, Suite):
+        suite = environment()
     elif all(hasattr(environment, name) for name in ("tasks", "make")):
-        suite = cast(Suite, environment() if isinstance(environment, type) else environment)
+        raise TypeError(
+            f"{_name_of(environment)} lists tasks, but is no relive.envs.Suite: inherit from it, "
+            "which also gives everything that has a default"
+        )
     else:
         return GymnasiumSuite(environment, **settings)
     if settings:
@@ -208,18 +156,21 @@ def as_tasks(
 
     Args:
         suite: whose tasks.
-        tasks: how many; or `Task`s; or seeds or goals, which only environments that are no suite
-            by themselves take.
+        tasks: how many, or ``"all"``; or `Task`s; or seeds or goals, which only environments that
+            are no suite by themselves take.
         split, types: which tasks, where `tasks` is a number.
 
     Raises:
         TypeError: it is nothing of the kind.
         ValueError: a negative number, or seeds or goals for a suite that lists its own tasks.
     """
+    if tasks == "all":
+        split = suite.split_of(split)
+        return suite.tasks(split, suite.count(split, types), types)
     if isinstance(tasks, Integral) and not isinstance(tasks, bool):
         if tasks < 0:
             raise ValueError(f"tasks is {tasks}: ask for 0 or more")
-        return suite.tasks(split, int(tasks), types)
+        return suite.tasks(suite.split_of(split), int(tasks), types)
     if isinstance(tasks, str | bytes | Mapping) or not hasattr(tasks, "__iter__"):
         raise TypeError(
             f"tasks must be a number, or a list of seeds, of goals or of Tasks, not {tasks!r}"
@@ -243,25 +194,5 @@ def _as_task(suite: Suite, index: int, task: object, split: str) -> Task:
     return suite.task(int(cast(int, task)), split=split)
 
 
-def _is_environment(value: object) -> bool:
-    return not isinstance(value, type) and all(
-        callable(getattr(value, name, None)) for name in ("reset", "step")
-    )
-
-
-def _innermost(environment: Any) -> Any:
-    return environment.unwrapped if isinstance(environment, gymnasium.Env) else environment
-
-
 def _name_of(value: object) -> str:
     return str(getattr(value, "__qualname__", None) or repr(value))
-
-
-def _check_spaces(environment: Any) -> None:
-    for what in ("action", "observation"):
-        space = getattr(environment, f"{what}_space", None)
-        if space is not None and not isinstance(space, spaces.Text):
-            raise TypeError(
-                f"the {what}s of {type(_innermost(environment)).__name__} are {space}, not text: "
-                f"wrap it, for example in gymnasium.wrappers.Transform{what.capitalize()}"
-            )

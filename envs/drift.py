@@ -133,7 +133,7 @@ class _RenamedExpert:
         return self._names.there(self._inner.act(self._names.back(observation)))
 
 
-class RenamedSuite:
+class RenamedSuite(Suite):
     """A suite whose things have other names. See `relive.envs.base.Suite`.
 
     Args:
@@ -147,6 +147,11 @@ class RenamedSuite:
         self.types, self.groups = inner.types, inner.groups
         self.templates: tuple[ActionTemplate, ...] = inner.templates
         self.instructions, self.max_steps = inner.instructions, inner.max_steps
+        self.splits, self.expert_kind = inner.splits, inner.expert_kind
+        self.validation_split, self.test_split = inner.validation_split, inner.test_split
+        self.goal_form, self.condense_by = inner.goal_form, inner.condense_by
+        self.rooms_shared, self.processes = inner.rooms_shared, inner.processes
+        self.preload, self.copies = inner.preload, inner.copies
 
     def tasks(
         self, split: str, count: int, types: Sequence[str] = (), start: int = 0
@@ -158,9 +163,17 @@ class RenamedSuite:
         """A fresh environment."""
         return RenamedEnv(self._inner.make(), self._names)
 
-    def expert(self) -> Expert:
+    def size(self, split: str, types: Sequence[str] = (), start: int = 0) -> int | None:
+        """As the suite's."""
+        return self._inner.size(split, types, start)
+
+    def limit(self, task: Task) -> int:
+        """As the suite's."""
+        return self._inner.limit(self._names.original(task))
+
+    def expert(self, task: Task) -> Expert:
         """A fresh expert for one episode."""
-        return _RenamedExpert(self._inner.expert(), self._names)
+        return _RenamedExpert(self._inner.expert(self._names.original(task)), self._names)
 
 
 def household_renamed() -> RenamedSuite:

@@ -88,6 +88,7 @@ class EnvPool:
             seconds more. Cannot be enforced with ``workers=0``.
         slots: number of environments with ``workers=0``.
         startup: seconds that a new process may take to import the suite.
+        admissible: also ask for the commands that would be accepted (`Reply.admissible`).
 
     Raises:
         UnknownSuiteError: no suite of that name.
@@ -102,6 +103,7 @@ class EnvPool:
         *,
         slots: int = 1,
         startup: float = 60.0,
+        admissible: bool = False,
     ) -> None:
         if workers < 0 or timeout <= 0 or slots < 1:
             raise ValueError(
@@ -113,14 +115,14 @@ class EnvPool:
         assert not isinstance(known, str)
         self._suite_name = known.name
         self._make: Callable[[], TextEnv] = Registered(target) if target else known.make
-        self._timeout, self._startup = timeout, startup
+        self._timeout, self._startup, self._admissible = timeout, startup, admissible
         self._in_process = workers == 0
         self._workers = [_Worker() for _ in range(workers or slots)]
         self._closed = False
         if not self._in_process:
             self._sent = sendable(self._make, known)
             self._context = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload(list(getattr(known, "preload", ())))
+            self._context.set_forkserver_preload(list(known.preload))
             try:
                 start_fork_server()
                 for worker in self._workers:
@@ -289,7 +291,7 @@ class EnvPool:
         try:
             if worker.env is None:
                 worker.env = self._make()
-            return play(worker.env, request)
+            return play(worker.env, request, self._admissible)
         except Exception as error:
             failure = EnvironmentFailure(raised_in(request, error), index, worker.task)
             with suppress(Exception):
@@ -305,7 +307,7 @@ class EnvPool:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=serve,
-            args=(theirs, self._sent),
+            args=(theirs, self._sent, self._admissible),
             name=f"relive-{self._suite_name}",
             daemon=True,
         )

@@ -1,5 +1,8 @@
 """Suites by name. Nothing is imported until a suite is asked for.
 
+A name may have an argument: ``textworld:PATH`` plays game files, ``gymnasium:ID`` an environment that
+Gymnasium knows.
+
 A package adds its own suite through the entry-point group ``relive.envs``, in its
 ``pyproject.toml``::
 
@@ -9,9 +12,9 @@ A package adds its own suite through the entry-point group ``relive.envs``, in i
 
 import difflib
 import importlib
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any, cast
+from typing import Any
 
 from .base import Suite, TextEnv
 
@@ -20,8 +23,19 @@ ENTRY_POINT_GROUP = "relive.envs"
 _targets: dict[str, str] = {
     "household": "relive.envs.household.suite:HouseholdSuite",
     "household-renamed": "relive.envs.drift:household_renamed",
+    "alfworld": "relive.envs.alfworld.suite:AlfworldSuite",
+    "scienceworld": "relive.envs.scienceworld.suite:ScienceWorldSuite",
+    "tales": "relive.envs.tales.suite:TalesSuite",
+    "textworld": "relive.envs.textworld.suite:TextWorldSuite",
+    "textworld-express": "relive.envs.textworld_express:TextWorldExpressSuite",
     "toy": "relive.envs.toy:ToySuite",
 }
+_with_argument: dict[str, str] = {
+    "gymnasium": "relive.envs.adapt:gymnasium_suite",
+    "textworld": "relive.envs.textworld.files:suite_of",
+}
+"""Functions that make a suite of what follows the colon."""
+_loaded: dict[str, Suite] = {}
 
 
 def register(name: str, target: str) -> None:
@@ -48,7 +62,7 @@ def register(name: str, target: str) -> None:
             "'garden.suite:Garden'"
         )
     _targets[name] = target
-    load_suite.cache_clear()
+    _loaded.clear()
 
 
 def suite_names() -> tuple[str, ...]:
@@ -57,27 +71,29 @@ def suite_names() -> tuple[str, ...]:
 
 
 def suite_target(name: str) -> str:
-    """``module:attribute`` behind a name.
+    """``module:attribute`` behind a name, or ``module:attribute:argument``.
 
     Raises:
         KeyError: no suite of that name; the message names the closest one.
     """
     known = _targets.get(name) or plugins().get(name)
-    if known is None:
-        names = suite_names()
-        close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UnknownSuiteError(
-            f"there is no suite {name!r}.{hint} Registered: {', '.join(names)}; for one of "
-            "Gymnasium's environments give a function, lambda: gymnasium.make(name)"
-        )
-    return known
+    if known is not None:
+        return known
+    kind, _, argument = name.partition(":")
+    if argument and kind in _with_argument:
+        return f"{_with_argument[kind]}:{argument}"
+    names = suite_names()
+    close = difflib.get_close_matches(name, names, 1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UnknownSuiteError(
+        f"there is no suite {name!r}.{hint} Registered: {', '.join(names)}; besides, "
+        "textworld:PATH plays game files, and gymnasium:ID any text environment that Gymnasium knows"
+    )
 
 
 def registered_target(suite: Suite) -> str:
-    """``module:attribute`` behind a suite that `get_suite` gave; empty for any other."""
-    target = _targets.get(suite.name) or plugins().get(suite.name)
-    return target if target and load_suite(target) is suite else ""
+    """What is behind a suite that `get_suite` gave; empty for any other."""
+    return next((target for target, known in _loaded.items() if known is suite), "")
 
 
 def get_suite(name: str) -> Suite:
@@ -90,9 +106,32 @@ def get_suite(name: str) -> Suite:
     return load_suite(suite_target(name))
 
 
-@cache
 def load_suite(target: str) -> Suite:
-    """Make the suite behind ``module:attribute``."""
+    """Make the suite behind ``module:attribute`` or ``module:attribute:argument``."""
+    if target not in _loaded:
+        module, _, rest = target.partition(":")
+        attribute, _, argument = rest.partition(":")
+        maker = entry(f"{module}:{attribute}", "of a suite")
+        suite = maker(argument) if argument else maker()
+        if not isinstance(suite, Suite):
+            raise TypeError(
+                f"the entry {target!r} makes {suite!r:.80}, which is no suite: inherit from "
+                "relive.envs.Suite"
+            )
+        _loaded[target] = suite
+    return _loaded[target]
+
+
+def entry(target: str, of: str) -> Any:
+    """The object behind ``module:attribute``.
+
+    Args:
+        target: the two names.
+        of: what it is the entry of, for the message.
+
+    Raises:
+        ImportError: there is no such module, or nothing of that name in it.
+    """
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -100,17 +139,16 @@ def load_suite(target: str) -> Suite:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # something that the module itself needs
         raise ImportError(
-            f"there is no module {error.name!r}, which the entry {target!r} of a suite names: "
+            f"there is no module {error.name!r}, which the entry {target!r} {of} names: "
             "install it, or correct the entry"
         ) from None
     try:
-        maker = getattr(module, attribute)
+        return getattr(module, attribute)
     except AttributeError:
         raise ImportError(
             f"{module.__name__} ({module.__file__}) has no {attribute!r}: correct the entry "
             f"{target!r}"
         ) from None
-    return cast(Suite, maker())
 
 
 class UnknownSuiteError(KeyError):

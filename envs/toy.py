@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..task import Task
-from .base import SPLITS, ActionTemplate, Info, TextEnv, checked_types
+from .base import SPLITS, ActionTemplate, Info, Suite, TextEnv
 
 _HOUSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "train": {
@@ -165,7 +165,7 @@ class ToyExpert:
         return self._plan.pop(0)
 
 
-class ToySuite:
+class ToySuite(Suite):
     """The suite `toy`. See `relive.envs.base.Suite`."""
 
     name: str = "toy"
@@ -183,13 +183,14 @@ class ToySuite:
         "You are in a small house and carry out a task, one short command at a time."
     )
     max_steps: int = 15
+    expert_kind = "reads text"
 
     def tasks(
         self, split: str, count: int, types: Sequence[str] = (), start: int = 0
     ) -> list[Task]:
         """`count` tasks, taking the types in turn, no game twice. Raises `ValueError` on a split or
         type it lacks."""
-        chosen = checked_types("toy", self.types, split, types) or self.types
+        chosen = self.checked(split, types)
         if count < 0 or start < 0:
             raise ValueError(f"count ({count}) and start ({start}) must not be negative")
         found: dict[str, dict[str, Task]] = {task_type: {} for task_type in chosen}
@@ -206,6 +207,6 @@ class ToySuite:
         """A fresh environment."""
         return ToyEnv()
 
-    def expert(self) -> ToyExpert:
-        """A fresh expert for one episode."""
+    def expert(self, task: Task) -> ToyExpert:
+        """A fresh expert for one episode; it needs nothing but the text."""
         return ToyExpert()

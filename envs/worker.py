@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from types import ModuleType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import cloudpickle
 
@@ -37,6 +37,8 @@ class Reply:
     info: Info
     seconds: float
     """Time spent in the environment itself."""
+    admissible: tuple[str, ...] = ()
+    """Commands that would be accepted now; only where a run asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ _ADVICE = "give a function or class that makes the environment, or play with wor
 
 def check_can_be_sent(suite: Suite) -> None:
     """Raises a `ValueError` if a suite is one environment of this process, which no worker has."""
-    if getattr(suite, "copies", 0):
+    if suite.copies:
         raise ValueError(
             f"{suite.name} is one environment of this process and cannot be played by workers: "
             f"{_ADVICE}"
@@ -113,7 +115,7 @@ def main_module_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def serve(connection: Connection, make: bytes) -> None:
+def serve(connection: Connection, make: bytes, admissible: bool = False) -> None:
     """A worker's life: one environment, requests until the parent says stop or goes away."""
     # Ctrl-C goes to the whole process group; ending workers is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -128,7 +130,7 @@ def serve(connection: Connection, make: bytes) -> None:
         try:
             if env is None:
                 env = pickle.loads(make)()  # what the parent has just made
-            answer: Any = play(env, request)
+            answer: Any = play(env, request, admissible)
             pickle.dumps(
                 answer
             )  # an answer that cannot be sent is this environment's error, not the pipe's
@@ -142,17 +144,24 @@ def serve(connection: Connection, make: bytes) -> None:
             return  # the parent replaces it: an environment that raised may be in any state
 
 
-def play(env: TextEnv, request: tuple[str, Any]) -> Reply:
-    """Carry out a request: (``reset``, task) or (``step``, action)."""
+def play(env: TextEnv, request: tuple[str, Any], admissible: bool = False) -> Reply:
+    """Carry out a request: (``reset``, task) or (``step``, action).
+
+    Args:
+        env, request: what to do, and where.
+        admissible: also say what would be accepted next.
+    """
     kind, argument = request
     started = time.perf_counter()
+    reward: SupportsFloat = 0.0
+    terminated = truncated = False
     if kind == "reset":
         observation, info = env.reset(options={"task": argument})
-        return Reply(observation, 0.0, False, False, info, time.perf_counter() - started)
-    observation, reward, terminated, truncated, info = env.step(argument)
-    return Reply(
-        observation, float(reward), terminated, truncated, info, time.perf_counter() - started
-    )
+    else:
+        observation, reward, terminated, truncated, info = env.step(argument)
+    seconds = time.perf_counter() - started
+    commands = tuple(env.admissible()) if admissible and not (terminated or truncated) else ()
+    return Reply(observation, float(reward), terminated, truncated, info, seconds, commands)
 
 
 def raised_in(request: tuple[str, Any], error: BaseException) -> str:

@@ -64,10 +64,13 @@ class Outcome:
 
     success: bool
     score: float
-    """In [0, 1]; 1 exactly when the goal was reached."""
+    """Progress at the end, in [-1, 1]; 1 exactly when the goal was reached, below 0 where losing
+    costs points. Tables show it clamped at 0, as papers do."""
     reason: StopReason
     detail: str = ""
     """For errors: exception type and message."""
+    best: float = 0.0
+    """Highest score at any point, the end included; 0 also where nobody kept it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class Episode:
     """Ratings given afterwards, by name."""
     usage: Mapping[str, float] = field(default_factory=dict)
     """What its actor used: tokens of prompts (``prompt``) and of answers (``completion``), and what
-    they cost (``cost``); empty where nobody counted."""
+    they cost (``cost``), where somebody counted. ``dropped``: how many of its own first actions it
+    no longer saw at the end, because the conversation outgrew the model's context."""
 
     @property
     def success(self) -> bool:

@@ -147,13 +147,18 @@ class Retrieval:
     k: int = 2
     """Number of episodes; 0 turns memory off."""
     max_tokens: int = field(default=1500, metadata={"stored": "budget"})
-    """Tokens of the memory block at most; what does not fit is left out."""
+    """Tokens of the memory block at most."""
+    long: str = "shorten"
+    """What becomes of an episode that does not fit into its share of the block: ``shorten`` shows
+    its beginning and end, or, where the query is dynamic, a window around what is at hand; ``skip``
+    shows the next hit instead."""
     outcomes: str = "successes"
     """``successes`` or ``all``. Failures are labelled when shown; early in learning they would
     crowd out everything else."""
     query: str = "static"
-    """``static``: ask once, by the goal. ``dynamic``: ask at every step, by the goal and the latest
-    steps."""
+    """``static``: ask once, by the goal. ``opening``: ask once, by the first observation, for
+    worlds whose goals all read alike (with ``fields=("first",)``). ``dynamic``: ask at every step,
+    by the goal and the latest steps."""
     fields: tuple[str, ...] = field(default=("goal",), metadata={"stored": "keys"})
     """Which texts of a stored episode are compared with the query: ``goal``, ``first``
     (observation), ``window`` (of its steps, for dynamic queries). The memory must have them:
@@ -171,6 +176,9 @@ class Retrieval:
     """Show nothing that is less similar than this; None shows the closest, however far.
     Demonstrations of something else mislead. In the household an episode of the same procedure and
     wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
+    across: bool = False
+    """Also show episodes of other suites. An agent in an environment that is no suite is shown
+    whatever its memory holds."""
     splits: tuple[str, ...] = ("train",)
     """Splits whose episodes may be shown; none of the task's own split where it is under evaluation
     (:meth:`relive.memory.Holdout.strict`)."""
@@ -184,8 +192,17 @@ class Retrieval:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise TypeError(f"retrieval.{name} must be an int, not {value!r}")
-        if self.query not in ("static", "dynamic"):
-            raise ValueError(f"retrieval.query is {self.query!r}; use 'static' or 'dynamic'")
+        if self.query not in ("static", "opening", "dynamic"):
+            raise ValueError(
+                f"retrieval.query is {self.query!r}; use 'static', 'opening' or 'dynamic'"
+            )
+        if self.query == "opening" and "first" not in self.fields:
+            raise ValueError(
+                "retrieval.query 'opening' asks by the first observation, which has to be compared "
+                f"with those of the memory: use retrieval.fields ['first'], not {self.fields}"
+            )
+        if self.long not in ("shorten", "skip"):
+            raise ValueError(f"retrieval.long is {self.long!r}; use 'shorten' or 'skip'")
         if self.outcomes not in ("successes", "all"):
             raise ValueError(f"retrieval.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
         if self.k < 0 or self.max_tokens < 0:

@@ -1,11 +1,13 @@
 """From examples to batches: what is encoded, in which order it comes, and in which pieces it is
 worked on."""
 
+import bisect
 import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..agent.conversation import without_oldest
 from ..agent.llm.chat import ChatEncoder, Encoded
 from ..extras import needs
 from .examples import Example
@@ -28,7 +30,9 @@ class Encodings:
     sequences: list[Sequences]
     """What each of them becomes."""
     too_long: int
-    """Sequences that do not fit into the model's context."""
+    """Sequences that do not fit into the model's context, however they are cut."""
+    cut: int
+    """Examples that are learnt in several parts, because they do not fit in one."""
     without_target: int
     """Examples in which nothing is to be learnt."""
 
@@ -49,18 +53,27 @@ def encode_example(
 def encode_all(
     encoder: ChatEncoder, examples: Sequence[Example], longest: int, learn_reasoning: bool = True
 ) -> Encodings:
-    """Encodes examples and leaves out what has more than `longest` tokens.
+    """Encodes examples of at most `longest` tokens each.
+
+    One that has more is learnt as the agent would have lived it: up to where it outgrows the
+    context, and on from there without its older half
+    (:func:`relive.agent.conversation.without_oldest`). What still does not fit is left out and
+    counted.
 
     Raises:
         ValueError: nothing is left to learn.
     """
     kept: list[Sequences] = []
     learnt: list[Example] = []
-    too_long = without_target = 0
+    too_long = without_target = cut = 0
     for example in examples:
         sequences = encode_example(encoder, example, learn_reasoning)
         fitting = [one for one in sequences if len(one.ids) <= longest]
-        too_long += len(sequences) - len(fitting)
+        lost = len(sequences) - len(fitting)
+        if lost and not encoder.looks_back:
+            fitting, lost = in_parts(encoder, example, longest, learn_reasoning)
+            cut += bool(fitting)
+        too_long += lost
         without_target += not sequences
         if fitting:
             kept.append(fitting)
@@ -71,7 +84,49 @@ def encode_all(
             f"than {longest} tokens, {without_target} examples have no target; show fewer or "
             "shorter demonstrations (retrieval.k, retrieval.max_tokens), or raise lora.max_tokens"
         )
-    return Encodings(learnt, kept, too_long, without_target)
+    return Encodings(learnt, kept, too_long, without_target, cut)
+
+
+def in_parts(
+    encoder: ChatEncoder, example: Example, longest: int, learn_reasoning: bool = True
+) -> tuple[Sequences, int]:
+    """An example that is too long, as several sequences of at most `longest` tokens, in which each
+    answer is learnt once.
+
+    Returns:
+        The sequences, and 1 where answers are left that fit into none.
+    """
+    conversation, opening = example.conversation, example.conversation[1].text
+    answers = (len(conversation) - 1) // 2
+    learnt = dropped = 0
+    parts: Sequences = []
+
+    def up_to(count: int) -> Sequences:
+        """The conversation with so many of its answers, those learnt before masked."""
+        masked = {turn - dropped for turn in example.masked_turns} | set(range(learnt - dropped))
+        return encoder.sequences(conversation[: 1 + 2 * count], masked, learn_reasoning)
+
+    def too_long(count: int) -> bool:
+        return len(encoder.prompt(conversation[: 2 * count])) + _ANSWER > longest
+
+    while learnt < answers:
+        known = learnt - dropped
+        fits = bisect.bisect_left(range(1, answers - dropped + 1), True, key=too_long)
+        if fits > known:
+            parts += [one for one in up_to(fits) if len(one.ids) <= longest]
+            learnt = dropped + fits
+        if learnt < answers:
+            lived = 2 + 2 * max(fits, known)
+            shorter = without_oldest(conversation[:lived], opening, dropped)
+            if shorter is None:
+                return parts, 1
+            conversation = (*shorter[0], *conversation[lived:])
+            dropped = shorter[1]
+    return parts, 0
+
+
+_ANSWER = 32
+"""Tokens that are left for an answer, as the agent leaves them."""
 
 
 def mixed(

@@ -123,7 +123,11 @@ def build_examples(
                 example(
                     spec,
                     episode,
-                    retriever(episode.task, exclude=frozenset({episode.id})),
+                    retriever(
+                        episode.task,
+                        exclude=frozenset({episode.id}),
+                        opening=episode.steps[0].observation,
+                    ),
                     "retrieved",
                 )
             )
@@ -135,7 +139,7 @@ def _irrelevant(
 ) -> RetrievedContext:
     """Episodes from the less similar half of a sample of what retrieval might show."""
     memory, task = retriever.memory, episode.task
-    query = retriever.query(task.goal, frozenset({episode.id}))
+    query = retriever.query(task, task.goal, frozenset({episode.id}))
     drawn = memory.draw(
         query, SAMPLE, rng.getrandbits(32), retriever.holdout(task), retriever.position
     )
@@ -144,4 +148,7 @@ def _irrelevant(
     found = [
         demonstration(retriever.spec, memory.get(name, retriever.position)) for name, _ in chosen
     ]
-    return RetrievedContext(fit(found, retriever.settings.max_tokens, retriever.count))
+    s = retriever.settings
+    return RetrievedContext(
+        fit(found, s.max_tokens, retriever.count, s.k, shorten=s.long == "shorten")
+    )

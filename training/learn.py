@@ -62,7 +62,7 @@ class LearnSettings:
     """Paired validation tasks of the gate, over all task types."""
     margin: float = 0.05
     """A new adapter is adopted unless its validation success is more than this below the old
-    policy's."""
+    policy's, or nothing at all."""
     policy: PolicySettings = field(default_factory=PolicySettings)
     retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
     context: ContextRates = field(default_factory=ContextRates)
@@ -122,7 +122,7 @@ class Round:
     validation: float | None
     """Validation success of the policy in force after the round; None before any was measured."""
     gate: dict[str, float] = field(default_factory=dict)
-    """Paired difference of the candidate and its 95 % interval."""
+    """Paired difference of the candidate, its 95 % interval, and both success rates."""
 
     @property
     def line(self) -> str:
@@ -130,6 +130,8 @@ class Round:
         verdict = (
             "adopted"
             if self.adopted
+            else "not adopted, for it solved no validation task"
+            if self.gate.get("candidate") == 0
             else "rolled back"
             if self.candidate
             else "nothing to learn from"
@@ -215,7 +217,9 @@ class Learner:
             read_as(Round, r, "rounds.json") for r in self.directory.read("rounds.json") or []
         ]
         self._own = memory is None
-        self.memory = Memory(path / "memory") if memory is None else memory
+        self.memory = (
+            Memory(path / "memory", fields=settings.retrieval.fields) if memory is None else memory
+        )
 
     def __enter__(self) -> "Learner":
         return self
@@ -293,14 +297,22 @@ class Learner:
             last = self.rounds[-1].validation if self.rounds else None
             return Round(**done, candidate="", adopted=False, adapter=incumbent, validation=last)
         gate, candidate_rate, incumbent_rate = self._gate(version, incumbent, position)
-        adopted = gate.difference >= -self.settings.margin
+        # Two policies that solve nothing are alike, which is no evidence for either.
+        adopted = gate.difference >= -self.settings.margin and candidate_rate > 0
         return Round(
             **done,
             candidate=version,
             adopted=adopted,
             adapter=version if adopted else incumbent,
             validation=candidate_rate if adopted else incumbent_rate,
-            gate={"difference": gate.difference, "low": gate.low, "high": gate.high, "n": gate.n},
+            gate={
+                "difference": gate.difference,
+                "low": gate.low,
+                "high": gate.high,
+                "n": gate.n,
+                "candidate": candidate_rate,
+                "incumbent": incumbent_rate,
+            },
         )
 
     def _rollouts(self, number: int, version: str, position: int) -> tuple[int, int]:
@@ -313,7 +325,7 @@ class Learner:
         start = _per_type(self.demonstrations, self.suite.types) + (number - 1) * _per_type(
             s.most_episodes, self.types
         )
-        tasks = self.suite.tasks("train", s.most_episodes, self.types, start=start)
+        tasks = self.suite.up_to("train", s.most_episodes, self.types, start=start)
         runner = self.runner(version, position, Purpose.ACT)
         runner = replace(runner, settings=replace(s.run, seed=s.run.seed + number))
         done: list[bool] = []
@@ -356,7 +368,7 @@ class Learner:
     ) -> tuple[PairedDifference, float, float]:
         """Plays the validation tasks with both policies on the same memory; (difference,
         candidate's, incumbent's rate)."""
-        tasks = self.suite.tasks("valid", self.settings.validation)
+        tasks = self.suite.up_to(self.suite.validation_split, self.settings.validation)
         both: list[list[Episode]] = []
         for version in (candidate, incumbent):
             self.on_event(Phase(f"gate: validating {version or 'the bare model'}"))

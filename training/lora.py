@@ -60,7 +60,8 @@ class LoraSettings:
     batch's all the same. 0: 1,024 on a CPU for models beyond 20 million parameters, which takes a
     fraction of the memory and no more time; else the whole batch."""
     max_tokens: int = 0
-    """Sequences with more tokens are left out and counted; 0 for the model's context."""
+    """Tokens of a sequence at most; 0 for the model's context. Longer episodes are learnt in parts
+    (:func:`relive.training.batches.encode_all`), and what does not fit even so is counted."""
     batch_examples: int = 0
     """Examples of a batch, however long, rehearsal coming on top; 0 to fill it by tokens. With it,
     runs that differ in what their contexts show, or in rehearsal, see the same episodes and the
@@ -200,6 +201,7 @@ def train_adapter(
         started_from=hash_weights(start) if start else "",
         examples=len(encodings.examples),
         too_long=encodings.too_long,
+        cut=encodings.cut,
         without_target=encodings.without_target,
         contexts={
             kind: sum(e.memory == kind for e in encodings.examples)

@@ -14,39 +14,59 @@ def add_env_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     )
     play = whats.add_parser("play", help="be the policy yourself")
     play.add_argument("suite", nargs="?", default="household")
-    play.add_argument("--split", default="train", help="train, valid or test (default train)")
+    play.add_argument("--split", default="train", help="train (default), valid, test or another")
     play.add_argument("--type", default="", help="task type; the first one by default")
     play.add_argument("--number", type=int, default=0, help="which task of the type (default 0)")
     play.set_defaults(act=_envs_play)
     check = whats.add_parser("check", help="does a suite keep the contract?")
     check.add_argument("suite", nargs="?", default="household")
+    check.add_argument(
+        "--per-type", type=int, default=2, help="tasks of each type that are played (default 2)"
+    )
     check.set_defaults(act=_envs_check)
 
 
 def _envs_list(args: argparse.Namespace) -> None:
-    from ...envs import get_suite, suite_names
+    from ...envs import suite_names
 
     for name in suite_names():
         try:
-            suite = get_suite(name)
+            lines = _described(name)
         except ImportError as error:
-            say(f"{name}: not available here, {' '.join(str(error).split())}")
-            continue
-        say(f"{name} ({suite.version}), {suite.max_steps} steps at most")
-        for group, types in suite.groups.items():
-            say(f"  {group}: {', '.join(types)}")
+            lines = [f"{name}: not available here, {' '.join(str(error).split())}"]
+        except FileNotFoundError as error:
+            lines = [f"{name}: has no games here, {' '.join(str(error).split())}"]
+        except Exception as error:  # somebody else's package, which must not hide the others
+            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            lines = [f"{name}: broken, {told}"]
+        for line in lines:
+            say(line)
+
+
+def _described(name: str) -> list[str]:
+    """What `relive envs list` says of a suite."""
+    from ...envs import get_suite
+
+    suite = get_suite(name)
+    sizes = [(split, suite.size(split)) for split in suite.splits]
+    splits = ", ".join(split if size is None else f"{split} ({size})" for split, size in sizes)
+    expert = f", expert {suite.expert_kind}" if suite.expert_kind else ""
+    lines = [f"{name} ({suite.version}), {suite.max_steps} steps at most{expert}"]
+    lines.append(f"  splits: {splits}")
+    return lines + [f"  {group}: {', '.join(types)}" for group, types in suite.groups.items()]
 
 
 def _envs_play(args: argparse.Namespace) -> None:
     from ...envs import get_suite
 
     suite = get_suite(args.suite)
-    task = suite.tasks(args.split, 1, [args.type or suite.types[0]], args.number)[0]
+    kinds = [args.type or suite.types[0]]
+    task = suite.tasks(suite.split_of(args.split), 1, kinds, args.number)[0]
     env = suite.make()
     seen, _ = env.reset(options={"task": task})
     say("'help!' lists what is possible now (policies never see it), 'quit!' ends\n", lines=True)
     say(seen, lines=True)
-    left = suite.max_steps
+    limit = left = suite.limit(task)
     while left:
         try:
             action = input("\n> ").strip()
@@ -65,15 +85,13 @@ def _envs_play(args: argparse.Namespace) -> None:
         if terminated or truncated:
             break
     if not left:
-        say(f"Over: the limit is {suite.max_steps} steps.")
+        say(f"Over: the limit is {limit} steps.")
     env.close()
 
 
 def _envs_check(args: argparse.Namespace) -> None:
     from ...envs import check_env, get_suite
 
-    findings = check_env(get_suite(args.suite))
-    for finding in findings:
-        say(str(finding))
+    findings = check_env(get_suite(args.suite), args.per_type, lambda one: say(str(one)))
     if any(not finding.ok for finding in findings):
         raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")

@@ -79,7 +79,7 @@ def _learn(args: argparse.Namespace) -> None:
 
     settings = load(LearnSettings, args.config, args.set)
     suite, model = get_suite(settings.suite), load_model(settings.policy, settings.run.batch)
-    memory = Memory(args.memory) if args.memory else None
+    memory = Memory(args.memory, fields=settings.retrieval.fields) if args.memory else None
     with LiveProgress() as live:
         learner = Learner(
             args.out, settings, suite, model, memory, live.on_event, rehearsal_of(model)
@@ -111,6 +111,11 @@ def _train(args: argparse.Namespace) -> None:
     say(
         f"{args.out}: {manifest.examples} examples, loss {manifest.loss_first} → "
         f"{manifest.loss_last}, {manifest.seconds} s"
+    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.contexts.items())
+    say(
+        f"contexts: {kinds}; {manifest.cut} episodes learnt in parts, {manifest.too_long} sequences "
+        f"too long, {manifest.without_target} without a target"
     )
 
 

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(name: str, act: Callable[[], int | None]) -> int:
     """Runs something for a person: an expected error becomes one line that begins with `name`.
     Returns the exit status."""
-    with standard_streams():
+    with standard_streams(), warnings.catch_warnings():
+        warnings.showwarning = _warn
         try:
             status = act() or 0
             flush_output()  # while a full disk can still be told
@@ -61,6 +63,11 @@ def guarded(name: str, act: Callable[[], int | None]) -> int:
             first = error.args[0] if bare else error
             complain(f"{name}: {' '.join(str(first).split())}")
             return 2
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """A warning as one line."""
+    complain(f"warning: {' '.join(str(message).split())}")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 
+ALL = -1
+"""Number of tasks that stands for all there are."""
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add ``--config`` and ``--set``."""
     parser.add_argument("--config", type=Path, help="TOML file with settings")
@@ -30,6 +34,8 @@ def add_flag(group: Any, flag: str, setting: str, help: str, **options: Any) -> 
         options: further arguments of argparse.
     """
     options.setdefault("metavar", flag.lstrip("-").replace("-", "_").upper())
+    if options["metavar"] is None:  # a switch, which takes none
+        del options["metavar"]
     group.add_argument(
         flag, dest=f"{_PREFIX}{setting}", default=argparse.SUPPRESS, help=help, **options
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.terminal import complain
-from .options import add_flag, add_settings, flags_of
+from .options import ALL, add_flag, add_settings, flags_of
 
 if TYPE_CHECKING:
     from ...envs import Suite, Task
@@ -55,12 +55,16 @@ def _names(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
+def _count(text: str) -> int:
+    return ALL if text == "all" else int(text)
+
+
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_settings(parser)
     group = parser.add_argument_group("who acts")
     add_flag(
         group, "--policy", "policy.kind",
-        "local (a language model, default), server, expert or random",
+        "local (a language model, default), server, expert, random, or module:object for your own",
     )  # fmt: skip
     add_flag(
         group, "--model", "policy.model",
@@ -102,18 +106,40 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     )  # fmt: skip
     add_flag(
         group, "--query", "retrieval.query",
-        "static: ask the memory once, by the goal (default); dynamic: at every step, by the goal "
+        "static: ask the memory once, by the goal (default); opening: once, by the first "
+        "observation (with --fields first); dynamic: at every step, by the goal "
         "and the latest steps",
     )  # fmt: skip
+    add_flag(
+        group, "--fields", "retrieval.fields",
+        "what the query is compared with, by comma: goal (default), first (observation), window (of "
+        "steps)", type=_names,
+    )  # fmt: skip
+    add_flag(
+        group, "--long", "retrieval.long",
+        "what becomes of an episode that does not fit: shorten (default) or skip",
+    )  # fmt: skip
+    add_flag(
+        group, "--across", "retrieval.across", "also show episodes of other suites",
+        action="store_const", const=True, metavar=None,
+    )  # fmt: skip
     group = parser.add_argument_group("what is played")
-    add_flag(group, "--suite", "suite", "see: relive envs list (default household)")
-    add_flag(group, "--split", "split", f"train, valid or test (default {split})")
+    add_flag(
+        group, "--suite", "suite",
+        "see: relive envs list (default household); textworld:PATH for game files, gymnasium:ID",
+    )  # fmt: skip
+    add_flag(
+        group, "--split", "split",
+        f"train, valid, test, or another one that the suite has (default {split})",
+    )  # fmt: skip
     add_flag(
         group, "--types", "types", "task types or groups, by comma; all by default", type=_names
     )
     add_flag(
-        group, "--tasks", "tasks", "number of tasks, spread over the types (default 60)", type=int
-    )
+        group, "--tasks", "tasks",
+        "number of tasks, spread over the types, or all (default 60, or as many as there are)",
+        type=_count,
+    )  # fmt: skip
     add_flag(group, "--start", "start", "skip so many tasks of each type", type=int)
     add_flag(
         group, "--max-steps", "run.max_steps", "actions per episode (default: the suite's)",
@@ -123,6 +149,11 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_flag(
         group, "--workers", "run.workers",
         "environment processes, one episode each (default 0: none, --batch at once)", type=int,
+    )  # fmt: skip
+    add_flag(
+        group, "--admissible", "run.admissible",
+        "show the admissible commands: for comparison only", action="store_const", const=True,
+        metavar=None,
     )  # fmt: skip
     add_flag(group, "--seed", "run.seed", "base of all random numbers (default 0)", type=int)
 
@@ -140,15 +171,21 @@ def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
 
     suite = get_suite(settings.suite)
     types = types_of(suite, settings.types)
-    return suite, suite.tasks(settings.split, settings.tasks, types, settings.start)
+    split = suite.split_of(settings.split)
+    everything = settings.tasks == ALL
+    count = suite.count(split, types, settings.start) if everything else settings.tasks
+    tasks = suite.up_to(split, count, types, settings.start)
+    if len(tasks) < count:
+        complain(f"{suite.name} has {len(tasks)} such tasks of split {split!r}: playing these")
+    return suite, tasks
 
 
 def _run(args: argparse.Namespace) -> None:
     from ...memory import Memory, Purpose
     from ...memory.plain import counted
     from ..collect import collect
-    from ..evaluation.evaluate import errors_in
     from ..evaluation.metrics import table
+    from ..evaluation.remarks import remarks
     from ..evaluation.report import LiveProgress, console, results_table
     from ..events import Phase
     from ..load_policy import load_policy
@@ -159,7 +196,7 @@ def _run(args: argparse.Namespace) -> None:
     settings = _settings(args, "train")
     suite, tasks = _suite_and_tasks(settings)
     policy = load_policy(settings.policy, suite, settings.run.batch)
-    with Memory(args.memory) as memory:
+    with Memory(args.memory, fields=settings.retrieval.fields) as memory:
         _check_position(args.at, memory)
         retriever = MemoryRetriever(
             memory, spec_of(suite), counter_of(policy), settings.retrieval, Purpose.ACT, args.at
@@ -178,13 +215,14 @@ def _run(args: argparse.Namespace) -> None:
     console().print(
         results_table(rows, f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}")
     )
-    if errors := errors_in(episodes):
-        complain(errors)
+    for remark in remarks(episodes):
+        complain(remark)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from ...memory import Memory
-    from ..evaluation.evaluate import LeakageError, errors_in, evaluate
+    from ..evaluation.evaluate import LeakageError, evaluate
+    from ..evaluation.remarks import remarks
     from ..evaluation.report import LiveProgress, console, results_table
     from ..load_policy import load_policy
 
@@ -202,10 +240,12 @@ def _evaluate(args: argparse.Namespace) -> None:
             )  # fmt: skip
         except LeakageError as error:
             leaked, result = error, error.evaluation
-    title = f"{settings.split} split, episodes in {args.out / 'episodes'}"
+    title = f"{suite.split_of(settings.split)} split, episodes in {args.out / 'episodes'}"
+    if settings.run.admissible:
+        title += " (with admissible commands: for comparison only)"
     console().print(results_table(result.rows, title))
-    if errors := errors_in(result.episodes):
-        complain(errors)
+    for remark in remarks(result.episodes):
+        complain(remark)
     if memory:
         console().print(str(result.audit))
     if leaked:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ...memory import Retrieval
 from ..load_policy import PolicySettings
 from ..runner import RunSettings
+from .options import ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class PlaySettings:
     types: tuple[str, ...] = ()
     """Task types or groups; all by default."""
     tasks: int = 60
-    """Number of tasks, spread over the types."""
+    """Number of tasks, spread over the types; -1 for all."""
     start: int = 0
     """Tasks of each type to skip."""
     policy: PolicySettings = field(default_factory=PolicySettings)
@@ -24,5 +25,8 @@ class PlaySettings:
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        if self.tasks < 0 or self.start < 0:
-            raise ValueError(f"tasks ({self.tasks}) and start ({self.start}) must not be negative")
+        if self.tasks < ALL or self.start < 0:
+            raise ValueError(
+                f"tasks ({self.tasks}) must be a number of tasks, or {ALL} for all, and start "
+                f"({self.start}) must not be negative"
+            )

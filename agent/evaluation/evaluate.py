@@ -5,7 +5,6 @@ near-duplicate, or anything of the split under evaluation), and what it did show
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from ...envs.base import types_of
 from ...memory import Memory, Purpose, Retrieval
 from ...memory.episode import Actor, Episode
 from ...task import Task
-from ..collect import BROKEN
-from ..conversation import Policy
+from ..conversation import AnyPolicy
 from ..events import EpisodeEnded, OnEvent, Phase, TasksPlanned, ignore
 from ..policy import as_policy, counter_of
 from ..retriever import MemoryRetriever
@@ -28,6 +26,7 @@ from ..runner import Clock, Runner, RunSettings, play_all, spec_of
 from .audit import Audit, audit_all
 from .fingerprint import fingerprint
 from .metrics import Row, table
+from .remarks import remarks
 
 
 class LeakageError(ValueError):
@@ -78,23 +77,18 @@ class Evaluation:
 
     def __str__(self) -> str:
         low, high = self.interval
-        errors = errors_in(self.episodes)
-        return (
-            f"{100 * self.success:.1f} % of {self.n} tasks solved (95 % {100 * low:.1f} to "
-            f"{100 * high:.1f}); {self.audit}{errors and f'; {errors}'}"
+        return "; ".join(
+            [
+                f"{100 * self.success:.1f} % of {self.n} tasks solved (95 % {100 * low:.1f} to "
+                f"{100 * high:.1f})",
+                str(self.audit),
+                *remarks(self.episodes),
+            ]
         )
 
 
-def errors_in(episodes: Sequence[Episode]) -> str:
-    """How many episodes errors broke off, and the commonest of them; empty where there are none."""
-    details = Counter(e.outcome.detail for e in episodes if e.outcome.reason in BROKEN)
-    if not details:
-        return ""
-    return f"{details.total()} broken off by errors, such as: {details.most_common(1)[0][0]}"
-
-
 def evaluate(
-    policy: Policy | Callable[[list[dict[str, str]]], str],
+    policy: AnyPolicy | Callable[[list[dict[str, str]]], str],
     environment: Suite | Callable[[], Any] | Any,
     memory: Memory | None = None,
     *,
@@ -136,6 +130,7 @@ def evaluate(
     if settings is not None and not isinstance(settings, RunSettings):
         raise TypeError(f"settings must be RunSettings, not {settings!r}")
     suite, acting = as_suite(environment), as_policy(policy)
+    split = suite.split_of(split)
     wanted = as_tasks(suite, tasks, split, types_of(suite, types))
     retrieval, run = retrieval or Retrieval(), settings or RunSettings()
     if memory is not None and set(retrieval.splits) <= {split}:

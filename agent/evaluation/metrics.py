@@ -52,6 +52,12 @@ class Row:
     counted."""
     cost: float | None = None
     """What all of them cost; None where there are no prices."""
+    score: float = 0.0
+    """Mean score at the end, in [0, 1]; scores below 0 count as 0, as in papers."""
+    best: float = 0.0
+    """Mean of the highest score at any point, in [0, 1]."""
+    shown: float | None = None
+    """Mean number of past episodes that an episode was shown; None where no memory was read."""
 
     @property
     def success(self) -> float:
@@ -75,6 +81,7 @@ def summarise(
     actions = sum(len(e.steps) for e in played)
     right = [look(r.episode) == e.task.type for e in played for s in e.steps for r in s.retrieved]
     low, high = wilson(won, len(played))
+    reading = [e for e in played if e.memory_position >= 0]
     counted = [e for e in played if {"prompt", "completion"} <= set(e.usage)]
     cost = sum(e.usage.get("cost", 0.0) for e in episodes)
     return Row(
@@ -92,7 +99,15 @@ def summarise(
         if counted
         else None,
         cost or None,
+        mean([max(0.0, e.outcome.score) for e in played]),
+        mean([max(0.0, e.outcome.score, e.outcome.best) for e in played]),
+        mean([len(e.retrieved) for e in reading]) if reading else None,
     )
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; 0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
 
 
 def table(

@@ -1,7 +1,7 @@
 """What a person sees: tables, a live progress line, and a picture of success over rounds."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,33 +60,53 @@ def percent(value: float | None) -> str:
 
 
 def results_table(rows: Sequence[Row], title: str = "") -> Table:
-    """Success per type with its interval, and what else says how it came about."""
+    """Success per type with its interval, and what else says how it came about: scores where they
+    are not success itself, what the memory showed, and what it cost."""
     table = Table(title=visible(title) or None, title_justify="left")
-    for name, justify in (
-        ("task type", "left"),
-        ("n", "right"),
-        ("success %", "right"),
-        ("95 %", "right"),
-        ("steps", "right"),
-        ("invalid %", "right"),
-        ("right procedure %", "right"),
-    ):
-        table.add_column(name, justify="left" if justify == "left" else "right")
-    counts = any(row.tokens is not None for row in rows)
-    costs = any(row.cost is not None for row in rows)
-    for name in ["tokens"] * counts + ["cost"] * costs:
+    table.add_column("task type")
+    columns = [(name, cell) for name, cell, there in _COLUMNS if any(map(there, rows))]
+    for name, _ in columns:
         table.add_column(name, justify="right")
     for row in rows:
-        interval = f"{percent(row.low)}–{percent(row.high)}"
-        lost = f" (+{row.errors} lost)" if row.errors else ""
-        lost += f" ({row.policy_errors} raised)" if row.policy_errors else ""
-        table.add_row(
-            visible(row.name), f"{row.n}{lost}", percent(row.success), interval, f"{row.steps:.1f}",
-            percent(row.invalid), percent(row.right_type),
-            *([f"{row.tokens:,.0f}" if row.tokens is not None else "–"] * counts),
-            *([f"{row.cost:.4f}" if row.cost is not None else "–"] * costs),
-        )  # fmt: skip
+        table.add_row(visible(row.name), *(cell(row) for _, cell in columns))
     return table
+
+
+def _played(row: Row) -> str:
+    lost = f" (+{row.errors} lost)" if row.errors else ""
+    return f"{row.n}{lost}" + (f" ({row.policy_errors} raised)" if row.policy_errors else "")
+
+
+def _always(row: Row) -> bool:
+    return True
+
+
+_COLUMNS: tuple[tuple[str, Callable[[Row], str], Callable[[Row], bool]], ...] = (
+    ("n", _played, _always),
+    ("success %", lambda row: percent(row.success), _always),
+    ("95 %", lambda row: f"{percent(row.low)}–{percent(row.high)}", _always),
+    ("score %", lambda row: percent(row.score), lambda row: abs(row.score - row.success) > 1e-9),
+    ("best %", lambda row: percent(row.best), lambda row: row.best - row.score > 1e-9),
+    ("steps", lambda row: f"{row.steps:.1f}", _always),
+    ("invalid %", lambda row: percent(row.invalid), _always),
+    (
+        "shown",
+        lambda row: "–" if row.shown is None else f"{row.shown:.1f}",
+        lambda row: row.shown is not None,
+    ),
+    ("right procedure %", lambda row: percent(row.right_type), _always),
+    (
+        "tokens",
+        lambda row: "–" if row.tokens is None else f"{row.tokens:,.0f}",
+        lambda row: row.tokens is not None,
+    ),
+    (
+        "cost",
+        lambda row: "–" if row.cost is None else f"{row.cost:.4f}",
+        lambda row: row.cost is not None,
+    ),
+)
+"""Name, cell, and whether any row has something to say in it."""
 
 
 class LiveProgress:

@@ -23,7 +23,7 @@ with needs("llm"):
 
 from ...memory.episode import Actor
 from ..action_format import ActionFormat, Read, format_of
-from ..conversation import Action, Conversation, Playing, Usage
+from ..conversation import Action, ContextOverflow, Conversation, Playing, Usage
 from ..settings import text_of
 from .adapters import check_tensors
 from .attach import Attachable
@@ -44,10 +44,6 @@ from .weights import (
 )
 
 _LOG = logging.getLogger(__name__)
-
-
-class ContextOverflow(ValueError):
-    """A conversation and its answer do not fit into the model's context."""
 
 
 class LocalModel:

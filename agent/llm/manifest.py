@@ -46,6 +46,8 @@ class AdapterManifest:
     examples: int = 0
     too_long: int = 0
     """Sequences that were left out because they do not fit into the model's context."""
+    cut: int = 0
+    """Examples that were learnt in several parts, because they do not fit in one."""
     without_target: int = 0
     """Examples in which nothing was to be learnt."""
     contexts: Mapping[str, int] = field(default_factory=dict)

@@ -8,6 +8,7 @@ engines can play side by side in one process, though not in several threads.
 import gzip
 import json
 import weakref
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ def read_game(path: str | Path) -> Game:
     Raises:
         ValueError: the file is not such a game.
     """
+    return read_game_file(path)[0]
+
+
+def read_game_file(path: str | Path) -> tuple[Game, Mapping[str, Any]]:
+    """The game in a ``game.tw-pddl`` file, and everything that the file says, for example whether
+    the game was found ``solvable``. Raises like `read_game`."""
     raw = Path(path).read_bytes()
     try:
         data = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
@@ -49,7 +56,7 @@ def read_game(path: str | Path) -> Game:
         )
     stop = "." if goal.endswith(".") else ""
     template = before + sentence + assets.GOAL_PLACEHOLDER + stop + quote + rest
-    return Game(domain, template, problem, goal.removesuffix("."))
+    return Game(domain, template, problem, goal.removesuffix(".")), data
 
 
 @lru_cache(maxsize=32)

@@ -7,10 +7,12 @@ from ...task import Task
 from ..base import Info, TextEnv
 from . import generator
 from .engine import REFUSED, Engine
+from .generator import Game
 from .rooms import TASK_TYPES
 from .tasks import solvable_from, world_of
 
-_BANNER = "-= Welcome to TextWorld, ALFRED! =-"
+BANNER = "-= Welcome to TextWorld, ALFRED! =-"
+"""The line that opens every game; observations are without it."""
 _RANDOM_TASKS = 1_000_000  # games per type among which reset(seed=...) chooses
 
 
@@ -42,20 +44,14 @@ class HouseholdEnv(TextEnv):
             task = next(
                 solvable_from("train", task_type, int(self.np_random.integers(_RANDOM_TASKS)))
             )
-        if self._engine is None:
-            self._engine = Engine()
-        self._over = True
-        self._engine.load(generator.game(world_of(task)))
-        self._task = task
-        self._shown = self._engine.reset().replace(_BANNER, "", 1).strip()
-        self._over = self._engine.won()
-        return self._shown, self._info(invalid=False)
+        self._over = True  # whatever becomes of the new one
+        return self._start(task, generator.game(world_of(task)))
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
         """Carry out a command. Raises `RuntimeError` before `reset` and after the end of an
         episode."""
         if self._engine is None or self._over:
-            raise RuntimeError("HouseholdEnv.step outside an episode: call reset first")
+            raise RuntimeError(f"{type(self).__name__}.step outside an episode: call reset first")
         self._shown = self._engine.step(action).strip()
         self._over = self._engine.won()
         info = self._info(invalid=self._shown == REFUSED)
@@ -64,7 +60,7 @@ class HouseholdEnv(TextEnv):
     def admissible(self) -> Sequence[str]:
         """Commands that the engine would accept now, sorted. Not for policies."""
         if self._engine is None or self._task is None:
-            raise RuntimeError("HouseholdEnv.admissible before reset: call reset first")
+            raise RuntimeError(f"{type(self).__name__}.admissible before reset: call reset first")
         return self._engine.admissible()
 
     def render(self) -> str:
@@ -77,6 +73,16 @@ class HouseholdEnv(TextEnv):
             self._engine.close()
             self._engine = None
         self._over = True
+
+    def _start(self, task: Task, game: Game) -> tuple[str, Info]:
+        """Begin an episode of a task in its game."""
+        if self._engine is None:
+            self._engine = Engine()
+        self._engine.load(game)
+        self._task = task
+        self._shown = self._engine.reset().replace(BANNER, "", 1).strip()
+        self._over = self._engine.won()
+        return self._shown, self._info(invalid=False)
 
     def _info(self, *, invalid: bool) -> Info:
         return {

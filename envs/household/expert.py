@@ -74,9 +74,15 @@ def parse_goal(text: str) -> Goal:
 
 
 class HouseholdExpert:
-    """Plays one episode. Deterministic: the same observations give the same actions."""
+    """Plays one episode. Deterministic: the same observations give the same actions.
 
-    def __init__(self) -> None:
+    Args:
+        put: how something is put somewhere; ALFWorld's older games say it in other words.
+    """
+
+    def __init__(self, put: str = "move {thing} to {place}") -> None:
+        self._put = put
+        self._put_verb = put.partition(" ")[0]
         self._goal: Goal | None = None
         self._places: list[str] = []
         self._pointer = 0  # next place to search
@@ -128,7 +134,7 @@ class HouseholdExpert:
         elif verb == "take":
             self._held = thing
             self._seen.pop(thing, None)
-        elif verb == "move":
+        elif verb == self._put_verb:
             self._held = ""
             self._placed.add(thing)
             self._treated.clear()
@@ -147,7 +153,7 @@ class HouseholdExpert:
     def _refused(self, verb: str, thing: str) -> None:
         """The world did not do as expected: do something else next time rather than the same for
         ever."""
-        if verb == "move":
+        if verb == self._put_verb:
             self._number += 1
         elif verb == "take":
             self._seen.pop(thing, None)
@@ -169,7 +175,7 @@ class HouseholdExpert:
         return (
             f"open {destination}"
             if destination in self._closed
-            else f"move {self._held} to {destination}"
+            else self._put.format(thing=self._held, place=destination)
         )
 
     def _find(self, kind: str, action: str) -> str:

@@ -4,14 +4,14 @@ asks for them."""
 from collections.abc import Mapping, Sequence
 
 from ...task import Task
-from ..base import ActionTemplate, checked_types
+from ..base import ActionTemplate, Suite
 from .env import HouseholdEnv
 from .expert import HouseholdExpert
-from .rooms import ALL_TYPES, GROUPS, TASK_TYPES
+from .rooms import GROUPS, TASK_TYPES
 from .tasks import MAX_STEPS, SUITE, VERSION, listing
 
 
-class HouseholdSuite:
+class HouseholdSuite(Suite):
     """Tasks, environments and the expert of the household. See `relive.envs.base.Suite`."""
 
     name: str = SUITE
@@ -40,6 +40,7 @@ class HouseholdSuite:
         "Interact with a household to solve a task. Answer with one action at a time."
     )
     max_steps: int = MAX_STEPS
+    expert_kind = "reads text"
     preload: tuple[str, ...] = ("textworld.envs.pddl.logic", "fast_downward")
     """Modules worth importing before a worker is forked (a second each)."""
 
@@ -52,7 +53,7 @@ class HouseholdSuite:
         Raises:
             ValueError: unknown split or type, or a negative number.
         """
-        chosen = self._checked(split, types)
+        chosen = self.checked(split, types)
         if count < 0 or start < 0:
             raise ValueError(
                 f"household.tasks: count and start must not be negative, got {count} and {start}"
@@ -63,17 +64,12 @@ class HouseholdSuite:
     def left_out(self, split: str, tried: int = 200, types: Sequence[str] = ()) -> dict[str, float]:
         """Per type, the share of the first `tried` games that task lists leave out because the
         expert fails on them."""
-        return {t: listing(split, t).share_left_out(tried) for t in self._checked(split, types)}
+        return {t: listing(split, t).share_left_out(tried) for t in self.checked(split, types)}
 
     def make(self) -> HouseholdEnv:
         """A fresh environment."""
         return HouseholdEnv()
 
-    def expert(self) -> HouseholdExpert:
-        """A fresh expert for one episode."""
+    def expert(self, task: Task) -> HouseholdExpert:
+        """A fresh expert for one episode; it needs nothing but the text."""
         return HouseholdExpert()
-
-    def _checked(self, split: str, types: Sequence[str]) -> tuple[str, ...]:
-        """The types asked for, `types` when none is; raises `ValueError` on what the suite does not
-        have."""
-        return checked_types("household", ALL_TYPES, split, types) or self.types

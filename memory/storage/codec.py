@@ -155,12 +155,14 @@ def _encode(episode: Episode, known: Head) -> bytes:
             "seed": task.seed,
             "version": task.version,
             "goal": task.goal,
+            **({"payload": task.payload} if task.payload else {}),
         },
         "outcome": {
             "success": outcome.success,
             "score": outcome.score,
             "reason": str(outcome.reason),
             "detail": outcome.detail,
+            **({"best": outcome.best} if outcome.best else {}),
         },
         "actor": {
             "policy": actor.policy,
@@ -314,12 +316,14 @@ def _head(fields: Fields) -> Head:
             seed=task.get("seed", integer),
             version=task.text("version"),
             goal=task.text("goal"),
+            payload=task.text("payload", ""),
         ),
         outcome=Outcome(
             success=outcome.get("success", boolean),
             score=outcome.get("score", number),
             reason=reason,
             detail=outcome.text("detail", ""),
+            best=outcome.get("best", number, 0.0),
         ),
         actor=Actor(
             policy=actor.text("policy"),

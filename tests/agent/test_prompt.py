@@ -1,5 +1,7 @@
 """The prompt format is frozen: these tests hold its bytes."""
 
+from dataclasses import replace
+
 from relive.agent.conversation import Action
 from relive.agent.prompt import (
     Demonstration,
@@ -69,8 +71,48 @@ def test_condense_shows_repeats_once_and_keeps_the_last_visit() -> None:
 
 def test_fit_passes_over_what_is_too_long_and_keeps_the_order() -> None:
     demos = [Demonstration("g", True, (("a", "b" * n),)) for n in (10, 500, 20)]
-    assert fit(demos, 150, len) == (demos[0], demos[2])
-    assert fit(demos, 0, len) == ()
+    assert fit(demos, 150, len, 3) == (demos[0], demos[2])
+    assert fit(demos, 150, len, 1) == (demos[0],)
+    assert fit(demos, 150, len, 0) == ()
+    assert fit(demos, 0, len, 3) == ()
+
+
+LONG = Demonstration(
+    "win", True, tuple((f"go {n}", f"room {n} " + "x " * 150) for n in range(30)), "e"
+)
+
+
+def test_a_long_demonstration_is_shortened_and_says_what_is_missing() -> None:
+    (shown,) = fit([LONG], 2000, len, 1)
+    assert len(shown.text) <= 2000
+    assert shown.steps[0][0] == "go 0"
+    assert shown.steps[-1][0] == "go 29"
+    (gap,) = [seen for action, seen in shown.steps if not action]
+    kept = len(shown.steps) - 1
+    assert gap == f"[{30 - kept} actions left out]"
+    assert f"\n{gap}\n" in shown.text
+    assert all(seen.endswith(" …") for action, seen in shown.steps if action)
+    assert fit([LONG], 2000, len, 1, shorten=False) == ()
+    assert fit([LONG], 200, len, 1) == ()  # not even two steps
+    assert fit([LONG, LONG], 3000, len, 2)[1].text != ""  # each gets its share
+
+
+def test_a_dynamic_window_begins_at_what_is_at_hand() -> None:
+    (shown,) = fit([LONG], 2000, len, 1, latest="go 17 room 17")
+    actions = [action for action, _ in shown.steps if action]
+    assert actions[0] == "go 17"
+    assert shown.steps[0] == ("", "[17 actions left out]")
+    (shown,) = fit([LONG], 2000, len, 1, latest="go 29 room 29")
+    assert shown.steps[-1][0] == "go 29"
+    assert len([action for action, _ in shown.steps if action]) > 2
+
+
+def test_goals_that_are_instructions() -> None:
+    spec = replace(SPEC, goal_form="instruction", condense_by="changes")
+    steps = (("look", "A room."), ("eat it", "No."), ("look", "A room."), ("open box", "Open."))
+    assert condense(spec, steps, [1]) == (steps[0], steps[3])
+    demo = Demonstration("Find the coin. Then rest.", True, (), goal_form="instruction")
+    assert demo.text == "Success. Task: Find the coin. Then rest."
 
 
 def test_conversations_only_grow() -> None:

@@ -22,4 +22,19 @@ def test_the_table_shows_what_was_lost_and_what_raised() -> None:
         [Row("all", 8, 4, 0.2, 0.8, 9.5, 0.25, None, errors=2, policy_errors=1)], "title"
     )
     cells = [next(iter(column.cells)) for column in table.columns]
-    assert cells == ["all", "8 (+2 lost) (1 raised)", "50.0", "20.0–80.0", "9.5", "25.0", "–"]
+    assert cells == [
+        "all", "8 (+2 lost) (1 raised)", "50.0", "20.0–80.0", "0.0", "9.5", "25.0", "–",
+    ]  # fmt: skip
+
+
+def test_scores_are_shown_where_they_are_not_success_itself() -> None:
+    same = Row("all", 8, 4, 0.2, 0.8, 9.5, 0.25, None, 0, score=0.5, best=0.5)
+    names = [str(column.header) for column in results_table([same]).columns]
+    assert "score %" not in names
+    assert "shown" not in names
+    points = Row("all", 8, 4, 0.2, 0.8, 9.5, 0.25, None, 0, score=0.6, best=0.7, shown=1.5)
+    table = results_table([same, points])
+    shown = {str(c.header): list(c.cells) for c in table.columns}
+    assert shown["score %"] == ["50.0", "60.0"]
+    assert shown["best %"] == ["50.0", "70.0"]
+    assert shown["shown"] == ["–", "1.5"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.conversation import Action, Conversation, Turn
+from relive.agent.conversation import Action, Asked, Conversation, Turn
 from relive.agent.load_policy import PolicySettings, load_policy
 from relive.agent.policy import ExpertPolicy, ReplayPolicy, words
 from relive.agent.retriever import History, MemoryRetriever, RetrievedContext
@@ -79,12 +79,10 @@ class _Moody:
         self.goal = goal
         self.expert = ExpertPolicy(SUITE)
 
-    def act(
-        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
-    ) -> list[Action]:
-        if any(self.goal in turn.text for c in conversations for turn in c):
+    def answer(self, asked: Sequence[Asked]) -> list[Action]:
+        if any(self.goal in turn.text for one in asked for turn in one.conversation):
             raise ValueError("not this one")
-        return self.expert.act(conversations, seeds)
+        return self.expert.answer(asked)
 
 
 def test_a_policy_that_raises_costs_one_episode() -> None:
@@ -128,11 +126,9 @@ class _Shown:
         self.systems: list[str] = []
         self.expert = ExpertPolicy(SUITE)
 
-    def act(
-        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
-    ) -> list[Action]:
-        self.systems += [c[0].text for c in conversations]
-        return self.expert.act(conversations, seeds)
+    def answer(self, asked: Sequence[Asked]) -> list[Action]:
+        self.systems += [one.conversation[0].text for one in asked]
+        return self.expert.answer(asked)
 
 
 class _Counted:
@@ -149,9 +145,11 @@ class _Counted:
     def frozen(self) -> "_Counted":
         return self
 
-    def __call__(self, task: Task, history: History = ()) -> RetrievedContext:
+    def __call__(
+        self, task: Task, history: History = (), *, opening: str = ""
+    ) -> RetrievedContext:
         self.asked.append(len(history))
-        return self.retriever(task, history)
+        return self.retriever(task, history, opening=opening)
 
 
 def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_path: Path) -> None:
@@ -210,5 +208,5 @@ def test_a_query_holds_the_goal_and_the_latest_steps() -> None:
     assert text.startswith("put a cup in shelf")
     assert "go to shelf 5" in text
     assert "go to shelf 1" not in text
-    with pytest.raises(ValueError, match="'static' or 'dynamic'"):
+    with pytest.raises(ValueError, match="'static', 'opening' or 'dynamic'"):
         Retrieval(query="always")

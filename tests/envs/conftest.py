@@ -25,4 +25,4 @@ def misbehaving(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(registry, "_targets", dict(registry._targets))
     registry.register("misbehaving", "misbehaving_suite:MisbehavingSuite")
     yield "misbehaving"
-    registry.load_suite.cache_clear()
+    registry._loaded.clear()

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from relive.envs import check_env, get_suite, suite_names
+from relive.envs import check_env, get_suite
 from relive.envs.base import ActionTemplate, Info
 from relive.envs.toy import ToyEnv, ToyExpert, ToySuite
 from relive.task import Task
 
 
-@pytest.mark.parametrize("name", suite_names())
+@pytest.mark.parametrize("name", ("household", "household-renamed", "toy"))
 def test_registered_suites_keep_the_contract(name: str) -> None:
-    findings = check_env(get_suite(name))
+    findings = check_env(get_suite(name), per_type=1)
     assert len(findings) >= 12
     assert [str(finding) for finding in findings if not finding.ok] == []
 
@@ -187,7 +187,7 @@ class Lost(ToyExpert):
 class Unguided(Suite):
     """Its expert solves nothing."""
 
-    def expert(self) -> ToyExpert:
+    def expert(self, task: Task) -> ToyExpert:
         return Lost()
 
 
@@ -249,7 +249,7 @@ class NoStart(Suite):
         (Suite(Lenient), "invalid action", "is False after"),
         (Suite(Fragile), "invalid action", "raised ValueError"),
         (Suite(Drifting), "invalid action", "do nothing"),
-        (Suite(Moody), "same actions", "different transcripts"),
+        (Suite(Moody), "same actions", "went otherwise; step 1"),
         (Suite(Leaky), "admissible", "admissible_commands"),
         (Suite(Chatty), "admissible", "hints"),
         (Suite(Endless), "expert solves", "terminated"),
@@ -269,7 +269,188 @@ def test_each_breakage_is_caught(suite: Suite, check: str, message: str) -> None
 
 def test_a_suite_without_an_expert_can_pass() -> None:
     class Alone(Suite):
-        def expert(self) -> ToyExpert:
-            raise NotImplementedError
+        expert_kind = ""
 
     assert [str(finding) for finding in check_env(Alone()) if not finding.ok] == []
+
+
+class Overrated(ToyEnv):
+    """Scores points, and more than there are."""
+
+    def step(self, action: str) -> Step:
+        observation, reward, terminated, truncated, info = super().step(action)
+        score = 1.0 if info["success"] else 3.0 if self._held else 0.0
+        return observation, reward, terminated, truncated, {**info, "score": score}
+
+
+class SecondRandom(ToyEnv):
+    """Tasks of the second type open differently each time."""
+
+    count = itertools.count()
+
+    def reset(self, **options: Any) -> tuple[str, Info]:
+        observation, info = super().reset(**options)
+        if info["task"].type == "wash":
+            observation = observation.replace("It has", f"It is day {next(self.count)}. It has")
+        return observation, info
+
+
+class Remembering(ToyEnv):
+    """What was washed stays clean over resets."""
+
+    washed: str = ""
+
+    def reset(self, **options: Any) -> tuple[str, Info]:
+        answer = super().reset(**options)
+        return answer
+
+    def step(self, action: str) -> Step:
+        observation, *rest = super().step(action)
+        if action.startswith("wash"):
+            known, self.washed = self.washed, self.washed + action
+            observation += f" It has been washed {len(known)} times." if known else ""
+        return (observation, *rest)  # type: ignore[return-value]
+
+
+class LateNoise(ToyEnv):
+    """Draws from the clock after the eighth step."""
+
+    number = 0
+    noise = itertools.count()
+
+    def reset(self, **options: Any) -> tuple[str, Info]:
+        self.number = 0
+        return super().reset(**options)
+
+    def step(self, action: str) -> Step:
+        self.number += 1
+        observation, *rest = super().step(action)
+        late = f" ({next(self.noise)})" if self.number > 8 else ""
+        return (observation + late, *rest)  # type: ignore[return-value]
+
+
+class Repeating(Suite):
+    """One game under many identities."""
+
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
+        listed = ToySuite().tasks(split, count, types, start)
+        first = {kind: ToySuite().tasks(split, 1, (kind,))[0] for kind in self.types}
+        return [
+            dataclasses.replace(first[t.type], identity=t.identity, payload=str(t.seed))
+            for t in listed
+        ]
+
+
+class Memorised(Suite):
+    """Its test games are its train games, renamed."""
+
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
+        listed = ToySuite().tasks("train" if split == "test" else split, count, types, start)
+        if split != "test":
+            return listed
+        return [
+            dataclasses.replace(
+                t, identity=t.identity[::-1], split="test", payload="test", room=f"new {t.room}"
+            )
+            for t in listed
+        ]
+
+    def make(self) -> ToyEnv:
+        return Renaming()
+
+
+class Renaming(ToyEnv):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, Info]:
+        told = (options or {}).get("task")
+        if told is None or told.payload != "test":
+            return super().reset(seed=seed, options=options)
+        plain = dataclasses.replace(told, split="train")
+        observation, info = super().reset(seed=seed, options={"task": plain})
+        self._task = told
+        return observation, {**info, "task": told}
+
+
+class Watched(ToyEnv):
+    newest: "Watched | None" = None
+
+    def reset(self, **options: Any) -> tuple[str, Info]:
+        Watched.newest = self
+        return super().reset(**options)
+
+
+class Spy:
+    """Looks where the thing is."""
+
+    def act(self, observation: str) -> str:
+        env = Watched.newest
+        assert env is not None
+        thing, place = env._thing, env._where[env._thing]
+        if env._held:
+            if env._task is not None and env._task.type == "wash" and not env._clean:
+                return f"wash {thing}" if env._here == "kitchen" else "go to kitchen"
+            there = env._here == env._destination
+            return f"put down {thing}" if there else f"go to {env._destination}"
+        return f"take {thing}" if env._here == place else f"go to {place}"
+
+
+class Spied(Suite):
+    def make(self) -> ToyEnv:
+        return Watched()
+
+    def expert(self, task: Task) -> Any:
+        return Spy()
+
+
+class Constant(Suite):
+    """One room and one goal for everything."""
+
+    def tasks(
+        self, split: str, count: int, types: Sequence[str] = (), start: int = 0
+    ) -> list[Task]:
+        listed = ToySuite().tasks(split, count, types, start)
+        return [dataclasses.replace(t, room=f"the {split} house", goal="") for t in listed]
+
+    def make(self) -> ToyEnv:
+        return Aimless()
+
+
+class Aimless(ToyEnv):
+    def reset(self, **options: Any) -> tuple[str, Info]:
+        observation, info = super().reset(**options)
+        task = dataclasses.replace(info["task"], goal="win")
+        return f"{observation} You want to win.", {**info, "task": task}
+
+
+class Unlimited(Suite):
+    """Says that there are ten tasks of a split and lists more."""
+
+    def size(self, split: str, types: Sequence[str] = (), start: int = 0) -> int:
+        return 10
+
+
+@pytest.mark.parametrize(
+    ("suite", "check", "message"),
+    [
+        (Suite(Overrated), "expert solves", "'score'] after step 'take"),
+        (Suite(SecondRandom), "reset answers", "the opening: first"),
+        (Suite(Remembering), "same actions", "times."),
+        (Suite(LateNoise), "random actions", "step 9,"),
+        (Repeating(), "listed twice", "the same game under two identities"),
+        (Memorised(), "listed twice", "(test)"),
+        (Spied(), "knows what it says", "visible text alone"),
+        (Constant(), "can be reached", "same room and goal"),
+        (Unlimited(), "tasks are listed", "though size('train') is 10"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Suite) else None,
+)
+def test_deliberate_faults_are_found(suite: Suite, check: str, message: str) -> None:
+    failed = [finding for finding in check_env(suite) if not finding.ok]
+    assert any(check in finding.check and message in finding.message for finding in failed), list(
+        map(str, failed)
+    )

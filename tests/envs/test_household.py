@@ -73,7 +73,7 @@ def test_a_task_of_another_version_or_suite_is_refused(env: TextEnv) -> None:
 def play(env: TextEnv, task: Task) -> list[tuple[str, str]]:
     """(action, observation) pairs of the expert's episode; fails when it is not won."""
     observation, _ = env.reset(options={"task": task})
-    expert = SUITE.expert()
+    expert = SUITE.expert(SUITE.tasks("train", 1)[0])
     steps = []
     for _ in range(SUITE.max_steps):
         action = expert.act(observation)

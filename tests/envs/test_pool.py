@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def finish(pool: EnvPool, worker: int, suite: str) -> None:
     """Play one task to its end with the expert."""
     task = get_suite(suite).tasks("train", 1)[0]
-    expert = get_suite(suite).expert()
+    expert = get_suite(suite).expert(task)
     reply = pool.reset(worker, task)
     while not reply.terminated:
         reply = pool.step(worker, expert.act(reply.observation))
@@ -36,7 +36,8 @@ def test_episodes_interleave_and_answer_as_they_finish(workers: int) -> None:
     with EnvPool("toy", workers, slots=2) as pool:
         assert len(pool) == 2
         for worker in range(2):
-            playing[worker] = (waiting.pop(), suite.expert())
+            first = waiting.pop()
+            playing[worker] = (first, suite.expert(first))
             pool.submit_reset(worker, playing[worker][0])
         while playing:
             for worker, reply in pool.wait(30):
@@ -50,7 +51,8 @@ def test_episodes_interleave_and_answer_as_they_finish(workers: int) -> None:
                 won.append(task.identity)
                 del playing[worker]
                 if waiting:
-                    playing[worker] = (waiting.pop(), suite.expert())
+                    task = waiting.pop()
+                    playing[worker] = (task, suite.expert(task))
                     pool.submit_reset(worker, playing[worker][0])
         assert pool.wait() == []
     assert sorted(won) == sorted(task.identity for task in tasks)
@@ -61,7 +63,7 @@ def test_household_is_the_same_in_a_worker_and_here() -> None:
     task = suite.tasks("train", 1)[0]
     with EnvPool("household", 1) as pool, EnvPool("household") as here:
         away, near = pool.reset(0, task), here.reset(0, task)
-        expert = suite.expert()
+        expert = suite.expert(task)
         while not near.terminated:
             assert (away.observation, away.info) == (near.observation, near.info)
             action = expert.act(near.observation)

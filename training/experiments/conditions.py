@@ -51,10 +51,12 @@ class OtherTypes:
         """As of what would have been recalled."""
         return self.matching.held_back(task)
 
-    def __call__(self, task: Task, history: History = ()) -> RetrievedContext:
+    def __call__(self, task: Task, history: History = (), *, opening: str = "") -> RetrievedContext:
         """The closest of other types, of at most equal token length."""
         m = self.matching
-        tokens = sum(m.count(demo.text) for demo in m(task, history).demonstrations)
+        tokens = sum(
+            m.count(demo.text) for demo in m(task, history, opening=opening).demonstrations
+        )
         more = replace(m.settings, k=m.settings.k + 3)
         other = MemoryRetriever(
             m.memory,
@@ -65,7 +67,7 @@ class OtherTypes:
             m.position,
             lambda e: e.task.type != task.type,
         )
-        found = other(task, history)
+        found = other(task, history, opening=opening)
         shown = cut(found.demonstrations, tokens, m)
         kept = {demo.episode for demo in shown}
         return RetrievedContext(shown, tuple(r for r in found.retrieved if r.episode in kept))

@@ -137,7 +137,7 @@ def _measured(
 
 
 def _spread(suite: Suite, count: int, types: Sequence[str]) -> list[Task]:
-    return suite.tasks("valid", -(-count // len(types)) * len(types), types)
+    return suite.tasks(suite.validation_split, -(-count // len(types)) * len(types), types)
 
 
 def _said(

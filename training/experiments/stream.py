@@ -181,9 +181,10 @@ class StreamRun:
     def _retriever(
         self, memory: Memory, spec: PromptSpec, position: int, purpose: Purpose
     ) -> MemoryRetriever:
-        asked = (
-            self.settings.retrieval if self.arm.memory else replace(self.settings.retrieval, k=0)
-        )
+        # One life in several suites: what was learnt under other names counts.
+        asked = replace(self.settings.retrieval, across=True)
+        if not self.arm.memory:
+            asked = replace(asked, k=0)
         return MemoryRetriever(memory, spec, self.local.count_tokens, asked, purpose, position)
 
     def _tune(

@@ -1,0 +1,56 @@
+"""What a table does not say and its reader should know: one line each."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ...memory.episode import Episode
+from ..collect import BROKEN
+
+_MODELS = ("local", "server", "callable", "custom")
+"""Policies that can misunderstand what is wanted."""
+
+
+def remarks(episodes: Sequence[Episode]) -> list[str]:
+    """What stands out in some episodes; often nothing."""
+    found = [errors_in(episodes), _empty(episodes), _refused(episodes), _forgotten(episodes)]
+    return [remark for remark in found if remark]
+
+
+def errors_in(episodes: Sequence[Episode]) -> str:
+    """How many episodes errors broke off, and the commonest of them; empty where there are none."""
+    details = Counter(e.outcome.detail for e in episodes if e.outcome.reason in BROKEN)
+    if not details:
+        return ""
+    return f"{details.total()} broken off by errors, such as: {details.most_common(1)[0][0]}"
+
+
+def _empty(episodes: Sequence[Episode]) -> str:
+    asked = [e for e in episodes if e.memory_position > 0 and e.actor.settings.get("k", 0)]
+    empty = sum(not e.retrieved for e in asked)
+    if 2 * empty <= len(asked):
+        return ""
+    return (
+        f"{empty} of {len(asked)} episodes were shown nothing of the memory: it holds nothing that "
+        "may be shown to them (see relive memory stats), or nothing that fits (retrieval.max_tokens)"
+    )
+
+
+def _refused(episodes: Sequence[Episode]) -> str:
+    steps = [s.invalid for e in episodes if e.actor.policy in _MODELS for s in e.steps]
+    if sum(steps) <= 0.9 * len(steps):
+        return ""
+    return (
+        f"{100 * sum(steps) / len(steps):.0f} % of all actions were refused: the policy does not "
+        "know the commands of this world; look at some episodes (relive memory show), and at the "
+        "action format"
+    )
+
+
+def _forgotten(episodes: Sequence[Episode]) -> str:
+    cut = sum("dropped" in e.usage for e in episodes)
+    if not cut:
+        return ""
+    return (
+        f"{cut} of {len(episodes)} conversations outgrew the model's context: their oldest actions "
+        "were left out (usage.dropped of an episode says how many)"
+    )
