@@ -1,6 +1,6 @@
 """Environments that nobody registered: any text environment on the Gymnasium API becomes a suite.
 
-How the answers of such an environment are read is in :mod:`relive.envs.adapted`.
+How the answers of such an environment are read is in :mod:`relive.envs.foreign.adapted`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +8,9 @@ from numbers import Integral
 from typing import Any, Literal, cast
 
 from ..task import Task, identity_of
-from .adapted import AdaptedEnv, check_can_be_adapted, is_environment, limit_of, name_of
 from .base import INSTRUCTIONS, MAX_STEPS, SPLITS, ActionTemplate, Suite, TextEnv
-from .by_id import MadeById
+from .foreign.adapted import AdaptedEnv, check_can_be_adapted, is_environment, limit_of, name_of
+from .foreign.by_id import MadeById
 from .registry import get_suite
 
 _SEEDS_PER_SPLIT = 1_000_000

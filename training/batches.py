@@ -84,7 +84,7 @@ def encode_all(
             f"than {longest} tokens, {without_target} examples have no target; show fewer or "
             "shorter demonstrations (retrieval.k, retrieval.max_tokens), or raise lora.max_tokens"
         )
-    return Encodings(learnt, kept, too_long, without_target, cut)
+    return Encodings(learnt, kept, too_long, cut, without_target)
 
 
 def in_parts(

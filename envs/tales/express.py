@@ -1,20 +1,19 @@
 """TextWorldExpress with the parameters that TALES sets, which make most of its games smaller."""
 
-import json
+import re
 from collections.abc import Sequence
-from contextlib import chdir
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from ...extras import needs
 from ...task import Task
 from ..base import Info, TextEnv
-from ..jvm import Jvm
+from ..textworld_express.java import JavaGames
 from .games import lists
 
-_UNKNOWN = "Unknown action"
+_REFUSED = re.compile(
+    "Unknown action|That is not a command|That is already|You can't move there|You are unable to"
+)
+"""How answers begin to what is not understood, and to what does not work."""
 _ALMOST = 0.999
 """Score of who has all points and has not won."""
 
@@ -27,9 +26,9 @@ class ExpressEnv(TextEnv):
     """
 
     def __init__(self) -> None:
-        self._jvm: Jvm | None = None
-        self._server: Any = None
+        self._java: _Games | None = None
         self._task: Task | None = None
+        self._name, self._told = "", ""
         self._last: dict[str, Any] = {}
 
     def reset(
@@ -38,28 +37,25 @@ class ExpressEnv(TextEnv):
         """Start ``options["task"]``. Raises `JavaError` without Java."""
         super().reset(seed=seed)
         task: Task = (options or {})["task"]
-        name, number = task.payload.split(" ")
-        game = next(g for g in lists()["textworld_express"] if f"TWX{g['name']}" == name)
-        server = self._started()
-        told = server.load(game["game"], game["parameters"])
-        if told:
-            raise ValueError(f"TextWorldExpress refuses {game['game']} with its parameters: {told}")
-        # TALES names the fold "test" for all seeds, and asks for the solution, too.
-        self._last = json.loads(server.generateNewGameJSON(int(number), "test", True))
-        goal = str(server.getTaskDescription()).strip()
-        self._task = replace(task, goal=goal.removesuffix("."))
-        return f"{goal}\n\n{self._last['observation'].strip()}", self._info(refused=False)
+        self._name, number = task.payload.split(" ")
+        if self._java is None or not self._java.alive:
+            self._java = _Games()
+        # TALES names the fold "test" for the seeds of all folds.
+        self._last = self._java.start(self._name, "test", int(number))
+        self._told = str(self._last["taskDescription"]).strip()
+        self._task = replace(task, goal=self._told.removesuffix("."))
+        return f"{self._told}\n\n{self._last['observation'].strip()}", self._info(refused=False)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
         """Carry out a command."""
+        assert self._java is not None
+        if action == "help":  # the package's Python part answers it, and it is no move
+            return self._told, 0.0, False, False, self._info(refused=False)
         before = self._score()
-        if action == "help":  # answered by the package's Python part, and no move
-            said = str(self._server.getTaskDescription()).strip()
-        else:
-            self._last = json.loads(self._server.stepJSON(action))
-            said = str(self._last["observation"]).strip()
+        self._last = self._java.step(self._name, action)
+        said = str(self._last["observation"]).strip()
         over = bool(self._last["tasksuccess"] or self._last["taskfailure"])
-        info = self._info(refused=said.startswith(_UNKNOWN))
+        info = self._info(refused=not over and bool(_REFUSED.match(said)))
         return said, self._score() - before, over, False, info
 
     def admissible(self) -> Sequence[str]:
@@ -68,26 +64,14 @@ class ExpressEnv(TextEnv):
 
     def close(self) -> None:
         """End the Java process."""
-        if self._jvm is not None:
-            self._jvm.close()
-            self._jvm = self._server = None
-
-    def _started(self) -> Any:
-        if self._jvm is None or not self._jvm.alive:
-            with needs("textworld-express"):
-                found = find_spec("textworld_express")
-            assert found is not None
-            assert found.origin is not None
-            folder = Path(found.origin).parent
-            with chdir(folder):  # the program looks for its data where it is started
-                self._jvm = Jvm([folder / "textworld-express.jar"], game="TextWorldExpress")
-            self._server = self._jvm.view.textworldexpress.runtime.PythonInterface()
-        return self._server
+        if self._java is not None:
+            self._java.close()
+            self._java = None
 
     def _score(self) -> float:
         if self._last["tasksuccess"]:
             return 1.0
-        # TALES counts whole hundredths.
+        # TALES counts whole hundredths, cut off.
         return min(_ALMOST, max(0.0, int(self._last["score"] * 100) / 100))
 
     def _info(self, *, refused: bool) -> Info:
@@ -97,3 +81,17 @@ class ExpressEnv(TextEnv):
             "invalid": refused,
             "score": self._score(),
         }
+
+
+class _Games(JavaGames):
+    """Knows games by the names of TALES."""
+
+    def _player(self, game: str) -> Any:
+        if game not in self._players:
+            known = next(g for g in lists()["textworld_express"] if f"TWX{g['name']}" == game)
+            player = self._call(self._jvm.view.textworldexpress.runtime.PythonInterface)
+            told = self._call(player.load, known["game"], known["parameters"])
+            if told:
+                raise ValueError(f"TextWorldExpress cannot make {game!r}: {told}")
+            self._players[game] = player
+        return self._players[game]

@@ -31,6 +31,7 @@ class TalesSuite(Suite):
     name = SUITE
     splits = SPLITS
     groups: Mapping[str, tuple[str, ...]] = {"remade": (REMADE,)}
+    repeats = ("textworld_express",)
     templates = ()
     """None: TALES tells an agent no forms of actions."""
     instructions = (

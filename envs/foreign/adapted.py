@@ -24,8 +24,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-from ..task import Task, goal_line
-from .base import Info, TextEnv
+from ...task import Task, goal_line
+from ..base import Info, TextEnv
 
 _SUCCESS = ("success", "won", "is_success")
 _COMMANDS = ("admissible_commands", "valid_actions", "validActions")

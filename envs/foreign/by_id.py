@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from .registry import UnknownSuiteError, register_gymnasium
+from ..registry import UnknownSuiteError, register_gymnasium
 
 
 @dataclass(frozen=True, slots=True)
