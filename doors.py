@@ -23,8 +23,8 @@ class LearnResult:
     """Folder of the adapter in force; None: the bare model was never beaten."""
     gate: dict[str, float]
     """Paired difference of the last candidate, its 95 % interval and both success rates
-    (``difference``, ``low``, ``high``, ``n``, ``candidate``, ``incumbent``); empty where nothing was
-    trained."""
+    (``difference``, ``low``, ``high``, ``n``, ``candidate``, ``incumbent``); empty where nothing
+    was trained."""
     rounds: tuple[Round, ...]
     """What each round came to."""
 

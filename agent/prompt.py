@@ -21,9 +21,9 @@ failures labelled)::
 
 The closest demonstration comes last, next to the task. Ranks are not shown, so a demonstration
 reads the same wherever it stands. Opening observations are left out of demonstrations (they list
-another room's furniture), and so are steps that led to nothing: see `condense`. Where goals are whole
-instructions, a demonstration begins "Success. Task: {goal}". One that is too long for its share of
-the block is shortened: see `shortened`.
+another room's furniture), and so are steps that led to nothing: see `condense`. Where goals are
+whole instructions, a demonstration begins "Success. Task: {goal}". One that is too long for its
+share of the block is shortened: see `shortened`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence

@@ -1,7 +1,7 @@
 """Suites by name. Nothing is imported until a suite is asked for.
 
-A name may have an argument: ``textworld:PATH`` plays game files, ``gymnasium:ID`` an environment that
-Gymnasium knows.
+A name may have an argument: ``textworld:PATH`` plays game files, ``gymnasium:ID`` an environment
+that Gymnasium knows.
 
 A package adds its own suite through the entry-point group ``relive.envs``, in its
 ``pyproject.toml``::
@@ -87,7 +87,7 @@ def suite_target(name: str) -> str:
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise UnknownSuiteError(
         f"there is no suite {name!r}.{hint} Registered: {', '.join(names)}; besides, "
-        "textworld:PATH plays game files, and gymnasium:ID any text environment that Gymnasium knows"
+        "textworld:PATH plays game files, and gymnasium:ID text environments that Gymnasium knows"
     )
 
 

@@ -24,7 +24,8 @@ def random_action(suite: Suite, rng: random.Random, observations: Sequence[str])
     """
     if not suite.templates:
         raise ValueError(f"suite {suite.name!r} lists no action templates to choose from")
-    names = [n for text in [*observations, *observations[-1:] * 2] for n in suite.names(text)]
+    last = list(observations[-1:])
+    names = [n for text in [*observations, *last, *last] for n in suite.names(text)]
     parts = _BLANK.split(rng.choice(suite.templates).text)
     filled = [part + rng.choice(names or ["it"]) for part in parts[:-1]]
     return "".join([*filled, parts[-1]])

@@ -114,8 +114,8 @@ def _train(args: argparse.Namespace) -> None:
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.contexts.items())
     say(
-        f"contexts: {kinds}; {manifest.cut} episodes learnt in parts, {manifest.too_long} sequences "
-        f"too long, {manifest.without_target} without a target"
+        f"contexts: {kinds}; {manifest.cut} episodes learnt in parts, {manifest.too_long} "
+        f"sequences too long, {manifest.without_target} without a target"
     )
 
 

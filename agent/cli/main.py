@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from ..conversation import StopRun
 from ..evaluation.terminal import complain, flush_output, say, silence, standard_streams, visible
@@ -65,7 +65,14 @@ def guarded(name: str, act: Callable[[], int | None]) -> int:
             return 2
 
 
-def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """A warning as one line."""
     complain(f"warning: {' '.join(str(message).split())}")
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
 ALL = -1
 """Number of tasks that stands for all there are."""
 

@@ -112,8 +112,8 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     )  # fmt: skip
     add_flag(
         group, "--fields", "retrieval.fields",
-        "what the query is compared with, by comma: goal (default), first (observation), window (of "
-        "steps)", type=_names,
+        "what the query is compared with, by comma: goal (default), first (observation), window "
+        "(of steps)", type=_names,
     )  # fmt: skip
     add_flag(
         group, "--long", "retrieval.long",

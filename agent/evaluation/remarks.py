@@ -30,8 +30,9 @@ def _empty(episodes: Sequence[Episode]) -> str:
     if 2 * empty <= len(asked):
         return ""
     return (
-        f"{empty} of {len(asked)} episodes were shown nothing of the memory: it holds nothing that "
-        "may be shown to them (see relive memory stats), or nothing that fits (retrieval.max_tokens)"
+        f"{empty} of {len(asked)} episodes were shown nothing of the memory: it holds nothing "
+        "that may be shown to them (see relive memory stats), or nothing that fits "
+        "(retrieval.max_tokens)"
     )
 
 

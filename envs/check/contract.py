@@ -13,6 +13,7 @@ from ...task import Task
 from ..base import Suite, TextEnv, has_expert
 from .play import (
     Played,
+    apart,
     check_answer,
     check_info,
     check_knowledge,
@@ -217,11 +218,11 @@ def _check_invalid(suite: Suite, per_type: int) -> None:
                     f"{nonsense!r} was rewarded or ended the episode",
                 )
             observation, _, _, _, info = check_answer(env.step(actions[0]), task, actions[0])
-            before, after = Played(task, expected), Played(task, observation)
             need(
                 observation == expected,
-                f"after invalid actions, {actions[0]!r} gives another answer in {after.name}: they "
-                f"must do nothing; {difference(before, after)}",
+                f"after invalid actions, {actions[0]!r} gives another answer in task "
+                f"{task.identity} ({task.type}, seed {task.seed}): they must do nothing; "
+                f"{apart(expected, observation)}",
             )
             need(
                 len(actions) == 1 or not info["invalid"],
@@ -278,8 +279,8 @@ def _check_games(suite: Suite, per_type: int) -> None:
                         not same,
                         f"tasks {other.identity} ({other.split}) and {task.identity} "
                         f"({task.split}), seeds {other.seed} and {task.seed}, are the same game "
-                        "under two identities: make the identity a hash of what makes the game, and "
-                        "list it once",
+                        "under two identities: make the identity a hash of what makes the game, "
+                        "and list it once",
                     )
                 seen[opening].append(task)
 

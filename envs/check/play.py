@@ -52,12 +52,12 @@ class Played:
 def difference(first: Played, second: Played) -> str:
     """Where two episodes that should be the same differ first; empty where they do not."""
     if first.opening != second.opening:
-        return f"the opening: {_apart(first.opening, second.opening)}"
+        return f"the opening: {apart(first.opening, second.opening)}"
     for number, (one, other) in enumerate(zip(first.steps, second.steps, strict=False), 1):
         if one[0] != other[0]:
             return f"step {number}: first {one[0]!r} was done, then {other[0]!r}"
         if one[1] != other[1]:
-            return f"step {number}, {one[0]!r}: {_apart(one[1], other[1])}"
+            return f"step {number}, {one[0]!r}: {apart(one[1], other[1])}"
         if one[2:] != other[2:]:
             return f"step {number}, {one[0]!r}: reward and refusal were {one[2:]}, then {other[2:]}"
     if len(first.steps) != len(second.steps):
@@ -65,7 +65,7 @@ def difference(first: Played, second: Played) -> str:
     return ""
 
 
-def _apart(one: str, other: str) -> str:
+def apart(one: str, other: str) -> str:
     """Two texts around the place where they part."""
     same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     start = max(0, (min(len(one), len(other)) if same is None else same) - 30)

@@ -200,6 +200,6 @@ def check_reachable(tasks: Sequence[Task]) -> None:
         near = {(task.room, task.goal) for task in some}
         need(
             len(some) < 2 or len(near) > 1 or not some[0].room,
-            f"all tasks of type {kind!r} have the same room and goal, so that each is held out as a "
-            "near-duplicate of all others: leave the room empty where there are none",
+            f"all tasks of type {kind!r} have the same room and goal, so that each is held out as "
+            "a near-duplicate of all others: leave the room empty where there are none",
         )

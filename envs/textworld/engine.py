@@ -25,10 +25,10 @@ _NOT_UNDERSTOOD = "That's not a verb I recognise."
 _SILENCE = "I beg your pardon?"
 
 # Commands about the program rather than the world: they would leave the game, wait for a yes or no,
-# write files, or are TextWorld's own back doors.
+# write files, put one of these in place of a mistyped word, or are TextWorld's own back doors.
 _FORBIDDEN = frozenset(
     "restart restore save quit q undo script unscript transcript verify version record replay "
-    "recording".split()
+    "recording oops o".split()
 )
 _SEPARATORS = re.compile(r"[.;,!?\"]|\bthen\b", re.IGNORECASE)
 
@@ -149,7 +149,7 @@ class Engine:
             not worked and not (not done and _QUESTION.search(text) and not _REFUSED.match(text)),
             int(tags["score"]) if "score" in tags else None,
             won,
-            won or "*** You lost! ***" in text,
+            won or "*** You lost! ***" in text or bool(self._game._emulator_halted()),
         )
 
     def _guessed(self, raw: str) -> Answer:

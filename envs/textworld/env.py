@@ -1,5 +1,6 @@
 """A game file as a Gymnasium text environment."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -40,6 +41,7 @@ class TextWorldEnv(TextEnv):
         self._over, self._won, self._score, self._shown = True, False, 0.0, ""
         self._tracker: Any = None  # TextWorld's own environment, which knows what is admissible
         self._tracked: list[str] = []
+        self._told: Any = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -97,18 +99,7 @@ class TextWorldEnv(TextEnv):
                 f"nobody knows what is admissible in {self._engine.path}: TextWorld does for its "
                 "own games, by the .json beside them"
             )
-        import textworld
-
-        played = self._engine.sent
-        if self._tracker is None or self._tracked != played[: len(self._tracked)]:
-            self._forget_tracker()
-            wanted = textworld.EnvInfos(admissible_commands=True)
-            self._tracker = textworld.start(self._engine.path, wanted)
-            self._state = self._tracker.reset()
-        for command in played[len(self._tracked) :]:
-            self._state, _, _ = self._tracker.step(command)
-            self._tracked.append(command)
-        return sorted(set(self._state.admissible_commands))
+        return self._followed()
 
     def render(self) -> str:
         """The newest observation."""
@@ -118,6 +109,24 @@ class TextWorldEnv(TextEnv):
         """Release the interpreter."""
         self._leave()
         self._over = True
+
+    def _followed(self) -> list[str]:
+        """What TextWorld's own environment would accept, made to follow the episode."""
+        import textworld
+
+        assert self._engine is not None
+        played = self._engine.sent
+        if self._tracker is None or self._tracked != played[: len(self._tracked)]:
+            self._forget_tracker()
+            wanted = textworld.EnvInfos(admissible_commands=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that Jericho does not know the game
+                self._tracker = textworld.start(self._engine.path, wanted)
+            self._told = self._tracker.reset()
+        for command in played[len(self._tracked) :]:
+            self._told, _, _ = self._tracker.step(command)
+            self._tracked.append(command)
+        return sorted(set(self._told.admissible_commands))
 
     def _normalised(self, answer: Answer) -> float:
         if answer.won:

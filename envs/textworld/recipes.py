@@ -73,7 +73,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "cooking-1": _cooking(1, 1, 30, cut=False),
         "cooking-2": _cooking(2, 6, 60, cut=False),
         "cooking-3": _cooking(3, 9, 100, cut=True),
-        "cooking-4": _cooking(4, 12, 150, cut=True, drop=True),
+        "cooking-4": _cooking(4, 12, 160, cut=True, drop=True),
         # A chain of rooms; then dead ends beside each; then two.
         "coin-easy": _coin(5, 30),
         "coin-medium": _coin(110, 50),

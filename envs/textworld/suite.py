@@ -48,8 +48,9 @@ class TextWorldSuite(Suite):
     """Games of TextWorld's generators. See `relive.envs.base.Suite`.
 
     A game is made at its first reset, which takes some seconds, and kept; `prepare` makes many at
-    once. Foods of cooking games, and one dish in three of simple ones, are held out from training
-    as TextWorld holds them out; all other splits differ by seed.
+    once. Held out from training as TextWorld holds it out: foods, and ways to prepare others, in
+    cooking games (valid and test), and the dishes of simple games (test). Otherwise splits differ
+    by seed.
 
     Raises:
         MissingExtraError: TextWorld is not installed.

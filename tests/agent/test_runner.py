@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.conversation import Action, Asked, Conversation, Turn
+from relive.agent.conversation import Action, Asked, Turn
 from relive.agent.load_policy import PolicySettings, load_policy
 from relive.agent.policy import ExpertPolicy, ReplayPolicy, words
 from relive.agent.retriever import History, MemoryRetriever, RetrievedContext
@@ -145,9 +145,7 @@ class _Counted:
     def frozen(self) -> "_Counted":
         return self
 
-    def __call__(
-        self, task: Task, history: History = (), *, opening: str = ""
-    ) -> RetrievedContext:
+    def __call__(self, task: Task, history: History = (), *, opening: str = "") -> RetrievedContext:
         self.asked.append(len(history))
         return self.retriever(task, history, opening=opening)
 

@@ -13,7 +13,7 @@ from relive.envs.toy import ToyEnv, ToyExpert, ToySuite
 from relive.task import Task
 
 
-@pytest.mark.parametrize("name", ("household", "household-renamed", "toy"))
+@pytest.mark.parametrize("name", ["household", "household-renamed", "toy"])
 def test_registered_suites_keep_the_contract(name: str) -> None:
     findings = check_env(get_suite(name), per_type=1)
     assert len(findings) >= 12

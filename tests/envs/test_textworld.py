@@ -240,6 +240,7 @@ def test_admissible_commands_follow_the_episode_and_do_not_touch_it(env: TextEnv
         "quit",
         "save",
         "undo",
+        "oops restart",
         "look. quit",
         "look then restart",
         "transcript on",

@@ -1,19 +1,17 @@
 """Episodes that are too long for the model are learnt in parts, each answer once."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from relive.agent.conversation import Turn
+from relive.agent.llm.chat import ChatEncoder
+from relive.agent.llm.local import LocalModel
 from relive.training.batches import encode_all, in_parts
 from relive.training.examples import Example
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Iterator[object]:
-    from relive.agent.llm.local import LocalModel
-
-    yield LocalModel("bundled").encoder
+def encoder() -> ChatEncoder:
+    return LocalModel("bundled").encoder
 
 
 def example(answers: int, masked: frozenset[int] = frozenset()) -> Example:
@@ -27,7 +25,7 @@ def example(answers: int, masked: frozenset[int] = frozenset()) -> Example:
 
 
 @pytest.mark.parametrize("masked", [frozenset[int](), frozenset({0, 7, 8})])
-def test_each_answer_is_learnt_once(encoder, masked: frozenset[int]) -> None:
+def test_each_answer_is_learnt_once(encoder: ChatEncoder, masked: frozenset[int]) -> None:
     whole = example(20, masked)
     (one,) = encoder.sequences(whole.conversation, whole.masked_turns)
     longest = 150
@@ -51,7 +49,7 @@ def test_each_answer_is_learnt_once(encoder, masked: frozenset[int]) -> None:
     assert all("are not shown" in encoder.text_of(part.ids) for part in parts[1:])
 
 
-def test_what_fits_is_left_as_it_is_and_the_rest_counted(encoder) -> None:
+def test_what_fits_is_left_as_it_is_and_the_rest_counted(encoder: ChatEncoder) -> None:
     short, long = example(2), example(20)
     (one,) = encoder.sequences(short.conversation)
     made = encode_all(encoder, [short, long], 3 * len(one.ids))
