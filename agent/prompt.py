@@ -27,7 +27,7 @@ share of the block is shortened: see `shortened`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..memory.episode import Episode
 from .action_format import PLAIN, ActionFormat
@@ -53,6 +53,11 @@ class PromptSpec:
     """``phrase`` or ``instruction``, see :class:`relive.envs.base.Suite`."""
     condense_by: str = "visits"
     """``visits`` or ``changes``, see `condense`."""
+    reword: Callable[[Sequence[tuple[str, str]]], list[tuple[str, str]]] | None = field(
+        default=None, compare=False
+    )
+    """Says an experience in the suite's own words (:meth:`relive.envs.Suite.reworded`); None where
+    it has no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +148,18 @@ def _starts(action: str, prefixes: tuple[str, ...]) -> bool:
     return any(action == prefix or action.startswith(prefix + " ") for prefix in prefixes)
 
 
-def demonstration(spec: PromptSpec, episode: Episode) -> Demonstration:
-    """What is shown of an episode."""
+def demonstration(spec: PromptSpec, episode: Episode, *, reword: bool = False) -> Demonstration:
+    """What is shown of an episode; with `reword` in the suite's own words, where it was lived in
+    others."""
     told = [
         (step, seen)
         for step, seen in zip(episode.steps, episode.observations[1:], strict=True)
         if step.action  # an answer without an action shows nothing
     ]
+    lived = [(step.action, seen) for step, seen in told]
     steps = condense(
         spec,
-        [(step.action, seen) for step, seen in told],
+        spec.reword(lived) if reword and spec.reword else lived,
         [index for index, (step, _) in enumerate(told) if step.invalid],
     )
     return Demonstration(

@@ -137,7 +137,8 @@ class MemoryRetriever:
         def found() -> Iterator[Demonstration]:
             for hit in self._hits(query, self.holdout(task)):
                 scores[hit.episode_id] = hit.score
-                yield demonstration(self.spec, self.memory.get(hit.episode_id, self.position))
+                episode = self.memory.get(hit.episode_id, self.position)
+                yield demonstration(self.spec, episode, reword=s.translate)
 
         latest = " ".join(history[-1]) if history else ""
         shown = fit(

@@ -258,7 +258,11 @@ def spec_of(suite: Suite, policy: object = None) -> PromptSpec:
     """The suite's part of the prompt, with the form in which the policy writes its actions."""
     templates = [(t.text, t.kind) for t in suite.templates]
     spec = prompt_spec(suite.instructions, templates, getattr(policy, "action_format", PLAIN))
-    return replace(spec, goal_form=suite.goal_form, condense_by=suite.condense_by)
+    rewords = type(suite).reworded is not Suite.reworded
+    return replace(
+        spec, goal_form=suite.goal_form, condense_by=suite.condense_by,
+        reword=suite.reworded if rewords else None,
+    )  # fmt: skip
 
 
 def play_all(

@@ -177,6 +177,15 @@ class Suite(ABC):
         none."""
         raise NotImplementedError(f"suite {self.name!r} has no expert")
 
+    def reworded(self, steps: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """An experience in the words of this suite, where its world is known to speak in others,
+        too; by default as it is.
+
+        Args:
+            steps: (action, the observation that followed).
+        """
+        return list(steps)
+
     def names(self, observation: str) -> list[str]:
         """Names of things in an observation, for filling the blanks of templates at random."""
         return names_in(observation)

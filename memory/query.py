@@ -179,6 +179,9 @@ class Retrieval:
     across: bool = False
     """Also show episodes of other suites. An agent in an environment that is no suite is shown
     whatever its memory holds."""
+    translate: bool = False
+    """Show episodes in the words of the suite that is played, where they were lived in another
+    dialect of its world (ALFWorld's old games say "put", new ones "move")."""
     splits: tuple[str, ...] = ("train",)
     """Splits whose episodes may be shown; none of the task's own split where it is under evaluation
     (:meth:`relive.memory.Holdout.strict`)."""

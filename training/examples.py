@@ -143,12 +143,13 @@ def _irrelevant(
     drawn = memory.draw(
         query, SAMPLE, rng.getrandbits(32), retriever.holdout(task), retriever.position
     )
+    s = retriever.settings
     far = drawn[len(drawn) // 2 :]
     chosen = rng.sample(far, min(retriever.settings.k, len(far)))
     found = [
-        demonstration(retriever.spec, memory.get(name, retriever.position)) for name, _ in chosen
+        demonstration(retriever.spec, memory.get(name, retriever.position), reword=s.translate)
+        for name, _ in chosen
     ]
-    s = retriever.settings
     return RetrievedContext(
         fit(found, s.max_tokens, retriever.count, s.k, shorten=s.long == "shorten")
     )

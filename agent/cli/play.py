@@ -185,7 +185,7 @@ def _run(args: argparse.Namespace) -> None:
     from ...memory.plain import counted
     from ..collect import collect
     from ..evaluation.metrics import table
-    from ..evaluation.remarks import remarks
+    from ..evaluation.remarks import other_words, remarks
     from ..evaluation.report import LiveProgress, console, results_table
     from ..events import Phase
     from ..load_policy import load_policy
@@ -207,6 +207,9 @@ def _run(args: argparse.Namespace) -> None:
             playing = collect(memory, runner, tasks, again=args.again, on_event=live.on_event)
             episodes = list(playing)
         rows = table(episodes, suite.groups, lambda i: memory.meta(i).task.type)
+        notes = remarks(episodes)
+        if not settings.retrieval.translate:
+            notes.append(other_words(episodes, memory, retriever.spec))
     skipped = (
         f"; {len(tasks) - len(episodes)} tasks were there already (--again plays them too)"
         if len(episodes) < len(tasks)
@@ -215,14 +218,13 @@ def _run(args: argparse.Namespace) -> None:
     console().print(
         results_table(rows, f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}")
     )
-    for remark in remarks(episodes):
-        complain(remark)
+    for note in filter(None, notes):
+        complain(note)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from ...memory import Memory
     from ..evaluation.evaluate import LeakageError, evaluate
-    from ..evaluation.remarks import remarks
     from ..evaluation.report import LiveProgress, console, results_table
     from ..load_policy import load_policy
 
@@ -244,8 +246,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     if settings.run.admissible:
         title += " (with admissible commands: for comparison only)"
     console().print(results_table(result.rows, title))
-    for remark in remarks(result.episodes):
-        complain(remark)
+    for note in result.notes:
+        complain(note)
     if memory:
         console().print(str(result.audit))
     if leaked:

@@ -26,7 +26,7 @@ from ..runner import Clock, Runner, RunSettings, play_all, spec_of
 from .audit import Audit, audit_all
 from .fingerprint import fingerprint
 from .metrics import Row, table
-from .remarks import remarks
+from .remarks import other_words, remarks
 
 
 class LeakageError(ValueError):
@@ -59,6 +59,8 @@ class Evaluation:
     """What was shown and held back."""
     clock: Clock
     """Where the time went."""
+    notes: Sequence[str] = ()
+    """What a reader of the numbers should know, a line each."""
 
     @property
     def success(self) -> float:
@@ -82,7 +84,7 @@ class Evaluation:
                 f"{100 * self.success:.1f} % of {self.n} tasks solved (95 % {100 * low:.1f} to "
                 f"{100 * high:.1f})",
                 str(self.audit),
-                *remarks(self.episodes),
+                *self.notes,
             ]
         )
 
@@ -167,14 +169,18 @@ def evaluate(
     if memory is not None and retriever is not None:
         held, read_at = memory, retriever.position
         type_of = lambda i: held.meta(i, read_at).task.type  # noqa: E731
+    notes = remarks(episodes)
+    if memory is not None and retriever is not None and not retrieval.translate:
+        notes += [note] if (note := other_words(episodes, memory, retriever.spec)) else []
     result = Evaluation(
         episodes, table(episodes, suite.groups, type_of), audit_all(episodes, memory, retriever),
-        runner.clock,
+        runner.clock, notes,
     )  # fmt: skip
     if folder is not None:
         rows = [{**asdict(row), "success": row.success} for row in result.rows]
         directory.write(
-            "metrics.json", {"rows": rows, "clock": result.clock, "audit": result.audit.plain}
+            "metrics.json",
+            {"rows": rows, "clock": result.clock, "audit": result.audit.plain, "notes": notes},
         )
     if result.audit.leaks:
         raise LeakageError(result)

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from ...memory import Memory
 from ...memory.episode import Episode
 from ..collect import BROKEN
+from ..prompt import PromptSpec
 
 _MODELS = ("local", "server", "callable", "custom")
 """Policies that can misunderstand what is wanted."""
@@ -14,6 +16,25 @@ def remarks(episodes: Sequence[Episode]) -> list[str]:
     """What stands out in some episodes; often nothing."""
     found = [errors_in(episodes), _empty(episodes), _refused(episodes), _forgotten(episodes)]
     return [remark for remark in found if remark]
+
+
+def other_words(episodes: Sequence[Episode], memory: Memory, spec: PromptSpec) -> str:
+    """How many of the past episodes that were shown speak another dialect of the suite's world;
+    empty where none does."""
+    if spec.reword is None:
+        return ""
+    at = {hit.episode: e.memory_position for e in episodes for hit in e.retrieved}
+    other = 0
+    for name, position in at.items():
+        told = memory.get(name, position)
+        steps = list(zip((s.action for s in told.steps), told.observations[1:], strict=True))
+        other += spec.reword(steps) != steps
+    if not other:
+        return ""
+    return (
+        f"{other} of the {len(at)} past episodes shown were lived in another dialect of this "
+        "world: with retrieval.translate=true they are shown in its own words"
+    )
 
 
 def errors_in(episodes: Sequence[Episode]) -> str:

@@ -82,11 +82,12 @@ def missing(folder: Path) -> MissingDataError:
     if folder == data_folder():
         named = os.environ.get(VARIABLE)
         where = f"${VARIABLE} is {named}" if named else f"${VARIABLE} is not set, {where}"
+    # One line: the command line shows errors as one.
     return MissingDataError(
         f"suite 'alfworld' needs ALFWorld's game files, and there are none ({where}; expected are "
-        f"{_USUAL}/{{{','.join(SPLITS)}}}/<task>/<trial>/{GAME}). Download them:\n"
-        f"  export {VARIABLE}=$HOME/alfworld && alfworld-download\n"
-        f"Where you have them already, set {VARIABLE} to their folder."
+        f"{_USUAL}/{{{','.join(SPLITS)}}}/<task>/<trial>/{GAME}). To download them: "
+        f"export {VARIABLE}=$HOME/alfworld && alfworld-download; where you have them already, set "
+        f"{VARIABLE} to their folder"
     )
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Dialect = Literal["put", "move"]
+DIALECTS: tuple[Dialect, ...] = ("put", "move")
 Step = tuple[str, str]
 """An action and its answer; the action is empty for an observation that answers none."""
 

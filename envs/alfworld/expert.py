@@ -49,11 +49,11 @@ class AlfworldExpert(HouseholdExpert):
         if self._unread:
             action, self._unread = f"examine {self._unread}", ""
             return action
-        action = super()._decide()
-        while action.startswith(_GO) and action.removeprefix(_GO) in self._beside.get(
-            self._here, ()
-        ):
-            # Nobody need go there; what is in it was read when it was found to be here.
-            self._here = action.removeprefix(_GO)
+        for _ in range(len(self._places) + 1):
             action = super()._decide()
-        return action
+            place = action.removeprefix(_GO)
+            if place == action or place not in self._beside.get(self._here, ()):
+                return action
+            # Nobody need go there; what is in it was read when it was found to be here.
+            self._here = place
+        return "look"  # everything is here, and nothing of it helps

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ..household.rooms import GROUPS, TASK_TYPES
 from ..household.suite import HouseholdSuite
 from ..listing import size_of, spread
 from .data import SPLITS, MissingDataError, data_folder, games_in
+from .dialect import DIALECTS, translate_steps
 from .env import SUITE, AlfworldEnv
 from .expert import AlfworldExpert
 from .forms import PUT, dialect_named, templates_of
@@ -101,6 +103,14 @@ class AlfworldSuite(Suite):
         """A fresh expert for one episode; it needs nothing but the text, and the form of putting
         something somewhere that prompts list, too."""
         return AlfworldExpert(self._put.format(object="{thing}", receptacle="{place}"))
+
+    def reworded(self, steps: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """An experience in the dialect of these games; see `relive.envs.alfworld.dialect`. As it
+        is, where the games speak one that nobody knows."""
+        for dialect in DIALECTS:
+            if dialect == self.dialect:
+                return translate_steps(steps, dialect)
+        return list(steps)
 
     def names(self, observation: str) -> list[str]:
         """Names of things in an observation, sorted; all have a number. The numbered spots of old

@@ -67,7 +67,9 @@ class TextWorldExpressEnv(TextEnv):
         if self._over or self._java is None:
             raise RuntimeError("TextWorldExpressEnv.step outside an episode: call reset first")
         if not self._java.alive:
-            raise RuntimeError("the Java process of TextWorldExpress has ended: call reset")
+            raise RuntimeError(
+                "the Java process of TextWorldExpress has ended: call reset, which starts another"
+            )
         assert self._task is not None
         command = _clean(action)
         if command == _HELP:

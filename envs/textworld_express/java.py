@@ -112,9 +112,14 @@ class JavaGames:
             return method(*arguments)
         except Py4JJavaError:
             raise
-        except BaseException:
+        except BaseException as error:
             self._jvm.close()
-            raise
+            if not isinstance(error, Exception):
+                raise
+            raise RuntimeError(
+                f"the Java process of TextWorldExpress has ended ({type(error).__name__}): call "
+                "reset, which starts another"
+            ) from error
 
 
 def _read(answer: str) -> dict[str, Any]:

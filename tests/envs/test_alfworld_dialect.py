@@ -131,7 +131,7 @@ def logged() -> dict[str, list[Step]]:
         for name, text in json.loads((LOGS / "react_3prompts.json").read_text()).items()
     }
     for file in sorted(LOGS.glob("*.jsonl.gz")):
-        for number, line in enumerate(gzip.decompress(file.read_bytes()).splitlines()):
+        for number, line in enumerate(gzip.decompress(file.read_bytes()).decode().splitlines()):
             texts[f"{file.name}/{number}"] = json.loads(line)["traj"]
     episodes: dict[str, list[Step]] = {}
     for name, text in texts.items():

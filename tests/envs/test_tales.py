@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import relive
-from relive.envs import Task, TextEnv
+from relive.envs import Task, TextEnv, get_suite
 from relive.envs.steps import restart, termination, transition
 from relive.envs.tales import env as tales_env
 from relive.envs.tales import games
@@ -380,6 +380,35 @@ def test_alfworld_games_are_played(nothing_downloaded: Path) -> None:
     assert info["task"].goal in observation
     assert env.step("dance")[0] == "Nothing happens."
     assert env.step("go to sinkbasin 1")[0].startswith("You arrive at")
+    env.close()
+
+
+@pytest.mark.slow
+def test_scienceworld_is_played_and_begun_again() -> None:
+    pytest.importorskip("scienceworld")
+    if shutil.which("java") is None:
+        pytest.skip("needs Java")
+    listed = games_of("scienceworld", "test")
+    assert len(listed) == 30
+    assert {"ScienceWorldBoil", "ScienceWorldIdentifyLifeStages1"} <= {g.name for g in listed}
+    suite = TalesSuite()
+    tasks = {task.payload.split()[0]: task for task in suite.tasks("test", 30, ("scienceworld",))}
+    env = suite.make()
+    task = tasks["ScienceWorldFindNonLivingThing"]
+    opening, info = env.reset(options={"task": task})
+    assert info["task"].goal in opening
+    assert env.step("xyzzy")[4]["invalid"]
+    lost = env.step("focus on agent")
+    assert lost[0].count(RESTARTING) == 1
+    assert (lost[2], lost[4]["restarts"], lost[4]["score"]) == (False, 1, 0)
+    inner = env._inner
+    assert inner is not None
+    expert, observation = get_suite("scienceworld").expert(inner), opening
+    for _ in range(60):
+        observation, _, terminated, _, info = env.step(expert.act(observation))
+        if terminated:
+            break
+    assert info["success"]
     env.close()
 
 
