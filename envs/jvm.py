@@ -100,7 +100,7 @@ class Jvm:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                **({"process_group": 0} if os.name == "posix" else {}),
+                process_group=0,
             )
             assert process.stdin is not None
             assert process.stdout is not None
@@ -116,7 +116,7 @@ class Jvm:
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip() or "it said nothing"
                 raise JavaError(f"{game}: {java} did not start: {said[-500:]}") from error
-        self._process = process
+        self._process: subprocess.Popen[bytes] = process
         try:
             parameters = GatewayParameters(port=port, auth_token=token)
             gateway = JavaGateway(gateway_parameters=parameters)

@@ -89,7 +89,17 @@ def check_env(
         ("the expert knows what it says it knows", _check_knowledge),
         ("closing is possible at any time", _check_close),
     ]
-    findings = []
+    findings: list[Finding] = []
+    try:
+        for split in suite.splits:
+            suite.size(split)
+    except OSError as error:  # without its games there is nothing to check
+        findings.append(Finding("the games are there", False, str(error)))
+        checks = []
+        if tell:
+            tell(findings[-1])
+    except Exception:  # which the check of listings is for
+        pass
     for name, check in checks:
         findings.append(_run(name, check, suite, per_type))
         if tell:
@@ -120,6 +130,15 @@ def _made(suite: Suite) -> Iterator[TextEnv]:
             env.close()
 
 
+def _played(suite: Suite, per_type: int) -> list[Task]:
+    """So many tasks of each type of the train split; of the first split that has any, where a suite
+    has no train games (files of which only some are there)."""
+    for split in sorted(suite.splits, key=lambda name: name != "train"):
+        if tasks := _tasks(suite, split, per_type):
+            return tasks
+    raise Broken("no split has a task")
+
+
 def _tasks(suite: Suite, split: str, per_type: int) -> list[Task]:
     """So many tasks of each type, where there are so many."""
     return [
@@ -130,7 +149,7 @@ def _tasks(suite: Suite, split: str, per_type: int) -> list[Task]:
 def _check_reset(suite: Suite, per_type: int) -> None:
     with _made(suite) as env:
         first: dict[str, str] = {}
-        tasks = _tasks(suite, "train", per_type)
+        tasks = _played(suite, per_type)
         for task in tasks:
             observation, info = start(env, task)
             where = f"the opening of task {task.identity} ({task.type}, seed {task.seed})"
@@ -159,6 +178,8 @@ def _check_reset(suite: Suite, per_type: int) -> None:
 
 
 def _check_seed(suite: Suite, per_type: int) -> None:
+    if suite.size("train") == 0:
+        return
     with _made(suite) as env:
         first = env.reset(seed=5)
         second = env.reset(seed=5)
@@ -178,7 +199,7 @@ def _check_seed(suite: Suite, per_type: int) -> None:
 
 def _check_step(suite: Suite, per_type: int) -> None:
     with _made(suite) as env:
-        for task in _tasks(suite, "train", 1):
+        for task in _played(suite, 1):
             observation, _ = start(env, task)
             for action in _some_actions(suite, task, observation):
                 if any(check_answer(env.step(action), task, action)[2:4]):
@@ -201,7 +222,7 @@ class _Anything(dict[str, str]):
 
 def _check_invalid(suite: Suite, per_type: int) -> None:
     with _made(suite) as env:
-        for task in _tasks(suite, "train", 1):
+        for task in _played(suite, 1):
             actions = _some_actions(suite, task, start(env, task)[0])
             # The text after nonsense must be as if nonsense had not been said.
             expected = check_answer(env.step(actions[0]), task, actions[0])[0]
@@ -233,7 +254,7 @@ def _check_invalid(suite: Suite, per_type: int) -> None:
 def _check_deterministic(suite: Suite, per_type: int) -> None:
     if not has_expert(suite):
         return
-    tasks = _tasks(suite, "train", per_type)
+    tasks = _played(suite, per_type)
     with _made(suite) as env:
         first = [play(suite, env, task) for task in tasks]
         for task in tasks[:: max(1, per_type)]:
@@ -252,7 +273,7 @@ def _check_deterministic(suite: Suite, per_type: int) -> None:
 
 
 def _check_wandering(suite: Suite, per_type: int) -> None:
-    tasks = _tasks(suite, "train", per_type)
+    tasks = _played(suite, per_type)
     with _made(suite) as env:
         first = [wander(suite, env, task) for task in tasks]
         for before, task in reversed(list(zip(first, tasks, strict=True))):
@@ -296,13 +317,13 @@ def _same_game(suite: Suite, env: TextEnv, task: Task, other: Task) -> bool:
 
 def _check_reachable(suite: Suite, per_type: int) -> None:
     with _made(suite) as env:
-        told = [start(env, task)[1]["task"] for task in _tasks(suite, "train", max(2, per_type))]
+        told = [start(env, task)[1]["task"] for task in _played(suite, max(2, per_type))]
     check_reachable(told)
 
 
 def _check_no_leak(suite: Suite, per_type: int) -> None:
     with _made(suite) as env:
-        (task,) = suite.tasks("train", 1)
+        task = _played(suite, 1)[0]
         observation, info = start(env, task)
         action = _some_actions(suite, task, observation)[0]
         infos = [info, check_answer(env.step(action), task, action)[4]]
@@ -324,13 +345,18 @@ def _check_no_leak(suite: Suite, per_type: int) -> None:
 def _check_expert(suite: Suite, per_type: int) -> None:
     if not has_expert(suite):
         return
+    lost: list[str] = []
     with _made(suite) as env:
-        for task in _tasks(suite, "train", per_type):
+        tasks = _played(suite, per_type)
+        # Who makes tasks can leave out what the expert does not solve; a benchmark's list is given.
+        most = 0 if suite.size(tasks[0].split) is None else len(tasks) // 10
+        for task in tasks:
             played = play(suite, env, task)
+            lost += [] if played.success else [played.name]
             need(
-                played.success,
-                f"the expert's episode of {played.name} is not won in {suite.limit(task)} steps: "
-                "list only what it solves",
+                len(lost) <= most,
+                f"the expert's episode of {', '.join(lost)} is not won in {suite.limit(task)} "
+                "steps: list only what it solves",
             )
             need(
                 not start(env, task)[1]["success"],
@@ -342,7 +368,7 @@ def _check_knowledge(suite: Suite, per_type: int) -> None:
     if not has_expert(suite):
         return
     with _made(suite) as env:
-        tasks = _tasks(suite, "train", 1)
+        tasks = _played(suite, 1)
         for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True):
             played = play(suite, env, task)
             start(env, other)  # whoever looks into the environment sees another game
@@ -352,6 +378,6 @@ def _check_knowledge(suite: Suite, per_type: int) -> None:
 def _check_close(suite: Suite, per_type: int) -> None:
     suite.make().close()
     env = suite.make()
-    start(env, suite.tasks("train", 1)[0])
+    start(env, _played(suite, 1)[0])
     env.close()
     env.close()
