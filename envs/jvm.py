@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from ..caches import cache_folder
+
 _STARTUP_SECONDS = 60.0
 _CLOSING_SECONDS = 5.0
 _OLDEST_JAVA = 11  # java.io.OutputStream.nullOutputStream
@@ -81,19 +83,28 @@ class Jvm:
         classpath: jar files and folders; earlier ones hide later ones.
         options: for the `java` command, for example ``-Xmx512m``.
         game: what it is for, in messages.
+        folder: where it runs, for programs that look for their files there; by default a folder of
+            the cache, since some leave files of their own.
 
     Raises:
         JavaError: no Java, one that is too old, or one that did not start.
     """
 
     def __init__(
-        self, classpath: Sequence[str | Path], options: Sequence[str] = (), game: str = "this game"
+        self,
+        classpath: Sequence[str | Path],
+        options: Sequence[str] = (),
+        game: str = "this game",
+        folder: Path | None = None,
     ) -> None:
         from py4j.java_gateway import GatewayParameters, JavaGateway, find_jar_path
 
         java = find_java(game)
-        path = os.pathsep.join([find_jar_path(), *map(str, classpath)])
+        path = os.pathsep.join(map(os.path.abspath, [find_jar_path(), *classpath]))
         command = [java, *options, "-classpath", path, "py4j.GatewayServer"]
+        if folder is None:
+            folder = cache_folder("java")
+            folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile() as errors:  # a pipe would fill up
             process = subprocess.Popen(
                 [*command, "--die-on-broken-pipe", "--enable-auth", "0"],
@@ -101,6 +112,7 @@ class Jvm:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 process_group=0,
+                cwd=folder,
             )
             assert process.stdin is not None
             assert process.stdout is not None

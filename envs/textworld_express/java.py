@@ -7,7 +7,6 @@ and solutions are looked for in another.
 
 import json
 import os
-from contextlib import chdir
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,9 @@ class JavaGames:
         assert found is not None
         assert found.origin is not None
         folder = Path(found.origin).parent
-        with chdir(folder):  # its program looks for its data in the folder where it is started
-            jar = folder / "textworld-express.jar"
-            self._jvm = Jvm([jar], options=_OPTIONS, game="textworld-express")
+        jar = folder / "textworld-express.jar"
+        # Its program looks for its data where it runs.
+        self._jvm = Jvm([jar], _OPTIONS, game="textworld-express", folder=folder)
         self._owner = os.getpid()
         self._players: dict[str, Any] = {}
 

@@ -394,13 +394,14 @@ def test_scienceworld_is_played_and_begun_again() -> None:
     suite = TalesSuite()
     tasks = {task.payload.split()[0]: task for task in suite.tasks("test", 30, ("scienceworld",))}
     env = suite.make()
-    task = tasks["ScienceWorldFindNonLivingThing"]
-    opening, info = env.reset(options={"task": task})
-    assert info["task"].goal in opening
+    env.reset(options={"task": tasks["ScienceWorldMelt"]})
     assert env.step("xyzzy")[4]["invalid"]
-    lost = env.step("focus on agent")
+    lost = env.step("focus on door to kitchen")
     assert lost[0].count(RESTARTING) == 1
     assert (lost[2], lost[4]["restarts"], lost[4]["score"]) == (False, 1, 0)
+    opening, info = env.reset(options={"task": tasks["ScienceWorldFindNonLivingThing"]})
+    assert info["task"].goal in opening
+    assert info["restarts"] == 0
     inner = env._inner
     assert inner is not None
     expert, observation = get_suite("scienceworld").expert(inner), opening
