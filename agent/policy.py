@@ -143,11 +143,6 @@ class RandomPolicy:
 
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
-        if not suite.templates:
-            raise ValueError(
-                f"the random policy needs at least one action template; suite {suite.name!r} "
-                "lists none: use --set run.admissible=true where it can list what is admissible"
-            )
 
     def answer(self, asked: Sequence[Asked]) -> list[Action]:
         """One random action per conversation, determined by its seed."""

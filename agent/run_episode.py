@@ -7,6 +7,7 @@ thrown into the generator and end up in the outcome.
 """
 
 import hashlib
+import math
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
@@ -106,6 +107,8 @@ def _seen(reply: Reply, show_admissible: bool) -> str:
         return reply.observation
     return f"{reply.observation}\n\nAdmissible commands: {', '.join(reply.admissible)}"
 
+
+_ALL_BUT = math.nextafter(1.0, 0.0)
 
 _UNSTATED = (
     "the episode ended and the environment did not say whether the goal was reached: set "
@@ -224,8 +227,10 @@ def run_episode(
                 continue
             score = stated_score(reply)
             best = max(best, score)
-            outcome = Outcome(False, score, StopReason.STEP_LIMIT)
             succeeded = success(reply)
+            if not succeeded:  # all the points there are, and yet not what was asked for
+                score = min(score, _ALL_BUT)
+            outcome = Outcome(False, score, StopReason.STEP_LIMIT)
             if succeeded:
                 outcome = Outcome(True, 1.0, StopReason.SOLVED)
                 break

@@ -27,7 +27,7 @@ _targets: dict[str, str] = {
     "scienceworld": "relive.envs.scienceworld.suite:ScienceWorldSuite",
     "tales": "relive.envs.tales.suite:TalesSuite",
     "textworld": "relive.envs.textworld.suite:TextWorldSuite",
-    "textworld-express": "relive.envs.textworld_express:TextWorldExpressSuite",
+    "textworld-express": "relive.envs.textworld_express.suite:TextWorldExpressSuite",
     "toy": "relive.envs.toy:ToySuite",
 }
 _with_argument: dict[str, str] = {
@@ -92,8 +92,11 @@ def suite_target(name: str) -> str:
 
 
 def registered_target(suite: Suite) -> str:
-    """What is behind a suite that `get_suite` gave; empty for any other."""
-    return next((target for target, known in _loaded.items() if known is suite), "")
+    """``module:attribute`` behind a suite that `get_suite` gave; empty for any other, and for one
+    that was made of an argument, which may mean nothing in another process (an id that a script
+    has registered with Gymnasium)."""
+    found = next((target for target, known in _loaded.items() if known is suite), "")
+    return found if found.count(":") == 1 else ""
 
 
 def get_suite(name: str) -> Suite:

@@ -23,7 +23,10 @@ def random_action(suite: Suite, rng: random.Random, observations: Sequence[str])
         ValueError: the suite lists no templates.
     """
     if not suite.templates:
-        raise ValueError(f"suite {suite.name!r} lists no action templates to choose from")
+        raise ValueError(
+            f"suite {suite.name!r} lists no action templates to choose from: choose among "
+            "admissible commands (run.admissible) where it can list them"
+        )
     last = list(observations[-1:])
     names = [n for text in [*observations, *last, *last] for n in suite.names(text)]
     parts = _BLANK.split(rng.choice(suite.templates).text)

@@ -25,7 +25,8 @@ DOORS = {
     "openai": ("agent/server",),
     "hnswlib": ("memory/search",),
     "msgpack": ("memory/storage",),
-    "textworld": ("envs/household",),
+    "textworld": ("envs/household", "envs/textworld", "envs/tales"),
+    "py4j": ("envs/jvm.py", "envs/scienceworld", "envs/textworld_express"),
 }
 """Where heavy libraries may be imported."""
 

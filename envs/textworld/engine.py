@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 SUFFIXES = tuple(f".z{version}" for version in range(1, 9))
 """How the files are called."""
 GLULX = (".ulx", ".gblorb", ".blb")
@@ -203,10 +205,14 @@ def check_playable(path: str | Path) -> None:
         )
     length = int.from_bytes(data[26:28], "big") * (2 if data[0] < 4 else 4 if data[0] < 6 else 8)
     checksum = int.from_bytes(data[28:30], "big")
-    if length and checksum and checksum != sum(data[64:length]) % 0x10000:
+    if length and checksum and checksum != _sum(data[64:length]):
         raise UnplayableError(
             f"{path} is damaged: its checksum is wrong. Fetch it, or make it, once more"
         )
+
+
+def _sum(data: bytes) -> int:
+    return int(np.frombuffer(data, np.uint8).sum(dtype=np.uint64)) % 0x10000
 
 
 def clean(command: str) -> str:

@@ -463,9 +463,9 @@ def test_a_game_in_two_splits_and_a_changed_file_are_refused(tmp_path: Path, cav
 
 
 @pytest.mark.slow
-def test_the_expert_wins_test_tasks_of_all_types(env: TextEnv) -> None:
-    for task in SUITE.tasks("test", 2 * len(SUITE.types)):
-        play(env, task)
+def test_the_expert_wins_games_of_all_types_and_no_two_are_the_same(env: TextEnv) -> None:
+    played = [play(env, t) for split in ("train", "test") for t in SUITE.tasks(split, 26)]
+    assert len({tuple(observation for _, observation, _ in steps) for steps in played}) == 52
 
 
 @pytest.mark.slow
