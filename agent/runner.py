@@ -127,6 +127,7 @@ class Runner:
         workers = s.workers or self.suite.processes
         copies = self.suite.copies or len(tasks)
         slots = min(workers or s.batch, len(tasks), copies)
+        self.suite.prepare(tasks, max(1, workers))
         pool = EnvPool(
             self.suite, min(workers, slots), s.timeout, slots=slots, admissible=s.admissible
         )

@@ -168,6 +168,15 @@ class Suite(ABC):
         there = self.size(split, types, start)
         return self.tasks(split, count if there is None else min(count, there), types, start)
 
+    def prepare(self, tasks: Sequence[Task], processes: int = 1) -> None:  # noqa: B027
+        """Makes beforehand what the tasks need and takes long (games that are compiled); by default
+        nothing. Whatever plays without it makes it when it is needed.
+
+        Args:
+            tasks: what is to be played.
+            processes: how many may work at it at once.
+        """
+
     def limit(self, task: Task) -> int:
         """Actions that an episode of a task may take."""
         return self.max_steps
