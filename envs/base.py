@@ -168,14 +168,18 @@ class Suite(ABC):
         there = self.size(split, types, start)
         return self.tasks(split, count if there is None else min(count, there), types, start)
 
-    def prepare(self, tasks: Sequence[Task], processes: int = 1) -> None:  # noqa: B027
+    def prepare(self, tasks: Sequence[Task], processes: int = 1) -> int:
         """Makes beforehand what the tasks need and takes long (games that are compiled); by default
         nothing. Whatever plays without it makes it when it is needed.
 
         Args:
             tasks: what is to be played.
             processes: how many may work at it at once.
+
+        Returns:
+            How many were made.
         """
+        return 0
 
     def limit(self, task: Task) -> int:
         """Actions that an episode of a task may take."""

@@ -2,10 +2,11 @@
 
     python scripts/learn_worlds.py RUN [SUITE …]
 
-For each suite: the expert's episodes on train tasks become the memory; one round of ``relive learn``
-plays, fine-tunes SmolLM2-135M on these and on its own successes, with retrieval, and decides on
-the adapter; ``relive eval`` then plays the same test tasks with the bare model and with the
-adapter, and with random actions. Every step can be stopped and goes on. Writes RUN/SUITE/result.json.
+For each suite: the expert's episodes on train tasks become the memory; one round of ``relive
+learn`` plays, fine-tunes SmolLM2-135M on these and on its own successes, with retrieval, and
+decides on the adapter; ``relive eval`` then plays the same test tasks with the bare model and with
+the adapter, and with random actions. Every step can be stopped and goes on. Writes
+RUN/SUITE/result.json.
 """
 
 import argparse
@@ -18,9 +19,9 @@ from typing import Any
 import fetch_smollm2
 
 SUITES: dict[str, dict[str, Any]] = {
-    "textworld-express": {"types": "", "demonstrations": 160, "tasks": 40, "steps": 50},
-    "textworld": {"types": "cooking", "demonstrations": 48, "tasks": 32, "steps": 50},
-    "scienceworld": {"types": "", "demonstrations": 60, "tasks": 30, "steps": 50},
+    "textworld-express": {"types": "", "demonstrations": 160, "tasks": 24, "steps": 30},
+    "textworld": {"types": "cooking", "demonstrations": 48, "tasks": 24, "steps": 30},
+    "scienceworld": {"types": "", "demonstrations": 60, "tasks": 30, "steps": 30},
 }
 """What is played; ``steps`` is the most that an episode of the model may take."""
 
@@ -37,7 +38,7 @@ def settings(name: str, model: Path) -> list[str]:
     types = [f"types=['{plan['types']}']"] if plan["types"] else []
     given = [
         f"suite='{name}'", *types, f"policy.model='{model}'", "retrieval.k=2",
-        "retrieval.max_tokens=800", f"run.max_steps={plan['steps']}", "run.workers=2",
+        "retrieval.max_tokens=800", f"run.max_steps={plan['steps']}", "run.workers=8",
     ]  # fmt: skip
     return [part for one in given for part in ("--set", one)]
 
@@ -59,7 +60,7 @@ def main() -> None:
             "--tasks", str(plan["demonstrations"]), "--workers", "2", "--k", "0",
         )  # fmt: skip
         learn = [
-            "rounds=1", "demonstrations=0", "most_episodes=16", "successes=16", "validation=16",
+            "rounds=1", "demonstrations=0", "most_episodes=8", "successes=8", "validation=8",
             "select.policies=['local', 'expert']", f"lora.steps={args.lora_steps}",
             "lora.batch_tokens=2048", "lora.max_tokens=2048", "lora.learning_rate=0.001",
             "lora.targets='all-linear'", "lora.dropout=0.0",

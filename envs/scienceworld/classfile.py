@@ -1,11 +1,6 @@
-"""One method added to a compiled Java class, without a compiler.
+"""Compiled Java classes changed without a compiler: a method added, a class called by another name.
 
-ScienceWorld keeps the things of its world in hash tables, and its class of things has no hash of
-its own. Java then takes one that is drawn when it is first asked for, from a generator that runs on
-as long as the process does. So the order in which a room's things are listed, warmed, connected and
-moved depended on everything that the JVM had done before, and with it what an action led to. A
-`hashCode` that is the thing's own number, which is counted anew for each game, makes the order the
-same each time. Format: The Java Virtual Machine Specification, chapter 4.
+Format: The Java Virtual Machine Specification, chapter 4.
 """
 
 import struct
@@ -19,7 +14,7 @@ _MAGIC = b"\xca\xfe\xba\xbe"
 
 
 def with_hash_of(data: bytes, field: str) -> bytes:
-    """A class with a method `hashCode` that returns a field of its own.
+    """A class with a method `hashCode` that returns a field of its own, cut to 32 bits.
 
     Args:
         data: a class file whose class has no `hashCode`.
@@ -61,6 +56,18 @@ def with_hash_of(data: bytes, field: str) -> bytes:
             data[methods_end:],
         )
     )
+
+
+def renamed(data: bytes, old: str, new: str) -> bytes:
+    """A class that says `new` wherever it said `old`, a name of the same length: itself under
+    another name, or one that uses another class.
+
+    Raises:
+        ValueError: the lengths differ, or the class does not say `old`.
+    """
+    if len(old) != len(new) or data[:4] != _MAGIC or old.encode() not in data:
+        raise ValueError(f"{old!r} cannot be called {new!r} in this class")
+    return data.replace(old.encode(), new.encode())
 
 
 _Constants = dict[int, tuple[int, bytes]]

@@ -1,6 +1,7 @@
-"""Solutions: what the simulator calls its gold path, found once and kept on disk.
+"""Solutions: what the simulator calls its gold path, up to the action that solves the task; found
+once and kept on disk.
 
-Finding one takes from a twentieth of a second to half a minute. One Java process of this process
+Finding one takes from a tenth of a second to half a minute. One Java process of this process
 does that, started when the first solution is asked for that is not on disk.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ...caches import cache_folder
 from ...task import Task
-from .games import VERSION, check_task
+from .games import VERSION, check_task, games
 from .simulator import Simulator
 
 _lock = threading.Lock()
@@ -20,9 +21,10 @@ _simulator: Simulator | None = None
 
 
 def solution(task: Task) -> tuple[str, ...]:
-    """Actions that solve a task; they may go on after it is done.
+    """Actions that solve a task, the last of which does.
 
     Raises:
+        LookupError: the simulator finds none.
         ValueError: the task is none of the suite's.
         MissingExtraError, JavaError: the package or Java is missing.
     """
@@ -33,7 +35,7 @@ def solution(task: Task) -> tuple[str, ...]:
     except (OSError, ValueError):
         pass  # not there yet, or not whole
     with _lock:
-        actions = _started().solution(task.type, task.seed)
+        actions = _started().solution(task.type, task.seed, games()[task.type].limit)
     kept.parent.mkdir(parents=True, exist_ok=True)
     part = kept.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     part.write_text(json.dumps(actions), "utf-8")

@@ -4,31 +4,29 @@ Its server is called directly. The package's own `step` lists all valid commands
 which takes several times as long as the action.
 """
 
-import hashlib
 import os
 import re
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ...caches import cache_folder
 from ...extras import needs
 from ..jvm import Jvm
-from .classfile import with_hash_of
+from .mended import mended
 
-_THING = "scienceworld/struct/EnvObject.class"
-_NUMBER = "uuid"
 _OPTIONS = (
     "-Xmx1g",
     "-XX:+UseSerialGC",  # less memory and fewer threads, and a step takes no longer
-    "--add-opens=java.base/java.util=ALL-UNNAMED",  # for the state of its random numbers
 )
-_SCRAMBLED = 0x5DEECE66D
-"""What java.util.Random does to a seed before it keeps it, as its documentation says."""
 _OPTION = re.compile(r"^(\d+):\t", re.MULTILINE)
+_LIST = "objects"
+_ATTEMPTS = 5
+"""Solutions tried of one game."""
+_LOOKS_PER_WAIT = 11
+"""How often the world moves on while one waits, and it does once with a look at a thing."""
 _QUESTION = "Ambiguous request: "
 
 
@@ -51,7 +49,7 @@ class Simulator:
     """A Java process with one game in it at a time. It takes a second or two to start.
 
     What an action leads to depends on the task and the actions before it, and on nothing else; see
-    `relive.envs.scienceworld.classfile`.
+    `relive.envs.scienceworld.mended`.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -60,13 +58,13 @@ class Simulator:
 
     def __init__(self) -> None:
         jar = _jar()
-        self._jvm = Jvm([_mended(jar), jar], options=_OPTIONS, game="scienceworld")
+        self._jvm = Jvm([mended(jar), jar], options=_OPTIONS, game="scienceworld")
         self._owner = os.getpid()
         self._asked = 0
         self._server: Any = self._call(
             self._jvm.view.scienceworld.runtime.pythonapi.PythonInterface
         )
-        self._random: tuple[Any, Any] | None = None
+        self._choice: Any = getattr(self._jvm.view.scala.util, "Choice$").__getattr__("MODULE$")
 
     @property
     def alive(self) -> bool:
@@ -84,7 +82,7 @@ class Simulator:
         Raises:
             ValueError: the simulator has no such game.
         """
-        self._load(kind, variation, False)
+        self._load(kind, variation)
         return str(self._call(self._server.getTaskDescription)), self.step(
             "look around"
         ).observation
@@ -97,47 +95,40 @@ class Simulator:
         """
         if self._asked:
             return self._answer(command)
+        if command == _LIST:  # whose answer draws from what else only `admissible` draws from
+            self._call(self._choice.setSeed, 0)
         observation = str(self._call(self._server.step, command))
         self._asked = len(_OPTION.findall(observation)) if observation.startswith(_QUESTION) else 0
         return self._answered(observation)
 
     def admissible(self) -> list[str]:
-        """Commands that would be understood now; the numbers to choose from where it has asked.
+        """Commands that would be understood now; the numbers to choose from where it has asked."""
+        self._call(self._choice.setSeed, 0)
+        return self._lines(self._call(self._server.getValidActionObjectCombinations))
 
-        To list them, the simulator draws random numbers. What comes later must not depend on
-        whether it was asked, so their generator is put back.
+    def solution(self, kind: str, variation: int, longest: int) -> tuple[str, ...]:
+        """The simulator's own solution of a game, up to the action that solves it; up to half a
+        minute of work for each try. Loads the game.
+
+        It is looked for with other random choices when one does not win, which is rare. One that is
+        longer than `longest` actions, because it looks at a slow thing hundreds of times, waits
+        instead.
+
+        Raises:
+            LookupError: none was found.
         """
-        if self._random is None:
-            scala = self._jvm.view.scala.util
-            generator = self._call(getattr(scala, "Random$").__getattr__("MODULE$").self)
-            state = self._call(self._call(generator.getClass).getDeclaredField, "seed")
-            self._call(state.setAccessible, True)
-            self._random = generator, state
-        generator, state = self._random
-        before = int(self._call(state.get, generator))
-        self._call(generator.setSeed, 0)
-        try:
-            # One text: a list would be fetched item by item.
-            commands = self._call(self._server.getValidActionObjectCombinations)
-            joined = str(self._call(self._jvm.view.java.lang.String.join, "\n", commands))
-        finally:
-            self._call(generator.setSeed, before ^ _SCRAMBLED)
-        return joined.split("\n") if joined else []
-
-    def solution(self, kind: str, variation: int) -> tuple[str, ...]:
-        """The simulator's own solution of a game, up to half a minute of work. Loads the game.
-
-        It may go on after the task is done.
-        """
-        self._load(kind, variation, True)
-        actions = self._call(self._server.getGoldActionSequence)
-        return tuple(
-            str(self._call(self._jvm.view.java.lang.String.join, "\n", actions)).split("\n")
-        )
+        for attempt in range(_ATTEMPTS):
+            self._load(kind, variation, True, attempt)
+            found = self._lines(self._call(self._server.getGoldActionSequence))
+            for actions in (found, _hurried(found)) if len(found) > longest else (found,):
+                needed = self._winning(kind, variation, actions)
+                if 0 < needed <= longest:
+                    return tuple(actions[:needed])
+        raise LookupError(f"scienceworld finds no solution of variation {variation} of {kind!r}")
 
     def variations(self, kind: str) -> tuple[int, int, int]:
         """How many variations of a task there are to train, develop and test. Loads a game."""
-        self._load(kind, 0, False)
+        self._load(kind, 0)
         server = self._server
         sets = (server.getVariationsTrain, server.getVariationsDev, server.getVariationsTest)
         train, dev, test = (int(self._call(self._call(listed).size)) for listed in sets)
@@ -155,11 +146,26 @@ class Simulator:
         """End the process. Twice is fine."""
         self._jvm.close()
 
-    def _load(self, kind: str, variation: int, solve: bool) -> None:
+    def _load(self, kind: str, variation: int, solve: bool = False, choices: int = 0) -> None:
         self._asked = 0
+        self._call(self._choice.setSeed, choices)
         told = str(self._call(self._server.load, kind, variation, "", solve))
         if told:
             raise ValueError(f"scienceworld cannot make variation {variation} of {kind!r}: {told}")
+
+    def _winning(self, kind: str, variation: int, actions: Sequence[str]) -> int:
+        """How many of the actions win a game; 0 where they do not."""
+        self.load(kind, variation)
+        for number, action in enumerate(actions, 1):
+            answer = self.step(action)
+            if answer.over:
+                return number if answer.score == 100 else 0
+        return 0
+
+    def _lines(self, texts: Any) -> list[str]:
+        """A Java list of texts, fetched at once and not item by item."""
+        joined = str(self._call(self._jvm.view.java.lang.String.join, "\n", texts))
+        return joined.split("\n") if joined else []
 
     def _answer(self, choice: str) -> Answer:
         """An answer to "which do you mean?". To anything but one of its numbers the simulator drops
@@ -198,25 +204,19 @@ class Simulator:
             raise
 
 
+def _hurried(actions: Sequence[str]) -> list[str]:
+    """Actions with a wait in place of each dozen looks at the same thing: about the same time."""
+    shorter: list[str] = []
+    for action, run in groupby(actions):
+        count = len(list(run))
+        waits = count // _LOOKS_PER_WAIT if action.startswith("look at ") else 0
+        shorter += ["wait"] * waits + [action] * (count - waits * _LOOKS_PER_WAIT)
+    return shorter
+
+
 def _jar() -> Path:
     needs("scienceworld")
     found = find_spec("scienceworld")
     assert found is not None
     assert found.origin is not None
     return Path(found.origin).parent / "scienceworld.jar"
-
-
-def _mended(jar: Path) -> Path:
-    """A folder with the class of things, mended; for the class path, before the jar."""
-    with zipfile.ZipFile(jar) as archive:
-        data = with_hash_of(archive.read(_THING), _NUMBER)
-    folder = (
-        cache_folder("scienceworld-classes") / hashlib.blake2b(data, digest_size=16).hexdigest()
-    )
-    target = folder / _THING
-    if not (target.is_file() and target.read_bytes() == data):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(target)
-    return folder

@@ -16,7 +16,7 @@ from .gold import GoldExpert, solution
 _DOOR = re.compile(r"\bdoor to (?:the )?([a-z][a-z ]*?)(?= \(|[.,\n]|$)", re.IGNORECASE)
 _THING = re.compile(
     r"\b(?:an?|the) (?:substance called )?([a-z][a-z0-9' -]*?)"
-    r"(?= \(|[.,:;\n]|$| which\b| containing\b| that\b| is\b| door\b)",
+    r"(?= \(|[.,:;)\n]|$| which\b| containing\b| that\b| is\b| door\b)",
     re.IGNORECASE,
 )
 _NOBODY = frozenset({"agent", "air"})
@@ -52,14 +52,15 @@ class ScienceWorldSuite(Suite):
         ActionTemplate("close {object}", "act"),
         ActionTemplate("look around", "look"),
         ActionTemplate("look at {object}", "look"),
+        ActionTemplate("examine {object}", "look"),
         ActionTemplate("look in {object}", "look"),
         ActionTemplate("read {object}", "look"),
         ActionTemplate("inventory", "look"),
         ActionTemplate("focus on {object}", "act"),
         ActionTemplate("pick up {object}", "act"),
-        ActionTemplate("put down {object}", "act"),
+        ActionTemplate("drop {object}", "act"),
         ActionTemplate("move {object} to {object}", "act"),
-        ActionTemplate("pour {object} into {object}", "act"),
+        ActionTemplate("pour {object} in {object}", "act"),
         ActionTemplate("dunk {object} into {object}", "act"),
         ActionTemplate("mix {object}", "act"),
         ActionTemplate("use {object} on {object}", "act"),
@@ -113,7 +114,7 @@ class ScienceWorldSuite(Suite):
 
     def limit(self, task: Task) -> int:
         """Actions that an episode may take: 1.3 times the longest solution that was seen of its
-        type, 50 at least."""
+        type, but 50 at least and 300 at most."""
         return games()[task.type].limit
 
     def expert(self, task: Task) -> GoldExpert:

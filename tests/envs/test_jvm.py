@@ -103,12 +103,15 @@ def test_no_orphan_whatever_ends_the_process(how: str) -> None:
             holder.kill()
         elif how == "interrupt":  # as a terminal does: the whole group
             os.killpg(holder.pid, signal.SIGINT)
-        assert holder.wait(20) == {
-            "kill": -signal.SIGKILL,
-            "interrupt": -signal.SIGINT,
-            "crash": -signal.SIGABRT,
-            "end": 0,
-        }[how]
+        assert (
+            holder.wait(20)
+            == {
+                "kill": -signal.SIGKILL,
+                "interrupt": -signal.SIGINT,
+                "crash": -signal.SIGABRT,
+                "end": 0,
+            }[how]
+        )
         assert _gone(jvm)
     finally:
         holder.kill()
