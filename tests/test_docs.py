@@ -14,6 +14,7 @@ The blocks of a document run in order, in one namespace and one empty folder:
 import contextlib
 import importlib
 import io
+import json
 import re
 import shlex
 import sys
@@ -148,3 +149,10 @@ def test_the_reference_names_everything_public() -> None:
     envs = importlib.import_module("relive.envs").__all__
     public = (*relive.__all__, *envs, *methods)
     assert not [name for name in public if not re.search(rf"\b{name}\b", text)]
+
+
+def test_the_table_of_environments_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    worlds = importlib.import_module("check_worlds")
+    rows = json.loads((ROOT / "docs" / "results" / "worlds.json").read_text())["suites"]
+    assert worlds.table(rows) in (ROOT / "docs" / "environments.md").read_text()
