@@ -27,9 +27,9 @@ class ScienceWorldEnv(TextEnv):
 
     The opening is what is seen first, with the task behind it. The score is the simulator's own
     divided by 100, and -1 when the wrong thing was focused on, which ends the episode; the reward
-    is what an action adds to it. Nothing truncates an episode: the simulator does not count looks
-    and what it does not understand, so whoever runs it counts the steps. Each environment has a
-    Java process for itself, which ends with it.
+    is what an action adds to it. Some games begin with a few points. Nothing truncates an episode:
+    the simulator does not count looks and what it does not understand, so whoever runs it counts
+    the steps. Each environment has a Java process for itself, which ends with it.
     """
 
     def __init__(self) -> None:
@@ -60,8 +60,8 @@ class ScienceWorldEnv(TextEnv):
             self._simulator = Simulator()
         description, seen = self._simulator.load(task.type, task.seed)
         self._task = replace(task, goal=_goal(description))
-        self._score, self._over = 0, False
-        self._shown = f"{_tidy(seen)}\n\nYour task is to: {self._task.goal}."
+        self._score, self._over = seen.score, False
+        self._shown = f"{_tidy(seen.observation)}\n\nYour task is to: {self._task.goal}."
         return self._shown, self._info(refused=False)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:

@@ -76,16 +76,15 @@ class Simulator:
         """Process number of the JVM."""
         return self._jvm.pid
 
-    def load(self, kind: str, variation: int) -> tuple[str, str]:
-        """Begin a game; returns the task's description and what is seen first.
+    def load(self, kind: str, variation: int) -> tuple[str, Answer]:
+        """Begin a game; returns the task's description and what is seen first. Some begin with a
+        few points: for a room where one has to be.
 
         Raises:
             ValueError: the simulator has no such game.
         """
         self._load(kind, variation)
-        return str(self._call(self._server.getTaskDescription)), self.step(
-            "look around"
-        ).observation
+        return str(self._call(self._server.getTaskDescription)), self.step("look around")
 
     def step(self, command: str) -> Answer:
         """Carry out a command, or answer the question that was asked last with a number.
