@@ -8,7 +8,7 @@ Every episode is in the memory when it is yielded, and the next one can retrieve
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ..envs.adapt import GymnasiumSuite, as_suite, as_tasks
 from ..envs.base import Suite, types_of
@@ -63,7 +63,7 @@ class Agent:
     def run(
         self,
         environment: Suite | Callable[[], Any] | Any,
-        tasks: int | Sequence[int | str | Task] = 1,
+        tasks: int | Literal["all"] | Sequence[int | str | Task] = 1,
         *,
         split: str = "train",
         types: Sequence[str] = (),
@@ -85,7 +85,7 @@ class Agent:
         Args:
             environment: a ``gymnasium.Env`` of texts; a function or class that makes one; a suite
                 (:class:`relive.envs.Suite`), or the name of a registered one.
-            tasks: how many; or which: seeds, goals (the environment gets them as
+            tasks: how many, or ``"all"``; or which: seeds, goals (the environment gets them as
                 ``options["goal"]`` of ``reset``), or Tasks.
             split: of the tasks, where their number is given.
             types: task types or groups of a suite; all by default.

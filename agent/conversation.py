@@ -104,6 +104,10 @@ class ContextOverflow(ValueError):
     """A conversation and its answer do not fit into the model's context."""
 
 
+ADMISSIBLE = "\n\nAdmissible commands: "
+"""What stands before the list of commands below an observation, where a run shows it."""
+
+
 def without_oldest(
     conversation: Conversation, opening: str, dropped: int
 ) -> tuple[Conversation, int] | None:

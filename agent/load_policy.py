@@ -4,14 +4,17 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..envs import Suite, entry
+from ..envs.base import has_expert
+from ..memory.episode import Actor
 from .action_format import format_of
 from .conversation import AnyPolicy
-from .policy import ExpertPolicy, RandomPolicy, as_policy
+from .policy import CallablePolicy, ExpertPolicy, RandomPolicy, as_policy
 
 if TYPE_CHECKING:
     from .llm.local import LocalModel
@@ -114,12 +117,22 @@ def load_policy(settings: PolicySettings, suite: Suite, slots: int = 16) -> AnyP
         FileNotFoundError: no such model or adapter.
     """
     if settings.kind == "expert":
+        if not has_expert(suite):
+            raise ValueError(f"suite {suite.name!r} has no expert: use another policy")
         return ExpertPolicy(suite)
     if settings.kind == "random":
         return RandomPolicy(suite)
     if settings.kind == "server":
         return load_server(settings)
     if ":" in settings.kind:
+        told = [one.name for one in fields(settings) if one.name != "kind"]
+        usual = PolicySettings()
+        ignored = [name for name in told if getattr(settings, name) != getattr(usual, name)]
+        if ignored:
+            raise ValueError(
+                f"policy.{ignored[0]} is for models that relive loads; {settings.kind} has its own "
+                "settings"
+            )
         return own_policy(settings.kind)
     return load_model(settings, slots)
 
@@ -129,14 +142,27 @@ def own_policy(target: str) -> AnyPolicy:
 
     Raises:
         ImportError: there is no such module, or nothing of that name in it.
-        TypeError: it cannot act.
+        ValueError: it cannot be made, or cannot act.
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     found = entry(target, "of a policy")
     if isinstance(found, type):
-        found = found()
-    return as_policy(found)
+        try:
+            found = found()
+        except TypeError as error:
+            raise ValueError(f"{target} cannot be made without arguments: {error}") from error
+    try:
+        policy = as_policy(found)
+    except TypeError as error:
+        raise ValueError(f"{target}: {error}") from error
+    known = getattr(policy, "actor", None)
+    if not isinstance(known, Actor) or isinstance(policy, CallablePolicy):
+        # Its name tells its episodes from those of another one.
+        told = known if isinstance(known, Actor) else Actor("", model=type(policy).__qualname__)
+        with suppress(AttributeError):  # an object that takes no attributes
+            policy.actor = replace(told, policy=target)  # type: ignore[union-attr]
+    return policy
 
 
 def load_server(settings: PolicySettings) -> "ServerModel":

@@ -16,7 +16,7 @@ from ..memory import Retrieval
 from ..memory.episode import Actor, Episode
 from ..task import Task
 from .action_format import ActionFormat, Read, format_of
-from .conversation import Action, AnyPolicy, Asked, Conversation, messages
+from .conversation import ADMISSIBLE, Action, AnyPolicy, Asked, Conversation, messages
 from .prompt import PROMPT_VERSION
 from .settings import as_stored
 
@@ -117,7 +117,7 @@ class ExpertPolicy:
 
     def answer(self, asked: Sequence[Asked]) -> list[Action]:
         """The expert's next action for each conversation."""
-        return [self._act(one.task, observations(one.conversation)) for one in asked]
+        return [self._act(one.task, _plain(one.conversation)) for one in asked]
 
     def _act(self, task: Task, seen: list[str]) -> Action:
         expert, read, action = self._episodes.pop(task.identity, (None, [], Action("")))
@@ -129,6 +129,11 @@ class ExpertPolicy:
         while len(self._episodes) > _EPISODES:
             self._episodes.popitem(last=False)
         return action
+
+
+def _plain(conversation: Conversation) -> list[str]:
+    """The observations without what a run lists below them."""
+    return [seen.partition(ADMISSIBLE)[0] for seen in observations(conversation)]
 
 
 _EPISODES = 256
@@ -152,7 +157,7 @@ class RandomPolicy:
         rng = random.Random(one.seed)
         if one.admissible:
             return rng.choice(one.admissible)
-        return random_action(self._suite, rng, observations(one.conversation))
+        return random_action(self._suite, rng, _plain(one.conversation))
 
 
 class ReplayPolicy:
@@ -236,8 +241,9 @@ def actor_of(
         settings |= flat(retrieval)
     if seed is not None:
         settings["seed"] = seed
-    if admissible:
+    if admissible:  # another policy, whose episodes count for nothing else
         settings["admissible"] = True
+        who = replace(who, policy=f"{who.policy} (admissible)")
     return replace(who, prompt=PROMPT_VERSION, settings=settings)
 
 

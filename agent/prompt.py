@@ -2,8 +2,9 @@
 
 Agent and training both build their prompts here, so there is nothing to keep in step by hand. The
 format is versioned and frozen: a change of any byte is a new `PROMPT_VERSION`, because models are
-trained on it. Without demonstrations the prompt is, byte for byte, the prompt of an agent that has
-no memory.
+trained on it. (What version 1 showed it shows still; shortened demonstrations and instructions as
+goals came later, and stand only where it showed nothing.) Without demonstrations the prompt is,
+byte for byte, the prompt of an agent that has no memory.
 
 Layout of the system turn (Ferraz et al., arXiv:2603.18272, section "Use", with successes and
 failures labelled)::
@@ -28,6 +29,7 @@ share of the block is shortened: see `shortened`.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from ..memory.episode import Episode
 from .action_format import PLAIN, ActionFormat
@@ -118,7 +120,8 @@ def condense(
     By ``visits``: a move and the looks after it, when another move follows; repeats of the same
     action with the same answer are shown once. A recorded household demonstration loses about two
     thirds of its tokens this way (``scripts/measure_prompt.py``). By ``changes``, where nobody says
-    what moves and what looks: actions that were refused, and those that got the same answer before.
+    what moves and what looks: actions that were refused, and repeats of the action before that got
+    the same answer.
 
     Args:
         spec: says how, and which actions move and which only look.
@@ -127,7 +130,7 @@ def condense(
     """
     if spec.condense_by == "changes":
         told = [step for index, step in enumerate(steps) if index not in refused]
-        return tuple(dict.fromkeys(told))
+        return tuple(step for n, step in enumerate(told) if n == 0 or step != told[n - 1])
     kept: list[tuple[str, str]] = []
     visit: list[tuple[str, str]] = []
     for step in steps:
@@ -189,9 +192,11 @@ def fit(
     """
     shown: list[Demonstration] = []
     left = budget
-    if k:
+    if k and left:
         for demo in demonstrations:
-            cost = count(demo.text) + _BETWEEN
+            # Counting takes time, and no tokenizer has so many characters in a token.
+            hopeless = len(demo.text) > _CHARACTERS * left
+            cost = left + 1 if hopeless else count(demo.text) + _BETWEEN
             if cost > left and shorten:
                 share = left // (k - len(shown)) - _BETWEEN
                 demo = shortened(demo, share, count, latest)
@@ -199,13 +204,17 @@ def fit(
             if cost <= left:
                 shown.append(demo)
                 left -= cost
-            if len(shown) == k:
+            if len(shown) == k or left < _LEAST:
                 break
     return tuple(shown)
 
 
 _BETWEEN = 2
 """Tokens of the blank line between demonstrations."""
+_LEAST = 24
+"""Tokens in which nothing can be shown."""
+_CHARACTERS = 64
+"""Characters of a token at most, on average."""
 _LONG = 240
 """Characters of an observation in a shortened demonstration at most."""
 _REMARK = 12
@@ -231,14 +240,18 @@ def shortened(
     Returns:
         It has no steps where fewer than two fit.
     """
-    steps = [(action, _cut(seen)) for action, seen in demo.steps]
-    costs = [count(_lines(step)) + 1 for step in steps]
     left = budget - count(demo.head)
-    if sum(costs) > left:
+    if not demo.steps or left < 2 * _REMARK:
+        return replace(demo, steps=())
+    steps = [(action, _cut(seen)) for action, seen in demo.steps]
+    # Only what can be shown is counted.
+    cost = lru_cache(maxsize=None)(lambda index: count(_lines(steps[index])) + 1)
+    kept = _ends(len(steps), cost, left)
+    if len(kept) < len(steps):
         kept = (
-            _window(costs, left - 2 * _REMARK, _most_like(steps, latest))
+            _window(len(steps), cost, left - 2 * _REMARK, _most_like(steps, latest))
             if latest
-            else _ends(costs, left - _REMARK)
+            else _ends(len(steps), cost, left - _REMARK)
         )
         if len(kept) < 2:
             return replace(demo, steps=())
@@ -253,31 +266,33 @@ def _cut(seen: str) -> str:
     return f"{seen[: end if end > 0 else _LONG]} …"
 
 
-def _ends(costs: Sequence[int], budget: int) -> list[int]:
+Cost = Callable[[int], int]
+"""Tokens of a step, by its index."""
+
+
+def _ends(steps: int, cost: Cost, budget: int) -> list[int]:
     """Indices of the first steps in two thirds of the budget, and of the last ones in the rest."""
-    first = 0
-    left = 2 * budget // 3
-    while first < len(costs) and costs[first] <= left:
-        left -= costs[first]
+    first, left = 0, budget
+    while first < steps and cost(first) <= left - budget // 3:
+        left -= cost(first)
         first += 1
-    last = len(costs)
-    left = budget - sum(costs[:first])
-    while last > first and costs[last - 1] <= left:
+    last = steps
+    while last > first and cost(last - 1) <= left:
         last -= 1
-        left -= costs[last]
-    return [*range(first), *range(last, len(costs))]
+        left -= cost(last)
+    return [*range(first), *range(last, steps)]
 
 
-def _window(costs: Sequence[int], budget: int, begin: int) -> list[int]:
+def _window(steps: int, cost: Cost, budget: int, begin: int) -> list[int]:
     """Indices of consecutive steps from `begin` on, and before it where there is room left."""
     first = last = begin
     left = budget
-    while last < len(costs) and costs[last] <= left:
-        left -= costs[last]
+    while last < steps and cost(last) <= left:
+        left -= cost(last)
         last += 1
-    while first and last == len(costs) and costs[first - 1] <= left:
+    while first and last == steps and cost(first - 1) <= left:
         first -= 1
-        left -= costs[first]
+        left -= cost(first)
     return list(range(first, last))
 
 

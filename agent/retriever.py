@@ -56,14 +56,15 @@ class Retriever(Protocol):
         for the same arguments."""
         ...
 
-    def held_back(self, task: Task) -> int:
+    def held_back(self, task: Task, opening: str = "") -> int:
         """How many episodes that would be recalled at the start are held out from whoever plays the
         task."""
         ...
 
 
-_MOST_HITS = 64
-"""Hits that are looked at before a memory block stays smaller than asked for."""
+_MOST_HITS = 48
+"""Hits that are looked at before a memory block stays smaller than asked for: not more than the
+first of a longer list are sure to be (:data:`relive.memory.retrieval.SAME_LIST`)."""
 
 
 class MemoryRetriever:
@@ -130,8 +131,7 @@ class MemoryRetriever:
             opening: its first observation, which the query "opening" asks by.
         """
         s = self.settings
-        by_opening = s.query == "opening" and opening
-        query = self.query(task, opening if by_opening else query_text(task.goal, history), exclude)
+        query = self.query(task, self.asked(task, history, opening), exclude)
         scores: dict[str, float] = {}
 
         def found() -> Iterator[Demonstration]:
@@ -158,10 +158,16 @@ class MemoryRetriever:
                 return
             seen, k = len(hits), min(4 * k, _MOST_HITS)
 
-    def held_back(self, task: Task) -> int:
+    def asked(self, task: Task, history: History = (), opening: str = "") -> str:
+        """The text that is asked by after some steps; see `__call__`."""
+        if self.settings.query == "opening":
+            return opening or task.goal
+        return query_text(task.goal, history)
+
+    def held_back(self, task: Task, opening: str = "") -> int:
         """How many of the episodes that would be found at the start, if nothing was held out, the
         policy keeps back."""
-        query, at = self.query(task, query_text(task.goal, ())), self.position
+        query, at = self.query(task, self.asked(task, (), opening)), self.position
         shown, everything = (
             {hit.episode_id for hit in self.memory.search(query, holdout, at=at)}
             for holdout in (self.holdout(task), None)

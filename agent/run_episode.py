@@ -10,6 +10,7 @@ import hashlib
 import math
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Real
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..envs import EnvironmentFailure, Reply, Task
 from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
-from .conversation import Action, Asked, Usage, without_oldest
+from .conversation import ADMISSIBLE, Action, Asked, Usage, without_oldest
 from .prompt import PromptSpec, begin, extend
 from .retriever import RetrievedContext, Retriever
 
@@ -94,18 +95,26 @@ def stated_score(reply: Reply) -> float:
     ``info["max_score"]`` where that is stated. 0 for anything else: such games give points, and
     nobody knows of how many."""
     score, most = reply.info.get("score"), reply.info.get("max_score")
-    if not isinstance(score, Real) or isinstance(score, bool):
+    if score is None:
         return 0.0
-    if isinstance(most, Real) and float(most) > 0:
-        return max(-1.0, min(1.0, float(score) / float(most)))
-    return float(score) if -1 <= float(score) <= 1 else 0.0
+    if isinstance(score, Real) and not isinstance(score, bool) and math.isfinite(float(score)):
+        if isinstance(most, Real) and float(most) > 0:
+            return max(-1.0, min(1.0, float(score) / float(most)))
+        if -1 <= float(score) <= 1:
+            return float(score)
+    warnings.warn(
+        f"the environment's info['score'] is {score!r}, and info['max_score'] {most!r}: it counts "
+        "as 0, since it is no share of anything (see relive.envs.steps)",
+        stacklevel=2,
+    )
+    return 0.0
 
 
 def _seen(reply: Reply, show_admissible: bool) -> str:
-    """What the agent reads."""
+    """What the agent reads; only the plain observation is stored."""
     if not show_admissible or not reply.admissible:
         return reply.observation
-    return f"{reply.observation}\n\nAdmissible commands: {', '.join(reply.admissible)}"
+    return f"{reply.observation}{ADMISSIBLE}{', '.join(reply.admissible)}"
 
 
 _ALL_BUT = math.nextafter(1.0, 0.0)
@@ -137,7 +146,8 @@ def run_episode(
         max_steps: actions at most.
         run_seed: base of all random numbers.
         success: whether the goal is reached, by the environment's answer; None for unknown.
-        show_admissible: list the commands that would be accepted below every observation.
+        show_admissible: list the commands that would be accepted below every observation; they are
+            not stored.
 
     Yields:
         `NeedReset` once, then `Asked` and `NeedStep` in turn. `EnvironmentFailure` and
@@ -174,11 +184,13 @@ def run_episode(
         now = time.monotonic()
         reply: Reply = yield NeedReset(task)
         spent["environment"] += reply.seconds
-        observation = opening = _seen(reply, show_admissible)
+        observation = reply.observation
+        opening = _seen(reply, show_admissible)
+        best = min(_ALL_BUT, max(0.0, stated_score(reply)))
         told = reply.info.get("task")
         task = told if isinstance(told, Task) else task
         context = ask(())
-        conversation = begin(spec, observation, context.demonstrations)
+        conversation = begin(spec, opening, context.demonstrations)
         for index in range(max_steps):
             if index and retriever and retriever.dynamic:
                 seen = [step.observation for step in steps[1:]] + [observation]
@@ -221,15 +233,15 @@ def run_episode(
                     action.said,
                 )
             )
-            observation = _seen(reply, show_admissible)
-            conversation = extend(conversation, action, observation)
+            observation = reply.observation
+            conversation = extend(conversation, action, _seen(reply, show_admissible))
             if action.problem:
                 continue
             score = stated_score(reply)
-            best = max(best, score)
             succeeded = success(reply)
             if not succeeded:  # all the points there are, and yet not what was asked for
                 score = min(score, _ALL_BUT)
+            best = max(best, score)
             outcome = Outcome(False, score, StopReason.STEP_LIMIT)
             if succeeded:
                 outcome = Outcome(True, 1.0, StopReason.SOLVED)

@@ -29,6 +29,10 @@ _PACKAGES = (
     "textworld",
     "msgpack",
     "alfworld",
+    "scienceworld",
+    "textworld-express",
+    "jericho",
+    "py4j",
 )
 
 

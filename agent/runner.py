@@ -58,7 +58,8 @@ class RunSettings:
     """Episodes at once."""
     workers: int = 0
     """Environment processes; 0 plays in this process, which is fastest for environments that never
-    crash or hang, or in as many as the suite says it needs."""
+    crash or hang. A suite that needs processes has as many as it says then, and no more than
+    `batch`."""
     timeout: float = 60.0
     """Seconds that one reset or step may take (with workers)."""
     seed: int = 0
@@ -124,10 +125,14 @@ class Runner:
         if not tasks:
             return
         s = self.settings
-        workers = s.workers or self.suite.processes
+        workers = s.workers or min(self.suite.processes, s.batch)
         copies = self.suite.copies or len(tasks)
         slots = min(workers or s.batch, len(tasks), copies)
-        self.suite.prepare(tasks, max(1, workers))
+        self.suite.check_ready()
+        try:
+            self.suite.prepare(tasks, max(1, workers))
+        except Exception as error:  # whoever plays a task that cannot be made is told so
+            warnings.warn(f"{self.suite.name}: {error}", stacklevel=2)
         pool = EnvPool(
             self.suite, min(workers, slots), s.timeout, slots=slots, admissible=s.admissible
         )
@@ -272,9 +277,10 @@ def play_all(
     """Runs all tasks, hands each episode to `keep` as it ends, and returns them in the order of the
     tasks."""
     order = {task.identity: i for i, task in enumerate(tasks)}
+    last = len(tasks)  # an environment may tell that it played another one
     episodes = []
     for episode in runner.run(tasks):
         if keep:
             keep(episode)
         episodes.append(episode)
-    return sorted(episodes, key=lambda e: order[e.task.identity])
+    return sorted(episodes, key=lambda e: order.get(e.task.identity, last))

@@ -3,6 +3,7 @@
 How the answers of such an environment are read is in :mod:`relive.envs.foreign.adapted`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Literal, cast
@@ -104,8 +105,9 @@ class GymnasiumSuite(Suite):
         return AdaptedEnv(self._only, owned=False, draw=self.task)
 
 
-def gymnasium_suite(identifier: str) -> GymnasiumSuite:
-    """The suite of an environment that Gymnasium knows by an id, named ``gymnasium:ID``.
+def gymnasium_suite(identifier: str) -> Suite:
+    """The suite of an environment that Gymnasium knows by an id, named ``gymnasium:ID``. The ids of
+    suites (``relive/NAME-v0``) stand for these.
 
     Args:
         identifier: ``name-v0``, ``namespace/name-v0``, or ``module:name-v0``, for which the module
@@ -116,7 +118,13 @@ def gymnasium_suite(identifier: str) -> GymnasiumSuite:
         ImportError: there is no such module.
         TypeError: its actions or observations are no text.
     """
+    own = _OWN.fullmatch(identifier)
+    if own:
+        return get_suite(own[1])
     return GymnasiumSuite(MadeById.of(identifier), name=f"gymnasium:{identifier}")
+
+
+_OWN = re.compile(r"relive/(.+)-v0")
 
 
 def as_suite(environment: object, **settings: Any) -> Suite:
@@ -150,7 +158,7 @@ def as_suite(environment: object, **settings: Any) -> Suite:
 
 
 def as_tasks(
-    suite: Suite, tasks: int | Sequence[Any], split: str = "train", types: Sequence[str] = ()
+    suite: Suite, tasks: int | str | Sequence[Any], split: str = "train", types: Sequence[str] = ()
 ) -> list[Task]:
     """Tasks of a suite from whatever says which.
 

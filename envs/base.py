@@ -168,6 +168,14 @@ class Suite(ABC):
         there = self.size(split, types, start)
         return self.tasks(split, count if there is None else min(count, there), types, start)
 
+    def check_ready(self) -> None:  # noqa: B027
+        """Raises where environments of the suite cannot be made here at all (no Java, a cache that
+        cannot be written); by default nothing.
+
+        Raises:
+            ImportError, OSError, RuntimeError: what is missing, and what to do.
+        """
+
     def prepare(self, tasks: Sequence[Task], processes: int = 1) -> int:
         """Makes beforehand what the tasks need and takes long (games that are compiled); by default
         nothing. Whatever plays without it makes it when it is needed.

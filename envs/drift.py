@@ -167,6 +167,10 @@ class RenamedSuite(Suite):
         """As the suite's."""
         return self._inner.size(split, types, start)
 
+    def check_ready(self) -> None:
+        """As the suite's."""
+        self._inner.check_ready()
+
     def limit(self, task: Task) -> int:
         """As the suite's."""
         return self._inner.limit(self._names.original(task))

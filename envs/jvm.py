@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ..caches import cache_folder
+from ..caches import made_cache_folder
 
 _STARTUP_SECONDS = 60.0
 _CLOSING_SECONDS = 5.0
@@ -72,6 +72,17 @@ def find_java(game: str = "this environment") -> str:
     return found
 
 
+def check_java(game: str) -> None:
+    """Raises where a `Jvm` cannot be started.
+
+    Raises:
+        JavaError: there is no Java.
+        OSError: there is no place for what it leaves behind.
+    """
+    find_java(game)
+    made_cache_folder("java")
+
+
 class Jvm:
     """One Java process with a py4j gateway in it, silent and reachable by this process alone.
 
@@ -103,8 +114,7 @@ class Jvm:
         path = os.pathsep.join(map(os.path.abspath, [find_jar_path(), *classpath]))
         command = [java, *options, "-classpath", path, "py4j.GatewayServer"]
         if folder is None:
-            folder = cache_folder("java")
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = made_cache_folder("java")
         with tempfile.TemporaryFile() as errors:  # a pipe would fill up
             process = subprocess.Popen(
                 [*command, "--die-on-broken-pipe", "--enable-auth", "0"],

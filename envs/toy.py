@@ -200,6 +200,10 @@ class ToySuite(Suite):
                     break
                 task = _task(split, task_type, index)
                 tasks.setdefault(task.identity, task)
+            if len(tasks) < start + -(-count // len(chosen)):
+                raise ValueError(
+                    f"toy has {len(tasks)} tasks of {task_type} in split {split!r}: ask for fewer"
+                )
         listed = [list(found[task_type].values()) for task_type in chosen]
         return [listed[i % len(chosen)][start + i // len(chosen)] for i in range(count)]
 

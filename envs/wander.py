@@ -7,28 +7,25 @@ from collections.abc import Sequence
 
 from .base import Suite
 
+_USUAL = [
+    "look", "inventory", "north", "south", "east", "west", "up", "down", "take {thing}",
+    "drop {thing}", "open {thing}", "close {thing}", "examine {thing}", "go to {thing}",
+]  # fmt: skip
 _BLANK = re.compile(r"\{\w+\}")
 
 
 def random_action(suite: Suite, rng: random.Random, observations: Sequence[str]) -> str:
-    """A random template with random names.
+    """A random template with random names; where a suite lists none, what most text games know.
 
     Args:
         suite: whose templates, and whose way of finding names.
         rng: chooses.
         observations: what was read so far, oldest first. What was read last counts three times: it
             is likeliest to be at hand.
-
-    Raises:
-        ValueError: the suite lists no templates.
     """
-    if not suite.templates:
-        raise ValueError(
-            f"suite {suite.name!r} lists no action templates to choose from: choose among "
-            "admissible commands (run.admissible) where it can list them"
-        )
+    forms = [template.text for template in suite.templates] or _USUAL
     last = list(observations[-1:])
     names = [n for text in [*observations, *last, *last] for n in suite.names(text)]
-    parts = _BLANK.split(rng.choice(suite.templates).text)
+    parts = _BLANK.split(rng.choice(forms))
     filled = [part + rng.choice(names or ["it"]) for part in parts[:-1]]
     return "".join([*filled, parts[-1]])

@@ -49,10 +49,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("suites", nargs="*", default=list(SUITES))
     parser.add_argument("--lora-steps", type=int, default=60)
+    parser.add_argument("--tasks", type=int, default=0, help="test tasks; 0 for the plan's")
     args = parser.parse_args()
     model = Path(fetch_smollm2.gguf_file())
     for name in args.suites:
-        plan, folder = SUITES[name], args.run / name
+        plan, folder = SUITES[name] | {"lora_steps": args.lora_steps}, args.run / name
+        plan["tasks"] = args.tasks or plan["tasks"]
         memory = folder / "memory"
         types = ["--types", plan["types"]] if plan["types"] else []
         relive(

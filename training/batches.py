@@ -51,7 +51,11 @@ def encode_example(
 
 
 def encode_all(
-    encoder: ChatEncoder, examples: Sequence[Example], longest: int, learn_reasoning: bool = True
+    encoder: ChatEncoder,
+    examples: Sequence[Example],
+    longest: int,
+    learn_reasoning: bool = True,
+    room: int = 32,
 ) -> Encodings:
     """Encodes examples of at most `longest` tokens each.
 
@@ -71,7 +75,7 @@ def encode_all(
         fitting = [one for one in sequences if len(one.ids) <= longest]
         lost = len(sequences) - len(fitting)
         if lost and not encoder.looks_back:
-            fitting, lost = in_parts(encoder, example, longest, learn_reasoning)
+            fitting, lost = in_parts(encoder, example, longest, learn_reasoning, room)
             cut += bool(fitting)
         too_long += lost
         without_target += not sequences
@@ -88,10 +92,18 @@ def encode_all(
 
 
 def in_parts(
-    encoder: ChatEncoder, example: Example, longest: int, learn_reasoning: bool = True
+    encoder: ChatEncoder,
+    example: Example,
+    longest: int,
+    learn_reasoning: bool = True,
+    room: int = 32,
 ) -> tuple[Sequences, int]:
     """An example that is too long, as several sequences of at most `longest` tokens, in which each
     answer is learnt once.
+
+    Args:
+        encoder, example, longest, learn_reasoning: see :func:`encode_all`.
+        room: tokens that the agent leaves for an answer.
 
     Returns:
         The sequences, and 1 where answers are left that fit into none.
@@ -107,13 +119,18 @@ def in_parts(
         return encoder.sequences(conversation[: 1 + 2 * count], masked, learn_reasoning)
 
     def too_long(count: int) -> bool:
-        return len(encoder.prompt(conversation[: 2 * count])) + _ANSWER > longest
+        """Whether the agent would have forgotten before this answer, or it would not fit here."""
+        asked = len(encoder.prompt(conversation[: 2 * count]))
+        if asked + room > longest:
+            return True
+        lived = encoder.sequences(conversation[: 1 + 2 * count])
+        return any(len(one.ids) > longest for one in lived)
 
     while learnt < answers:
         known = learnt - dropped
         fits = bisect.bisect_left(range(1, answers - dropped + 1), True, key=too_long)
         if fits > known:
-            parts += [one for one in up_to(fits) if len(one.ids) <= longest]
+            parts += up_to(fits)
             learnt = dropped + fits
         if learnt < answers:
             lived = 2 + 2 * max(fits, known)
@@ -123,10 +140,6 @@ def in_parts(
             conversation = (*shorter[0], *conversation[lived:])
             dropped = shorter[1]
     return parts, 0
-
-
-_ANSWER = 32
-"""Tokens that are left for an answer, as the agent leaves them."""
 
 
 def mixed(

@@ -139,7 +139,8 @@ def _irrelevant(
 ) -> RetrievedContext:
     """Episodes from the less similar half of a sample of what retrieval might show."""
     memory, task = retriever.memory, episode.task
-    query = retriever.query(task, task.goal, frozenset({episode.id}))
+    asked = retriever.asked(task, (), episode.observations[0])
+    query = retriever.query(task, asked, frozenset({episode.id}))
     drawn = memory.draw(
         query, SAMPLE, rng.getrandbits(32), retriever.holdout(task), retriever.position
     )

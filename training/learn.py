@@ -9,7 +9,7 @@ not change, so a round can be killed anywhere and resumed: what is done is found
 missing is done.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ..memory.plain import read_as
 from .examples import ContextRates, Example
 from .lora import LoraSettings
 from .select import SelectSettings, of_suite, select, why_nothing
+from .training_tasks import training_tasks
 from .tune import tune
 
 DEMONSTRATIONS = 120
@@ -203,6 +204,13 @@ class Learner:
         )
         suite.tasks("train", 1, self.types)  # a type that does not exist is found out now
         of_suite(settings.select, suite)
+        held = suite.validation_split
+        if held not in suite.splits or held == "train" or not suite.up_to(held, 1):
+            raise ValueError(
+                f"suite {suite.name!r} has no validation tasks here (split {held!r}), by which an "
+                "adapter is adopted or not: get its games, or fine-tune without a gate (relive "
+                "train)"
+            )
         self.demonstrations = settings.demonstrations_of(suite)
         record = {
             # How many rounds there are to be may change on the way.
@@ -320,12 +328,9 @@ class Learner:
         successes."""
         s = self.settings
         self.on_event(Phase(f"round {number}: playing training tasks"))
-        # Behind the demonstrations' tasks and those of earlier rounds: no training task is played
-        # twice.
-        start = _per_type(self.demonstrations, self.suite.types) + (number - 1) * _per_type(
-            s.most_episodes, self.types
-        )
-        tasks = self.suite.up_to("train", s.most_episodes, self.types, start=start)
+        tasks = training_tasks(self.suite, self.types, self.demonstrations, s.most_episodes, number)
+        if not tasks:
+            self.on_event(Phase(f"round {number}: no training tasks are left to play"))
         runner = self.runner(version, position, Purpose.ACT)
         runner = replace(runner, settings=replace(s.run, seed=s.run.seed + number))
         done: list[bool] = []
@@ -408,11 +413,13 @@ def train_on_memory(
     """
     position = memory.position
     chosen = of_suite(settings.select, suite)
-    episodes = select(memory, chosen, position)
+    # Other suites have other commands; across is for those that are one world under two names.
+    within = "" if settings.retrieval.across else suite.name
+    episodes = select(memory, chosen, position, within)
     if not episodes:
         raise NothingToLearnError(
             f"there is nothing to fine-tune on: {memory.path} holds "
-            f"{why_nothing(memory, chosen, position)}"
+            f"{why_nothing(memory, chosen, position, within)}"
         )
     on_event(Phase(f"fine-tuning {out.name} on {len(episodes)} successes"))
     lora = settings.lora.resolved(rehearsal is not None)
@@ -429,8 +436,3 @@ def train_on_memory(
         rehearsal=rehearsal(lora.seed) if rehearsal else None,
         report=lambda step, loss: on_event(TrainingStep(step, lora.steps, loss)),
     )
-
-
-def _per_type(count: int, types: Sequence[str]) -> int:
-    """How many tasks of each type a list of `count` takes at most."""
-    return -(-count // len(types))

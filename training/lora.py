@@ -180,7 +180,9 @@ def train_adapter(
         )
     started = time.monotonic()
     longest = min(settings.max_tokens or model.context, model.context)
-    encodings = encode_all(model.encoder, examples, longest, settings.learn_reasoning)
+    encodings = encode_all(
+        model.encoder, examples, longest, settings.learn_reasoning, model.answer_tokens
+    )
     together = Together(model.device)
     half = out.with_name(out.name + ".half")
     with model.lent() as base:

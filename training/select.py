@@ -23,8 +23,16 @@ class SelectSettings:
     """Episodes kept of each task, the shortest first."""
 
 
-def select(memory: Memory, settings: SelectSettings, position: int | None = None) -> list[Episode]:
+def select(
+    memory: Memory, settings: SelectSettings, position: int | None = None, suite: str = ""
+) -> list[Episode]:
     """Successful episodes of the train split that the memory held at a position, ordered by task.
+
+    Args:
+        memory: where to look.
+        settings: which.
+        position: log position to read at; None for now.
+        suite: only episodes of this suite, and those of none; empty for all.
 
     Nothing of another split is ever learnt from. Of several successes at one task the shortest are
     kept: they are the ones with the fewest refused actions and detours.
@@ -32,6 +40,7 @@ def select(memory: Memory, settings: SelectSettings, position: int | None = None
     by_task: dict[str, list[tuple[int, int, str]]] = {}
     for entry in memory.entries(at=position):
         wanted = entry.success and entry.task.split == TRAIN and entry.policy in settings.policies
+        wanted = wanted and (not suite or entry.task.suite in ("", suite))
         if wanted and (not settings.types or entry.task.type in settings.types):
             by_task.setdefault(entry.task.identity, []).append(
                 (entry.steps, entry.position, entry.episode_id)
@@ -57,11 +66,21 @@ def of_suite(settings: SelectSettings, suite: Suite) -> SelectSettings:
     return replace(settings, types=types)
 
 
-def why_nothing(memory: Memory, settings: SelectSettings, position: int | None = None) -> str:
+def why_nothing(
+    memory: Memory, settings: SelectSettings, position: int | None = None, suite: str = ""
+) -> str:
     """Why `select` finds nothing, and what to do, for a person: the first condition that no episode
     meets."""
     won = [e for e in memory.entries(at=position) if e.success and e.task.split == TRAIN]
     who = ", ".join(settings.policies)
+    others = sorted({entry.task.suite for entry in won} - {"", suite})
+    here = [entry for entry in won if not suite or entry.task.suite in ("", suite)]
+    if won and not here:
+        return (
+            f"{len(won)} successes, but none of suite {suite!r}: play it first (relive run), or "
+            f"also learn from {', '.join(others)}: --set retrieval.across=true"
+        )
+    won = here
     if not won:
         return "no success at a task of the train split: play some first (relive run)"
     of_them = [entry for entry in won if entry.policy in settings.policies]

@@ -3,6 +3,7 @@
 import argparse
 
 from ..evaluation.terminal import say
+from .options import suite_named
 
 
 def add_env_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -28,11 +29,12 @@ def add_env_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPars
 
 def _envs_list(args: argparse.Namespace) -> None:
     from ...envs import suite_names
+    from ...envs.jvm import JavaError
 
     for name in suite_names():
         try:
             lines = _described(name)
-        except ImportError as error:
+        except (ImportError, JavaError) as error:
             lines = [f"{name}: not available here, {' '.join(str(error).split())}"]
         except FileNotFoundError as error:
             lines = [f"{name}: has no games here, {' '.join(str(error).split())}"]
@@ -48,6 +50,7 @@ def _described(name: str) -> list[str]:
     from ...envs import get_suite
 
     suite = get_suite(name)
+    suite.check_ready()
     sizes = [(split, suite.size(split)) for split in suite.splits]
     splits = ", ".join(split if size is None else f"{split} ({size})" for split, size in sizes)
     expert = f", expert {suite.expert_kind}" if suite.expert_kind else ""
@@ -57,11 +60,11 @@ def _described(name: str) -> list[str]:
 
 
 def _envs_play(args: argparse.Namespace) -> None:
-    from ...envs import get_suite
 
-    suite = get_suite(args.suite)
-    kinds = [args.type or suite.types[0]]
-    task = suite.tasks(suite.split_of(args.split), 1, kinds, args.number)[0]
+    suite = suite_named(args.suite)
+    split = suite.split_of(args.split)
+    there = [kind for kind in suite.types if suite.size(split, (kind,)) != 0]
+    task = suite.tasks(split, 1, [args.type or [*there, *suite.types][0]], args.number)[0]
     env = suite.make()
     seen, _ = env.reset(options={"task": task})
     say("'help!' lists what is possible now (policies never see it), 'quit!' ends\n", lines=True)
@@ -90,8 +93,8 @@ def _envs_play(args: argparse.Namespace) -> None:
 
 
 def _envs_check(args: argparse.Namespace) -> None:
-    from ...envs import check_env, get_suite
+    from ...envs import check_env
 
-    findings = check_env(get_suite(args.suite), args.per_type, lambda one: say(str(one)))
+    findings = check_env(suite_named(args.suite), args.per_type, lambda one: say(str(one)))
     if any(not finding.ok for finding in findings):
         raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")

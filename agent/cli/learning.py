@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...extras import needs
 from ..evaluation.terminal import say
-from .options import add_settings
+from .options import add_settings, suite_named
 
 
 def add_learning_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -70,7 +70,6 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
 
 def _learn(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
-    from ...envs import get_suite
     from ...memory import Memory
     from ...training.learn import Learner, LearnSettings
     from ..evaluation.report import LiveProgress
@@ -78,7 +77,7 @@ def _learn(args: argparse.Namespace) -> None:
     from ..settings import load
 
     settings = load(LearnSettings, args.config, args.set)
-    suite, model = get_suite(settings.suite), load_model(settings.policy, settings.run.batch)
+    suite, model = suite_named(settings.suite), load_model(settings.policy, settings.run.batch)
     memory = Memory(args.memory, fields=settings.retrieval.fields) if args.memory else None
     with LiveProgress() as live:
         learner = Learner(
@@ -94,7 +93,6 @@ def _learn(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
-    from ...envs import get_suite
     from ...memory import Memory
     from ...training.learn import LearnSettings, train_on_memory
     from ..evaluation.report import LiveProgress
@@ -102,7 +100,7 @@ def _train(args: argparse.Namespace) -> None:
     from ..settings import load
 
     settings = load(LearnSettings, args.config, args.set)
-    suite, model = get_suite(settings.suite), load_model(settings.policy)
+    suite, model = suite_named(settings.suite), load_model(settings.policy)
     with LiveProgress() as live, Memory(args.memory, "r") as memory:
         manifest = train_on_memory(
             settings, suite, model, memory, args.out,

@@ -4,10 +4,28 @@ for those that are changed most."""
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...envs import Suite
 
 ALL = -1
 """Number of tasks that stands for all there are."""
+
+
+def suite_named(name: str) -> "Suite":
+    """The suite of a name, for a command.
+
+    Raises:
+        UnknownSuiteError, ImportError, OSError: as :func:`relive.envs.get_suite`.
+        ValueError: what the name stands for cannot be a suite.
+    """
+    from ...envs import get_suite
+
+    try:
+        return get_suite(name)
+    except TypeError as error:  # somebody's environment, whose actions are numbers for example
+        raise ValueError(str(error)) from error
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.terminal import complain
-from .options import ALL, add_flag, add_settings, flags_of
+from .options import ALL, add_flag, add_settings, flags_of, suite_named
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...envs import Suite, Task
+    from ...memory import Episode
     from .play_settings import PlaySettings
 
 
@@ -56,7 +59,10 @@ def _names(text: str) -> list[str]:
 
 
 def _count(text: str) -> int:
-    return ALL if text == "all" else int(text)
+    try:
+        return ALL if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'") from None
 
 
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
@@ -166,21 +172,32 @@ def _settings(args: argparse.Namespace, split: str) -> "PlaySettings":
 
 
 def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
-    from ...envs import get_suite
     from ...envs.base import types_of
 
-    suite = get_suite(settings.suite)
+    suite = suite_named(settings.suite)
     types = types_of(suite, settings.types)
     split = suite.split_of(settings.split)
     everything = settings.tasks == ALL
     count = suite.count(split, types, settings.start) if everything else settings.tasks
     tasks = suite.up_to(split, count, types, settings.start)
+    if not tasks and count:
+        raise ValueError(
+            f"suite {suite.name!r} has no such tasks in split {split!r}; it has "
+            f"{', '.join(f'{suite.size(one)} in {one}' for one in suite.splits)}"
+        )
     if len(tasks) < count:
         complain(f"{suite.name} has {len(tasks)} such tasks of split {split!r}: playing these")
     return suite, tasks
 
 
-def _run(args: argparse.Namespace) -> None:
+def _status(episodes: "Sequence[Episode]") -> int:
+    """Exit status: 1 where errors broke off every episode."""
+    from ..collect import BROKEN
+
+    return int(bool(episodes) and all(e.outcome.reason in BROKEN for e in episodes))
+
+
+def _run(args: argparse.Namespace) -> int:
     from ...memory import Memory, Purpose
     from ...memory.plain import counted
     from ..collect import collect
@@ -215,14 +232,14 @@ def _run(args: argparse.Namespace) -> None:
         if len(episodes) < len(tasks)
         else ""
     )
-    console().print(
-        results_table(rows, f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}")
-    )
+    title = f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}"
+    console().print(results_table(rows, title) if episodes else title)
     for note in filter(None, notes):
         complain(note)
+    return _status(episodes)
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> int:
     from ...memory import Memory
     from ..evaluation.evaluate import LeakageError, evaluate
     from ..evaluation.report import LiveProgress, console, results_table
@@ -252,6 +269,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         console().print(str(result.audit))
     if leaked:
         raise leaked
+    return _status(result.episodes)
 
 
 def _check_position(at: int | None, memory: Any) -> None:

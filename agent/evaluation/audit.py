@@ -71,7 +71,7 @@ def audit_of(episode: Episode, memory: Memory | None, retriever: Retriever | Non
     at = episode.memory_position if episode.memory_position >= 0 else None
     shown = [memory.meta(r.episode, at).task for step in episode.steps for r in step.retrieved]
     leaks = tuple(task.identity for task in shown if is_leak(episode.task, task))
-    return Audit(len(shown), retriever.held_back(episode.task), leaks)
+    return Audit(len(shown), retriever.held_back(episode.task, episode.observations[0]), leaks)
 
 
 def audit_all(

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...envs import Suite
 from ...envs.adapt import as_suite, as_tasks
@@ -94,7 +94,7 @@ def evaluate(
     environment: Suite | Callable[[], Any] | Any,
     memory: Memory | None = None,
     *,
-    tasks: int | Sequence[int | str | Task] = 60,
+    tasks: int | Literal["all"] | Sequence[int | str | Task] | None = None,
     split: str = "test",
     types: Sequence[str] = (),
     retrieval: Retrieval | None = None,
@@ -110,7 +110,8 @@ def evaluate(
         policy: as for :class:`relive.Agent`.
         environment: as for :meth:`relive.Agent.run`.
         memory: what is retrieved from; None for none.
-        tasks: how many of the split, spread over the types; or which.
+        tasks: how many of the split, spread over the types; ``"all"``; or which. By default 60, or
+            as many as there are.
         split: whose tasks; nothing of it is retrieved.
         types: task types or groups; all by default.
         retrieval: what is shown of the memory; by default two successes of the train split.
@@ -133,7 +134,10 @@ def evaluate(
         raise TypeError(f"settings must be RunSettings, not {settings!r}")
     suite, acting = as_suite(environment), as_policy(policy)
     split = suite.split_of(split)
-    wanted = as_tasks(suite, tasks, split, types_of(suite, types))
+    kinds = types_of(suite, types)
+    wanted = (
+        suite.up_to(split, 60, kinds) if tasks is None else as_tasks(suite, tasks, split, kinds)
+    )
     retrieval, run = retrieval or Retrieval(), settings or RunSettings()
     if memory is not None and set(retrieval.splits) <= {split}:
         raise ValueError(

@@ -39,7 +39,8 @@ def record(
             the start.
         count: number of tokens of a text.
     """
-    shown = retriever(episode.task).demonstrations if retriever and count else ()
+    first = episode.observations[0]
+    shown = retriever(episode.task, opening=first).demonstrations if retriever and count else ()
     # As of then: what was shown may have been evicted since.
     at = episode.memory_position if episode.memory_position >= 0 else None
     found = (

@@ -186,6 +186,11 @@ class LocalModel:
         return self._sampler.max_new_tokens
 
     @property
+    def answer_tokens(self) -> int:
+        """Tokens that are kept free for an answer, thoughts included."""
+        return self._sampler.most + len(self.encoder.opening_ids)
+
+    @property
     def tokens_encoded(self) -> int:
         """Tokens that the model has read so far, answers included and padding not."""
         return self._decoder.tokens_encoded

@@ -4,6 +4,7 @@ errors of the request are not."""
 import json
 import math
 import random
+import re
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 from ...extras import needs
 from ..action_format import split_thoughts
-from ..conversation import StopRun, Usage
+from ..conversation import ContextOverflow, StopRun, Usage
 
 with needs("server"):
     import openai
@@ -115,6 +116,8 @@ class Asker:
             except openai.APIStatusError as error:
                 if error.status_code in _HOPELESS and not self._answered:
                     raise ServerRefused(_refusal(error, self._client)) from None
+                if error.status_code == 400 and _OVERFLOW.search(str(error.message)):
+                    raise ContextOverflow(f"the server answered {_told(error)}") from None
                 if error.status_code not in _PASSING:
                     raise ServerFailed(f"the server answered {_told(error)}") from None
                 problem, asked = _told(error), _asked_to_wait(error.response.headers)
@@ -168,6 +171,10 @@ def _answer(reply: Any, used: Usage) -> Answer:
         text = ""  # it thought until it had no tokens left
     thoughts, answer = split_thoughts(text)  # of a server that does not take them apart
     return Answer(answer, reasoning if isinstance(reasoning, str) else thoughts, used)
+
+
+_OVERFLOW = re.compile(r"context|maximum (?:\w+ )?length|too (?:many tokens|long)", re.IGNORECASE)
+"""What servers say of a conversation that does not fit."""
 
 
 def _told(error: Any) -> str:

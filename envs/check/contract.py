@@ -89,12 +89,15 @@ def check_env(
         ("the expert knows what it says it knows", _check_knowledge),
         ("closing is possible at any time", _check_close),
     ]
+    if not isinstance(suite, Suite):
+        raise TypeError(f"check_env takes an object of a suite, not {suite!r:.80}")
     findings: list[Finding] = []
     try:
+        suite.check_ready()
         for split in suite.splits:
             suite.size(split)
-    except OSError as error:  # without its games there is nothing to check
-        findings.append(Finding("the games are there", False, str(error)))
+    except (OSError, ImportError, RuntimeError) as error:  # then there is nothing to check
+        findings.append(Finding("the suite can be played here", False, str(error)))
         checks = []
         if tell:
             tell(findings[-1])

@@ -150,11 +150,10 @@ def play(suite: Suite, env: TextEnv, task: Task) -> Played:
 
 
 def wander(suite: Suite, env: TextEnv, task: Task) -> Played:
-    """An episode of random actions, the same each time; only its opening for a suite without
-    templates."""
+    """An episode of random actions, the same each time."""
     observation, info = start(env, task)
     played, rng = Played(info["task"], observation), random.Random(task.identity)
-    for _ in range(WANDERED if suite.templates else 0):
+    for _ in range(WANDERED):
         if _step(env, task, random_action(suite, rng, played.observations), played):
             break
     return played
@@ -169,8 +168,6 @@ def explore(suite: Suite, env: TextEnv, task: Task) -> Played:
         try:
             action = rng.choice(list(env.admissible()) or ["look"])
         except NotImplementedError:
-            if not suite.templates:
-                break
             action = random_action(suite, rng, played.observations)
         if _step(env, task, action, played):
             break

@@ -68,14 +68,13 @@ class AdaptedEnv(TextEnv):
         if not isinstance(task, Task):
             raise ValueError("reset needs the task to play: options={'task': task}")
         self._task = None
-        wanted = {"options": {"goal": task.goal}} if task.goal else {}
+        # Somebody asked for a goal that stands in the payload; any other was only read here before.
+        wanted = {"options": {"goal": task.goal}} if task.payload else {}
         if wanted and not _takes(self._inner, "options"):
-            if task.payload:  # somebody asked for this goal; else it was read here once before
-                raise TypeError(
-                    f"{type(_innermost(self._inner)).__name__}.reset takes no options, so it "
-                    "cannot be given a goal: play seeds"
-                )
-            wanted = {}
+            raise TypeError(
+                f"{type(_innermost(self._inner)).__name__}.reset takes no options, so it "
+                "cannot be given a goal: play seeds"
+            )
         with _unpacked("reset"):
             answer = self._inner.reset(seed=task.seed, **wanted)
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], Mapping)):

@@ -58,8 +58,8 @@ class Simulator:
 
     def __init__(self) -> None:
         jar = _jar()
-        self._jvm = Jvm([mended(jar), jar], options=_OPTIONS, game="scienceworld")
         self._owner = os.getpid()
+        self._jvm = Jvm([mended(jar), jar], options=_OPTIONS, game="scienceworld")
         self._asked = 0
         self._server: Any = self._call(
             self._jvm.view.scienceworld.runtime.pythonapi.PythonInterface
@@ -191,6 +191,10 @@ class Simulator:
         would leave an answer that the next call takes for its own, so the process is ended then."""
         from py4j.protocol import Py4JError, Py4JJavaError
 
+        if self._owner != os.getpid():
+            raise SimulatorError(
+                "this process is a fork of the one that plays the game: make an environment here"
+            )
         try:
             return method(*arguments)
         except Py4JJavaError as error:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from ...extras import needs
 from ...task import Task
 from ..base import ActionTemplate, Suite
+from ..jvm import check_java
 from ..listing import size_of, spread
 from .env import ScienceWorldEnv
 from .games import PACKAGE, SPLITS, SUITE, VERSION, games, task_of
@@ -108,6 +109,10 @@ class ScienceWorldSuite(Suite):
     def size(self, split: str, types: Sequence[str] = (), start: int = 0) -> int:
         """How many tasks `tasks` can list."""
         return size_of(self._pools(split, types), start)
+
+    def check_ready(self) -> None:
+        """Raises where there is no Java."""
+        check_java("scienceworld")
 
     def make(self) -> ScienceWorldEnv:
         """A fresh environment."""

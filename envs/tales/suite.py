@@ -7,6 +7,7 @@ import numpy as np
 
 from ...task import Task, identity_of
 from ..base import Suite
+from ..jvm import check_java
 from ..listing import size_of, spread
 from .env import TalesEnv
 from .games import FAMILIES, REMADE, SPLITS, Game, available, games_of, lists, missing
@@ -67,6 +68,10 @@ class TalesSuite(Suite):
         """How many games there are. Raises like `tasks`."""
         return size_of(self._pools(split, types), start)
 
+    def check_ready(self) -> None:
+        """Raises where there is no Java."""
+        check_java("tales")
+
     def make(self) -> TalesEnv:
         """A fresh environment."""
         return TalesEnv(self.game_of, self._draw)
@@ -96,7 +101,8 @@ class TalesSuite(Suite):
         return {kind: _Listed(self, kind, split) for kind in self.checked(split, types)}
 
     def _draw(self, random: np.random.Generator) -> Task:
-        kind = self.types[int(random.integers(len(self.types)))]
+        kinds = [kind for kind in self.types if self.size("train", (kind,))]
+        kind = kinds[int(random.integers(len(kinds)))]
         pool = self._pools("train", (kind,))[kind]
         return pool[int(random.integers(len(pool)))]
 

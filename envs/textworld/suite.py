@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...caches import made_cache_folder
 from ...extras import needs
 from ...task import Task
 from ..base import ActionTemplate, Suite
@@ -98,6 +99,10 @@ class TextWorldSuite(Suite):
         """Make the games of tasks that are not there yet, and say how far it is; returns how many.
         See `relive.envs.textworld.library.compile_games`."""
         return library.compile_games(map(_recipe, tasks), processes, tell)
+
+    def check_ready(self) -> None:
+        """Raises where games cannot be kept."""
+        made_cache_folder("textworld")
 
     def make(self) -> TextWorldEnv:
         """A fresh environment."""

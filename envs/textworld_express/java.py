@@ -38,8 +38,8 @@ class JavaGames:
         folder = Path(found.origin).parent
         jar = folder / "textworld-express.jar"
         # Its program looks for its data where it runs.
-        self._jvm = Jvm([jar], _OPTIONS, game="textworld-express", folder=folder)
         self._owner = os.getpid()
+        self._jvm = Jvm([jar], _OPTIONS, game="textworld-express", folder=folder)
         self._players: dict[str, Any] = {}
 
     @property
@@ -107,6 +107,10 @@ class JavaGames:
         would leave an answer that the next call takes for its own, so the process is ended then."""
         from py4j.protocol import Py4JJavaError
 
+        if self._owner != os.getpid():
+            raise RuntimeError(
+                "this process is a fork of the one that plays the game: make an environment here"
+            )
         try:
             return method(*arguments)
         except Py4JJavaError:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from ...extras import needs
 from ...task import Task
 from ..base import ActionTemplate, Suite
+from ..jvm import check_java
 from ..listing import size_of, spread
 from ..names import names_in
 from .env import TextWorldExpressEnv
@@ -69,6 +70,10 @@ class TextWorldExpressSuite(Suite):
     def size(self, split: str, types: Sequence[str] = (), start: int = 0) -> int:
         """How many there are: 1000 of each game."""
         return size_of(self._pools(split, types), start)
+
+    def check_ready(self) -> None:
+        """Raises where there is no Java."""
+        check_java("textworld-express")
 
     def make(self) -> TextWorldExpressEnv:
         """A fresh environment."""

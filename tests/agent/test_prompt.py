@@ -107,10 +107,27 @@ def test_a_dynamic_window_begins_at_what_is_at_hand() -> None:
     assert len([action for action, _ in shown.steps if action]) > 2
 
 
+def test_what_is_not_shown_is_not_counted() -> None:
+    counted: list[str] = []
+
+    def count(text: str) -> int:
+        counted.append(text)
+        return len(text)
+
+    huge = Demonstration("win", True, tuple((f"go {n}", "x " * 5000) for n in range(500)))
+    (shown,) = fit([huge] * 9, 1000, count, 1)
+    assert len(shown.text) <= 1000
+    assert len(counted) < 20
+    nothing = Demonstration("win", False, ())
+    assert fit([nothing], 8, len, 1, latest="look A room.") == ()
+
+
 def test_goals_that_are_instructions() -> None:
     spec = replace(SPEC, goal_form="instruction", condense_by="changes")
-    steps = (("look", "A room."), ("eat it", "No."), ("look", "A room."), ("open box", "Open."))
+    steps = (("look", "A room."), ("eat it", "No."), ("look", "A room."), ("go east", "Hall."))
     assert condense(spec, steps, [1]) == (steps[0], steps[3])
+    back = (*steps, ("go west", "Kitchen."), ("go east", "Hall."))
+    assert condense(spec, back, [1]) == (steps[0], *back[3:])  # every passage is shown
     demo = Demonstration("Find the coin. Then rest.", True, (), goal_form="instruction")
     assert demo.text == "Success. Task: Find the coin. Then rest."
 

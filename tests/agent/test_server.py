@@ -165,7 +165,7 @@ def test_one_that_fails_for_good_costs_its_own_episode(serve: Any, tmp_path: Pat
 
     def behave(number: int, body: dict[str, Any]) -> Reply:
         if "red" in json.dumps(body["messages"][-1]):
-            return 400, {}, {"error": {"message": "too long"}}
+            return 400, {}, {"error": {"message": "no such field"}}
         return 200, {}, said("look")
 
     server = serve(behave)
@@ -180,6 +180,22 @@ def test_one_that_fails_for_good_costs_its_own_episode(serve: Any, tmp_path: Pat
     assert len(server.requests) == 2
     episodes = play(model, tmp_path / "memory")
     assert len(episodes) == 12
+
+
+def test_a_conversation_that_is_too_long_goes_on_without_its_oldest_turns(
+    serve: Any, tmp_path: Path
+) -> None:
+    told = "This model's maximum context length is 9 tokens. However, you requested 12 tokens."
+
+    def behave(number: int, body: dict[str, Any]) -> Reply:
+        if len(body["messages"]) > 6:
+            return 400, {}, {"error": {"message": told}}
+        return 200, {}, said("look")
+
+    model = ServerModel(serve(behave).url, "m")
+    episodes = play(model, tmp_path / "memory")
+    assert {str(episode.outcome.reason) for episode in episodes} == {"step limit"}
+    assert all(episode.usage["dropped"] > 0 for episode in episodes)
 
 
 def test_a_server_that_dies_and_comes_back(serve: Any, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from relive.agent.conversation import (
 from relive.agent.evaluation.metrics import table
 from relive.agent.evaluation.remarks import remarks
 from relive.agent.load_policy import PolicySettings, load_policy
-from relive.agent.policy import RandomPolicy, words
+from relive.agent.policy import RandomPolicy, as_policy, words
 from relive.agent.retriever import MemoryRetriever
 from relive.agent.run_episode import stated_score
 from relive.agent.runner import Runner, RunSettings, UnfitModelWarning, play_all, spec_of
@@ -56,6 +56,8 @@ def reply(**info: Any) -> Reply:
         ({"score": True}, 0.0),
         ({"score": "1"}, 0.0),
         ({"score": float("nan")}, 0.0),
+        ({"score": float("nan"), "max_score": 5}, 0.0),
+        ({"score": float("inf"), "max_score": 5}, 0.0),
     ],
 )
 def test_a_stated_score_is_a_share(info: dict[str, Any], score: float) -> None:
@@ -152,15 +154,26 @@ def test_a_conversation_that_outgrows_the_context_goes_on_without_its_oldest_tur
 def test_admissible_commands_are_shown_only_where_asked_for() -> None:
     tasks = SUITE.tasks("train", 6)
     plain = play_all(Runner(SUITE, RandomPolicy(SUITE)), tasks)
-    assert not any("Admissible" in seen for e in plain for seen in e.observations)
     settings = RunSettings(admissible=True, workers=2)
     listed = play_all(Runner(SUITE, RandomPolicy(SUITE), settings), tasks)
     assert not any(step.invalid for e in listed for step in e.steps)
-    assert all("Admissible commands: " in step.observation for e in listed for step in e.steps)
+    # What is shown is not stored: memory and training are as without.
+    assert not any("Admissible" in seen for e in [*plain, *listed] for seen in e.observations)
     assert listed[0].actor.settings["admissible"] is True
     assert listed == sorted(
         listed, key=lambda e: [t.identity for t in tasks].index(e.task.identity)
     )
+    seen: list[str] = []
+
+    def reads(messages: list[dict[str, str]]) -> str:
+        seen.append(messages[-1]["content"])
+        return "look"
+
+    play_all(Runner(SUITE, as_policy(reads), RunSettings(admissible=True)), tasks[:1])
+    assert all("\n\nAdmissible commands: go to " in text for text in seen)
+    expert = load_policy(PolicySettings("expert"), SUITE)
+    won = play_all(Runner(SUITE, expert, RunSettings(admissible=True)), tasks)
+    assert all(episode.success for episode in won)
     here = play_all(Runner(SUITE, RandomPolicy(SUITE), RunSettings(admissible=True)), tasks)
     assert [[s.action for s in e.steps] for e in here] == [
         [s.action for s in e.steps] for e in listed
@@ -307,6 +320,20 @@ def test_a_policy_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
              "--out", str(out)]
         )  # fmt: skip
         assert status == 0
+        memory = tmp_path / "m"
+        assert main(
+            ["run", "--suite", "toy", "--policy", f"my_policies:{name}", "--tasks", "2",
+             "--memory", str(memory)]
+        ) == 0  # fmt: skip
+    with Memory(memory, "r") as played:  # each its own, though both are somebody's
+        assert len(played) == 4
+        assert {entry.policy for entry in played.entries()} == {
+            "my_policies:walks", "my_policies:Object",
+        }  # fmt: skip
+    with pytest.raises(ValueError, match=r"policy\.temperature is for models that relive loads"):
+        load_policy(PolicySettings("my_policies:walks", temperature=0.5), SUITE)
+    with pytest.raises(ValueError, match="suite 'same' has no expert"):
+        load_policy(PolicySettings("expert"), SameGoal())
     with pytest.raises(ImportError, match="no 'nobody': correct the entry 'my_policies:nobody'"):
         load_policy(PolicySettings("my_policies:nobody"), SUITE)
     with pytest.raises(ValueError, match="module:object for one of your own"):
@@ -375,3 +402,43 @@ def test_an_expert_is_made_once_for_an_episode_and_told_its_task() -> None:
     answer = expert.answer  # type: ignore[union-attr]
     first = answer([Asked(turn, 0, task)])[0].text
     assert answer([Asked(turn, 0, task)])[0].text == first  # read anew, not one step further
+
+
+class Unmade(ToySuite):
+    def prepare(self, tasks: Sequence[Task], processes: int = 1) -> int:
+        raise RuntimeError("one of them cannot be compiled")
+
+
+def test_what_cannot_be_prepared_costs_nothing_by_itself() -> None:
+    suite = Unmade()
+    expert = load_policy(PolicySettings("expert"), suite)
+    with pytest.warns(UserWarning, match="cannot be compiled"):
+        played = play_all(Runner(suite, expert), suite.tasks("train", 2))
+    assert all(episode.success for episode in played)
+
+
+class Apart(ToySuite):
+    processes = 2
+
+
+def test_one_episode_at_a_time_stays_one_where_processes_are_needed(tmp_path: Path) -> None:
+    suite = Apart()
+    expert = load_policy(PolicySettings("expert"), suite)
+    with Memory(tmp_path / "m") as memory:
+        played = list(relive.Agent(expert, memory).run(suite, 4))
+    assert [episode.memory_position for episode in played] == [0, 1, 2, 3]
+
+
+def test_a_lost_game_with_all_points_is_no_success() -> None:
+    class Rich(ToyEnv):
+        def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
+            return "Lost.", 1.0, True, False, {**self._info(False), "score": 9, "max_score": 9}
+
+    class RichSuite(ToySuite):
+        def make(self) -> ToyEnv:
+            return Rich()
+
+    (episode,) = play_all(Runner(RichSuite(), Walks("look")), SUITE.tasks("train", 1))
+    assert not episode.success
+    assert 0.99 < episode.outcome.score < 1
+    assert episode.outcome.best == episode.outcome.score

@@ -265,7 +265,8 @@ def test_a_suite_of_this_project_has_an_id() -> None:
     task = suite.tasks("train", 1)[0]
     observation, info = env.reset(options={"task": task})
     assert info["task"].goal in observation
-    assert info["task"].suite == "gymnasium:relive/toy-v0"
+    assert info["task"].suite == "toy"  # with its splits, types and expert
+    assert suite is relive.envs.get_suite("toy")
     assert isinstance(env.step("look")[4]["invalid"], bool)
 
 

@@ -57,3 +57,16 @@ def test_what_fits_is_left_as_it_is_and_the_rest_counted(encoder: ChatEncoder) -
     assert (made.cut, made.too_long) == (1, 0)
     with pytest.raises(ValueError, match="nothing can be learnt"):
         encode_all(encoder, [long], 20)
+
+
+def test_long_answers_are_learnt_once_as_well(encoder: ChatEncoder) -> None:
+    turns = [Turn("system", "Act."), Turn("user", "You are in a room.")]
+    for n in range(10):
+        said = " ".join(["go to the shelf"] * 12)
+        turns += [Turn("assistant", f"{n} {said}"), Turn("user", "A cup.")]
+    whole = Example(tuple(turns[:-1]))
+    (one,) = encoder.sequences(whole.conversation)
+    parts, lost = in_parts(encoder, whole, 300)
+    assert not lost
+    assert all(len(part.ids) <= 300 for part in parts)
+    assert sum(sum(part.supervised) for part in parts) == sum(one.supervised)

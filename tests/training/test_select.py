@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from relive.memory import Actor, Episode, Memory, Outcome, Step, StopReason, Task
-from relive.training.select import SelectSettings, select
+from relive.training.select import SelectSettings, select, why_nothing
 
 
 def success(name: str, steps: int = 1, task: str = "") -> Episode:
@@ -70,3 +70,22 @@ def test_several_of_a_task_are_the_shortest(memory: Memory) -> None:
     memory.add(success("key-short", 1, "key"))
     chosen = select(memory, SelectSettings(per_task=2))
     assert ids(chosen) == ["cup", "key-short", "key", "lamp"]
+
+
+def test_episodes_of_other_suites_are_left_out(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m") as memory:
+        for suite in ("toy", "elsewhere", ""):
+            memory.add(
+                goal="put the cup in barn", steps=[("a room", "look")], success=True,
+                suite=suite, task_id=f"{suite} task", split="train", policy="local",
+            )  # fmt: skip
+        found = select(memory, SelectSettings(), suite="toy")
+        assert {episode.task.suite for episode in found} == {"toy", ""}
+        assert len(select(memory, SelectSettings())) == 3
+    with Memory(tmp_path / "n") as memory:
+        memory.add(
+            goal="g", steps=[("a room", "look")], success=True, suite="elsewhere", policy="local"
+        )
+        told = why_nothing(memory, SelectSettings(), suite="toy")
+        assert "none of suite 'toy'" in told
+        assert "retrieval.across=true" in told

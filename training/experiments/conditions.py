@@ -47,9 +47,9 @@ class OtherTypes:
         """The same, but bound to what the memory holds now."""
         return OtherTypes(self.matching.frozen())
 
-    def held_back(self, task: Task) -> int:
+    def held_back(self, task: Task, opening: str = "") -> int:
         """As of what would have been recalled."""
-        return self.matching.held_back(task)
+        return self.matching.held_back(task, opening)
 
     def __call__(self, task: Task, history: History = (), *, opening: str = "") -> RetrievedContext:
         """The closest of other types, of at most equal token length."""
