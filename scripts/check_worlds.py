@@ -234,13 +234,89 @@ def precision(suite: Suite) -> dict[str, Any]:
                             goal=task.goal, steps=[(opening, "look")], success=True,
                             suite=task.suite, task_id=task.identity, type=task.type,
                         )  # fmt: skip
-                    right = []
+                    right, family = [], []
                     for task, opening in asked:
                         text = task.goal if by == "goal" else opening
                         hits = memory.search(text, k=2, fields=(by,))
-                        right += [hit.episode.task.type == task.type for hit in hits]
+                        kinds = [hit.episode.task.type for hit in hits]
+                        right += [kind == task.type for kind in kinds]
+                        family += [kind.split("-")[0] == task.type.split("-")[0] for kind in kinds]
             found[key][name] = round(sum(right) / len(right), 4)
+            if suite.name == "textworld":  # cooking-1 and cooking-2 are one game
+                found.setdefault(f"family_{key}", {})[name] = round(sum(family) / len(family), 4)
     return found | {"precision_n": [len(stored), len(asked)]}
+
+
+def across(names: Sequence[str]) -> dict[str, Any]:
+    """One memory for several suites: right type among the top two, within the suite and across."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "m") as memory:
+        for name in names:
+            suite = get_suite(name)
+            for task, opening in openings(suite, suite.up_to("train", 5 * len(suite.types))):
+                memory.add(
+                    goal=task.goal, steps=[(opening, "look")], success=True, suite=task.suite,
+                    task_id=task.identity, type=task.type,
+                )  # fmt: skip
+        for name in names:
+            suite = get_suite(name)
+            tasks = suite.up_to(suite.test_split, 3 * len(suite.types))
+            shares: dict[str, list[bool]] = {"within": [], "across": [], "foreign": []}
+            for task, _ in openings(suite, tasks):
+                for how, only in (("within", {"suite": (name,)}), ("across", {})):
+                    for hit in memory.search(task.goal, k=2, only=only):
+                        told = hit.episode.task
+                        same = (told.suite, told.type) == (name, task.type)
+                        shares[how].append(same)
+                        if how == "across":
+                            shares["foreign"].append(told.suite != name)
+            found[name] = {how: round(sum(some) / len(some), 4) for how, some in shares.items()}
+            print("  ", name, found[name], flush=True)
+        found["episodes"] = len(memory)
+    return found
+
+
+def raw(suite: Suite) -> dict[str, Any]:
+    """ScienceWorld only: a step of ours against the server's own call and the package's `step`,
+    alternating, over whole solutions."""
+    if suite.name != "scienceworld":
+        return {}
+    from scienceworld import ScienceWorldEnv as Package
+
+    package = Package("", envStepLimit=10**6)
+    env = suite.make()
+    times: dict[str, list[float]] = {"ours": [], "server": [], "package": []}
+    try:
+        for task in suite.tasks("train", 10):
+            expert = suite.expert(task)
+            actions = [expert.act("") for _ in range(12)]
+            for how in ("server", "ours", "package", "ours", "server"):
+                if how == "ours":
+                    env.reset(options={"task": task})
+                else:
+                    package.load(task.type, task.seed, "", generateGoldPath=False)
+                for action in actions:
+                    began = time.perf_counter()
+                    if how == "ours":
+                        over = env.step(action)[2]
+                    elif how == "package":
+                        over = package.step(action)[2]
+                    else:
+                        package.server.step(action)
+                        over = package.server.getCompleted() or package.server.getScore() < 0
+                    times[how].append(time.perf_counter() - began)
+                    if over:
+                        break
+    finally:
+        env.close()
+        package.close()
+    median = {how: statistics.median(some) for how, some in times.items()}
+    mean = {how: statistics.mean(some) for how, some in times.items()}
+    return {
+        "step_against_server": round(median["ours"] / median["server"], 3),
+        "step_against_server_mean": round(mean["ours"] / mean["server"], 3),
+        "package_step_against_ours": round(mean["package"] / mean["ours"], 2),
+    }
 
 
 def openings(suite: Suite, tasks: Sequence[Task]) -> list[tuple[Task, str]]:
@@ -287,7 +363,7 @@ def shown(suite: Suite) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Suite], dict[str, Any]]] = {
     "check": check, "speed": speed, "expert": expert, "kill": kill, "precision": precision,
-    "shown": shown,
+    "shown": shown, "raw": raw,
 }  # fmt: skip
 
 
@@ -349,10 +425,17 @@ def main() -> int:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suites", nargs="*", default=list(SUITES))
+    parser.add_argument(
+        "--across", action="store_true", help="one memory for the suites that are named"
+    )
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     args = parser.parse_args()
-    known = json.loads(OUT.read_text())["suites"] if OUT.exists() else []
-    rows = {row["suite"]: row for row in known}
+    results = json.loads(OUT.read_text()) if OUT.exists() else {"suites": []}
+    rows = {row["suite"]: row for row in results["suites"]}
+    if args.across:
+        results["across"] = across(args.suites)
+        OUT.write_text(json.dumps(results, indent=2) + "\n")
+        return 0
     for name in args.suites:
         try:
             suite = get_suite(name)
@@ -368,7 +451,8 @@ def main() -> int:
             found = PARTS[part](suite)
             row |= found
             print(f"   {found} ({time.monotonic() - began:.0f} s)", flush=True)
-            OUT.write_text(json.dumps({"suites": list(rows.values())}, indent=2) + "\n")
+            results["suites"] = list(rows.values())
+            OUT.write_text(json.dumps(results, indent=2) + "\n")
     write_table(list(rows.values()))
     return 0
 

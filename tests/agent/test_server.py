@@ -182,9 +182,7 @@ def test_one_that_fails_for_good_costs_its_own_episode(serve: Any, tmp_path: Pat
     assert len(episodes) == 12
 
 
-def test_a_conversation_that_is_too_long_goes_on_without_its_oldest_turns(
-    serve: Any, tmp_path: Path
-) -> None:
+def test_a_conversation_that_is_too_long_goes_on_without_its_oldest_turns(serve: Any) -> None:
     told = "This model's maximum context length is 9 tokens. However, you requested 12 tokens."
 
     def behave(number: int, body: dict[str, Any]) -> Reply:
@@ -193,7 +191,7 @@ def test_a_conversation_that_is_too_long_goes_on_without_its_oldest_turns(
         return 200, {}, said("look")
 
     model = ServerModel(serve(behave).url, "m")
-    episodes = play(model, tmp_path / "memory")
+    episodes = list(Agent(model).run("toy", 3, batch=3))
     assert {str(episode.outcome.reason) for episode in episodes} == {"step limit"}
     assert all(episode.usage["dropped"] > 0 for episode in episodes)
 
