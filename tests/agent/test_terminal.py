@@ -289,13 +289,13 @@ def test_a_bug_shows_its_traceback_as_text(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(_: str) -> None:
-        raise TypeError(HOSTILE)
+        raise AssertionError(HOSTILE)
 
     monkeypatch.setattr("relive.envs.get_suite", broken)
     assert main(["envs", "check", "toy"]) == 1
     error = capfd.readouterr().err
     assert error.startswith("Traceback")
-    assert f"TypeError: {SHOWN}" in error
+    assert f"AssertionError: {SHOWN}" in error
     assert raw(error) == []
 
 

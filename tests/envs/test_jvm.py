@@ -14,8 +14,9 @@ pytest.importorskip("py4j")
 from relive.envs.jvm import JavaError, Jvm, find_java
 
 _HOLDER = """
-import os, sys, time
+import os, signal, sys, time
 from relive.envs.jvm import Jvm
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jvm = Jvm([])
 child = os.fork() if "fork" in sys.argv else 0
 if child or "fork" not in sys.argv:

@@ -228,6 +228,7 @@ _FIELDS = {
     "task.room": "text",
     "task.seed": "int", "task.version": "text", "task.goal": "text",
     "outcome.success": "bool", "outcome.score": "float", "outcome.detail": "text",
+    "outcome.best": "float", "task.payload": "text",
     "actor.policy": "text", "actor.model": "text", "actor.weights": "text", "actor.adapter": "text",
     "actor.prompt": "text",
     "steps.observation": "text", "steps.action": "text", "steps.reasoning": "text",
