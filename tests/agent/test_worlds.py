@@ -442,3 +442,49 @@ def test_a_lost_game_with_all_points_is_no_success() -> None:
     assert not episode.success
     assert 0.99 < episode.outcome.score < 1
     assert episode.outcome.best == episode.outcome.score
+
+
+def test_nothing_is_played_or_stored_where_nothing_can_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    memory = tmp_path / "m"
+    status = main(
+        ["run", "--suite", "scienceworld", "--policy", "random", "--tasks", "2",
+         "--memory", str(memory)]
+    )  # fmt: skip
+    assert status == 2
+    assert "apt install default-jre-headless" in capsys.readouterr().err
+    with Memory(memory, "r") as stored:
+        assert len(stored) == 0
+    main(["envs", "list"])
+    assert "scienceworld: not available here, scienceworld runs on Java" in capsys.readouterr().out
+
+
+class Shouting(ToySuite):
+    """Another dialect: everything in capitals."""
+
+    def reworded(self, steps: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [(action.upper(), seen.upper()) for action, seen in steps]
+
+
+def test_another_dialect_is_said_and_translated_on_request(tmp_path: Path) -> None:
+    suite = Shouting()
+    expert = load_policy(PolicySettings("expert"), suite)
+    seen: list[str] = []
+
+    def reads(messages: list[dict[str, str]]) -> str:
+        seen.append(messages[0]["content"])
+        return "look"
+
+    with Memory(tmp_path / "m") as memory:
+        list(relive.Agent(expert, memory, Retrieval(k=0)).run(suite, 4))
+        plain = relive.evaluate(reads, suite, memory, tasks=2)
+        assert "past episodes shown were lived in another dialect" in str(plain)
+        assert "Action: go to" in seen[-1]
+        translated = relive.evaluate(
+            reads, suite, memory, tasks=2, retrieval=Retrieval(translate=True)
+        )
+        assert "dialect" not in str(translated)
+        assert "Action: GO TO" in seen[-1]
