@@ -150,6 +150,7 @@ class RenamedSuite(Suite):
         self.splits, self.expert_kind = inner.splits, inner.expert_kind
         self.validation_split, self.test_split = inner.validation_split, inner.test_split
         self.goal_form, self.condense_by = inner.goal_form, inner.condense_by
+        self.repeats = inner.repeats
         self.rooms_shared, self.processes = inner.rooms_shared, inner.processes
         self.preload, self.copies = inner.preload, inner.copies
 
@@ -170,6 +171,10 @@ class RenamedSuite(Suite):
     def check_ready(self) -> None:
         """As the suite's."""
         self._inner.check_ready()
+
+    def prepare(self, tasks: Sequence[Task], processes: int = 1) -> int:
+        """As the suite's."""
+        return self._inner.prepare([self._names.original(task) for task in tasks], processes)
 
     def limit(self, task: Task) -> int:
         """As the suite's."""

@@ -110,6 +110,7 @@ class Jvm:
     ) -> None:
         from py4j.java_gateway import GatewayParameters, JavaGateway, find_jar_path
 
+        self._owner = os.getpid()
         java = find_java(game)
         path = os.pathsep.join(map(os.path.abspath, [find_jar_path(), *classpath]))
         command = [java, *options, "-classpath", path, "py4j.GatewayServer"]
@@ -159,8 +160,20 @@ class Jvm:
 
     @property
     def alive(self) -> bool:
-        """Whether the JVM still runs."""
-        return self._end.alive and self._process.poll() is None
+        """Whether it runs, and was started by this process (and not by the one it is a fork of)."""
+        return self._owner == os.getpid() and self._end.alive and self._process.poll() is None
+
+    def check_owner(self) -> None:
+        """Raises in a fork of the process that started it: two on one socket take each other's
+        answers.
+
+        Raises:
+            RuntimeError: this is one.
+        """
+        if self._owner != os.getpid():
+            raise RuntimeError(
+                "this process is a fork of the one that plays the game: make an environment here"
+            )
 
     def close(self) -> None:
         """End the JVM: it is asked to, and killed if it takes too long. Twice is fine."""

@@ -1,8 +1,11 @@
-"""Lists of tasks that are spread over types, whatever the types have to offer."""
+"""Lists of tasks that are spread over types, whatever the types have to offer, and what is on
+them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count as numbers
 from typing import TypeVar
+
+from ..task import Task
 
 T = TypeVar("T")
 
@@ -40,6 +43,33 @@ def spread(
             break
         chosen += [(kind, pool[number]) for kind, pool in pools.items() if number < len(pool)]
     return chosen[:count]
+
+
+def check_listed(
+    task: Task, suite: str, numbers: Sequence[int], listed: Callable[[], Task]
+) -> None:
+    """Whether a task is one that its suite lists by type, split and number.
+
+    Args:
+        task: what is to be played.
+        suite: name of the suite.
+        numbers: seeds that there are of its type and split.
+        listed: the task as the suite lists it.
+
+    Raises:
+        ValueError: it is of another suite, unknown, or of another version.
+    """
+    if task.suite != suite or task.seed not in numbers:
+        raise ValueError(
+            f"task {task.identity} of suite {task.suite!r}, type {task.type!r}, split "
+            f"{task.split!r} and seed {task.seed} is none of suite {suite!r}"
+        )
+    now = listed()
+    if task.identity != now.identity:
+        raise ValueError(
+            f"task {task.identity} is of version {task.version!r}, and this is {now.version!r}, "
+            "whose games are others: list the tasks anew"
+        )
 
 
 def size_of(pools: Mapping[str, Sequence[T]], start: int = 0) -> int:

@@ -153,6 +153,6 @@ def test_the_reference_names_everything_public() -> None:
 
 def test_the_table_of_environments_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    worlds = importlib.import_module("check_worlds")
+    worlds = importlib.import_module("worlds_table")
     rows = json.loads((ROOT / "docs" / "results" / "worlds.json").read_text())["suites"]
     assert worlds.table(rows) in (ROOT / "docs" / "environments.md").read_text()

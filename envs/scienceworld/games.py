@@ -8,6 +8,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from ...task import Task, identity_of
+from ..listing import check_listed
 
 SUITE = "scienceworld"
 SPLITS = ("train", "dev", "test")
@@ -68,14 +69,6 @@ def task_of(kind: str, split: str, variation: int) -> Task:
 
 def check_task(task: Task) -> None:
     """Raises a `ValueError` for a task that this suite does not have."""
-    game = games().get(task.type) if task.suite == SUITE else None
-    if game is None or task.seed not in game.variations.get(task.split, ()):
-        raise ValueError(
-            f"task {task.identity} of suite {task.suite!r}, type {task.type!r}, split "
-            f"{task.split!r} and seed {task.seed} is none of suite {SUITE!r}"
-        )
-    if task.identity != task_of(task.type, task.split, task.seed).identity:
-        raise ValueError(
-            f"task {task.identity} is of version {task.version!r}, and this is {VERSION!r}, whose "
-            "games are others: list the tasks anew"
-        )
+    game = games().get(task.type)
+    numbers = game.variations.get(task.split, ()) if game else ()
+    check_listed(task, SUITE, numbers, lambda: task_of(task.type, task.split, task.seed))

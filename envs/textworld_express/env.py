@@ -7,7 +7,8 @@ from typing import Any
 
 from ...task import Task
 from ..base import Info, TextEnv
-from .games import FOLDS, LIMITS, SUITE, VERSION, task_of
+from ..listing import check_listed
+from .games import FOLDS, LIMITS, SUITE, task_of
 from .java import JavaGames
 
 _REFUSED = re.compile(
@@ -125,13 +126,5 @@ def _clean(action: str) -> str:
 
 
 def _check(task: Task) -> None:
-    if task.suite != SUITE or task.type not in LIMITS or task.seed not in FOLDS.get(task.split, ()):
-        raise ValueError(
-            f"task {task.identity} of suite {task.suite!r}, type {task.type!r}, split "
-            f"{task.split!r} and seed {task.seed} is none of suite {SUITE!r}"
-        )
-    if task.identity != task_of(task.type, task.split, task.seed).identity:
-        raise ValueError(
-            f"task {task.identity} is of version {task.version!r}, and this is {VERSION!r}, whose "
-            "games are others: list the tasks anew"
-        )
+    numbers = FOLDS.get(task.split, ()) if task.type in LIMITS else ()
+    check_listed(task, SUITE, numbers, lambda: task_of(task.type, task.split, task.seed))

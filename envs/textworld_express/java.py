@@ -6,7 +6,6 @@ and solutions are looked for in another.
 """
 
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,13 @@ class JavaGames:
         folder = Path(found.origin).parent
         jar = folder / "textworld-express.jar"
         # Its program looks for its data where it runs.
-        self._owner = os.getpid()
         self._jvm = Jvm([jar], _OPTIONS, game="textworld-express", folder=folder)
         self._players: dict[str, Any] = {}
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, and was started by this process (and not by the one it is a fork of)."""
-        return self._owner == os.getpid() and self._jvm.alive
+        """Whether it runs, and was started by this process."""
+        return self._jvm.alive
 
     @property
     def pid(self) -> int:
@@ -107,10 +105,7 @@ class JavaGames:
         would leave an answer that the next call takes for its own, so the process is ended then."""
         from py4j.protocol import Py4JJavaError
 
-        if self._owner != os.getpid():
-            raise RuntimeError(
-                "this process is a fork of the one that plays the game: make an environment here"
-            )
+        self._jvm.check_owner()
         try:
             return method(*arguments)
         except Py4JJavaError:

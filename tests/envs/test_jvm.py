@@ -129,3 +129,18 @@ def test_a_forked_child_does_not_keep_it_alive() -> None:
         assert _running(child)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_fork_is_told_to_make_its_own() -> None:
+    with Jvm([]) as jvm:
+        jvm.check_owner()
+        child = os.fork()
+        if child == 0:
+            refused = not jvm.alive
+            try:
+                jvm.check_owner()
+            except RuntimeError as error:
+                os._exit(0 if refused and "make an environment here" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert jvm.alive
