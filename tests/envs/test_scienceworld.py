@@ -283,7 +283,7 @@ def test_it_keeps_the_contract() -> None:
 
 def _javas() -> set[int]:
     """Java processes with this simulator."""
-    told = subprocess.run(["ps", "-eo", "pid=,stat=,args="], capture_output=True, text=True)
+    told = subprocess.run(["ps", "-ww", "-eo", "pid=,stat=,args="], capture_output=True, text=True)
     rows = [line.split(None, 2) for line in told.stdout.splitlines()]
     return {
         int(r[0]) for r in rows if len(r) == 3 and r[1][0] != "Z" and "scienceworld.jar" in r[2]
@@ -309,7 +309,9 @@ def test_workers_that_are_killed_leave_no_java_behind() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_program_that_is_killed_leaves_no_java_behind(how: signal.Signals) -> None:
+def test_a_program_that_is_killed_leaves_no_java_behind(
+    how: signal.Signals, tmp_path: Path
+) -> None:
     before = _javas()
     program = (
         "from relive.envs import EnvPool\n"
@@ -329,6 +331,8 @@ def test_a_program_that_is_killed_leaves_no_java_behind(how: signal.Signals) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # Nothing is cached there, so that the expert needs a process of its own, too.
+        env={**os.environ, "RELIVE_CACHE": str(tmp_path)},
     )
     try:
         assert run.stdout is not None
