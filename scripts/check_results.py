@@ -35,8 +35,10 @@ from relive.envs import get_suite
 from relive.memory import Memory
 from relive.training.experiments.arms import Cell
 from relive.training.experiments.stream_publish import disagreements as stream_disagreements
-from relive.training.experiments.study import StudySettings, fill_memory, replay_cell, tasks_for
+from relive.training.experiments.study import fill_memory, replay_cell
 from relive.training.experiments.study_results import disagreements as study_disagreements
+from relive.training.experiments.study_settings import StudySettings
+from relive.training.experiments.study_tasks import tasks_for
 
 Loaded = tuple[dict[str, Any], list[Record]]
 

@@ -35,6 +35,7 @@ from .examples import Example
 from .loss import target_logits
 from .memory_needed import activations, spare_memory
 from .together import Together
+from .unfinished import Unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,10 @@ def train_adapter(
     dtype are its own, and it has its adapter again when this is over. The adapter's own weights are
     fp32. Under ``accelerate launch`` the processes share every batch, and the first one writes.
 
+    A training that is stopped goes on where it was some minutes before, when it is asked for again
+    with the same arguments (:mod:`relive.training.unfinished`; not when several processes share
+    it), and gives the same adapter.
+
     Args:
         model: whose bare weights the adapter is for, and whose chat template.
         examples: what to learn; at least one.
@@ -184,13 +189,15 @@ def train_adapter(
         model.encoder, examples, longest, settings.learn_reasoning, model.answer_tokens
     )
     together = Together(model.device)
+    told = {"lora": as_stored(settings), "base": model.base_sha256, "start": _hash_of(start)}
+    kept = None if together.count > 1 else Unfinished(out, told, encodings.sequences)
     half = out.with_name(out.name + ".half")
     with model.lent() as base:
         try:
             tuned = _prepare(base, settings, start, encodings.longest)
             losses, supervised = _optimise(
                 tuned, encodings.sequences, _rehearsed(model, rehearsal, longest, settings),
-                settings, together, report, checkpoint,
+                settings, together, kept, report, checkpoint,
             )  # fmt: skip
             if together.first:
                 shutil.rmtree(half, ignore_errors=True)
@@ -200,7 +207,7 @@ def train_adapter(
     written = replace(
         manifest,
         lora=as_stored(settings),
-        started_from=hash_weights(start) if start else "",
+        started_from=_hash_of(start),
         examples=len(encodings.examples),
         too_long=encodings.too_long,
         cut=encodings.cut,
@@ -218,8 +225,14 @@ def train_adapter(
         written = replace(written, adapter_sha256=hash_weights(half))
         (half / FILE).write_text(json.dumps(written.plain, indent=2) + "\n")
         os.replace(half, out)
+    if kept:
+        kept.done()
     together.wait()
     return written if together.first else AdapterManifest.read(out) or written
+
+
+def _hash_of(adapter: Path | None) -> str:
+    return hash_weights(adapter) if adapter else ""
 
 
 def _prepare(base: Any, settings: LoraSettings, start: Path | None, longest: int) -> Any:
@@ -284,6 +297,7 @@ def _optimise(
     rehearsal: Iterator[list[Encoded]] | None,
     settings: LoraSettings,
     together: Together,
+    kept: Unfinished | None,
     report: Callable[[int, float], object] | None,
     checkpoint: Callable[[int, Any], object] | None,
 ) -> tuple[list[float], int]:
@@ -297,9 +311,10 @@ def _optimise(
         settings.mix[1] if settings.batch_examples else 0,
     )
     at_once = min(_piece(settings, tuned), -(-settings.batch_tokens // together.count))
-    losses: list[float] = []
-    supervised = 0
-    for step in range(settings.steps):
+    losses, supervised = kept.restore(tuned, optimiser) if kept else ([], 0)
+    for _ in losses:
+        next(stream)
+    for step in range(len(losses), settings.steps):
         batch = next(stream)
         count = sum(sum(mask[1:]) for _, mask in batch)
         left = max(0.05, 1 - step / settings.steps) if settings.decay else 1.0
@@ -324,6 +339,8 @@ def _optimise(
             report(step + 1, losses[-1])
         if checkpoint:
             checkpoint(step + 1, tuned)
+        if kept:
+            kept.keep(tuned, optimiser, losses, supervised)
     return losses, supervised
 
 

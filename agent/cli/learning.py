@@ -119,8 +119,9 @@ def _train(args: argparse.Namespace) -> None:
 
 def _study(args: argparse.Namespace) -> None:
     from ...training.experiments.curve import curves
-    from ...training.experiments.study import Study, StudySettings
+    from ...training.experiments.study import Study
     from ...training.experiments.study_results import markdown, publish
+    from ...training.experiments.study_settings import StudySettings
     from ..evaluation.report import LiveProgress, console
     from ..settings import load
 

@@ -61,6 +61,10 @@ def record(
         "weights_sha256": episode.actor.weights,
         "invalid": sum(s.invalid for s in episode.steps),
         "memory_tokens": sum(count(demo.text) for demo in shown),
+        "score": round(max(0.0, episode.outcome.score), 4),
+        "best_score": round(max(0.0, episode.outcome.score, episode.outcome.best), 4),
+        "tokens": round(episode.usage.get("prompt", 0) + episode.usage.get("completion", 0)),
+        "seconds": round(episode.timings.get("total", 0.0), 2),
         "audit": audit_of(episode, store, retriever).plain,
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relive.agent.settings import as_stored, build, json_of, load
-from relive.training.experiments.study import StudySettings
+from relive.training.experiments.study_settings import StudySettings
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from relive.agent.runner import RunSettings
 from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
 from relive.training.examples import ContextRates
-from relive.training.experiments.arms import Cell, cells, tier_of
-from relive.training.experiments.study import Study, StudySettings, tasks_for
+from relive.training.experiments.arms import Cell, cells
+from relive.training.experiments.study import Study
 from relive.training.experiments.study_results import (
     compared,
     disagreements,
@@ -24,6 +24,8 @@ from relive.training.experiments.study_results import (
     summaries,
     wording,
 )
+from relive.training.experiments.study_settings import StudySettings
+from relive.training.experiments.study_tasks import Tiers, demonstration_tasks, tasks_for
 from relive.training.lora import LoraSettings
 
 
@@ -56,7 +58,7 @@ def test_every_required_cell_is_there_once() -> None:
     by = Counter(
         (c.train, c.memory)
         for c in found
-        if (c.k, c.query, c.source, c.base) == (2, "static", "expert", "bundled")
+        if (c.k, c.query, c.source, c.base) == (2, "static", "expert", "base")
     )
     for train in ("none", "lora", "rag-lora", "rag-lora-robust"):
         for memory in ("matching", "other", "empty"):
@@ -68,7 +70,7 @@ def test_every_required_cell_is_there_once() -> None:
     assert {c.train for c in found if c.base == "control"} == {"none", "lora"}
     assert not any(c.sealed for c in found)
     assert all(c.sealed for c in cells(3, True, sealed=True))
-    assert {c.base for c in cells(1, False)} == {"bundled"}
+    assert {c.base for c in cells(1, False)} == {"base"}
 
 
 def test_seeds_share_no_task_and_the_sealed_tier_is_apart() -> None:
@@ -77,16 +79,16 @@ def test_seeds_share_no_task_and_the_sealed_tier_is_apart() -> None:
     seen: set[str] = set()
     for seed in range(3):
         tasks = tasks_for(s, suite, seed)
-        assert Counter(tier_of(t.type, suite) for t in tasks) == {
+        assert Counter(Tiers(s, suite).of(t.type) for t in tasks) == {
             "easy": 6,
             "binding": 6,
             "structure": 6,
         }
         assert not seen & {t.identity for t in tasks}
         seen |= {t.identity for t in tasks}
-    assert {tier_of(t.type, suite) for t in tasks_for(s, suite, 0, sealed=True)} == {"composed"}
+    assert {Tiers(s, suite).of(t.type) for t in tasks_for(s, suite, 0, sealed=True)} == {"composed"}
     with pytest.raises(ValueError, match="belongs to no tier"):
-        tier_of("dance", suite)
+        Tiers(s, suite).of("dance")
 
 
 def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     # Trainings differ in what contexts show, and in nothing else.
     manifests = {
         name: json.loads(
-            (tmp_path / "run" / "adapters" / f"{name}-bundled-s0" / "manifest.json").read_text()
+            (tmp_path / "run" / "adapters" / f"{name}-base-s0" / "manifest.json").read_text()
         )
         for name in ("lora", "rag-lora-robust")
     }
@@ -139,16 +141,70 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
         assert disagreements(
             summary, [{**records[0], **change}, *records[1:]], summary["weights_sha256"], published
         )
-    assert disagreements(summary, records, "0" * 64, published)
-    assert summary["rows"] == rows_of(read(tmp_path / "out" / "study-toy-valid-episodes.jsonl.gz"))
+    bundled = {**summary, "model": "bundled"}
+    assert disagreements(bundled, records, "0" * 64, published)
     assert (
         tmp_path
         / "out"
         / "study-toy-valid"
         / "adapters"
-        / "lora-bundled-s0"
+        / "lora-base-s0"
         / "adapter_model.safetensors"
     ).exists()
+    # Of an adapter that is too large to be published, the manifest holds the hash.
+    for file in published.glob("*/adapter_model.safetensors"):
+        file.unlink()
+    assert disagreements(summary, records, summary["weights_sha256"], published) == []
+    assert summary["rows"] == rows_of(read(tmp_path / "out" / "study-toy-valid-episodes.jsonl.gz"))
+
+
+def test_tiers_by_setting_and_portions_that_no_two_seeds_share() -> None:
+    s = StudySettings(
+        suite="scienceworld", easy=("boil", "melt"), hard=("identify-life-stages-2",), per_tier=6,
+        demonstrations=30,
+    )  # fmt: skip
+    suite = get_suite("scienceworld")
+    assert Tiers(s, suite).of("melt") == "easy"
+    assert Tiers(s, suite).all == ("boil", "melt", "identify-life-stages-2")
+    with pytest.raises(ValueError, match="belongs to no tier"):
+        Tiers(s, suite).of("find-plant")
+    first, second = (
+        {t.identity for t in demonstration_tasks(replace(s, demonstrations=9), suite, seed)}
+        for seed in range(2)
+    )
+    assert len(first) == 9
+    assert second
+    assert not first & second
+    # Four test tasks are all there are of the hard type, and six are asked for.
+    assert Counter(t.type for t in tasks_for(s, suite, 0)) == {
+        "boil": 3, "melt": 3, "identify-life-stages-2": 4,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="no hard tasks left for seed 1"):
+        tasks_for(s, suite, 1)
+    with pytest.raises(ValueError, match="Did you mean 'boil'"):
+        Tiers(replace(s, easy=("boill",)), suite)
+    with pytest.raises(ValueError, match="easy and hard"):
+        replace(s, hard=())
+    with pytest.raises(ValueError, match="no groups 'easy' and 'hard'"):
+        Tiers(StudySettings(), get_suite("tales"))
+
+
+def test_scores_are_compared_where_they_are_more_than_success() -> None:
+    def scored(condition: str, score: float) -> list[Record]:
+        measured = {"score": score, "best_score": score, "tokens": 5, "seconds": 1.0}
+        named = {"model": "m", "suite": "s"}
+        return [{**r, **measured, **named} for r in made_up(condition, "hard", [0] * 12)]
+
+    records = [*scored("rag-lora/matching", 0.5), *scored("lora/empty", 0.25)]
+    tests = {(t.get("measure"), t["tier"]): t for t in compared(records)}
+    assert tests["score", "hard"]["difference"] == 0.25
+    assert tests[None, "hard"]["difference"] == 0
+    row = rows_of(records)[0]
+    assert (row["model"], row["suite"], row["score"], row["tokens"]) == ("m", "s", 0.5, 5)
+    assert summaries(records)[0]["best_score"] == 0.5
+    # In a suite without rooms each task is a cluster of its own.
+    alone = [{**r, "room": ""} for r in records]
+    assert len(compared(alone)) == len(compared(records))
 
 
 def made_up(condition: str, tier: str, wins: list[int], seed: int = 0) -> list[Record]:
@@ -156,7 +212,7 @@ def made_up(condition: str, tier: str, wins: list[int], seed: int = 0) -> list[R
     return [
         {
             "train": train, "memory": memory, "k": 2, "query": "static", "source": "expert",
-            "base": "bundled", "seed": seed, "condition": condition, "tier": tier, "rooms": "test",
+            "base": "base", "seed": seed, "condition": condition, "tier": tier, "rooms": "test",
             "task": f"{tier}{seed}{i}", "task_type": tier, "room": f"room {i % 4}",
             "goal": "put a hot egg in shelf" if i % 2 else "heat some egg and put it in shelf",
             "retrieved": [["x", tier], ["y", "else"]] if memory != "empty" else [],

@@ -47,21 +47,31 @@ TIERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Suite -> tier -> task types. *Binding*: a shape that was trained on, with an appliance that was
 not. *Structure*: a shape that never was."""
-HARD = ("binding", "structure")
+EASY, HARD = "easy", ("binding", "structure")
+"""The tier that is trained on, and those that never are where hard types are told apart; elsewhere
+there is one that is called ``hard``."""
+SEALED = "composed"
+"""The suite's group that is measured once, at the end."""
+
+FULL = 1000
+"""As a cell's k: as many episodes as fit."""
 
 
 def tiers_of(suite: Suite) -> Mapping[str, tuple[str, ...]]:
-    """Tiers in which a suite's results are reported; its own groups where none are defined."""
-    return TIERS.get(suite.name, suite.groups)
+    """Tiers in which a suite's results are reported where nobody says: the suite's groups ``easy``
+    and ``hard`` where none are defined.
 
-
-def tier_of(task_type: str, suite: Suite) -> str:
-    """The tier of a task type; the suite's group for those outside the tiers (``composed``)."""
-    for tiers in (tiers_of(suite), suite.groups):
-        for tier, types in tiers.items():
-            if task_type in types:
-                return tier
-    raise ValueError(f"task type {task_type!r} belongs to no tier of suite {suite.name!r}")
+    Raises:
+        ValueError: there are no such groups.
+    """
+    if suite.name in TIERS:
+        return TIERS[suite.name]
+    if not {EASY, "hard"} <= set(suite.groups):
+        raise ValueError(
+            f"suite {suite.name!r} has no groups 'easy' and 'hard': say which types are trained on "
+            "(easy = [...]) and which are only ever in the memory (hard = [...])"
+        )
+    return {tier: suite.groups[tier] for tier in (EASY, "hard")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +85,8 @@ class Cell:
     query: str = "static"
     source: str = "expert"
     """Whose successes the memory holds: the ``expert``'s or the agent's ``own``."""
-    base: str = "bundled"
-    """``bundled`` or ``control``."""
+    base: str = "base"
+    """``base``, or ``control`` for the control base. (Older results say ``bundled``.)"""
     sealed: bool = False
     """Whether it is measured on the sealed tier of composed goals, and on nothing else."""
     seed: int = 0
@@ -87,10 +97,10 @@ class Cell:
         the default appended."""
         parts = [self.train, self.memory]
         if self.memory != "empty" and self.k != 2:
-            parts.append(f"k{self.k}")
+            parts.append("full" if self.k == FULL else f"k{self.k}")
         parts += [self.query] if self.query != "static" else []
         parts += [self.source] if self.source != "expert" else []
-        parts += [self.base] if self.base != "bundled" else []
+        parts += [self.base] if self.base == "control" else []
         return "/".join(parts)
 
     @property
@@ -104,13 +114,21 @@ class Cell:
         return f"{self.train}-{self.base}-s{self.seed}" if self.train in TRAININGS else ""
 
 
-def cells(seeds: int, control: bool, sealed: bool = False) -> list[Cell]:
+def cells(
+    seeds: int,
+    control: bool,
+    sealed: bool = False,
+    rehearsal: bool = True,
+    scripted: tuple[str, ...] = SCRIPTED,
+) -> list[Cell]:
     """All cells, the most telling first, seed by seed.
 
     Args:
         seeds: number of seeds.
         control: whether there is a control base.
         sealed: the cells of the sealed tier instead.
+        rehearsal: whether there is something to rehearse.
+        scripted: the copying baselines that can play the suite.
     """
     arms = ("rag-lora-robust", "none", "rag-lora", "lora")
     found: list[Cell] = []
@@ -118,11 +136,12 @@ def cells(seeds: int, control: bool, sealed: bool = False) -> list[Cell]:
         found = [
             Cell(train, memory, sealed=True) for train in arms for memory in ("matching", "empty")
         ]
-        found.append(Cell("copier", sealed=True))
+        found += [Cell(train, sealed=True) for train in scripted if train == "copier"]
         return [replace(cell, seed=seed) for seed in range(seeds) for cell in found]
     main = [Cell(train, memory) for train in arms for memory in ("matching", "empty", "other")]
-    main += [Cell("lora-rehearsal", memory) for memory in ("matching", "empty")]
-    main += [Cell(train) for train in SCRIPTED]
+    if rehearsal:
+        main += [Cell("lora-rehearsal", memory) for memory in ("matching", "empty")]
+    main += [Cell(train) for train in scripted]
     more = [Cell(train, k=k) for train in ("rag-lora-robust", "none") for k in (1, 4)]
     more.append(Cell("rag-lora-robust", source="own"))
     if control:
@@ -135,8 +154,9 @@ def cells(seeds: int, control: bool, sealed: bool = False) -> list[Cell]:
         for seed in range(seeds)
         for cell in group
     ]
-    # One seed: at every step the prompt changes and is read anew.
-    return [*found, *(Cell(train, query="dynamic") for train in ("rag-lora-robust", "none"))]
+    # One seed: at every step the prompt changes and is read anew, or it is as long as can be.
+    found += [Cell(train, query="dynamic") for train in ("rag-lora-robust", "none")]
+    return [*found, *(Cell(train, k=FULL) for train in ("rag-lora-robust", "none"))]
 
 
 def rates_of(training: Training, robust: ContextRates) -> ContextRates:

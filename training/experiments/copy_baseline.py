@@ -90,6 +90,12 @@ class CopyPolicy:
         return _NAME.sub(lambda name: adapted(name.group(), words, read), actions[len(seen) - 1])
 
 
+def copiers(templates: Sequence[ActionTemplate]) -> tuple[str, ...]:
+    """The copying baselines that can play a suite of these templates: looking for things needs
+    templates that say how."""
+    return ("copier", "copier-search") if _Grammar(templates).can_search else ("copier",)
+
+
 def demonstrations_in(system: str) -> tuple[Demonstration, ...]:
     """The demonstrations of a system turn as `relive.agent.prompt.system_text` writes it, in the
     order shown (closest last)."""

@@ -17,23 +17,17 @@ from ...agent.policy import ExpertPolicy
 from ...agent.retriever import MemoryRetriever, RetrievedContext
 from ...agent.rundir import RunDirectory, measure
 from ...agent.runner import Runner, play_all
-from ...envs import Suite, Task
+from ...envs import Suite, Task, get_suite
 from ...memory import Memory, Purpose
 from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
 from ..batches import encode_example
 from ..examples import example
 from ..teacher_forced import Action, forced, mean_loss
-from .arms import HARD, Cell, tier_of, tiers_of
-from .study import (
-    JobContext,
-    Study,
-    StudySettings,
-    fill_memory,
-    folder_settings,
-    memory_path,
-    train_arm,
-)
+from .arms import EASY, HARD, Cell
+from .study import JobContext, Study, fill_memory, folder_settings, memory_path, train_arm
+from .study_settings import StudySettings
+from .study_tasks import Tiers
 
 _TREATED = re.compile(r"\w+ .+ with (.+)")
 
@@ -58,9 +52,15 @@ def curves(study: Study) -> list[dict[str, Any]]:
         loss_easy, loss_reading.
 
     Raises:
-        ValueError: the study's folder holds curves of other settings.
+        ValueError: the study's folder holds curves of other settings, or its tiers are not those
+            of the household, whose appliances are what is read.
     """
     settings, wanted = study.settings, asdict(study.settings.curve)
+    if not {EASY, *HARD} <= set(Tiers(settings, get_suite(settings.suite)).types):
+        raise ValueError(
+            f"curves need the tiers {EASY}, {', '.join(HARD)}, which suite {settings.suite!r} has "
+            "not: leave --curves out"
+        )
     before = study.directory.read("curve/settings.json")
     if before is not None and before != json.loads(json.dumps(wanted)):
         raise ValueError(
@@ -96,7 +96,7 @@ def measure_curve(path: Path, settings: StudySettings, arm: str) -> None:
                 model.save_pretrained(folder / f"step-{step}")
 
         long = replace(settings, lora=replace(settings.lora, steps=wanted.steps[-1], decay=False))
-        train_arm(path, long, arm, "bundled", 0, out=folder / "last", checkpoint=save)
+        train_arm(path, long, arm, "base", 0, out=folder / "last", checkpoint=save)
     directory = RunDirectory(path, folder_settings(settings))
     for step in (0, *wanted.steps):
         if directory.read(f"curve/{arm}-{step}.json") is None:
@@ -111,27 +111,27 @@ def _measured(
     """Rollouts and teacher-forced measures of one checkpoint, on valid rooms with matching
     memory."""
     suite, cell, wanted = job.suite, Cell("none"), job.settings.curve
-    local = job.model("bundled")
+    local = job.model("base")
     local.set_adapter(adapter, name if adapter else None)
     tasks = [
-        t for types in tiers_of(suite).values() for t in _spread(suite, wanted.per_tier, types)
+        t for types in job.tiers.types.values() for t in _spread(suite, wanted.per_tier, types)
     ]
     with Memory(memory_path(job.path, "expert", 0), "r") as memory:
         retriever = job.retriever(memory, cell, local.count_tokens, Purpose.EVALUATE)
         runner = Runner(suite, local, job.settings.run, retriever)
         episodes = measure(directory, f"curve/episodes/{name}", runner, tasks)
-        easy = _said(job, retriever, _spread(suite, wanted.forced, tiers_of(suite)["easy"]))
-        bound = _said(job, retriever, _spread(suite, wanted.forced, tiers_of(suite)["binding"]))
+        easy = _said(job, retriever, _spread(suite, wanted.forced, job.tiers.types[EASY]))
+        bound = _said(job, retriever, _spread(suite, wanted.forced, job.tiers.types["binding"]))
     at_appliance = [actions[i] for episode, actions in bound for i in treatments(episode)]
     row = {
         "reading": sum(a.matched for a in at_appliance) / len(at_appliance),
         "loss_reading": mean_loss(at_appliance),
         "loss_easy": mean_loss([a for _, actions in easy for a in actions]),
     }
-    for tier in tiers_of(suite):
-        mine = [e.success for e in episodes if tier_of(e.task.type, suite) == tier]
+    for tier in job.tiers.types:
+        mine = [e.success for e in episodes if job.tiers.of(e.task.type) == tier]
         row[tier] = sum(mine) / len(mine)
-    hard = [e.success for e in episodes if tier_of(e.task.type, suite) in HARD]
+    hard = [e.success for e in episodes if job.tiers.of(e.task.type) in HARD]
     row["hard"] = sum(hard) / len(hard)
     return {key: round(value, 4) for key, value in row.items()}
 
@@ -145,7 +145,7 @@ def _said(
 ) -> list[tuple[Episode, list[Action]]]:
     """The expert's episodes at tasks, and what the model would have said at each of their
     actions."""
-    local, expert = job.model("bundled"), ExpertPolicy(job.suite)
+    local, expert = job.model("base"), ExpertPolicy(job.suite)
     found = []
     for episode in play_all(Runner(job.suite, expert), tasks):
         context: RetrievedContext = retriever(episode.task)

@@ -9,106 +9,37 @@ et al., arXiv:2603.18272; definitions in `relive.training.experiments.arms`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
-from ...agent.collect import collect, collect_demonstrations
+from ...agent.collect import collect
 from ...agent.conversation import Policy
 from ...agent.evaluation.records import Record, read, record, write
 from ...agent.events import OnEvent, Phase, ignore
 from ...agent.llm.local import LocalModel
 from ...agent.llm.weights import find_model, hash_weights
 from ...agent.load_policy import PolicySettings, load_model
+from ...agent.policy import ExpertPolicy
 from ...agent.prompt import PROMPT_VERSION
 from ...agent.retriever import MemoryRetriever
 from ...agent.rundir import RunDirectory, measure, versions
-from ...agent.runner import Runner, RunSettings, play_all, spec_of
+from ...agent.runner import Runner, play_all, spec_of
 from ...agent.settings import as_stored
-from ...envs import Suite, Task, get_suite
-from ...memory import Memory, Purpose, Retrieval
+from ...envs import Task, get_suite
+from ...memory import Memory, Purpose
 from ...memory.episode import Episode
 from ...memory.storage.lock import WriterLock
-from ..examples import ContextRates
-from ..lora import LoraSettings
 from ..pretraining.rehearsal import rehearsal
 from ..select import SelectSettings, select
 from ..tune import tune
-from .arms import TRAININGS, Cell, cells, rates_of, tier_of, tiers_of
+from .arms import EASY, FULL, TRAININGS, Cell, cells, rates_of
 from .conditions import under
-from .copy_baseline import CopyPolicy
+from .copy_baseline import CopyPolicy, copiers
 from .jobs import Job, commit, run_jobs
-
-EASY = "easy"
-"""The tier that is trained on."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurveSettings:
-    """Which arms' learning curves are measured (on valid rooms, seed 0), and where. See
-    `relive.training.experiments.curve`."""
-
-    arms: tuple[str, ...] = ("rag-lora", "rag-lora-rehearsal")
-    steps: tuple[int, ...] = (25, 50, 100, 200, 400, 800)
-    """Checkpoints of one training at constant rate; step 0, the frozen base, is always measured."""
-    per_tier: int = 30
-    """Rollouts per tier."""
-    forced: int = 40
-    """Expert episodes for the loss (easy tier) and for reading (binding tier), each."""
-
-
-@dataclass(frozen=True, slots=True)
-class StudySettings:
-    """Everything that decides a study's numbers."""
-
-    suite: str = "household"
-    split: str = "test"
-    """``valid`` while designing; ``test`` once per base version."""
-    seeds: int = 3
-    """Each with its own demonstrations, training sample, adapter initialisation, order and test
-    tasks."""
-    demonstrations: int = 600
-    """Expert episodes in the memory of a seed, spread over all task types; the easy half is what
-    trainings see."""
-    per_tier: int = 102
-    """Tasks per tier and seed, spread over its types."""
-    own_temperature: float = 0.3
-    """Of the rollouts that fill the agent's own memory."""
-    control: str = ""
-    """Folder of the control base; empty leaves its cells out."""
-    conditions: tuple[str, ...] = ()
-    """Only cells whose condition begins with one of these; empty for all."""
-    jobs: int = 2
-    """Processes of one thread each; with 1 everything happens in this process."""
-    model: str = "bundled"
-    lora: LoraSettings = field(
-        default_factory=lambda: LoraSettings(steps=200, batch_examples=8, rehearsal=0.5)
-    )
-    robust: ContextRates = field(default_factory=lambda: ContextRates(0.2, 0.2))
-    retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
-    """Budget and outcomes; k and query are the cell's own."""
-    run: RunSettings = field(default_factory=RunSettings)
-    curve: CurveSettings = field(default_factory=CurveSettings)
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or self.per_tier < 1 or self.demonstrations < 1 or self.jobs < 1:
-            raise ValueError("study needs seeds, per_tier, demonstrations and jobs of at least 1")
-        if self.lora.rehearsal is None:
-            raise ValueError(
-                "study needs lora.rehearsal as a number: the share that arms with rehearsal use"
-            )
-
-
-def tasks_for(settings: StudySettings, suite: Suite, seed: int, sealed: bool = False) -> list[Task]:
-    """Test tasks of a seed; no task belongs to two seeds."""
-    if sealed and "composed" not in suite.groups:
-        raise ValueError(f"suite {suite.name!r} has no sealed tier: it lists no group 'composed'")
-    tiers = {"composed": suite.groups["composed"]} if sealed else tiers_of(suite)
-    found = []
-    for types in tiers.values():
-        per_type = -(-settings.per_tier // len(types))
-        found += suite.tasks(settings.split, per_type * len(types), types, start=seed * per_type)
-    return found
+from .study_settings import StudySettings
+from .study_tasks import Tiers, demonstration_tasks, tasks_for
 
 
 class JobContext:
@@ -120,6 +51,7 @@ class JobContext:
     def __init__(self, path: Path, settings: StudySettings) -> None:
         self.path, self.settings = path, settings
         self.suite = get_suite(settings.suite)
+        self.tiers = Tiers(settings, self.suite)
         self.spec = spec_of(self.suite)
         self._models: dict[str, LocalModel] = {}
 
@@ -164,6 +96,9 @@ class JobContext:
     ) -> MemoryRetriever:
         """A cell's retrieval, at a log position of the memory."""
         asked = replace(self.settings.retrieval, k=cell.k, query=cell.query)
+        if cell.k == FULL:
+            two_thirds = 2 * self.model(cell.base).context // 3
+            asked = replace(asked, max_tokens=self.settings.full_tokens or two_thirds)
         return MemoryRetriever(memory, self.spec, count, asked, purpose, at)
 
 
@@ -175,10 +110,11 @@ def memory_path(path: Path, source: str, seed: int) -> Path:
 def fill_memory(path: Path, settings: StudySettings, seed: int) -> None:
     """Expert demonstrations of a seed; no two seeds share one."""
     suite = get_suite(settings.suite)
-    per_type = -(-settings.demonstrations // len(suite.types))
+    tasks = demonstration_tasks(settings, suite, seed)
+    runner = Runner(suite, ExpertPolicy(suite), replace(settings.run, max_steps=0, seed=0))
     with Memory(memory_path(path, "expert", seed)) as memory:
-        if sum(e.success for e in memory.entries()) < settings.demonstrations:
-            collect_demonstrations(memory, suite, settings.demonstrations, start=seed * per_type)
+        for _ in collect(memory, runner, tasks):
+            pass
 
 
 def train_arm(
@@ -194,7 +130,7 @@ def train_arm(
     says where."""
     job, training = JobContext.at(path, settings), TRAININGS[train]
     model = job.model(base)
-    easy = tiers_of(job.suite)[EASY]
+    easy = job.tiers.types[EASY]
     name = Cell(train, base=base, seed=seed).adapter
     with Memory(memory_path(path, "expert", seed), "r") as memory:
         episodes = select(memory, SelectSettings(policies=("expert",), types=easy))
@@ -217,7 +153,8 @@ def train_arm(
         tune(
             model, {job.spec: episodes}, lambda _: retriever, rates, lora,
             out or path / "adapters" / name, version=name, base_model=base, seed=seed,
-            rehearsal=rehearsal(lora.seed), extra={"train": train}, checkpoint=checkpoint,
+            rehearsal=rehearsal(lora.seed) if lora.rehearsal else None, extra={"train": train},
+            checkpoint=checkpoint,
         )  # fmt: skip
 
 
@@ -234,8 +171,7 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
     depend on what ended first.
     """
     job, cell = JobContext.at(path, settings), Cell(train, source="own", seed=seed)
-    per_type = -(-settings.demonstrations // len(job.suite.types))
-    tasks = job.suite.tasks("train", settings.demonstrations, start=seed * per_type)
+    tasks = demonstration_tasks(settings, job.suite, seed)
     directory = RunDirectory(path, folder_settings(settings))
     file = f"own-s{seed}.json"
     policy, count = job.policy(cell, settings.own_temperature)
@@ -285,10 +221,12 @@ def make_runner(
         "condition": cell.condition,
         "rooms": job.settings.split,
         "adapter": cell.adapter,
+        "model": job.settings.model_name,
+        "suite": job.settings.suite,
     }
 
     def note(episode: Episode) -> Record:
-        tier = tier_of(episode.task.type, job.suite)
+        tier = job.tiers.of(episode.task.type)
         return record(episode, {**condition, "tier": tier}, memory, retriever, count)
 
     return Runner(job.suite, policy, job.settings.run, retriever), note
@@ -302,12 +240,10 @@ def records_file(path: Path, cell: Cell) -> Path:
 def folder_settings(settings: StudySettings) -> dict[str, Any]:
     """What a study's folder belongs to. How many jobs, which cells and whether curves are wanted
     may change on the way; the control base is looked at when its cells are (`Study.run`)."""
-    deciding = {
-        k: v
-        for k, v in as_stored(settings).items()
-        if k not in ("jobs", "conditions", "control", "curve")
-    }
-    weights = {"bundled": hash_weights(find_model(settings.model))}
+    # What a seed's numbers do not depend on; the model is known by its weights.
+    free = ("jobs", "seeds", "conditions", "control", "curve", "name", "model")
+    deciding = {k: v for k, v in as_stored(settings).items() if k not in free}
+    weights = {"base": hash_weights(find_model(settings.model))}
     return {
         "study": deciding,
         "weights": weights,
@@ -348,8 +284,10 @@ class Study:
     def cells(self, sealed: bool = False) -> list[Cell]:
         """The cells that this study is to hold."""
         wanted = self.settings.conditions
-        found = cells(self.settings.seeds, bool(self.settings.control), sealed)
-        return [c for c in found if not wanted or any(c.condition.startswith(w) for w in wanted)]
+        s = self.settings
+        scripted = copiers(get_suite(s.suite).templates)
+        found = cells(s.seeds, bool(s.control), sealed, bool(s.lora.rehearsal), scripted)
+        return [c for c in found if not wanted or any(fnmatch(c.condition, w) for w in wanted)]
 
     def run(self, sealed: bool = False) -> list[Record]:
         """Does what is not done yet and returns the records of all finished cells.
@@ -396,8 +334,10 @@ class Study:
         seconds = self.directory.read("seconds.json") or {}
         return {
             "commit": commit(),
-            "settings": as_stored(self.settings),
-            "weights_sha256": folder_settings(self.settings)["weights"]["bundled"],
+            "model": self.settings.model_name,
+            "suite": self.settings.suite,
+            "settings": as_stored(replace(self.settings, model=self.settings.model_name)),
+            "weights_sha256": folder_settings(self.settings)["weights"]["base"],
             "bases": {**folder_settings(self.settings)["weights"], **control},
             "versions": versions(),
             "job_seconds": round(sum(seconds.values())),

@@ -16,6 +16,7 @@ from ...agent.evaluation.metrics import wilson
 from ...agent.evaluation.records import Record, right_type_share, write
 from ...agent.evaluation.report import pyplot
 from ...agent.evaluation.statistics import cluster_interval, holm, paired_difference
+from ...agent.llm.manifest import FILE as MANIFEST
 from ...agent.llm.weights import hash_weights, with_adapter
 from ...agent.rundir import write_json
 from ...agent.settings import json_of
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .study import Study  # needs torch, which recomputing does not
 
 Row = dict[str, Any]
+
+WEIGHTS = "adapter_model.safetensors"
 
 GROUPS = ("easy", *HARD, "hard", "composed")
 """What is reported apart; ``hard`` is both hard tiers together."""
@@ -47,6 +50,7 @@ COMPARISONS: tuple[tuple[str, str], ...] = (
     *((f"{a}/matching/dynamic", f"{a}/matching") for a in ("rag-lora-robust", "none")),
     ("rag-lora-robust/matching/own", "rag-lora-robust/matching"),
     ("rag-lora-robust/matching/own", "lora/empty"),
+    *((f"{a}/matching/full", f"{a}/matching") for a in ("rag-lora-robust", "none")),
     ("none/matching", "none/empty"),
     ("none/matching", "none/matching/control"),
     ("none/empty", "none/empty/control"),
@@ -85,20 +89,33 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
                 sum(r["invalid"] for r in found) / max(1, sum(len(r["actions"]) for r in found)), 4
             ),
             "memory_tokens": round(sum(r["memory_tokens"] for r in found) / len(found), 1),
+            **_means(found),
         }
         for (condition, _, _), found in groups.items()
     ]
 
 
+MEASURED = ("score", "best_score", "tokens", "seconds")
+"""What records say besides success; the first studies kept none of it."""
+
+
+def _means(records: Sequence[Record]) -> Row:
+    """Means of what was measured besides success, and which model played where."""
+    if not all(key in r for r in records for key in MEASURED):
+        return {}
+    means = {key: round(sum(r[key] for r in records) / len(records), 4) for key in MEASURED}
+    return {"model": records[0]["model"], "suite": records[0]["suite"], **means}
+
+
 def in_group(records: Iterable[Record], condition: str, group: str) -> list[Record]:
-    """Records of a condition and a tier, or of both hard tiers."""
-    tiers = HARD if group == "hard" else (group,)
+    """Records of a condition and a tier, or of all hard ones."""
+    tiers = ("hard", *HARD) if group == "hard" else (group,)
     return [r for r in records if r["condition"] == condition and r["tier"] in tiers]
 
 
 def clusters(records: Sequence[Record]) -> list[tuple[str, int]]:
-    """The cluster of each record: its room and its seed."""
-    return [(r["room"], r["seed"]) for r in records]
+    """The cluster of each record: its room and its seed; in a suite without rooms, its task."""
+    return [(r["room"] or r["task"], r["seed"]) for r in records]
 
 
 def _interval(records: Sequence[Record]) -> tuple[float, float]:
@@ -127,41 +144,51 @@ def summaries(records: Sequence[Record]) -> list[Row]:
                         "low": round(low, 4),
                         "high": round(high, 4),
                         "right_type_share": right_type_share(mine),
+                        **{k: v for k, v in _means(mine).items() if k in MEASURED},
                     }
                 )
     return found
 
 
 def compared(records: Sequence[Record]) -> list[Row]:
-    """All comparisons that the records allow; ``p`` is corrected over all of them."""
+    """All comparisons that the records allow; ``p`` is corrected over all of them.
+
+    Success is compared; the score as well (``"measure": "score"``) where it is more than success.
+    """
     present = {r["condition"] for r in records}
+    partial = any(r.get("score", 0.0) not in (0.0, 1.0) for r in records)
     found: list[Row] = []
-    for a, b in COMPARISONS:
-        for group in GROUPS if {a, b} <= present else ():
-            first = {(r["task"], r["seed"]): r for r in in_group(records, a, group)}
-            second = {(r["task"], r["seed"]): r for r in in_group(records, b, group)}
-            both = [key for key in first if key in second]
-            if len({(first[key]["room"], first[key]["seed"]) for key in both}) > 1:
-                test = paired_difference(
-                    [float(first[key]["success"]) for key in both],
-                    [float(second[key]["success"]) for key in both],
-                    clusters([first[key] for key in both]),
-                )
-                found.append(
-                    {
-                        "a": a,
-                        "b": b,
-                        "tier": group,
-                        "n": test.n,
-                        "difference": round(test.difference, 4),
-                        "low": round(test.low, 4),
-                        "high": round(test.high, 4),
-                        "p_raw": test.p,
-                    }
-                )
+    for measure in ("success", "score") if partial else ("success",):
+        for a, b in COMPARISONS:
+            for group in GROUPS if {a, b} <= present else ():
+                row = _difference(in_group(records, a, group), in_group(records, b, group), measure)
+                if row:
+                    told = {} if measure == "success" else {"measure": measure}
+                    found.append({"a": a, "b": b, "tier": group, **told, **row})
     for row, p in zip(found, holm([row.pop("p_raw") for row in found]), strict=True):
         row["p"] = round(float(p), 5)
     return found
+
+
+def _difference(one: Sequence[Record], other: Sequence[Record], measure: str) -> Row | None:
+    """Their mean difference on the tasks that both played; None without at least two clusters."""
+    first, second = ({(r["task"], r["seed"]): r for r in records} for records in (one, other))
+    both = [key for key in first if key in second]
+    labels = clusters([first[key] for key in both])
+    if len(set(labels)) < 2:
+        return None
+    test = paired_difference(
+        [float(first[key][measure]) for key in both],
+        [float(second[key][measure]) for key in both],
+        labels,
+    )
+    return {
+        "n": test.n,
+        "difference": round(test.difference, 4),
+        "low": round(test.low, 4),
+        "high": round(test.high, 4),
+        "p_raw": test.p,
+    }
 
 
 def wording(goal: str) -> str:
@@ -212,35 +239,39 @@ def recomputed(records: Sequence[Record]) -> dict[str, Any]:
     return found if audit is None else {**found, "audit": audit}
 
 
+LARGEST = 2_000_000
+"""Bytes of an adapter's weights that are published with it; of a larger one only the manifest,
+which holds their hash."""
+
+
 def publish(
     folder: Path, study: "Study", records: Sequence[Record], curves: Sequence[Row] = ()
 ) -> None:
-    """Writes all that is needed to recompute and replay a study: ``study-<suite>.json``, records,
-    adapters, pictures.
+    """Writes all that is needed to recompute a study, and to replay it where its adapters are
+    small: ``study-<name>.json``, records, adapters, pictures.
 
-    A study on valid rooms is published under a name of its own, ``study-<suite>-valid``.
+    A study on valid rooms is published under a name of its own, ``study-<name>-valid``.
     """
-    split = study.settings.split
-    name = f"study-{study.settings.suite}" + (f"-{split}" if split != "test" else "")
+    settings = study.settings
+    name = f"study-{settings.name or settings.suite}"
+    name += f"-{settings.split}" if settings.split != "test" else ""
     write(folder / f"{name}-episodes.jsonl.gz", records)
-    used = {r["adapter"] for r in records if r["adapter"]}
-    for adapter in sorted(used):
-        to = folder / name / "adapters" / adapter
+    for adapter in sorted({r["adapter"] for r in records if r["adapter"]}):
+        made, to = study.path / "adapters" / adapter, folder / name / "adapters" / adapter
         to.mkdir(parents=True, exist_ok=True)
-        for file in ("adapter_model.safetensors", "manifest.json"):
-            shutil.copyfile(study.path / "adapters" / adapter / file, to / file)
+        small = (made / WEIGHTS).stat().st_size <= LARGEST
+        for file in (WEIGHTS, MANIFEST) if small else (MANIFEST,):
+            shutil.copyfile(made / file, to / file)
         # peft notes where the base model lay on this machine.
-        config = json_of(
-            study.path / "adapters" / adapter / "adapter_config.json", "adapter's file"
-        )
-        base = study.settings.control if "-control-" in adapter else study.settings.model
+        config = json_of(made / "adapter_config.json", "adapter's file")
+        base = settings.control if "-control-" in adapter else settings.model_name
         write_json(to / "adapter_config.json", {**config, "base_model_name_or_path": base})
     control = folder / name / "control"
     if (
         any(r["base"] == "control" for r in records)
-        and Path(study.settings.control).resolve() != control.resolve()
+        and Path(settings.control).resolve() != control.resolve()
     ):
-        shutil.copytree(study.settings.control, control, dirs_exist_ok=True)
+        shutil.copytree(settings.control, control, dirs_exist_ok=True)
     write_json(
         folder / f"{name}.json",
         {**study.summary(), **recomputed(records), "curves": list(curves)},
@@ -248,6 +279,14 @@ def publish(
     picture(folder / f"{name}.png", records)
     if curves:
         picture_of_curves(folder / f"{name}-curves.png", curves)
+
+
+def _hash_of(adapter: Path) -> str:
+    """Hash of a published adapter's weights, or what its manifest says where they are too large to
+    be there."""
+    if (adapter / WEIGHTS).exists():
+        return hash_weights(adapter)
+    return str(json_of(adapter / MANIFEST, "manifest")["adapter_sha256"])
 
 
 def disagreements(
@@ -259,13 +298,13 @@ def disagreements(
     Curves have no records: they come from runs on valid rooms that are not published.
 
     Args:
-        summary: the content of ``study-<suite>.json``.
+        summary: the content of ``study-<name>.json``.
         records: of its episodes.
         weights: hash of the bundled weights.
         adapters: folder of the published adapters.
     """
     found = []
-    if summary["weights_sha256"] != weights:
+    if summary.get("model", "bundled") == "bundled" and summary["weights_sha256"] != weights:
         found.append(
             f"the study is of weights {summary['weights_sha256'][:12]}, shipped are {weights[:12]}"
         )
@@ -282,9 +321,7 @@ def disagreements(
         ]
         if len(now) != len(then):
             found.append(f"{len(now)} {name} recomputed, {len(then)} committed")
-    hashes = {
-        a: hash_weights(adapters / a) for a in {r["adapter"] for r in records if r["adapter"]}
-    }
+    hashes = {a: _hash_of(adapters / a) for a in {r["adapter"] for r in records if r["adapter"]}}
     for r in records:
         base = summary["bases"][r["base"]]
         acted = (
@@ -357,9 +394,12 @@ def picture(file: Path, records: Sequence[Record]) -> None:
         if in_group(records, f"{a}/matching", "easy")
     ]
     rows = {(row["condition"], row["tier"]): row for row in summaries(records)}
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
+    there = {r["tier"] for r in records}
+    tiers = [tier for tier in ("easy", "hard", *HARD) if tier in there]
+    width = 11 / 3 * len(tiers)
+    figure, axes = plt.subplots(1, len(tiers), figsize=(width, 3.6), sharey=True, squeeze=False)
     colours = {"matching": "#2a5580", "other": "#9db8d3", "empty": "#bbbbbb"}
-    for axis, group in zip(axes, ("easy", *HARD), strict=True):
+    for axis, group in zip(axes[0], tiers, strict=True):
         for shift, (memory, colour) in enumerate(colours.items()):
             found = [
                 (i, rows[c]) for i, a in enumerate(arms) if (c := (f"{a}/{memory}", group)) in rows
@@ -380,9 +420,10 @@ def picture(file: Path, records: Sequence[Record]) -> None:
                 places, tops, 0.25, yerr=errors, capsize=2, color=colour, label=f"{memory} memory"
             )
         axis.set_xticks(range(len(arms)), [a.replace("-", "-\n", 2) for a in arms], fontsize=7)
-        axis.set(title=group if group == "easy" else f"hard: unseen {group}", ylim=(0, 104))
-    axes[0].set_ylabel("success %, unseen rooms")
-    axes[0].legend(fontsize=7, loc="lower left")
+        titles = {"easy": "easy", "hard": "hard: only in memory"}
+        axis.set(title=titles.get(group, f"hard: unseen {group}"), ylim=(0, 104))
+    axes[0, 0].set_ylabel("success %, unseen tasks")
+    axes[0, 0].legend(fontsize=7, loc="lower left")
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)
