@@ -107,7 +107,8 @@ def decode(kind: Any, value: object, mode: Mode = DATA, default: Any = None) -> 
 
     Args:
         kind: a data class, ``tuple[X, ...]``, ``Mapping[str, X]``, ``X | None``, a ``StrEnum``,
-            ``str``, ``int``, ``float``, ``bool``, or a union of the last four.
+            ``str``, ``int``, ``float``, ``bool``, or a union of the last four, or of these and a
+            tuple.
         value: may be anything.
         mode: how objects are read.
         default: an object of the class, for what is left out of settings.
@@ -166,7 +167,10 @@ def _reader(kind: Any, mode: Mode) -> Read:
         return _list_reader(_reader(get_args(kind)[0], mode))
     if origin in (Union, types.UnionType):
         some = [one for one in get_args(kind) if one is not NoneType]
-        return _optional_reader(_reader(some[0], mode)) if len(some) == 1 else _setting
+        lists = [one for one in some if get_origin(one) is tuple]
+        if len(some) == 1:
+            return _optional_reader(_reader(some[0], mode))
+        return _either_reader(_reader(lists[0], mode)) if lists else _setting
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _map_reader(_reader(get_args(kind)[1], mode))
     if issubclass(kind, StrEnum):
@@ -219,6 +223,11 @@ def _list_reader(item: Read) -> Read:
         return tuple(inside(item, one, f"[{i}]") for i, one in enumerate(value))
 
     return read
+
+
+def _either_reader(read: Read) -> Read:
+    """Of a list, and of a single value."""
+    return lambda value: read(value) if isinstance(value, list | tuple) else _setting(value)
 
 
 def _optional_reader(read: Read) -> Read:

@@ -53,14 +53,16 @@ def _simple(rewards: str, goal: str) -> Kind:
     return Kind("tw-simple", 50, settings, {"test": {"test": True}})
 
 
-def _cooking(ingredients: int, rooms: int, limit: int, *, cut: bool, drop: bool = False) -> Kind:
+def _cooking(
+    ingredients: int, rooms: int, limit: int, *, cut: bool, cook: bool = True, drop: bool = False
+) -> Kind:
     # Its splits differ in foods, and in how the same foods are to be prepared.
     settings = {
         "recipe": ingredients,
         "take": ingredients,
         "go": rooms,
         "open": True,
-        "cook": True,
+        "cook": cook,
         "cut": cut,
         "drop": drop,
         "recipe_seed": 0,  # the recipe is drawn with everything else
@@ -86,18 +88,27 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "simple-easy": _simple("dense", "detailed"),
         "simple-medium": _simple("balanced", "brief"),
         "simple-hard": _simple("sparse", "brief"),
+        # One kitchen, and one thing more than in the first type.
+        "cooking-1-cut": _cooking(1, 1, 30, cut=True, cook=False),
+        "cooking-1-both": _cooking(1, 1, 30, cut=True),
+        "cooking-2-near": _cooking(2, 1, 40, cut=False),
     }
 )
-"""The task types, easier ones of a game first."""
+"""The task types, easier ones of a game first. New ones come last: a type's place decides its
+seeds."""
+
+SKILLS = ("cooking-1-cut", "cooking-1-both", "cooking-2-near")
+"""Types that are only played when they are asked for."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **{
-            game: tuple(kind for kind in KINDS if kind.startswith(game))
+            game: tuple(kind for kind in KINDS if kind.startswith(game) and kind not in SKILLS)
             for game in ("cooking", "coin", "treasure", "simple")
         },
         "easy": ("cooking-1", "coin-easy", "treasure-easy", "simple-easy"),
         "hard": ("cooking-4", "coin-hard", "treasure-hard", "simple-hard"),
+        "skills": SKILLS,
     }
 )
 

@@ -14,7 +14,18 @@ from ..base import ActionTemplate, Suite
 from ..listing import spread
 from . import library
 from .env import TextWorldEnv
-from .recipes import FIRST_SEED, GROUPS, KINDS, SEEDS, SUITE, TEXTWORLD, VERSION, recipe_of, task_of
+from .recipes import (
+    FIRST_SEED,
+    GROUPS,
+    KINDS,
+    SEEDS,
+    SKILLS,
+    SUITE,
+    TEXTWORLD,
+    VERSION,
+    recipe_of,
+    task_of,
+)
 from .walkthrough import WalkthroughExpert
 
 TEMPLATES = (
@@ -60,7 +71,7 @@ class TextWorldSuite(Suite):
 
     name: str = SUITE
     version: str = VERSION
-    types: tuple[str, ...] = tuple(KINDS)
+    types: tuple[str, ...] = tuple(kind for kind in KINDS if kind not in SKILLS)
     groups: Mapping[str, tuple[str, ...]] = GROUPS
     templates: tuple[ActionTemplate, ...] = TEMPLATES
     instructions: str = INSTRUCTIONS

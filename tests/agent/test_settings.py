@@ -7,6 +7,7 @@ import pytest
 
 from relive.agent.settings import as_stored, build, json_of, load
 from relive.training.experiments.study_settings import StudySettings
+from relive.training.learn import LearnSettings
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,13 @@ def test_the_stored_names_of_what_was_published() -> None:
     retrieval = as_stored(StudySettings())["recall"]
     assert {"k", "budget", "keys", "brevity"} <= retrieval.keys()
     assert "rate" in as_stored(StudySettings())["lora"]
+
+
+def test_a_setting_may_be_one_value_or_a_list() -> None:
+    layers = ("q_proj", "k_proj")
+    named = load(LearnSettings, overrides=["lora.targets=['q_proj', 'k_proj']"])
+    assert named.lora.targets == layers
+    assert load(LearnSettings, overrides=["lora.targets=all-linear"]).lora.targets == "all-linear"
+    assert build(LearnSettings, as_stored(named), stored=True) == named
+    with pytest.raises(ValueError, match=r"lora\.targets"):
+        load(LearnSettings, overrides=["lora.targets=[1]"])

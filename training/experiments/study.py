@@ -95,7 +95,9 @@ class JobContext:
         at: int | None = None,
     ) -> MemoryRetriever:
         """A cell's retrieval, at a log position of the memory."""
-        asked = replace(self.settings.retrieval, k=cell.k, query=cell.query)
+        asked = replace(self.settings.retrieval, k=cell.k)
+        if cell.query == "dynamic":
+            asked = replace(asked, query="dynamic")
         if cell.k == FULL:
             two_thirds = 2 * self.model(cell.base).context // 3
             asked = replace(asked, max_tokens=self.settings.full_tokens or two_thirds)
@@ -112,7 +114,8 @@ def fill_memory(path: Path, settings: StudySettings, seed: int) -> None:
     suite = get_suite(settings.suite)
     tasks = demonstration_tasks(settings, suite, seed)
     runner = Runner(suite, ExpertPolicy(suite), replace(settings.run, max_steps=0, seed=0))
-    with Memory(memory_path(path, "expert", seed)) as memory:
+    fields = settings.retrieval.fields
+    with Memory(memory_path(path, "expert", seed), fields=fields) as memory:
         for _ in collect(memory, runner, tasks):
             pass
 
@@ -175,7 +178,8 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
     directory = RunDirectory(path, folder_settings(settings))
     file = f"own-s{seed}.json"
     policy, count = job.policy(cell, settings.own_temperature)
-    with Memory(memory_path(path, "own", seed)) as memory:
+    fields = settings.retrieval.fields
+    with Memory(memory_path(path, "own", seed), fields=fields) as memory:
         positions: list[int] = directory.read(file) or []
         for number, first in enumerate(range(0, len(tasks), CHUNK)):
             if number == len(positions):

@@ -63,7 +63,7 @@ class StudySettings:
     )
     robust: ContextRates = field(default_factory=lambda: ContextRates(0.2, 0.2))
     retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
-    """Budget and outcomes; k and query are the cell's own."""
+    """Budget, outcomes, and by what is asked; k is the cell's own, and so is a dynamic query."""
     run: RunSettings = field(default_factory=RunSettings)
     curve: CurveSettings = field(default_factory=CurveSettings)
 
