@@ -1,7 +1,7 @@
 """Collecting experience: episodes of tasks that were not played yet, into a memory.
 
 The one rule for what was played already: the memory holds an episode of the task by the same policy
-with the same adapter, and neither the environment nor the policy broke it off.
+with the same weights, and neither the environment nor the policy broke it off.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ def played(memory: Memory, actor: Actor, since: int = 0) -> dict[str, bool]:
 
     Args:
         memory: where to look.
-        actor: whose episodes count: those of the same policy with the same adapter.
+        actor: whose episodes count: those of the same policy, and of the same model and adapter: by
+            their weights where these are known, else by their names.
         since: log position; what lies before it does not count.
     """
     who = (actor.policy, actor.adapter)
@@ -33,7 +34,14 @@ def played(memory: Memory, actor: Actor, since: int = 0) -> dict[str, bool]:
         if entry.position >= since
         and entry.reason not in BROKEN
         and (entry.policy, entry.adapter) == who
+        and (not actor.model or _same_model(actor, memory.get(entry.episode_id).actor))
     }
+
+
+def _same_model(one: Actor, other: Actor) -> bool:
+    if one.weights and other.weights:
+        return one.weights == other.weights
+    return one.model == other.model
 
 
 def collect(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ..envs import EnvironmentFailure, EnvPool, Suite, Task
+from ..envs.base import TextEnv
 from ..memory.episode import Actor, Episode
 from .action_format import PLAIN
 from .conversation import (
@@ -121,10 +122,19 @@ class Runner:
         return actor_of(self.policy, retrieval, self.settings.seed, self.settings.admissible)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Episode]:
-        """Plays every task once and yields each episode as it ends."""
+        """Plays every task once and yields each episode as it ends.
+
+        Raises:
+            ValueError: admissible commands are to be shown, and the suite's environments list none.
+        """
         if not tasks:
             return
         s = self.settings
+        if s.admissible and type(self.suite.make()).admissible is TextEnv.admissible:
+            raise ValueError(
+                f"suite {self.suite.name!r} does not list admissible commands: play it without "
+                "--admissible (run.admissible)"
+            )
         workers = s.workers or min(self.suite.processes, s.batch)
         copies = self.suite.copies or len(tasks)
         slots = min(workers or s.batch, len(tasks), copies)

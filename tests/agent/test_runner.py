@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.conversation import Action, Asked, Turn
+from relive.agent.collect import collect
+from relive.agent.conversation import Action, Asked, Conversation, Turn
 from relive.agent.load_policy import PolicySettings, load_policy
 from relive.agent.policy import ExpertPolicy, ReplayPolicy, words
 from relive.agent.retriever import History, MemoryRetriever, RetrievedContext
 from relive.agent.run_episode import draw_seed
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
+from relive.envs.base import TextEnv
 from relive.memory import Memory, Purpose, Retrieval
-from relive.memory.episode import Episode, StopReason
+from relive.memory.episode import Actor, Episode, StopReason
 from relive.memory.search.fields import query_text
 from relive.task import Task
 
@@ -208,3 +210,40 @@ def test_a_query_holds_the_goal_and_the_latest_steps() -> None:
     assert "go to shelf 1" not in text
     with pytest.raises(ValueError, match="'static', 'opening' or 'dynamic'"):
         Retrieval(query="always")
+
+
+def test_admissible_commands_are_asked_of_who_lists_them() -> None:
+    class Silent(type(SUITE.make())):  # type: ignore[misc]
+        admissible = TextEnv.admissible
+
+    class Quiet(type(SUITE)):  # type: ignore[misc]
+        def make(self) -> TextEnv:
+            return Silent()
+
+    quiet = Quiet()
+    settings = RunSettings(admissible=True)
+    asked = Runner(quiet, load_policy(PolicySettings(kind="random"), quiet), settings)
+    with pytest.raises(ValueError, match="does not list admissible commands"):
+        play_all(asked, quiet.tasks("test", 1))
+
+
+class Named:
+    """A policy that says which weights it has."""
+
+    def __init__(self, weights: str, model: str = "m") -> None:
+        self.actor = Actor("local", model=model, weights=weights)
+
+    def act(
+        self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
+    ) -> list[Action]:
+        return [Action("look") for _ in conversations]
+
+
+def test_what_another_model_played_was_not_played_yet(tmp_path: Path) -> None:
+    tasks, short = SUITE.tasks("train", 3), RunSettings(max_steps=1)
+    with Memory(tmp_path / "m") as memory:
+        for policy, new in (
+            (Named("a"), 3), (Named("a", "moved"), 0), (Named("b"), 3), (Named("", "m"), 0),
+            (Named("", "n"), 3),
+        ):  # fmt: skip
+            assert len(list(collect(memory, Runner(SUITE, policy, short), tasks))) == new
