@@ -191,6 +191,7 @@ class MemoryRetriever:
             fields=s.fields,
             diversity=s.diversity,
             usefulness=s.usefulness,
+            ratings=s.ratings,
             length_penalty=s.length_penalty,
             min_score=s.min_score,
         )

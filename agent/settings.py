@@ -143,10 +143,16 @@ def _advice(error: WrongKindError) -> str:
 
 
 def as_stored(value: Any) -> Any:
-    """Settings as they are stored: as `dataclasses.asdict`, under the names on disk."""
+    """Settings as they are stored: as `dataclasses.asdict`, under the names on disk. A field whose
+    metadata say ``sparse`` is left out where it has its default: what was recorded before there was
+    such a setting then reads the same, and a run that was begun goes on."""
     if is_dataclass(value) and not isinstance(value, type):
-        held = fields(value)
-        return {stored_name(field): as_stored(getattr(value, field.name)) for field in held}
+        return {
+            stored_name(field): as_stored(held)
+            for field in fields(value)
+            for held in [getattr(value, field.name)]
+            if not (field.metadata.get("sparse") and held == field.default)
+        }
     if isinstance(value, Mapping):
         return {key: as_stored(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -18,15 +18,17 @@ class EpisodeNotFoundError(KeyError):
         episode_id: that was asked for.
         where: path of the memory.
         deleted: whether it was there and was deleted.
+        hint: what to do, for whoever reads the message.
     """
 
-    def __init__(self, episode_id: str, where: str, deleted: bool) -> None:
-        super().__init__(episode_id, where, deleted)  # so that it can be sent to another process
-        self.episode_id, self.where, self.deleted = episode_id, where, deleted
+    def __init__(self, episode_id: str, where: str, deleted: bool, hint: str = "") -> None:
+        # All of them, so that it can be sent to another process.
+        super().__init__(episode_id, where, deleted, hint)
+        self.episode_id, self.where, self.deleted, self.hint = episode_id, where, deleted, hint
 
     def __str__(self) -> str:
         gone = "was deleted" if self.deleted else "is not there"
-        return f"there is no episode {self.episode_id!r} in {self.where}: it {gone}"
+        return f"there is no episode {self.episode_id!r} in {self.where}: it {gone}{self.hint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ class Query:
     usefulness: float = 0.0
     """Weight of what an entry's usefulness, in [-1, 1], adds to its similarity
     (:mod:`relive.memory.search.usefulness`)."""
+    ratings: float = 0.0
+    """Weight of what people think of an entry, its rating ``human`` in [-1, 1], that is added to
+    its similarity (:mod:`relive.memory.search.ratings`). What is rated ``unsafe`` is never
+    shown, whatever the weight."""
     length_penalty: float = 0.0
     """What each doubling of an entry's number of steps takes from its similarity: of those that fit
     alike, direct ones first."""
@@ -93,7 +99,7 @@ class Query:
             raise TypeError(f"k must be an int, not {self.k!r}")
         if self.k < 0:
             raise ValueError(f"k is {self.k}; ask for 0 hits or more")
-        for name in ("diversity", "usefulness", "length_penalty", "min_score"):
+        for name in ("diversity", "usefulness", "ratings", "length_penalty", "min_score"):
             value = getattr(self, name)
             if value is None and name == "min_score":
                 continue
@@ -130,7 +136,8 @@ class Query:
     @property
     def ranked(self) -> bool:
         """Whether more than similarity decides which hits come first."""
-        return self.diversity > 0 or self.usefulness != 0 or self.length_penalty > 0
+        weighed = self.usefulness != 0 or self.ratings != 0 or self.length_penalty > 0
+        return weighed or self.diversity > 0
 
 
 def _check_texts(name: str, values: object) -> None:
@@ -168,6 +175,9 @@ class Retrieval:
     relevance)."""
     usefulness: float = 0.0
     """Weight of what showing an episode did for earlier runs."""
+    ratings: float = field(default=0.0, metadata={"sparse": True})
+    """Weight of what people think of an episode, its rating ``human`` from -1 (wrong) to 1
+    (helpful). What is rated ``unsafe`` is never shown, whatever the weight."""
     length_penalty: float = field(default=0.0, metadata={"stored": "brevity"})
     """What each doubling of an episode's length takes from its similarity. Of several successes
     that fit alike, the long ones hold what was tried in vain; an agent that lives on experience of
@@ -188,7 +198,11 @@ class Retrieval:
 
     def __post_init__(self) -> None:
         Query(
-            "", fields=self.fields, diversity=self.diversity, length_penalty=self.length_penalty
+            "",
+            fields=self.fields,
+            diversity=self.diversity,
+            ratings=self.ratings,
+            length_penalty=self.length_penalty,
         )  # which says what is wrong with them
         _check_texts("splits", self.splits)
         for name in ("k", "max_tokens"):
@@ -228,13 +242,16 @@ class Explanation:
     """How many of those the holdout kept back (same task, near-duplicate, split under
     evaluation)."""
     filtered: int
-    """How many of those the query did not want (failures, excluded, ``where``)."""
+    """How many of those the query did not want (failures, excluded, ``where``), or nobody is shown
+    (rated unsafe)."""
     exact: bool
     """Every entry was compared; false: the candidates came from the approximate index."""
     field: str = "goal"
     """Which of the episode's texts was closest."""
     usefulness: float = 0.0
     """What its usefulness added to the score."""
+    rating: float = 0.0
+    """What people's rating of it added to the score; 0 where ratings were not asked for."""
     length: float = 0.0
     """What the number of its steps took from the score; 0 where no length penalty was asked for."""
     redundancy: float = 0.0

@@ -179,7 +179,7 @@ class MemoryReader:
         Args:
             episode_id: its id.
             at: Log position; an episode that was deleted after it is still there, until the memory
-                is compacted.
+                is compacted, and ratings that were given after it are not.
 
         Raises:
             EpisodeNotFoundError: no such episode.
@@ -188,13 +188,37 @@ class MemoryReader:
         """
         with self._mutex:
             self._require_open()
-            return self._fresh(lambda: self._state.read(self._ordinal(episode_id, at)))
+            return self._fresh(
+                lambda: self._state.read(self._ordinal(episode_id, at), self._until(at))
+            )
 
     def meta(self, episode_id: str, at: int | None = None) -> EntryMeta:
         """What is known of an episode without its steps; arguments and errors as of :meth:`get`."""
         with self._mutex:
             self._require_open()
             return self._fresh(lambda: self._state.meta(self._ordinal(episode_id, at)))
+
+    def ratings(self, episode_id: str, at: int | None = None) -> dict[str, float]:
+        """The ratings of an episode, its own and those given since, without reading its steps;
+        arguments and errors as of :meth:`get`."""
+        with self._mutex:
+            self._require_open()
+            return self._fresh(
+                lambda: self._state.ratings(self._ordinal(episode_id, at), self._until(at))
+            )
+
+    def removed_ratings(self, episode_id: str) -> frozenset[str]:
+        """Names of the ratings that were removed from an episode and not given again; errors as of
+        :meth:`get`."""
+        with self._mutex:
+            self._require_open()
+            given = self._fresh(lambda: self._state.given_ratings(self._ordinal(episode_id)))
+            return frozenset(name for name, value in given.items() if value is None)
+
+    def deleted(self) -> Sequence[EntryMeta]:
+        """What is known of the episodes that were deleted and can be restored, in the order of the
+        log; damaged ones are left out."""
+        return self._metas_of(self._deleted)
 
     def notes(self, episode_id: str) -> tuple[str, ...]:
         """Remarks about an episode, oldest first."""
@@ -223,10 +247,12 @@ class MemoryReader:
 
     def entries(self, at: int | None = None) -> Sequence[EntryMeta]:
         """What is known of all episodes, in the order of the log; damaged ones are left out."""
+        return self._metas_of(lambda: self._visible(at))
 
+    def _metas_of(self, ordinals: Callable[[], list[int]]) -> Sequence[EntryMeta]:
         def read() -> tuple[EntryMeta, ...]:
             found = []
-            for ordinal in self._visible(at):
+            for ordinal in ordinals():
                 try:
                     found.append(self._state.meta(ordinal))
                 except ValueError:
@@ -319,6 +345,12 @@ class MemoryReader:
         until = self._until(at)
         ordinals = np.arange(self._state.catalog.count_before(until))
         return [int(ordinal) for ordinal in ordinals[~self._state.is_gone(ordinals, until)]]
+
+    def _deleted(self) -> list[int]:
+        """Ordinals of the episodes that are deleted now."""
+        ordinals = np.arange(len(self._state.catalog))
+        gone = self._state.catalog.deleted(ordinals, self._state.position)
+        return [int(ordinal) for ordinal in ordinals[gone]]
 
     def _alive(self, episode_id: str, at: int | None = None) -> int | None:
         """Ordinal of an episode that is there at a position."""

@@ -51,8 +51,10 @@ class Library:
     """Usefulness of entries."""
     readable: Callable[[int], bool]
     """Whether the record of an entry is intact; looked at once."""
-    gone: Callable[[Numbers], NDArray[np.bool_]]
-    """Which entries were deleted by then, or are known to be damaged."""
+    hidden: Callable[[Numbers], NDArray[np.bool_]]
+    """Which entries were deleted or rated unsafe by then, or are known to be damaged."""
+    rated: Callable[[Numbers], NDArray[np.float64]]
+    """What people thought of entries by then, within [-1, 1]."""
 
 
 class _Candidates(NamedTuple):
@@ -135,7 +137,7 @@ def retrieve(
         among = None
         if approximate:
             among = np.flatnonzero(mask)
-            among = among[~library.gone(among)]
+            among = among[~library.hidden(among)]
             if NEXT * wide < len(among):
                 yield NEXT * wide, among
         yield stop, among
@@ -249,7 +251,7 @@ def _masks(
     query: Query, wanted: Filter, holdout: Holdout, library: Library, ordinals: Numbers
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which of these entries may be shown, and which are wanted as far as columns can tell."""
-    kept = library.catalog.wanted(wanted, ordinals) & ~library.gone(ordinals)
+    kept = library.catalog.wanted(wanted, ordinals) & ~library.hidden(ordinals)
     if query.exclude:
         unwanted = [ordinal for ordinal in map(library.find, query.exclude) if ordinal is not None]
         kept &= ~np.isin(ordinals, np.array(unwanted, dtype=np.int64))
@@ -296,10 +298,12 @@ def _hits(
     if not len(ranks):
         return []
     ordinals, scores = candidates.ordinals[ranks], candidates.scores[ranks]
-    useful = length = np.zeros(len(ranks))
+    useful = rated = length = np.zeros(len(ranks))
     vectors: Vectors = np.empty((len(ranks), 0), dtype=np.float32)
     if query.usefulness:
         useful = query.usefulness * library.useful(ordinals)
+    if query.ratings:
+        rated = query.ratings * library.rated(ordinals)
     if query.length_penalty:
         length = query.length_penalty * np.log2(
             np.maximum(1, library.catalog.column("steps")[ordinals])
@@ -307,7 +311,7 @@ def _hits(
     if query.diversity:
         vectors = library.spaces[query.fields[0]].vectors_of(library.catalog.sequences[ordinals])
     if query.ranked:
-        chosen = choose(scores, useful - length, vectors, query.k, query.diversity)
+        chosen = choose(scores, useful + rated - length, vectors, query.k, query.diversity)
     else:
         chosen = [(i, float(score), 0.0) for i, score in enumerate(scores[: query.k])]
     picked = ordinals[[i for i, _, _ in chosen]]
@@ -326,6 +330,7 @@ def _hits(
             exact=candidates.exact,
             field=query.fields[int(candidates.fields[ranks[i]])],
             usefulness=float(useful[i]),
+            rating=float(rated[i]),
             length=float(length[i]),
             redundancy=redundancy,
         )

@@ -21,11 +21,12 @@ from .search.encode import unit_vectors
 from .search.field_index import FieldIndex
 from .search.fields import field_texts, labels_from
 from .search.index import IndexSettings
+from .search.ratings import RatingHistory
 from .search.usefulness import UsefulnessHistory, UsefulnessTable
 from .search.vectors import WINDOW_BITS
 from .storage import codec
 from .storage.annotations import Annotations
-from .storage.catalog import NEVER, Catalog
+from .storage.catalog import NEVER, RATED, Catalog
 from .storage.codec import digest
 from .storage.durable import Corruption, RolledBackError
 from .storage.ingest import gap_row, rows_of, task_digest
@@ -81,6 +82,8 @@ class State:
         self._metas: dict[int, EntryMeta] = {}
         self.annotations = Annotations(self.catalog, self.log)
         self._usefulness = UsefulnessHistory(self.catalog)
+        self._own_ratings: dict[int, Mapping[str, float]] = {}
+        self._ratings = RatingHistory(self.catalog, self.annotations, self.own_ratings)
         self._broken: set[int] = set()
         self._readable: set[int] = set()
         self.spaces: dict[str, FieldIndex] = {}
@@ -326,11 +329,33 @@ class State:
             )
         return self._metas[ordinal]
 
-    def read(self, ordinal: int) -> Episode:
-        """A whole episode, with the ratings given since; raises as :meth:`head`."""
+    def read(self, ordinal: int, position: int | None = None) -> Episode:
+        """A whole episode, with the ratings given since, or before a log position; raises as
+        :meth:`head`."""
         episode = self._decoded(ordinal)
-        given = self.annotations.ratings(int(self.catalog.sequences[ordinal]))
-        return replace(episode, ratings={**episode.ratings, **given}) if given else episode
+        given = self.given_ratings(ordinal, position)
+        return replace(episode, ratings=_with(episode.ratings, given)) if given else episode
+
+    def given_ratings(self, ordinal: int, position: int | None = None) -> dict[str, float | None]:
+        """Ratings of an episode since it was recorded, or of those the ones before a log position;
+        None where one was removed."""
+        sequence = int(self.catalog.sequences[ordinal])
+        return self.annotations.ratings(sequence, self.position if position is None else position)
+
+    def ratings(self, ordinal: int, position: int) -> dict[str, float]:
+        """All ratings of an episode at a log position; its steps are not read."""
+        return _with(self.own_ratings(ordinal), self.given_ratings(ordinal, position))
+
+    def own_ratings(self, ordinal: int) -> Mapping[str, float]:
+        """The ratings that an episode itself holds; read once. None where it cannot be read."""
+        if not self.catalog.column("flags")[ordinal] & RATED:
+            return {}
+        if ordinal not in self._own_ratings:
+            try:
+                self._own_ratings[ordinal] = self.head(ordinal).ratings
+            except ValueError:
+                return {}  # damaged: noted, and nobody is shown it
+        return self._own_ratings[ordinal]
 
     def _decoded(self, ordinal: int) -> Episode:
         with self._naming(ordinal, self.catalog.place(ordinal)):
@@ -384,6 +409,12 @@ class State:
         gone = self.catalog.deleted(ordinals, position)
         return gone | np.isin(ordinals, list(self._broken)) if self._broken else gone
 
+    def is_hidden(self, ordinals: Numbers, position: int) -> NDArray[np.bool_]:
+        """Which of these episodes nobody is shown at a log position: those that are gone, and those
+        that were rated unsafe by then."""
+        gone, unsafe = self.is_gone(ordinals, position), self._ratings.unsafe(position)
+        return gone | np.isin(ordinals, unsafe) if len(unsafe) else gone
+
     def library(self, position: int) -> Library:
         """What searches look at, as of a log position."""
         return Library(
@@ -397,8 +428,14 @@ class State:
                 self.catalog.sequences[ordinals].tolist()
             ),
             readable=self.is_readable,
-            gone=lambda ordinals: self.is_gone(ordinals, position),
+            hidden=lambda ordinals: self.is_hidden(ordinals, position),
+            rated=lambda ordinals: self._ratings.values(ordinals, position),
         )
+
+
+def _with(own: Mapping[str, float], given: Mapping[str, float | None]) -> dict[str, float]:
+    """Ratings that an episode holds, and what was said about it since."""
+    return {name: value for name, value in {**own, **given}.items() if value is not None}
 
 
 def _place_of(damage: Corruption) -> tuple[str, int, int]:

@@ -8,7 +8,7 @@ number read and follow.
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -21,6 +21,7 @@ from .description import DESCRIPTION, identify, is_memory
 from .episode import Episode
 from .maintenance.compact import Compaction
 from .maintenance.evict import evictable, victims
+from .query import EpisodeNotFoundError
 from .reader import MemoryReader
 from .search.embed import Embedder, HashedEmbedder
 from .search.encode import check_embedder
@@ -223,6 +224,29 @@ class Memory(MemoryReader):
         rating = annotations.Rating(episode_id, name, value, time.time())
         return self._append_annotation(episode_id, Kind.RATING, annotations.encode_rating(rating))
 
+    def unrate(self, episode_id: str, name: str) -> int:
+        """Remove a rating, also one that the episode itself holds. Durable; returns the log
+        position. Searches and reads at an earlier position still see it.
+
+        Raises:
+            KeyError: no such episode.
+            TypeError: the name is no text.
+            ValueError: it has no such rating, or the name cannot be stored.
+        """
+        record = annotations.RatingRemoval(episode_id, name, time.time())
+
+        def require() -> None:
+            ratings = self._state.ratings(self._ordinal(episode_id), self._state.position)
+            if name not in ratings:
+                has = ", ".join(sorted(ratings)) or "none"
+                raise ValueError(
+                    f"episode {episode_id!r} in {self.path} has no rating {name!r}: it has {has}"
+                )
+
+        return self._append_annotation(
+            episode_id, Kind.UNRATE, annotations.encode_removal(record), require
+        )
+
     def annotate(self, episode_id: str, text: str) -> int:
         """Attach a remark to an episode. Durable; returns the log position.
 
@@ -240,7 +264,8 @@ class Memory(MemoryReader):
     def delete(self, episode_id: str, reason: str = "") -> int:
         """Leave an episode out from now on. Durable; returns the log position.
 
-        Searches at an earlier position still see it, until :meth:`compact` takes its bytes away.
+        Searches at an earlier position still see it, and :meth:`restore` brings it back, until
+        :meth:`compact` takes its bytes away.
 
         Raises:
             KeyError: no such episode.
@@ -250,6 +275,34 @@ class Memory(MemoryReader):
         deletion = annotations.Deletion(episode_id, reason, time.time())
         return self._append_annotation(
             episode_id, Kind.DELETE, annotations.encode_deletion(deletion)
+        )
+
+    def restore(self, episode_id: str, reason: str = "") -> int:
+        """Bring a deleted episode back, with all that was said about it. Durable; returns the log
+        position. Searches at a position between deletion and restoration do not see it.
+
+        Raises:
+            KeyError: no such episode; once :meth:`compact` has taken its bytes away, there is none.
+            TypeError: the reason is no text.
+            ValueError: it is not deleted, it is damaged, or the reason cannot be stored.
+        """
+        record = annotations.Restoration(episode_id, reason, time.time())
+
+        def require() -> None:
+            ordinal = self._state.find(episode_id)
+            if ordinal is None:
+                hint = ", or was compacted away: what is in an export can be imported"
+                raise EpisodeNotFoundError(episode_id, str(self.path), False, hint)
+            if self._alive(episode_id) is not None:
+                raise ValueError(f"episode {episode_id!r} in {self.path} is not deleted")
+            if not self._state.is_readable(ordinal):
+                raise ValueError(
+                    f"episode {episode_id!r} in {self.path} is damaged and cannot be restored "
+                    "(relive memory stats names the place)"
+                )
+
+        return self._append_annotation(
+            episode_id, Kind.RESTORE, annotations.encode_restoration(record), require
         )
 
     def record_outcome(self, run: Episode) -> int:
@@ -364,15 +417,18 @@ class Memory(MemoryReader):
         self._embedding = threading.Lock()
         self._writer = Writer(self._state, self._mutex, self._require_writable)
 
-    def _append_annotation(self, episode_id: str, kind: Kind, payload: bytes) -> int:
-        """Append a record about an episode."""
-        with self._mutex:
-            self._require_writable()
-            self._ordinal(episode_id)
+    def _append_annotation(
+        self, episode_id: str, kind: Kind, payload: bytes, require: Callable[[], None] | None = None
+    ) -> int:
+        """Append a record about an episode, which has to be there, or what `require` demands."""
 
         def check(brought: set[str]) -> None:
-            self._ordinal(episode_id)
+            self._ordinal(episode_id) if require is None else require()
 
+        with self._mutex:
+            self._require_writable()
+            check(set())
+        # Once more when it is written: another thread may have changed it meanwhile.
         return self._writer.append(Work([(kind, payload)], check))
 
     def _require_writable(self) -> None:

@@ -271,8 +271,10 @@ class Importer:
             if lacking[text] > 0:
                 lacking[text] -= 1
                 missing.append(text)
+        # What was removed here stays removed, as what was deleted stays deleted.
+        known = {*here.ratings, *self._memory.removed_ratings(episode.id)}
         self._append_annotation(
-            episode.id, {k: v for k, v in episode.ratings.items() if k not in here.ratings}, missing
+            episode.id, {k: v for k, v in episode.ratings.items() if k not in known}, missing
         )
 
     def _append_annotation(

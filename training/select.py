@@ -1,13 +1,14 @@
 """What to learn from: which of the remembered episodes become training examples."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..envs import Suite
 from ..envs.base import types_of
 from ..memory import Memory
 from ..memory.episode import Episode
 from ..memory.holdout import TRAIN
+from ..memory.search.ratings import HUMAN, UNSAFE, clipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,18 @@ class SelectSettings:
     """Task types; empty for all. Whoever knows the suite may name its groups: see `of_suite`."""
     per_task: int = 1
     """Episodes kept of each task, the shortest first."""
+    min_rating: float | None = field(default=0.0, metadata={"sparse": True})
+    """Least rating ``human``, in [-1, 1], of what is learnt from; nothing said counts as 0. So what
+    a person rated wrong is left out unless told otherwise: whoever takes the trouble knows more
+    than the outcome that the environment reported, and a memory that nobody rated is not changed.
+    None learns from it all the same. What is rated ``unsafe`` is never learnt from."""
+
+    def __post_init__(self) -> None:
+        if self.min_rating is not None and not -1 <= self.min_rating <= 1:
+            raise ValueError(
+                f"select.min_rating is {self.min_rating}; ratings are from -1 (wrong) to 1 "
+                "(helpful)"
+            )
 
 
 def select(
@@ -34,14 +47,16 @@ def select(
         position: log position to read at; None for now.
         suite: only episodes of this suite, and those of none; empty for all.
 
-    Nothing of another split is ever learnt from. Of several successes at one task the shortest are
-    kept: they are the ones with the fewest refused actions and detours.
+    Nothing of another split is ever learnt from, nor what was rated unsafe by then. Of several
+    successes at one task the shortest are kept: they are the ones with the fewest refused actions
+    and detours.
     """
     by_task: dict[str, list[tuple[int, int, str]]] = {}
     for entry in memory.entries(at=position):
         wanted = entry.success and entry.task.split == TRAIN and entry.policy in settings.policies
         wanted = wanted and (not suite or entry.task.suite in ("", suite))
-        if wanted and (not settings.types or entry.task.type in settings.types):
+        wanted = wanted and (not settings.types or entry.task.type in settings.types)
+        if wanted and _approved(memory.ratings(entry.episode_id, position), settings):
             by_task.setdefault(entry.task.identity, []).append(
                 (entry.steps, entry.position, entry.episode_id)
             )
@@ -52,6 +67,14 @@ def select(
         for shortest in sorted(found)[: settings.per_task]
     ]
     return [memory.get(episode, at=position) for _, _, episode in kept]
+
+
+def _approved(ratings: Mapping[str, float], settings: SelectSettings) -> bool:
+    """Whether people think that this may be learnt from."""
+    if ratings.get(UNSAFE, 0.0) > 0:
+        return False
+    least = settings.min_rating
+    return least is None or clipped(ratings.get(HUMAN, 0.0)) >= least
 
 
 def of_suite(settings: SelectSettings, suite: Suite) -> SelectSettings:
@@ -90,6 +113,14 @@ def why_nothing(
         return (
             f"{len(won)} successes, but none of {who}: play tasks first (relive run), or also "
             f"learn from {', '.join(others)}: --set 'select.policies=[{chosen}]'"
+        )
+    wanted = [e for e in of_them if not settings.types or e.task.type in settings.types]
+    if wanted:
+        return (
+            f"{len(wanted)} successes of {who}, but people rated them unsafe or below "
+            f"{settings.min_rating}: play other tasks (relive run), take ratings back "
+            "(relive memory rate … --remove), or learn from them all the same: "
+            "--set select.min_rating=-1"
         )
     types = sorted({entry.task.type for entry in of_them})
     return (

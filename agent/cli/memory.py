@@ -51,6 +51,12 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         help="weight of what an episode did for the runs that saw it (default 0)",
     )
     search.add_argument(
+        "--ratings",
+        type=float,
+        default=0.0,
+        help="weight of what people think of an episode, its rating human (default 0)",
+    )
+    search.add_argument(
         "--length-penalty",
         type=float,
         default=0.0,
@@ -65,17 +71,28 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     rate = command(
         "rate", _rate, "give an episode a number; a later one of the same name replaces it"
     )
+    rate.description = (
+        "Ratings named human, from -1 (wrong) to 1 (helpful), can be weighed in searches "
+        "(--ratings) and decide what is learnt from; one named unsafe, above 0, keeps an episode "
+        "from both. Any other name is kept and steers nothing."
+    )
     annotate = command("annotate", _annotate, "attach a remark to an episode")
     delete = command(
         "delete", _delete, "leave episodes out from now on (compact takes their bytes away)"
     )
+    restore = command(
+        "restore", _restore, "bring deleted episodes back; without any, list those that can be"
+    )
     for parser in (show, rate, annotate):
         parser.add_argument("episode", help="its id, or how it begins")
     rate.add_argument("name", help="what is rated, for example human")
-    rate.add_argument("value", type=float)
+    rate.add_argument("value", type=float, nargs="?")
+    rate.add_argument("--remove", action="store_true", help="take the rating of that name back")
     annotate.add_argument("text", help="the remark")
     delete.add_argument("episodes", nargs="+", metavar="episode", help="its id, or how it begins")
-    delete.add_argument("--reason", default="", help="why, for whoever reads the log")
+    restore.add_argument("episodes", nargs="*", metavar="episode", help="its id, or how it begins")
+    for parser in (delete, restore):
+        parser.add_argument("--reason", default="", help="why, for whoever reads the log")
     add_upkeep_commands(command)
 
 
@@ -124,6 +141,7 @@ def _search(args: argparse.Namespace) -> None:
         fields=tuple(field.strip() for field in args.fields.split(",")),
         diversity=args.diversity,
         usefulness=args.usefulness,
+        ratings=args.ratings,
         length_penalty=args.length_penalty,
     )
     with Memory(args.memory, "r") as memory:
@@ -136,8 +154,8 @@ def _search(args: argparse.Namespace) -> None:
             )
             say(
                 f"       similarity {why.similarity:.3f} (by {why.field}), "
-                f"usefulness {why.usefulness:+.3f}, length −{why.length:.3f}, "
-                f"redundancy {why.redundancy:.3f}"
+                f"usefulness {why.usefulness:+.3f}, rating {why.rating:+.3f}, "
+                f"length −{why.length:.3f}, redundancy {why.redundancy:.3f}"
             )
             say(
                 f"       rank {why.considered}; {why.filtered} closer ones filtered; "
@@ -189,17 +207,23 @@ def _show(args: argparse.Namespace) -> None:
     say(episode.final_observation, lines=True)
 
 
-def _the_one(memory: "Memory", beginning: str) -> str:
-    """The one episode whose id is this, or begins so."""
-    if beginning in memory:
+def _the_one(memory: "Memory", beginning: str, *, deleted: bool = False) -> str:
+    """The one episode, or deleted episode, whose id is this, or begins so."""
+    if not deleted and beginning in memory:
         return beginning
-    ids = [entry.episode_id for entry in memory.entries() if entry.episode_id.startswith(beginning)]
+    known = [e.episode_id for e in (memory.deleted() if deleted else memory.entries())]
+    if deleted and beginning in known:
+        return beginning
+    ids = [episode_id for episode_id in known if episode_id.startswith(beginning)]
+    what, where = "deleted episode" if deleted else "episode", f"in {memory.path}"
     if not ids:
-        raise LookupError(f"no episode in {memory.path} begins with {beginning!r}")
+        gone = " (what was compacted away cannot be restored)" if deleted else ""
+        raise LookupError(f"no {what} {where} begins with {beginning!r}{gone}")
     if len(ids) > 1:
+        shows = "restore without an id lists them" if deleted else "search shows ids"
         raise LookupError(
-            f"{len(ids)} episodes in {memory.path} begin with {beginning!r}: give more of the id "
-            "(relive memory search shows ids)"
+            f"{len(ids)} {what}s {where} begin with {beginning!r}: give more of the id "
+            f"(relive memory {shows})"
         )
     return ids[0]
 
@@ -209,12 +233,19 @@ def _rate(args: argparse.Namespace) -> None:
 
     from ...memory import Memory
 
-    if not math.isfinite(args.value):
+    if args.remove and args.value is not None:
+        raise ValueError(f"--remove takes the rating back: leave {args.value:g} out")
+    if not args.remove and args.value is None:
+        raise ValueError("what is the rating? Give a number after its name, or --remove")
+    if not args.remove and not math.isfinite(args.value):
         raise ValueError(f"{args.value} is no rating: give a number")
     with Memory(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
-        memory.rate(episode_id, args.name, args.value)
-    say(f"{episode_id}: {args.name} {args.value:g}")
+        if args.remove:
+            memory.unrate(episode_id, args.name)
+        else:
+            memory.rate(episode_id, args.name, args.value)
+    say(f"{episode_id}: {args.name} {'removed' if args.remove else f'{args.value:g}'}")
 
 
 def _annotate(args: argparse.Namespace) -> None:
@@ -236,3 +267,20 @@ def _delete(args: argparse.Namespace) -> None:
         ):
             memory.delete(episode_id, args.reason)
             say(f"{episode_id} deleted")
+
+
+def _restore(args: argparse.Namespace) -> None:
+    from ...memory import Memory
+    from ...memory.plain import counted
+
+    with Memory(args.memory, "w" if args.episodes else "r") as memory:
+        if not args.episodes:
+            there = memory.deleted()
+            say(f"{counted(len(there), 'deleted episode')} in {memory.path} can be restored")
+            for entry in there:
+                say(f"{entry.episode_id}  {entry.policy}: {entry.task.goal}")
+        for episode_id in dict.fromkeys(
+            [_the_one(memory, beginning, deleted=True) for beginning in args.episodes]
+        ):
+            memory.restore(episode_id, args.reason)
+            say(f"{episode_id} restored")

@@ -30,6 +30,11 @@ from ..storage.segments import (
     segments,
 )
 
+_ABOUT = (Kind.RATING, Kind.UNRATE, Kind.NOTE, Kind.DELETE, Kind.RESTORE)
+"""Records that mean nothing without the episode that they are about."""
+_STEERING = (annotations.HUMAN.encode(), annotations.UNSAFE.encode())
+"""Ratings that decide what searches find: at earlier positions the earlier ones do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
@@ -105,15 +110,16 @@ def _gone(state: State, rows: Rows) -> tuple[set[int], set[int]]:
     for row in rows[(rows["kind"] != Kind.EPISODE) | (rows["flags"] & DUPLICATE_ID > 0)]:
         sequence, target, kind = int(row["sequence"]), int(row["target"]), int(row["kind"])
         about_nothing = target in dead or target == NO_TARGET
-        if kind == Kind.EPISODE or (
-            kind in (Kind.RATING, Kind.NOTE, Kind.DELETE) and about_nothing
-        ):
+        if kind == Kind.EPISODE or (kind in _ABOUT and about_nothing):
             gone.add(sequence)
-        elif kind == Kind.RATING and not row["flags"] & LONG:
-            superseded = rated.get((target, bytes(row["text"])))
+        elif kind in (Kind.RATING, Kind.UNRATE) and not row["flags"] & LONG:
+            name = bytes(row["text"])
+            if name in _STEERING:
+                continue
+            superseded = rated.get((target, name))
             if superseded is not None:
                 gone.add(superseded)
-            rated[target, bytes(row["text"])] = sequence
+            rated[target, name] = sequence
     return gone, dead
 
 

@@ -29,6 +29,8 @@ class MemoryStats:
     deleted: int
     """Episodes that were deleted and whose bytes are still there."""
     ratings: int
+    """Records of ratings; those that were replaced or removed count until they are compacted
+    away."""
     notes: int
     credits: int
     """Times that an episode was shown to a run whose end is known."""

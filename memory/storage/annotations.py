@@ -1,8 +1,10 @@
 """What is said about episodes after they were recorded, to bytes and back: ratings, notes,
-deletions, and how runs ended that had them in context. And what of it a log holds so far.
+deletions, what takes ratings and deletions back, and how runs ended that had them in context. And
+what of it a log holds so far.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .catalog import LONG, Catalog
 from .log import Log
@@ -17,6 +19,12 @@ from .payload import (
 )
 from .segments import Kind
 from .validate import validated
+
+HUMAN = "human"
+"""Name of the rating that steers what is shown and learnt from: what a person thinks of an episode,
+from -1 (wrong) over 0 to 1 (helpful)."""
+UNSAFE = "unsafe"
+"""Name of the rating that keeps an episode from being shown and learnt from while it is above 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,29 @@ class Deletion:
     episode: str
     """Id of the episode."""
     reason: str
+    time: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """A deletion that is taken back."""
+
+    episode: str
+    """Id of the episode."""
+    reason: str
+    time: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatingRemoval:
+    """A rating that is taken back."""
+
+    episode: str
+    """Id of the episode."""
+    name: str
+    """Of the rating."""
     time: float
     """Unix time in seconds."""
 
@@ -125,6 +156,36 @@ def decode_deletion(payload: bytes) -> Deletion:
     )
 
 
+def encode_restoration(restoration: Restoration) -> bytes:
+    """The restoration as bytes."""
+    restoration = validated(Restoration, restoration, "a restoration")
+    fields = {"v": VERSION, "episode": restoration.episode, "reason": restoration.reason}
+    return pack({**fields, "time": restoration.time}, "a restoration")
+
+
+def decode_restoration(payload: bytes) -> Restoration:
+    """The restoration in ``payload``. Raises :class:`CodecError` as :func:`single`."""
+    fields = single(payload, "a restoration")
+    return Restoration(
+        fields.text("episode"), fields.text("reason", ""), fields.get("time", number, 0.0)
+    )
+
+
+def encode_removal(removal: RatingRemoval) -> bytes:
+    """The removal of a rating as bytes."""
+    removal = validated(RatingRemoval, removal, "the removal of a rating")
+    fields = {"v": VERSION, "episode": removal.episode, "name": removal.name}
+    return pack({**fields, "time": removal.time}, "the removal of a rating")
+
+
+def decode_removal(payload: bytes) -> RatingRemoval:
+    """The removal in ``payload``. Raises :class:`CodecError` as :func:`single`."""
+    fields = single(payload, "the removal of a rating")
+    return RatingRemoval(
+        fields.text("episode"), fields.text("name"), fields.get("time", number, 0.0)
+    )
+
+
 def encode_credit(credit: Credit) -> bytes:
     """The credit as bytes."""
     credit = validated(Credit, credit, "a credit")
@@ -167,22 +228,68 @@ class Annotations:
 
     def __init__(self, catalog: Catalog, log: Log) -> None:
         self._catalog, self._log = catalog, log
-        self._ratings: dict[int, dict[str, float]] = {}  # by sequence number of the episode
-        self._ratings_seen = 0
+        self._ratings: dict[int, list[_Said]] = {}  # by sequence number of the episode
+        self._ratings_seen = {Kind.RATING: 0, Kind.UNRATE: 0}
         self._notes: dict[int, list[int]] = {}  # rows by sequence number of the episode
         self._notes_seen = 0
+        self._marked: set[int] = set()
 
-    def ratings(self, sequence: int) -> dict[str, float]:
-        """Ratings of the episode with this sequence number, the last of each name."""
-        rated = self._catalog.others(Kind.RATING)
-        for row_number, target in rated[self._ratings_seen :]:
+    def ratings(self, sequence: int, position: int) -> dict[str, float | None]:
+        """What was said before a log position in ratings of the episode with this sequence number,
+        the last of each name; None where a rating was removed.
+
+        Raises:
+            ValueError: a name is too long for the catalog, and its record is damaged.
+        """
+        self._catch_up()
+        return {
+            self._name(said): said.value
+            for said in self._ratings.get(sequence, ())
+            if said.sequence < position
+        }
+
+    def last(self, sequence: int, name: str, position: int) -> float | None:
+        """The last value of one rating alone, whose name fits the catalog: None where it was
+        removed. Nothing is read from the log.
+
+        Raises:
+            KeyError: nothing was said before that position.
+        """
+        self._catch_up()
+        for said in reversed(self._ratings.get(sequence, ())):
+            if said.name == name and said.sequence < position:
+                return said.value
+        raise KeyError(name)
+
+    def marked(self) -> set[int]:
+        """Sequence numbers of the episodes that anybody ever gave a rating :data:`UNSAFE`, or took
+        one away from."""
+        self._catch_up()
+        return self._marked
+
+    def _catch_up(self) -> None:
+        new: list[tuple[int, int]] = []
+        for kind, seen in self._ratings_seen.items():
+            rows = self._catalog.others(kind)
+            if len(rows) > seen:
+                new += rows[seen:]
+                self._ratings_seen[kind] = len(rows)
+        for row_number, target in sorted(new):
             (row,) = self._catalog.rows([row_number])
-            name = bytes(row["text"]).decode(errors="surrogatepass")
-            if row["flags"] & LONG:
-                name = decode_rating(self._log.read(self._catalog.place_of_row(row_number))).name
-            self._ratings.setdefault(target, {})[name] = float(row["value"])
-        self._ratings_seen = len(rated)
-        return self._ratings.get(sequence, {})
+            # A name that does not fit is looked up when somebody asks: a damaged record must not
+            # keep a search from the ratings that steer it, whose names are short.
+            long = bool(row["flags"] & LONG)
+            name = row_number if long else bytes(row["text"]).decode(errors="surrogatepass")
+            value = float(row["value"]) if row["kind"] == Kind.RATING else None
+            self._ratings.setdefault(target, []).append(_Said(int(row["sequence"]), name, value))
+            if name == UNSAFE:
+                self._marked.add(target)
+
+    def _name(self, said: "_Said") -> str:
+        if isinstance(said.name, str):
+            return said.name
+        payload = self._log.read(self._catalog.place_of_row(said.name))
+        return decode_removal(payload).name if said.value is None else decode_rating(payload).name
 
     def notes(self, sequence: int) -> tuple[str, ...]:
         """Remarks about the episode with this sequence number, oldest first."""
@@ -194,3 +301,14 @@ class Annotations:
         return tuple(
             decode_note(self._log.read(self._catalog.place_of_row(n))).text for n in numbers
         )
+
+
+class _Said(NamedTuple):
+    """A rating, or the removal of one."""
+
+    sequence: int
+    """Of its record."""
+    name: str | int
+    """The number of its row where the name does not fit it."""
+    value: float | None
+    """None: removed."""

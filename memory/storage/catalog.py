@@ -22,16 +22,17 @@ from .rows import Numbers, RowFile, Rows
 from .segments import LIMIT, Kind, RecordLocation
 
 MAGIC = b"RELIVECT"
-FORMAT = 2
+FORMAT = 3
 """Format number of catalogs, written and read; one of format 1 (other normal forms of room, goal
-and identity) is made again."""
+and identity) or 2 (nothing of restored episodes and removed ratings) is made again."""
 NEVER = np.iinfo(np.int64).max
 """Log position at which what is alive is deleted."""
 NO_TARGET = 2**64 - 1
 """Target of a row that is about no episode."""
 
-SUCCESS, DUPLICATE_ID, LONG = 1, 4, 8
-"""Flags: the goal was reached; a second episode of the same id, left out; the text did not fit."""
+SUCCESS, DUPLICATE_ID, LONG, RATED, MARKED = 1, 4, 8, 16, 32
+"""Flags: the goal was reached; a second episode of the same id, left out; the text did not fit; the
+episode itself holds ratings; one of these is that it is unsafe."""
 UNREADABLE, GAP = 254, 255
 """Kinds of rows that remember damage, so that later openings say so, too: a record that is intact
 and means nothing to this program; bytes of a segment that are no record (such a row has no sequence
@@ -67,8 +68,9 @@ ROW = np.dtype(
     ]
 )
 """A row. `id`, `task`, `near`, `actions` and the five after them are hashes. `target` is the
-sequence number of the episode that a rating, a note, a deletion or a credit is about. `value` is an
-episode's score or a rating's number, `text` an episode's id or a rating's name, where it fits."""
+sequence number of the episode that a rating, a note, a deletion, what takes these back, or a credit
+is about. `value` is an episode's score or a rating's number, `text` an episode's id or a rating's
+name, where it fits."""
 FIELDS = ("suite", "type", "split", "policy", "adapter")
 """What entries can be filtered by."""
 REASONS = tuple(StopReason)
@@ -136,6 +138,10 @@ class Catalog:
         self._numbers: Numbers = np.empty(0, dtype=np.int64)  # row of each episode
         self._columns: dict[str, NDArray[Any]] = {}
         self._deleted: Numbers = np.empty(0, dtype=np.int64)
+        # Ordinals that were restored, with the log positions of deletion and restoration.
+        self._restored: list[tuple[int, int, int]] = []
+        self.marked: set[int] = set()
+        """Sequence numbers of the episodes that hold a rating :data:`MARKED` of their own."""
         self._count = 0
         self._order: Numbers | None = None  # ordinals by hash of id, of the first so many episodes
         self._recent: dict[int, list[int]] = {}
@@ -239,10 +245,15 @@ class Catalog:
             for ordinal, hashed in enumerate(rows["id"][here].tolist(), start=old):
                 self._recent.setdefault(hashed, []).append(ordinal)
         self._count, self.alive = count, self.alive + len(here)
+        marked = here[(flags[here] & MARKED).nonzero()]
+        if len(marked):
+            self.marked.update(rows["sequence"][marked].tolist())
         for number in (~episodes & (kinds != GAP)).nonzero()[0].tolist():
             kind, target = int(kinds[number]), int(rows["target"][number])
             if kind == Kind.DELETE:
                 self._delete(target, int(rows["sequence"][number]))
+            elif kind == Kind.RESTORE:
+                self._restore(target, int(rows["sequence"][number]))
             self._others.setdefault(kind, []).append((start + number, target))
 
     def _delete(self, target: int, position: int) -> None:
@@ -250,6 +261,13 @@ class Catalog:
         if ordinal is not None and self._deleted[ordinal] == NEVER:
             self._deleted[ordinal] = position
             self.alive -= 1
+
+    def _restore(self, target: int, position: int) -> None:
+        ordinal = self.ordinal_at(target)
+        if ordinal is not None and self._deleted[ordinal] != NEVER:
+            self._restored.append((ordinal, int(self._deleted[ordinal]), position))
+            self._deleted[ordinal] = NEVER
+            self.alive += 1
 
     def column(self, name: str) -> NDArray[Any]:
         """A field of all episodes, shape (len(self),)."""
@@ -293,12 +311,14 @@ class Catalog:
         ]
 
     def deleted(self, ordinals: Numbers, position: int) -> NDArray[np.bool_]:
-        """Which of these episodes were deleted before a log position."""
-        return np.asarray(self._deleted[: self._count][ordinals] < position)
+        """Which of these episodes were deleted before a log position, and not restored by then."""
+        gone = np.asarray(self._deleted[: self._count][ordinals] < position)
+        between = [one for one, since, until in self._restored if since < position <= until]
+        return gone | np.isin(ordinals, between) if between else gone
 
     def delete_positions(self) -> Numbers:
-        """Log position at which each episode was deleted, :data:`NEVER` if it was not; shape
-        (len(self),)."""
+        """Log position at which each episode was deleted, :data:`NEVER` if it was not or was
+        restored; shape (len(self),)."""
         return self._deleted[: self._count]
 
     def others(self, kind: int) -> Sequence[tuple[int, int]]:

@@ -59,6 +59,8 @@ class Head:
     """Ids of the episodes that were in its context, each once."""
     memory_position: int
     """Log position of the memory that was read; -1 when none was."""
+    ratings: Mapping[str, float]
+    """Those that the episode itself holds; not those given since."""
 
 
 def digest(text: str) -> int:
@@ -91,6 +93,7 @@ def head_of(episode: Episode) -> Head:
         actions=actions_digest(episode),
         shown=shown_in(episode),
         memory_position=episode.memory_position,
+        ratings=episode.ratings,
     )
 
 
@@ -212,7 +215,7 @@ def decode_episode(payload: bytes) -> Episode:
         memory_position=head.memory_position,
         started=fields.get("started", number, 0.0),
         timings=fields.get("timings", numbers, {}),
-        ratings=fields.get("ratings", numbers, {}),
+        ratings=head.ratings,
         usage=fields.get("usage", numbers, {}),
     )
 
@@ -243,7 +246,7 @@ def check_episode(payload: bytes) -> Head:
     fields, head, steps = _parts(payload)
     fields.text("final")
     nothing: Mapping[str, float] = {}
-    for name in ("timings", "ratings", "usage"):
+    for name in ("timings", "usage"):
         fields.get(name, numbers, nothing)
     for step in steps:
         # The usual step is two texts. Every other one is read.
@@ -338,6 +341,7 @@ def _head(fields: Fields) -> Head:
         actions=fields.get("actions", integer, -1),
         shown=fields.get("shown", texts, ()),
         memory_position=fields.get("memory_position", integer, -1),
+        ratings=fields.get("ratings", numbers, {}),
     )
 
 

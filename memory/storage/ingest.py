@@ -7,7 +7,18 @@ import numpy as np
 
 from ..normal import normal_goal, normal_text
 from . import annotations, codec
-from .catalog import DUPLICATE_ID, GAP, LONG, NO_TARGET, REASONS, ROW, SUCCESS, UNREADABLE
+from .catalog import (
+    DUPLICATE_ID,
+    GAP,
+    LONG,
+    MARKED,
+    NO_TARGET,
+    RATED,
+    REASONS,
+    ROW,
+    SUCCESS,
+    UNREADABLE,
+)
 from .codec import digest
 from .durable import Corruption
 from .payload import CodecError
@@ -125,7 +136,7 @@ def _episode(place: RecordLocation, head: codec.Head, *, second: bool = False) -
     return _row(
         place,
         Kind.EPISODE,
-        flags=SUCCESS * head.outcome.success | DUPLICATE_ID * second | long,
+        flags=SUCCESS * head.outcome.success | DUPLICATE_ID * second | long | _rated(head),
         id=digest(head.id),
         text=name,
         task=task_digest(task.identity),
@@ -156,6 +167,13 @@ def _credit(place: RecordLocation, head: codec.Head, target: int) -> _Row:
     )
 
 
+def _rated(head: codec.Head) -> int:
+    """The flags that say what the ratings are that an episode holds itself."""
+    if not head.ratings:
+        return 0
+    return RATED | MARKED * (head.ratings.get(annotations.UNSAFE, 0.0) > 0)
+
+
 def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
     place, kind = record.place, record.kind
     if kind == Kind.RATING:
@@ -179,6 +197,14 @@ def _others(record: Record, target: Callable[[str], int]) -> list[_Row]:
     if kind == Kind.DELETE:
         deletion = annotations.decode_deletion(record.payload)
         return [_row(place, kind, target=target(deletion.episode), time=deletion.time)]
+    if kind == Kind.RESTORE:
+        restoration = annotations.decode_restoration(record.payload)
+        return [_row(place, kind, target=target(restoration.episode), time=restoration.time)]
+    if kind == Kind.UNRATE:
+        removal = annotations.decode_removal(record.payload)
+        name, long = _text(removal.name)
+        about = target(removal.episode)
+        return [_row(place, kind, target=about, time=removal.time, text=name, flags=long)]
     if kind == CREDIT:
         credit = annotations.decode_credit(record.payload)
         return [

@@ -58,6 +58,8 @@ class Kind(IntEnum):
     NOTE = 3
     DELETE = 4
     USEFULNESS = 5
+    RESTORE = 6
+    UNRATE = 7
 
 
 class RecordLocation(NamedTuple):

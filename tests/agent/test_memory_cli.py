@@ -109,7 +109,12 @@ def test_search_says_what_the_score_is_made_of(
     """Similarity and its key, usefulness, length, redundancy; and the query's flags arrive."""
     ran = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 3)
     assert ran.status == 0
-    assert ran.out.count("(by goal), usefulness +0.000, length −0.000, redundancy 0.000") == 3
+    assert (
+        ran.out.count(
+            "(by goal), usefulness +0.000, rating +0.000, length −0.000, redundancy 0.000"
+        )
+        == 3
+    )
     assert "run-002" not in Ran(capfd, "search", "heat a pan", "--memory", memory, "--k", 9).out
     assert (
         "failure"

@@ -57,8 +57,8 @@ def memory(folder: Path, episode: Make) -> Iterator[Memory]:
         made.add(shown(episode(10, goal(10)), "episode-1", "episode-2"))
         made.add(shown(episode(11, goal(11), success=False), "episode-0", "episode-3"))
         for number in (1, 3):
-            made.rate(f"episode-{number}", "human", 0.1)
-            made.rate(f"episode-{number}", "human", number / 10)
+            made.rate(f"episode-{number}", "worth", 0.1)
+            made.rate(f"episode-{number}", "worth", number / 10)
             made.annotate(f"episode-{number}", f"remark about {number}")
         made.record_outcome(shown(episode(99, goal(99)), "episode-4", "episode-1"))
         for number in (1, 5, 10):
@@ -89,7 +89,7 @@ def test_what_was_deleted_is_gone(memory: Memory, folder: Path) -> None:
         assert grep(folder, goal(1) if gone == "goal" else "remark about 1") == []
     assert (memory.position, memory.entries()) == (position, entries)
     check(memory, LEFT)
-    assert memory.get("episode-3").ratings == {"human": 0.3}
+    assert memory.get("episode-3").ratings == {"worth": 0.3}
     assert memory.notes("episode-3") == ("remark about 3",)
     after = memory.stats()
     assert (before.deleted, after.deleted, after.ratings, after.notes, after.embedded) == (
