@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from typing import Literal
 
 Extra = Literal[
-    "llm", "server", "household", "scienceworld", "textworld", "textworld-express", "plots"
+    "llm", "server", "household", "scienceworld", "textworld", "textworld-express", "plots",
+    "minari", "tensorboard", "trackio", "wandb", "report",
 ]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
@@ -26,6 +27,11 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "textworld": ("textworld",),
     "textworld-express": ("textworld_express",),
     "plots": ("matplotlib",),
+    "minari": ("minari", "h5py"),
+    "tensorboard": ("tensorboardX",),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+    "report": ("jinja2", "sklearn"),
 }
 """The packages of each extra, by the names they are imported under; see `pyproject.toml`."""
 
@@ -37,6 +43,11 @@ _PURPOSES: dict[Extra, str] = {
     "textworld": "suite 'textworld'",
     "textworld-express": "suite 'textworld-express'",
     "plots": "drawing pictures",
+    "minari": "a Minari data set",
+    "tensorboard": "logging to TensorBoard",
+    "trackio": "logging to trackio",
+    "wandb": "logging to Weights & Biases",
+    "report": "making pages",
 }
 
 

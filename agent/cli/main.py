@@ -18,6 +18,7 @@ from .envs import add_env_commands
 from .learning import add_learning_commands
 from .memory import add_memory_commands
 from .play import add_play_commands
+from .report import add_report_command
 
 _EXPECTED = (
     ValueError, LookupError, OSError, ImportError, NotImplementedError, RuntimeError, StopRun,
@@ -110,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     add_play_commands(commands)
     add_learning_commands(commands)
+    add_report_command(commands)
     add_memory_commands(commands)
     add_env_commands(commands)
     return parser

@@ -1,0 +1,128 @@
+"""`relive report`: from the folders of runs to one page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...extras import needs
+from .episodes import Collected
+from .page import write_report
+from .runs import Run, Store, open_run
+from .shown import Prompts, memory_at
+from .summary import Tally, of_rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written."""
+
+    file: Path
+    episodes: int
+    size: int
+    """Bytes."""
+
+
+def report(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    memory: Path | None = None,
+    title: str = "",
+    prompts: bool = True,
+    tell: Callable[[int, str], object] = lambda count, condition: None,
+) -> Report:
+    """Writes one page about runs of any command.
+
+    Args:
+        paths: folders of runs, or of memories.
+        out: the page; written over if it is there.
+        memory: the memory that they read, if it is not where it was.
+        title: of the page; by default the names of the runs.
+        prompts: whether to say what each episode was shown and why, which takes a search each.
+        tell: told how many episodes are read, and of which condition.
+
+    Raises:
+        ValueError: a folder is no run, or holds no episodes.
+        OSError: it cannot be read, or the page not be written.
+        MissingExtraError: Jinja2 is not installed.
+    """
+    needs("report")
+    if not paths:
+        raise ValueError("report on which run? Give the folder of one, or several")
+    if out.is_dir():
+        raise ValueError(
+            f"{out} is a folder: give the name of a file, for example {out / 'report.html'}"
+        )
+    runs = [open_run(path, memory) for path in paths]
+    names = _names(runs)
+    collected, tally = Collected(), Tally()
+    for name, run in zip(names, runs, strict=True):
+        for store in run.stores:
+            condition = _label(name, run, store, len(runs))
+            _collect(collected, tally, name, condition, store, prompts, tell)
+    tables = {"rows": tally.rows(), "tests": tally.tests()}
+    said = [_said(name, run) for name, run in zip(names, runs, strict=True)]
+    size = write_report(out, title or ", ".join(names), said, collected, **tables)
+    return Report(out, len(collected.bodies), size)
+
+
+def _collect(
+    collected: Collected,
+    tally: Tally,
+    run: str,
+    condition: str,
+    store: Store,
+    prompts: bool,
+    tell: Callable[[int, str], object],
+) -> None:
+    read = memory_at(store.read if prompts else None)
+    try:
+        maker = Prompts(read)
+        for episode in store.episodes():
+            name = condition
+            if store.read == store.path:  # a memory, in which several may have acted
+                who = f"{episode.actor.policy} {episode.actor.adapter}".strip()
+                name = f"{condition}: {who}"
+            collected.add(run, name, episode, maker)
+            tally.add(name, episode)
+            tell(len(collected.bodies), name)
+    finally:
+        if read is not None:
+            read.close()
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """What the runs are called; with their parent's name where several would be called alike."""
+    short = [run.name for run in runs]
+    return [
+        f"{run.path.resolve().parent.name}/{name}" if short.count(name) > 1 else name
+        for name, run in zip(short, runs, strict=True)
+    ]
+
+
+def _label(name: str, run: Run, store: Store, count: int) -> str:
+    """A condition's name; with its run's where several runs could have the same."""
+    if store.condition == run.name:
+        return name
+    return f"{name}: {store.condition}" if count > 1 else store.condition
+
+
+def _said(name: str, run: Run) -> dict[str, Any]:
+    """What the page says about a run."""
+    record = run.record
+    metrics = run.files.get("metrics", {})
+    return {
+        "name": name,
+        "kind": run.kind,
+        "settings": record.get("settings", {}),
+        "versions": record.get("versions", {}),
+        "command": record.get("command", []),
+        "started": record.get("started"),
+        "seconds": run.files.get("seconds", {}),
+        "audit": metrics.get("audit"),
+        "notes": metrics.get("notes", []),
+        "clock": metrics.get("clock"),
+        "rounds": of_rounds(run.files.get("rounds", [])),
+        "adapters": [dict(one) for one in run.adapters],
+    }

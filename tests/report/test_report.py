@@ -1,0 +1,140 @@
+"""`relive report`: its numbers without a browser."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import relive
+from relive.agent.cli import main
+from relive.agent.evaluation.metrics import wilson
+from relive.agent.policy import RandomPolicy
+from relive.agent.report.episodes import Collected, copied
+from relive.agent.report.page import finite, pack
+from relive.agent.report.report import report
+from relive.agent.report.runs import open_run
+from relive.agent.report.shown import Prompts, Shown
+from relive.agent.report.summary import Tally
+from relive.agent.rundir import RunDirectory
+from relive.agent.runner import RunSettings
+from relive.envs import get_suite
+from tests.report.pages import Made
+
+
+def test_what_was_shown_is_made_again_word_for_word(made: Made) -> None:
+    read = iter(made.read)
+    with relive.Memory(made.memory, "r") as memory:
+        prompts = Prompts(memory)
+        for episode in made.episodes:
+            shown = prompts.shown(episode, 0)
+            assert shown is not None
+            assert len(shown) == 2
+            block = "".join(f"\n\n{one.text}" for one in reversed(shown))
+            for number, _ in enumerate(episode.steps):
+                messages = next(read)
+                if number == 0:
+                    head = prompts.head(episode)
+                    assert messages[0]["content"] == f"{head}\n\nExperience:{block}"
+            why = shown[0].explanation
+            assert why is not None
+            assert why.similarity == pytest.approx(episode.steps[0].retrieved[0].score)
+    assert next(read, None) is None
+    assert Prompts(None).shown(made.episodes[0], 0) is None
+
+
+def test_an_action_is_told_from_what_it_repeats(made: Made) -> None:
+    steps = tuple(
+        relive.Step("seen", action) for action in ("go to hall", "take cup", "dance", "go to barn")
+    )
+    episode = replace(made.episodes[0], steps=steps)
+    past = Shown("p", "", (("go to hall", ""), ("take key", ""), ("go to barn", "")), 0, None)
+    other = Shown("q", "", (("go to barn", ""),), 0, None)
+    assert copied(episode, {0: [past, other]}) == [(0, 0, True), (0, 1, False), None, (0, 2, True)]
+    assert copied(episode, {0: None}) == [None] * 4
+
+
+def test_rows_and_tests_are_those_of_the_evaluation(made: Made, tmp_path: Path) -> None:
+    suite, settings = get_suite("toy"), RunSettings(max_steps=12)
+    with relive.Memory(made.memory, "r") as memory:
+        other = relive.evaluate(
+            RandomPolicy(suite), suite, memory, tasks=8, settings=settings, out=tmp_path / "random"
+        )
+    tally = Tally()
+    for name, episodes in (("run", made.episodes), ("random", other.episodes)):
+        for episode in episodes:
+            tally.add(name, episode)
+    rows = {(r["condition"], r["type"]): r for r in tally.rows()}
+    won = sum(e.success for e in made.episodes)
+    assert 0 < won < 8  # neither is a test of much
+    assert rows["run", "all"]["success"] == round(won / 8, 4)
+    low, high = wilson(won, 8)
+    assert rows["run", "all"]["low"] == round(low, 4)
+    assert rows["run", "all"]["high"] == round(high, 4)
+    assert rows["run", "fetch"]["n"] == rows["run", "wash"]["n"] == 4
+    (test,) = tally.tests()
+    assert (test["a"], test["b"]) == ("random", "run")
+    assert test["difference"] == pytest.approx(other.success - won / 8)
+    out = report([made.run, tmp_path / "random"], tmp_path / "both.html")
+    assert out.episodes == 16
+    assert out.size == out.file.stat().st_size < 1_500_000
+
+
+def test_runs_of_every_command_are_known(made: Made, tmp_path: Path) -> None:
+    run = open_run(made.run)
+    assert (run.kind, [s.condition for s in run.stores]) == ("eval", ["run"])
+    assert run.stores[0].read == made.memory
+    assert open_run(made.memory).kind == "memory"
+    for kind, names in {
+        "learn": ["gate/v1-base"], "study": ["cells/rag-lora+matching+s0"],
+        "stream": ["lives/both-s0/measured/0"],
+    }.items():  # fmt: skip
+        directory = RunDirectory(tmp_path / kind, {kind: {}})
+        for name in names:
+            with directory.results(name) as results:
+                results.keep(made.episodes[0])
+        with relive.Memory(tmp_path / kind / "memory") as memory:
+            memory.add_many(list(made.episodes[:2]))
+        found = open_run(tmp_path / kind)
+        assert found.kind == kind
+        conditions = {s.condition for s in found.stores}
+        assert ("training" in conditions) == (kind == "learn")
+        assert len(conditions) == 1 + (kind == "learn")
+        assert report([tmp_path / kind], tmp_path / f"{kind}.html").episodes >= 1
+    assert {s.condition for s in open_run(tmp_path / "study").stores} == {"rag-lora/matching"}
+
+
+def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    RunDirectory(tmp_path / "nothing", {"eval": 1})
+    for name, message in (
+        ("gone", "no run or memory"), ("empty", "neither a run"), ("nothing", "no episodes yet"),
+    ):  # fmt: skip
+        status = main(["report", str(tmp_path / name), "--out", str(tmp_path / "r.html")])
+        assert status == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_folder_is_not_written_over(made: Made, tmp_path: Path) -> None:
+    assert main(["report", str(made.run), "--out", str(tmp_path)]) == 2
+    file = tmp_path / "page.html"
+    assert main(["report", str(made.run), "--out", str(file), "--no-prompts"]) == 0
+    first = file.read_bytes()
+    assert main(["report", str(made.run), "--out", str(file)]) == 0
+    assert len(file.read_bytes()) > len(first)
+
+
+def test_numbers_that_json_has_no_word_for_are_texts() -> None:
+    assert finite({"a": float("nan"), "b": [float("inf"), 1.5]}) == {"a": "nan", "b": ["inf", 1.5]}
+    assert pack({"text": "\ud800"})  # half a character, which no browser can show
+
+
+def test_texts_that_many_were_shown_are_kept_once(made: Made) -> None:
+    collected = Collected()
+    with relive.Memory(made.memory, "r") as memory:
+        for _ in range(3):
+            for episode in made.episodes:
+                collected.add("run", "c", episode, Prompts(memory))
+    assert len(collected.bodies) == 24
+    assert len(collected.texts) <= 16
+    assert len(collected.heads) == 1
