@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO
 from ..conversation import StopRun
 from ..evaluation.terminal import complain, flush_output, say, silence, standard_streams, visible
 from .envs import add_env_commands
+from .export import add_export_command
 from .learning import add_learning_commands
 from .memory import add_memory_commands
 from .play import add_play_commands
@@ -113,5 +114,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_learning_commands(commands)
     add_report_command(commands)
     add_memory_commands(commands)
+    add_export_command(commands)
     add_env_commands(commands)
     return parser
