@@ -1,7 +1,7 @@
 """What is told while something takes long: one kind of event each, for whoever shows progress."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ..memory.episode import Episode
 
@@ -44,6 +44,8 @@ class RoundEnded:
     round: int
     summary: str
     """What came of it, in one line for a person."""
+    results: Mapping[str, float] = field(default_factory=dict)
+    """The same as numbers, by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,14 @@ class Round:
     """Paired difference of the candidate, its 95 % interval, and both success rates."""
 
     @property
+    def results(self) -> dict[str, float]:
+        """The round in numbers; those of the gate begin with ``gate_``."""
+        known = {} if self.validation is None else {"validation": self.validation}
+        gate = {f"gate_{name}": value for name, value in self.gate.items()}
+        done = {"episodes": self.episodes, "success": self.success, "memory_size": self.memory_size}
+        return {**done, "adopted": float(self.adopted), **known, **gate}
+
+    @property
     def line(self) -> str:
         """The round in one line, for a person."""
         verdict = (
@@ -248,7 +256,8 @@ class Learner:
             for number in range(len(self.rounds) + 1, self.settings.rounds + 1):
                 self.rounds.append(self._round(number))
                 self.directory.write("rounds.json", self.rounds)
-                self.on_event(RoundEnded(number, self.rounds[-1].line))
+                done = self.rounds[-1]
+                self.on_event(RoundEnded(number, done.line, done.results))
         finally:
             self.model.temperature = temperature
             if self.model.adapter is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...extras import needs
 from ..evaluation.terminal import say
-from .options import add_settings, suite_named
+from .options import add_log_to, add_settings, suite_named
 
 
 def add_learning_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,6 +22,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
         help="an existing memory to go on with (default: one in the run directory)",
     )
     add_settings(learn)
+    add_log_to(learn)
     learn.set_defaults(act=_learn)
 
     train = commands.add_parser("train", help="fine-tune one adapter on the successes in a memory")
@@ -30,6 +31,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
         "--out", type=Path, required=True, help="folder of the new adapter; must not exist"
     )
     add_settings(train)
+    add_log_to(train)
     train.set_defaults(act=_train)
 
     study = commands.add_parser(
@@ -51,6 +53,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
         "--publish", type=Path, help="folder that gets the results, the records and the adapters"
     )
     add_settings(study)
+    add_log_to(study)
     study.set_defaults(act=_study)
 
     stream = commands.add_parser(
@@ -65,6 +68,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
         "--publish", type=Path, help="file.json that gets the results; the records go beside it"
     )
     add_settings(stream)
+    add_log_to(stream)
     stream.set_defaults(act=_stream)
 
 
@@ -73,16 +77,18 @@ def _learn(args: argparse.Namespace) -> None:
     from ...memory import Memory
     from ...training.learn import Learner, LearnSettings
     from ..evaluation.report import LiveProgress
+    from ..evaluation.tracking import tracked
     from ..load_policy import load_model
-    from ..settings import load
+    from ..settings import as_stored, load
 
     settings = load(LearnSettings, args.config, args.set)
     suite, model = suite_named(settings.suite), load_model(settings.policy, settings.run.batch)
     memory = Memory(args.memory, fields=settings.retrieval.fields) if args.memory else None
-    with LiveProgress() as live:
-        learner = Learner(
-            args.out, settings, suite, model, memory, live.on_event, rehearsal_of(model)
-        )
+    with (
+        LiveProgress() as live,
+        tracked(args.log_to, "learn", args.out, as_stored(settings), live.on_event) as on_event,
+    ):
+        learner = Learner(args.out, settings, suite, model, memory, on_event, rehearsal_of(model))
         with learner:
             rounds = learner.run()
     for r in rounds:
@@ -96,15 +102,20 @@ def _train(args: argparse.Namespace) -> None:
     from ...memory import Memory
     from ...training.learn import LearnSettings, train_on_memory
     from ..evaluation.report import LiveProgress
+    from ..evaluation.tracking import tracked
     from ..load_policy import load_model
-    from ..settings import load
+    from ..settings import as_stored, load
 
     settings = load(LearnSettings, args.config, args.set)
     suite, model = suite_named(settings.suite), load_model(settings.policy)
-    with LiveProgress() as live, Memory(args.memory, "r") as memory:
+    with (
+        LiveProgress() as live,
+        tracked(args.log_to, "train", args.out, as_stored(settings), live.on_event) as on_event,
+        Memory(args.memory, "r") as memory,
+    ):
         manifest = train_on_memory(
             settings, suite, model, memory, args.out,
-            on_event=live.on_event, rehearsal=rehearsal_of(model),
+            on_event=on_event, rehearsal=rehearsal_of(model),
         )  # fmt: skip
     say(
         f"{args.out}: {manifest.examples} examples, loss {manifest.loss_first} → "
@@ -123,12 +134,17 @@ def _study(args: argparse.Namespace) -> None:
     from ...training.experiments.study_results import markdown, publish
     from ...training.experiments.study_settings import StudySettings
     from ..evaluation.report import LiveProgress, console
-    from ..settings import load
+    from ..evaluation.tracking import tracked
+    from ..settings import as_stored, load
 
     if args.publish:
         needs("plots")  # found out now, not after hours
-    with LiveProgress() as live:
-        study = Study(args.out, load(StudySettings, args.config, args.set), live.on_event)
+    settings = load(StudySettings, args.config, args.set)
+    with (
+        LiveProgress() as live,
+        tracked(args.log_to, "study", args.out, as_stored(settings), live.on_event) as on_event,
+    ):
+        study = Study(args.out, settings, on_event)
         records = study.run(args.sealed)
         rows = curves(study) if args.curves else []
     console().print(markdown(records))
@@ -143,12 +159,17 @@ def _stream(args: argparse.Namespace) -> None:
     from ...training.experiments.stream_plan import StreamSettings
     from ...training.experiments.stream_publish import markdown, publish, states_of
     from ..evaluation.report import LiveProgress, console
-    from ..settings import load
+    from ..evaluation.tracking import tracked
+    from ..settings import as_stored, load
 
     if args.publish:
         needs("plots")  # found out now, not after hours
-    with LiveProgress() as live:
-        stream = Stream(args.out, load(StreamSettings, args.config, args.set), live.on_event)
+    settings = load(StreamSettings, args.config, args.set)
+    with (
+        LiveProgress() as live,
+        tracked(args.log_to, "stream", args.out, as_stored(settings), live.on_event) as on_event,
+    ):
+        stream = Stream(args.out, settings, on_event)
         records = stream.run()
     console().print(markdown(records, states_of(stream)))
     if args.publish:

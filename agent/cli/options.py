@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ...envs import Suite
+    from ..evaluation.tracking import Target
 
 ALL = -1
 """Number of tasks that stands for all there are."""
@@ -38,6 +39,23 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="one setting, e.g. retrieval.k=4 (repeatable)",
     )
+
+
+def add_log_to(parser: argparse.ArgumentParser) -> None:
+    """Add ``--log-to``, the targets of :func:`relive.agent.evaluation.tracking.tracked`."""
+    parser.add_argument(
+        "--log-to", action="append", default=[], type=_target, metavar="WHERE",
+        help="log numbers to tensorboard:DIR, wandb[:PROJECT] or trackio[:PROJECT] (repeatable)",
+    )  # fmt: skip
+
+
+def _target(text: str) -> "Target":
+    from ..evaluation.tracking import Target
+
+    try:
+        return Target.of(text)
+    except (ValueError, ImportError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_flag(group: Any, flag: str, setting: str, help: str, **options: Any) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.terminal import complain
-from .options import ALL, add_flag, add_settings, flags_of, suite_named
+from .options import ALL, add_flag, add_log_to, add_settings, flags_of, suite_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,7 @@ def _count(text: str) -> int:
 
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_settings(parser)
+    add_log_to(parser)
     group = parser.add_argument_group("who acts")
     add_flag(
         group, "--policy", "policy.kind",
@@ -204,11 +205,13 @@ def _run(args: argparse.Namespace) -> int:
     from ..evaluation.metrics import table
     from ..evaluation.remarks import other_words, remarks
     from ..evaluation.report import LiveProgress, console, results_table
+    from ..evaluation.tracking import tracked
     from ..events import Phase
     from ..load_policy import load_policy
     from ..policy import counter_of
     from ..retriever import MemoryRetriever
     from ..runner import Runner, spec_of
+    from ..settings import as_stored
 
     settings = _settings(args, "train")
     suite, tasks = _suite_and_tasks(settings)
@@ -219,9 +222,13 @@ def _run(args: argparse.Namespace) -> int:
             memory, spec_of(suite), counter_of(policy), settings.retrieval, Purpose.ACT, args.at
         )
         runner = Runner(suite, policy, settings.run, retriever)
-        with LiveProgress() as live:
-            live.on_event(Phase("playing"))
-            playing = collect(memory, runner, tasks, again=args.again, on_event=live.on_event)
+        described = as_stored(settings)
+        with (
+            LiveProgress() as live,
+            tracked(args.log_to, "run", args.memory, described, live.on_event) as on_event,
+        ):
+            on_event(Phase("playing"))
+            playing = collect(memory, runner, tasks, again=args.again, on_event=on_event)
             episodes = list(playing)
         rows = table(episodes, suite.groups, lambda i: memory.meta(i).task.type)
         notes = remarks(episodes)
@@ -243,7 +250,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     from ...memory import Memory
     from ..evaluation.evaluate import LeakageError, evaluate
     from ..evaluation.report import LiveProgress, console, results_table
+    from ..evaluation.tracking import tracked
     from ..load_policy import load_policy
+    from ..settings import as_stored
 
     settings = _settings(args, "test")
     suite, tasks = _suite_and_tasks(settings)
@@ -251,11 +260,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     _check_position(args.at, memory)
     policy = load_policy(settings.policy, suite, settings.run.batch)
     leaked: LeakageError | None = None
-    with LiveProgress() as live:
+    with (
+        LiveProgress() as live,
+        tracked(args.log_to, "eval", args.out, as_stored(settings), live.on_event) as on_event,
+    ):
         try:
             result = evaluate(
                 policy, suite, memory, tasks=tasks, split=settings.split, at=args.at, out=args.out,
-                retrieval=settings.retrieval, settings=settings.run, on_event=live.on_event,
+                retrieval=settings.retrieval, settings=settings.run, on_event=on_event,
             )  # fmt: skip
         except LeakageError as error:
             leaked, result = error, error.evaluation

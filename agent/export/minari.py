@@ -59,10 +59,10 @@ def export_minari(episodes: Iterable[Episode], path: Path) -> Report:
         raise ValueError("there is no episode with a step, and Minari has no empty data sets")
     report = Report()
     with new_folder(path) as folder:
-        storage = MinariStorage.new(  # Minari counts no bytes of a relative path
-            folder.absolute() / "data", Text(max(1, seen.longest), min_length=0, charset=seen.charset),
-            Text(max(1, done.longest), min_length=0, charset=done.charset),
-        )  # fmt: skip
+        storage = MinariStorage.new(
+            folder.absolute() / "data",  # Minari looks for a relative one in a wrong place
+            *(Text(max(1, one.longest), min_length=0, charset=one.charset) for one in (seen, done)),
+        )
         storage.update_metadata(
             {
                 "dataset_id": name,
