@@ -249,6 +249,29 @@ class MemoryReader:
         """What is known of all episodes, in the order of the log; damaged ones are left out."""
         return self._metas_of(lambda: self._visible(at))
 
+    def vectors(self, field: str = "goal") -> tuple[tuple[str, ...], Vectors]:
+        """Ids of all entries in the order of the log, and the vector of each one's first text of a
+        field, shape (number of entries, dimension).
+
+        Raises:
+            ValueError: the memory has no such field.
+        """
+
+        def read() -> tuple[tuple[str, ...], Vectors]:
+            state = self._state
+            if field not in state.spaces:
+                raise ValueError(
+                    f"the memory in {self.path} has no field {field!r}: it has "
+                    f"{', '.join(state.spaces)}"
+                )
+            ordinals = np.array(self._visible(None), dtype=np.int64)
+            taken = state.spaces[field].vectors_of(state.catalog.sequences[ordinals])
+            return tuple(state.ids_of(ordinals)), taken
+
+        with self._mutex:
+            self._require_open()
+            return self._fresh(read)
+
     def _metas_of(self, ordinals: Callable[[], list[int]]) -> Sequence[EntryMeta]:
         def read() -> tuple[EntryMeta, ...]:
             found = []

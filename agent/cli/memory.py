@@ -93,7 +93,20 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     restore.add_argument("episodes", nargs="*", metavar="episode", help="its id, or how it begins")
     for parser in (delete, restore):
         parser.add_argument("--reason", default="", help="why, for whoever reads the log")
+    browse = command(
+        "browse", _browse, "look around in it on a page: search, map, duplicates, what helped"
+    )
+    browse.add_argument("--port", type=int, default=0, help="default: one that is free")
+    browse.add_argument(
+        "--read-only", action="store_true", help="while another process adds to the memory"
+    )
     add_upkeep_commands(command)
+
+
+def _browse(args: argparse.Namespace) -> None:
+    from ..report.browse import serve
+
+    serve(args.memory, args.port, writable=not args.read_only, tell=say)
 
 
 def _stats(args: argparse.Namespace) -> None:
