@@ -1,6 +1,5 @@
 """Runs to report on, and a real browser to look at pages with."""
 
-import os
 import shutil
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import relive
 from relive.agent.policy import ExpertPolicy
 from relive.agent.runner import RunSettings
 from relive.envs import get_suite
-from tests.report.pages import HOSTILE, Browser, Made, Reader
+from tests.report.pages import HOSTILE, Browser, Made, Reader, open_browser
 
 
 @pytest.fixture(scope="session")
@@ -31,19 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, driven by its own driver; nothing is downloaded."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("needs chromium and chromedriver (apt install chromium chromium-driver)")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    os.environ["SE_OFFLINE"] = "true"
-    made = webdriver.Chrome(options=options, service=Service(driver))
-    made.set_script_timeout(60)
-    yield Browser(made)
-    made.quit()
+    with open_browser() as opened:
+        yield opened

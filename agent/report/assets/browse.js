@@ -212,6 +212,7 @@ async function start() {
   });
   document.getElementById("loading").remove();
   show("search");
+  performance.mark("ready");
   document.documentElement.dataset.ready = "yes";
 }
 

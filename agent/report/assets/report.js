@@ -337,6 +337,7 @@ async function start() {
   const asked = /^#episode-(\d+)$/.exec(location.hash);
   show(asked ? "episodes" : "overview");
   if (asked) list.choose(Number(asked[1]));
+  performance.mark("ready");
   document.documentElement.dataset.ready = "yes";
 }
 
