@@ -8,7 +8,8 @@ from ..envs.base import types_of
 from ..memory import Memory
 from ..memory.episode import Episode
 from ..memory.holdout import TRAIN
-from ..memory.search.ratings import HUMAN, UNSAFE, clipped
+from ..memory.search.ratings import clipped
+from ..memory.storage.annotations import HUMAN, UNSAFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def why_nothing(
         return (
             f"{len(wanted)} successes of {who}, but people rated them unsafe or below "
             f"{settings.min_rating}: play other tasks (relive run), take ratings back "
-            "(relive memory rate … --remove), or learn from them all the same: "
+            "(relive memory unrate), or learn from them all the same: "
             "--set select.min_rating=-1"
         )
     types = sorted({entry.task.type for entry in of_them})

@@ -76,6 +76,7 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         "(--ratings) and decide what is learnt from; one named unsafe, above 0, keeps an episode "
         "from both. Any other name is kept and steers nothing."
     )
+    unrate = command("unrate", _unrate, "take a rating of an episode back")
     annotate = command("annotate", _annotate, "attach a remark to an episode")
     delete = command(
         "delete", _delete, "leave episodes out from now on (compact takes their bytes away)"
@@ -83,11 +84,11 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     restore = command(
         "restore", _restore, "bring deleted episodes back; without any, list those that can be"
     )
-    for parser in (show, rate, annotate):
+    for parser in (show, rate, unrate, annotate):
         parser.add_argument("episode", help="its id, or how it begins")
     rate.add_argument("name", help="what is rated, for example human")
-    rate.add_argument("value", type=float, nargs="?")
-    rate.add_argument("--remove", action="store_true", help="take the rating of that name back")
+    rate.add_argument("value", type=float)
+    unrate.add_argument("name", help="of the rating")
     annotate.add_argument("text", help="the remark")
     delete.add_argument("episodes", nargs="+", metavar="episode", help="its id, or how it begins")
     restore.add_argument("episodes", nargs="*", metavar="episode", help="its id, or how it begins")
@@ -246,19 +247,21 @@ def _rate(args: argparse.Namespace) -> None:
 
     from ...memory import Memory
 
-    if args.remove and args.value is not None:
-        raise ValueError(f"--remove takes the rating back: leave {args.value:g} out")
-    if not args.remove and args.value is None:
-        raise ValueError("what is the rating? Give a number after its name, or --remove")
-    if not args.remove and not math.isfinite(args.value):
+    if not math.isfinite(args.value):
         raise ValueError(f"{args.value} is no rating: give a number")
     with Memory(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
-        if args.remove:
-            memory.unrate(episode_id, args.name)
-        else:
-            memory.rate(episode_id, args.name, args.value)
-    say(f"{episode_id}: {args.name} {'removed' if args.remove else f'{args.value:g}'}")
+        memory.rate(episode_id, args.name, args.value)
+    say(f"{episode_id}: {args.name} {args.value:g}")
+
+
+def _unrate(args: argparse.Namespace) -> None:
+    from ...memory import Memory
+
+    with Memory(args.memory, "w") as memory:
+        episode_id = _the_one(memory, args.episode)
+        memory.unrate(episode_id, args.name)
+    say(f"{episode_id}: {args.name} removed")
 
 
 def _annotate(args: argparse.Namespace) -> None:

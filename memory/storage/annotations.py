@@ -3,6 +3,7 @@ deletions, what takes ratings and deletions back, and how runs ended that had th
 what of it a log holds so far.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -236,17 +237,15 @@ class Annotations:
 
     def ratings(self, sequence: int, position: int) -> dict[str, float | None]:
         """What was said before a log position in ratings of the episode with this sequence number,
-        the last of each name; None where a rating was removed.
-
-        Raises:
-            ValueError: a name is too long for the catalog, and its record is damaged.
-        """
+        the last of each name; None where a rating was removed. One whose name is too long for the
+        catalog is left out if its record is damaged."""
         self._catch_up()
-        return {
-            self._name(said): said.value
-            for said in self._ratings.get(sequence, ())
-            if said.sequence < position
-        }
+        found: dict[str, float | None] = {}
+        for said in self._ratings.get(sequence, ()):
+            if said.sequence < position:
+                with suppress(ValueError):
+                    found[self._name(said)] = said.value
+        return found
 
     def last(self, sequence: int, name: str, position: int) -> float | None:
         """The last value of one rating alone, whose name fits the catalog: None where it was

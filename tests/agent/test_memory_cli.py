@@ -185,6 +185,9 @@ def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> 
         "nan is no rating"
         in Ran(capfd, "rate", "run-001", "human", "nan", "--memory", memory).complaint
     )
+    unrate = "unrate", "run-001", "human", "--memory", memory
+    assert Ran(capfd, *unrate).out == "run-001: human removed\n"
+    assert "has no rating 'human': it has none" in Ran(capfd, *unrate).complaint
     for command in (
         ("rate", "run-00", "human", 1),
         ("annotate", "run-00", "x"),
@@ -194,6 +197,35 @@ def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> 
         line = Ran(capfd, *command, "--memory", memory).complaint
         assert "8 episodes in" in line
         assert "give more of the id" in line
+
+
+def test_ratings_steer_a_search(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    search = "search", "put a hot thing3 in cabinet", "--memory", memory, "--k", 2
+    assert "run-003" in Ran(capfd, *search).out.splitlines()[0]
+    Ran(capfd, "rate", "run-003", "human", "-1", "--memory", memory)
+    out = Ran(capfd, *search, "--k", 9, "--ratings", 0.9).out
+    assert "run-003" not in out.splitlines()[0]
+    assert out.count("rating -0.900") == 1
+    Ran(capfd, "rate", "run-003", "unsafe", "1", "--memory", memory)
+    assert "run-003" not in Ran(capfd, *search, "--k", 9).out
+
+
+def test_restore(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By the beginning of an id, or the list of what can be; clear where nothing can."""
+    restore = "restore", "--memory", memory
+    Ran(capfd, "delete", "run-001", "run-004", "--memory", memory)
+    out = Ran(capfd, *restore).out
+    assert out.startswith(f"2 deleted episodes in {memory} can be restored\nrun-001  expert: put")
+    assert "2 deleted episodes" in Ran(capfd, *restore, "run").complaint
+    assert "restore without an id lists them" in Ran(capfd, *restore, "run").complaint
+    assert "no deleted episode" in Ran(capfd, *restore, "run-003").complaint
+    assert Ran(capfd, *restore, "run-001", "--reason", "it was right").out == "run-001 restored\n"
+    assert "8 deleted" not in Ran(capfd, "stats", "--memory", memory).out
+    with Memory(memory, "r") as opened:
+        assert ("run-001" in opened, len(opened)) == (True, 7)
+    Ran(capfd, "compact", "--memory", memory)
+    assert "compacted away cannot be restored" in Ran(capfd, *restore, "run-004").complaint
+    assert Ran(capfd, *restore).out == f"0 deleted episodes in {memory} can be restored\n"
 
 
 def test_an_episode_with_half_a_character_is_shown(

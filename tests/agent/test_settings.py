@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from relive.agent.settings import as_stored, build, json_of, load
+from relive.memory import Retrieval
 from relive.training.experiments.study_settings import StudySettings
 from relive.training.learn import LearnSettings
+from relive.training.select import SelectSettings
 
 
 @dataclass(frozen=True)
@@ -137,3 +139,15 @@ def test_a_setting_may_be_one_value_or_a_list() -> None:
     assert build(LearnSettings, as_stored(named), stored=True) == named
     with pytest.raises(ValueError, match=r"lora\.targets"):
         load(LearnSettings, overrides=["lora.targets=[1]"])
+
+
+def test_what_was_recorded_before_a_setting_was_there_reads_the_same() -> None:
+    """A sparse setting is stored only where it says something: runs that were begun go on."""
+    plain, rated = Retrieval(), Retrieval(ratings=0.5)
+    assert "ratings" not in as_stored(plain)
+    assert as_stored(rated) == {**as_stored(plain), "ratings": 0.5}
+    for one in (plain, rated):
+        assert build(Retrieval, as_stored(one), stored=True) == one
+    assert "min_rating" not in as_stored(LearnSettings())["select"]
+    strict = LearnSettings(select=SelectSettings(min_rating=None))
+    assert as_stored(strict)["select"]["min_rating"] is None

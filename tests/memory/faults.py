@@ -339,8 +339,10 @@ def build_for_failures(folder: Path) -> None:
     build(folder, range(16), publish=True)
     with open_memory(folder, "w") as memory:
         memory.add_many([make(number) for number in range(16, 20)])
+        memory.delete("episode-5")
         memory.delete("episode-9")
         memory.rate("episode-1", "worth", 2.0)
+        memory.restore("episode-5")
 
 
 def spoil(folder: Path) -> None:

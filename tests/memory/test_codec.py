@@ -96,6 +96,12 @@ CREDIT = bytes.fromhex(
     "87a17601a573686f776e92a26530a26531a47461736ba461623132a474797065a468656174a6706f6c696379a56c6f63616c"
     "a773756363657373c3a474696d65cb4008000000000000"
 )
+RESTORATION = bytes.fromhex(
+    "84a17601a7657069736f6465a26531a6726561736f6ea57269676874a474696d65cb400c000000000000"
+)
+REMOVAL = bytes.fromhex(
+    "84a17601a7657069736f6465a26531a46e616d65a568756d616ea474696d65cb4010000000000000"
+)
 
 
 def test_golden_bytes_of_version_1() -> None:
@@ -108,6 +114,12 @@ def test_golden_bytes_of_version_1() -> None:
     credit = annotations.Credit(("e0", "e1"), "ab12", "heat", "local", True, 3.0)
     assert annotations.encode_credit(credit) == CREDIT
     assert annotations.decode_credit(CREDIT) == credit
+    restoration = annotations.Restoration("e1", "right", 3.5)
+    assert annotations.encode_restoration(restoration) == RESTORATION
+    assert annotations.decode_restoration(RESTORATION) == restoration
+    removal = annotations.RatingRemoval("e1", "human", 4.0)
+    assert annotations.encode_removal(removal) == REMOVAL
+    assert annotations.decode_removal(REMOVAL) == removal
 
 
 def test_heads_that_hold_less_are_read() -> None:
@@ -189,7 +201,10 @@ def test_garbage_gives_one_kind_of_error(data: st.DataObject) -> None:
     """Whatever the bytes, there is an episode or a CodecError; nothing else comes out."""
     payload = bytearray(
         data.draw(
-            st.one_of(*map(st.just, (GOLDEN, WRITTEN, DELETION, CREDIT)), st.binary(max_size=200))
+            st.one_of(
+                *map(st.just, (GOLDEN, WRITTEN, DELETION, CREDIT, RESTORATION, REMOVAL)),
+                st.binary(max_size=200),
+            )
         )
     )
     for _ in range(data.draw(st.integers(0, 3))):
@@ -201,6 +216,8 @@ def test_garbage_gives_one_kind_of_error(data: st.DataObject) -> None:
         annotations.decode_rating,
         annotations.decode_note,
         annotations.decode_deletion,
+        annotations.decode_restoration,
+        annotations.decode_removal,
         annotations.decode_credit,
     ):
         with suppress(CodecError):
@@ -213,6 +230,8 @@ def test_truncated_payload() -> None:
         (GOLDEN, codec.decode_episode),
         (WRITTEN, codec.decode_episode),
         (DELETION, annotations.decode_deletion),
+        (RESTORATION, annotations.decode_restoration),
+        (REMOVAL, annotations.decode_removal),
         (CREDIT, annotations.decode_credit),
     ):
         for length in range(len(golden)):

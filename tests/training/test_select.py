@@ -89,3 +89,30 @@ def test_episodes_of_other_suites_are_left_out(tmp_path: Path) -> None:
         told = why_nothing(memory, SelectSettings(), suite="toy")
         assert "none of suite 'toy'" in told
         assert "retrieval.across=true" in told
+
+
+def test_what_people_rated_wrong_or_unsafe_is_not_learnt_from(memory: Memory) -> None:
+    """As of the position; nothing said is no objection, and the next best of the task is taken."""
+    position = memory.position
+    memory.rate("key", "human", -0.1)
+    memory.rate("cup", "human", 0.3)
+    memory.rate("lamp", "unsafe", 1.0)
+    assert ids(select(memory, SelectSettings())) == ["cup", "key-long"]
+    assert ids(select(memory, SelectSettings(), position)) == ["cup", "key", "lamp"]
+    assert ids(select(memory, SelectSettings(min_rating=0.3))) == ["cup"]
+    assert ids(select(memory, SelectSettings(min_rating=-0.5))) == ["cup", "key"]
+    assert ids(select(memory, SelectSettings(min_rating=None))) == ["cup", "key"]
+    memory.unrate("lamp", "unsafe")
+    memory.rate("key", "human", 0.0)
+    assert ids(select(memory, SelectSettings())) == ["cup", "key", "lamp"]
+    with pytest.raises(ValueError, match=r"min_rating is 2; ratings are from -1"):
+        SelectSettings(min_rating=2)
+
+
+def test_why_nothing_names_ratings(memory: Memory) -> None:
+    for name in ("cup", "key", "key-long", "lamp"):
+        memory.rate(name, "human", -1.0)
+    assert select(memory, SelectSettings()) == []
+    told = why_nothing(memory, SelectSettings())
+    assert "4 successes of local, but people rated them unsafe or below 0.0" in told
+    assert "--set select.min_rating=-1" in told

@@ -23,8 +23,11 @@ class Entry:
     vectors: dict[str, NDArray[np.float64]]
     """By key; one row for each text."""
     deleted: int | None = None
-    """Sequence number of its deletion."""
-    ratings: dict[str, float] = field(default_factory=dict)
+    """Sequence number of its deletion, while it is deleted."""
+    restored: list[tuple[int, int]] = field(default_factory=list)
+    """Sequence numbers of earlier deletions, and of what took them back."""
+    said: list[tuple[int, str, float | None]] = field(default_factory=list)
+    """Ratings given and removed (None): sequence number, name and value."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -34,11 +37,22 @@ class Entry:
 
     def is_there(self, at: int) -> bool:
         """Whether it is seen at a log position."""
-        return self.sequence < at and (self.deleted is None or self.deleted >= at)
+        between = any(since < at <= until for since, until in self.restored)
+        gone = self.deleted is not None and self.deleted < at
+        return self.sequence < at and not gone and not between
 
-    def now(self) -> Episode:
-        """The episode with what was said since."""
-        return replace(self.episode, ratings={**self.episode.ratings, **self.ratings})
+    def ratings(self, at: int) -> dict[str, float]:
+        """All that are in force at a log position."""
+        held = dict(self.episode.ratings)
+        for sequence, name, value in self.said:
+            if sequence < at:
+                held.pop(name, None)
+                held |= {} if value is None else {name: value}
+        return held
+
+    def now(self, at: int) -> Episode:
+        """The episode with what was said before a log position."""
+        return replace(self.episode, ratings=self.ratings(at))
 
     def similarity(self, vector: NDArray[np.float64], fields: Sequence[str]) -> float:
         """Of the closest of its texts."""
@@ -85,6 +99,18 @@ class Model:
         entry.deleted = self.position
         self.position += 1
 
+    def restore(self, entry: Entry) -> None:
+        """Take a deletion back."""
+        assert entry.deleted is not None
+        entry.restored.append((entry.deleted, self.position))
+        entry.deleted = None
+        self.position += 1
+
+    def say(self, entry: Entry, name: str, value: float | None) -> None:
+        """Give a rating, or remove it."""
+        entry.said.append((self.position, name, value))
+        self.position += 1
+
     def compact(self) -> int:
         """Forget what was deleted; how many these are."""
         before = len(self.entries)
@@ -117,10 +143,11 @@ class Model:
 
     def scores(self, query: Query, hide: Hide, at: int | None = None) -> dict[str, float]:
         """Similarity of all that a search might show, by id."""
-        vector = self._encode([query.text])[0]
+        vector, position = self._encode([query.text])[0], self.position if at is None else at
         return {
             entry.id: score
             for entry in self.visible(at)
+            if not entry.ratings(position).get("unsafe", 0) > 0
             if self._is_wanted(query, entry) and not is_hidden(hide, entry.episode.task)
             for score in [entry.similarity(vector, query.fields)]
             if query.min_score is None or score >= query.min_score

@@ -45,10 +45,14 @@ LONGEST = 50
 """Most hits that are asked for."""
 KINDS = 6
 _SPLITS = ("train", "train", "train", "valid", "test")
+_RATINGS: list[dict[str, float]] = [
+    {}, {}, {"human": -0.5}, {"unsafe": 1.0}, {"own": 2.0, "human": 3.0}, {"unsafe": -1.0}
+]  # fmt: skip
 _WEIGHTS = {
-    "search": 10, "add": 3, "add_many": 3, "add_again": 1, "delete": 3, "delete_kind": 1, "rate": 1,
-    "annotate": 1, "credit": 1, "evict": 1, "evict_otherwise": 1, "compact": 2, "reopen": 2,
-    "lose_caches": 1, "follow": 3, "publish": 1, "verify": 1, "count": 1, "refuse": 2,
+    "search": 10, "add": 3, "add_many": 3, "add_again": 1, "delete": 3, "delete_kind": 1,
+    "rate": 3, "unrate": 2, "restore": 3, "annotate": 1, "credit": 1, "evict": 1,
+    "evict_otherwise": 1, "compact": 2, "reopen": 2, "lose_caches": 1, "follow": 3, "publish": 1,
+    "verify": 1, "count": 1, "refuse": 2,
 }  # fmt: skip
 
 
@@ -163,18 +167,26 @@ class _Run:
         assert [entry.episode_id for entry in memory.entries()] == [entry.id for entry in alive]
         for entry in draw.sample(alive, min(looks, len(alive))):
             assert entry.id in memory
-            assert same(memory.get(entry.id), entry.now())
+            assert same(memory.get(entry.id), entry.now(self.model.position))
+            assert memory.ratings(entry.id) == entry.ratings(self.model.position)
             assert memory.notes(entry.id) == tuple(entry.notes)
         deleted = [entry for entry in self.model.entries if entry.deleted is not None]
+        assert [entry.episode_id for entry in memory.deleted()] == [entry.id for entry in deleted]
         for entry in draw.sample(deleted, min(looks, len(deleted))):
             assert entry.id not in memory
             assert memory.get(entry.id, at=entry.deleted).task == entry.episode.task
             with pytest.raises(KeyError):
                 memory.get(entry.id)
         at = draw.randrange(self.model.position + 1)
-        assert [entry.episode_id for entry in memory.entries(at=at)] == [
-            entry.id for entry in self.model.visible(at)
-        ]
+        then = self.model.visible(at)
+        assert [entry.episode_id for entry in memory.entries(at=at)] == [e.id for e in then]
+        for entry in draw.sample(then, min(looks, len(then))):
+            # What steers nothing may be compacted away once another one replaced it.
+            steering = [
+                {name: r[name] for name in ("human", "unsafe") if name in r}
+                for r in (memory.get(entry.id, at).ratings, entry.ratings(at))
+            ]
+            assert steering[0] == steering[1]
 
     # What is done.
 
@@ -226,12 +238,30 @@ class _Run:
         if self.model.alive:
             entry, name, value = (
                 self._one(draw),
-                draw.choice(["worth", "x" * 60, ""]),
+                draw.choice(["worth", "human", "human", "unsafe", "x" * 60, ""]),
                 draw.uniform(-2, 2),
             )
-            entry.ratings[name] = value
-            self.model.position += 1
+            self.model.say(entry, name, value)
             assert self.memory.rate(entry.id, name, value) == self.model.position
+
+    def _unrate(self, draw: random.Random) -> None:
+        at = self.model.position
+        rated = [entry for entry in self.model.alive if entry.ratings(at)]
+        for entry in draw.sample(rated, min(2, len(rated))):
+            name = draw.choice(sorted(entry.ratings(at)))
+            self.model.say(entry, name, None)
+            assert self.memory.unrate(entry.id, name) == self.model.position
+            with pytest.raises(ValueError, match="has no rating"):
+                self.memory.unrate(entry.id, name)
+
+    def _restore(self, draw: random.Random) -> None:
+        deleted = [entry for entry in self.model.entries if entry.deleted is not None]
+        for entry in draw.sample(deleted, min(draw.choice([1, 1, 20]), len(deleted))):
+            self.model.restore(entry)
+            reason = draw.choice(["", "it was right"])
+            assert self.memory.restore(entry.id, reason) == self.model.position
+            with pytest.raises(ValueError, match="not deleted"):
+                self.memory.restore(entry.id)
 
     def _annotate(self, draw: random.Random) -> None:
         if self.model.alive:
@@ -354,8 +384,9 @@ class _Run:
             if entry.deleted is not None:
                 with pytest.raises(KeyError, match="deleted"):
                     self.memory.rate(entry.id, "worth", 1.0)
-        with pytest.raises(KeyError, match="not there"):
-            self.memory.delete("nobody")
+        for change in (self.memory.delete, self.memory.restore):
+            with pytest.raises(KeyError, match="not there"):
+                change("nobody")
         twice = self._episode(draw)
         with pytest.raises(ValueError, match="already"):
             self.memory.add_many([twice, replace(twice, started=2.0)])
@@ -400,10 +431,15 @@ class _Run:
         assert set(dict(given)) <= set(right), f"not to be shown: {set(dict(given)) - set(right)}"
         assert len({name for name, _ in given}) == len(given)
         assert len(given) == min(query.k, len(right)) or not (exact or complete)
-        worth = dict(right)
+        worth, position = dict(right), self.model.position if at is None else at
+        for entry in self.model.entries:
+            if entry.id in worth:
+                rating = max(-1.0, min(1.0, entry.ratings(position).get("human", 0.0)))
+                worth[entry.id] += query.ratings * rating
         for hit in hits:
             entry, why = self.model.find(hit.episode_id), hit.explanation
             assert entry is not None
+            assert why.rating == pytest.approx(worth[entry.id] - right[entry.id], abs=1e-12)
             length = query.length_penalty * np.log2(max(1, len(entry.episode.steps)))
             assert (why.similarity, why.length) == pytest.approx(
                 (right[hit.episode_id], length), abs=NEAR
@@ -411,7 +447,7 @@ class _Run:
             if at in (None, self.model.position) and entry.deleted is None:
                 value = query.usefulness * memory.usefulness(hit.episode_id).value
                 assert why.usefulness == pytest.approx(value, abs=NEAR)
-            worth[hit.episode_id] = right[hit.episode_id] + why.usefulness - why.length
+            worth[hit.episode_id] += why.usefulness - why.length
         if query.fields == ("goal",):
             # Of all, where they are so few that all were weighed; else of those that were found.
             everything = (
@@ -462,6 +498,7 @@ class _Run:
         for name, values in {
             "diversity": (0.2, 0.7),
             "usefulness": (0.3,),
+            "ratings": (0.4, -0.2),
             "length_penalty": (0.02,),
         }.items():
             if draw.random() < 0.12:
@@ -540,6 +577,7 @@ class _Run:
                 success, float(success), StopReason.SOLVED if success else StopReason.STEP_LIMIT
             ),
             Actor(draw.choice(["expert", "local"])),
+            ratings=draw.choice(_RATINGS),
             memory_position=0,  # all had a memory, so that compaction keeps what they taught
             started=float(number),
         )

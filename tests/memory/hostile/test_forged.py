@@ -197,6 +197,11 @@ _PAYLOADS: dict[str, tuple[int, bytes]] = {
         packed({"v": 1, "episode": "episode-1", "reason": None}),
     ),
     "a deletion of a list": (Kind.DELETE, packed({"v": 1, "episode": ["episode-1"]})),
+    "a restoration of noise": (Kind.RESTORE, b"\xff\xff"),
+    "a restoration of nobody": (Kind.RESTORE, packed({"v": 1, "reason": "x"})),
+    "a restoration of a later version": (Kind.RESTORE, packed({"v": 2, "episode": "episode-1"})),
+    "a removal without name": (Kind.UNRATE, packed({"v": 1, "episode": "episode-1"})),
+    "a removal of bytes": (Kind.UNRATE, packed({"v": 1, "episode": "episode-1", "name": b"x"})),
     "a credit without list": (
         Kind.USEFULNESS,
         packed({"v": 1, "shown": None, "task": "t", "success": True}),
@@ -225,6 +230,9 @@ _SAID: dict[str, tuple[int, Mapping[str, Any]]] = {
         (Kind.RATING, "time", {"episode": "episode-7", "name": "x", "value": 1.0}),
         (Kind.NOTE, "time", {"episode": "nobody", "text": "x"}),
         (Kind.DELETE, "time", {"episode": "nobody", "reason": "x"}),
+        (Kind.RESTORE, "time", {"episode": "episode-7", "reason": "x"}),
+        (Kind.UNRATE, "time", {"episode": "episode-7", "name": "never given"}),
+        (Kind.RATING, "value", {"episode": "episode-7", "name": "human", "time": 1.0}),
         (Kind.USEFULNESS, "time", {"shown": ["nobody"], "task": "t", "success": True}),
     )
     for value in (MOST, LEAST, float("nan"), float("inf"), -1e308)
@@ -250,6 +258,8 @@ NUMBERS = [2**55, 2**56, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1]
 _FORGED: dict[str, tuple[int, bytes]] = {
     "note": (Kind.NOTE, packed({"v": 1, "episode": "episode-1", "text": "x"})),
     "deletion": (Kind.DELETE, packed({"v": 1, "episode": "episode-1", "reason": "x"})),
+    "restoration": (Kind.RESTORE, packed({"v": 1, "episode": "episode-1", "reason": "x"})),
+    "removal": (Kind.UNRATE, packed({"v": 1, "episode": "episode-1", "name": "x"})),
     "unknown": (77, b"of a later version"),
     "episode": (Kind.EPISODE, codec.encode_episode(GOOD)),
 }
@@ -259,7 +269,9 @@ _FORGED: dict[str, tuple[int, bytes]] = {
     ("what", "number"),
     [
         *itertools.product(["episode"], NUMBERS),
-        *itertools.product(["note", "deletion", "unknown"], [2**55, 2**64 - 1]),
+        *itertools.product(
+            ["note", "deletion", "restoration", "removal", "unknown"], [2**55, 2**64 - 1]
+        ),
     ],
 )
 def test_sequence_numbers(folder: Path, what: str, number: int) -> None:
