@@ -24,7 +24,7 @@ from relive.agent.report.browse import Server  # noqa: E402
 from relive.agent.report.look import View  # noqa: E402
 from relive.agent.report.report import report  # noqa: E402
 from relive.envs import get_suite  # noqa: E402
-from relive.training.experiments.copy_baseline import CopyPolicy  # noqa: E402
+from relive.training.experiments.study.copy_baseline import CopyPolicy  # noqa: E402
 from tests.report.pages import Browser, open_browser  # noqa: E402
 
 

@@ -24,8 +24,8 @@ from typing import Any
 from eval_base_model import RESULTS, retrievers, rows_of
 
 from relive.agent.collect import collect_demonstrations
+from relive.agent.evaluation.live import LiveProgress
 from relive.agent.evaluation.records import REPLAYED, Record, read, record
-from relive.agent.evaluation.report import LiveProgress
 from relive.agent.evaluation.terminal import say
 from relive.agent.llm.weights import BUNDLED, hash_weights
 from relive.agent.load_policy import PolicySettings, load_model
@@ -33,12 +33,12 @@ from relive.agent.runner import Runner, RunSettings, play_all
 from relive.agent.settings import build
 from relive.envs import get_suite
 from relive.memory import Memory
-from relive.training.experiments.arms import Cell
-from relive.training.experiments.stream_publish import disagreements as stream_disagreements
-from relive.training.experiments.study import fill_memory, replay_cell
-from relive.training.experiments.study_results import disagreements as study_disagreements
-from relive.training.experiments.study_settings import StudySettings
-from relive.training.experiments.study_tasks import tasks_for
+from relive.training.experiments.stream.publish import disagreements as stream_disagreements
+from relive.training.experiments.study.arms import Cell
+from relive.training.experiments.study.results import disagreements as study_disagreements
+from relive.training.experiments.study.run import fill_memory, replay_cell
+from relive.training.experiments.study.settings import StudySettings
+from relive.training.experiments.study.tasks import tasks_for
 
 Loaded = tuple[dict[str, Any], list[Record]]
 

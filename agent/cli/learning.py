@@ -76,7 +76,7 @@ def _learn(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
     from ...memory import Memory
     from ...training.learn import Learner, LearnSettings
-    from ..evaluation.report import LiveProgress
+    from ..evaluation.live import LiveProgress
     from ..evaluation.tracking import tracked
     from ..load_policy import load_model
     from ..settings import as_stored, load
@@ -101,7 +101,7 @@ def _train(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
     from ...memory import Memory
     from ...training.learn import LearnSettings, train_on_memory
-    from ..evaluation.report import LiveProgress
+    from ..evaluation.live import LiveProgress
     from ..evaluation.tracking import tracked
     from ..load_policy import load_model
     from ..settings import as_stored, load
@@ -129,11 +129,13 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> None:
-    from ...training.experiments.curve import curves
-    from ...training.experiments.study import Study
-    from ...training.experiments.study_results import markdown, publish
-    from ...training.experiments.study_settings import StudySettings
-    from ..evaluation.report import LiveProgress, console
+    from ...training.experiments.study.curve import curves
+    from ...training.experiments.study.pictures import picture, picture_of_curves
+    from ...training.experiments.study.results import markdown, publish
+    from ...training.experiments.study.run import Study
+    from ...training.experiments.study.settings import StudySettings
+    from ..evaluation.live import LiveProgress
+    from ..evaluation.report import console
     from ..evaluation.tracking import tracked
     from ..settings import as_stored, load
 
@@ -149,16 +151,20 @@ def _study(args: argparse.Namespace) -> None:
         rows = curves(study) if args.curves else []
     console().print(markdown(records))
     if args.publish:
-        publish(args.publish, study, records, rows)
+        name = publish(args.publish, study, records, rows)
+        picture(args.publish / f"{name}.png", records)
+        if rows:
+            picture_of_curves(args.publish / f"{name}-curves.png", rows)
         say(f"written to {args.publish}")
 
 
 def _stream(args: argparse.Namespace) -> None:
-    from ...training.experiments.stream import Stream
-    from ...training.experiments.stream_pictures import picture
-    from ...training.experiments.stream_plan import StreamSettings
-    from ...training.experiments.stream_publish import markdown, publish, states_of
-    from ..evaluation.report import LiveProgress, console
+    from ...training.experiments.stream.pictures import picture
+    from ...training.experiments.stream.plan import StreamSettings
+    from ...training.experiments.stream.publish import markdown, publish, states_of
+    from ...training.experiments.stream.run import Stream
+    from ..evaluation.live import LiveProgress
+    from ..evaluation.report import console
     from ..evaluation.tracking import tracked
     from ..settings import as_stored, load
 

@@ -1,5 +1,6 @@
 """A model's files into memory, with errors that say which of them is the matter."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,9 @@ from ...extras import needs
 
 with needs("llm"):
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .weights import first_line, quiet
+from .weights import find_model, first_line, quiet
 
 DTYPES = ("float32", "bfloat16", "4bit")
 """What weights can be held in."""
@@ -37,6 +38,23 @@ def read(kind: Any, folder: Path, name: str, what: str, **options: Any) -> Any:
         raise ValueError(
             f"the {what} of {name} cannot be loaded from {folder}: {first_line(error)}"
         ) from None
+
+
+def token_counter(model: str) -> Callable[[str], int]:
+    """What counts the tokens of a text as a model does, without its weights.
+
+    Args:
+        model: as for :class:`relive.LocalModel`.
+
+    Raises:
+        ValueError, OSError: it has no tokenizer here.
+    """
+    tokenizer = read(AutoTokenizer, find_model(model), model, "tokenizer")
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    return count
 
 
 def load_base(

@@ -161,14 +161,11 @@ def _counter(policy: str, model: str) -> Callable[[str], int]:
     if not policy.startswith("local"):
         return words
     try:
-        from transformers import AutoTokenizer
+        from ..llm.load import token_counter
 
-        from ..llm.weights import find_model
-
-        tokenizer: Any = AutoTokenizer.from_pretrained(find_model(model))
+        return token_counter(model)
     except (OSError, ValueError, ImportError):
         return words
-    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def memory_at(path: Path | None) -> Memory | None:

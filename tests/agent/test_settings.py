@@ -7,7 +7,7 @@ import pytest
 
 from relive.agent.settings import as_stored, build, json_of, load
 from relive.memory import Retrieval
-from relive.training.experiments.study_settings import StudySettings
+from relive.training.experiments.study.settings import StudySettings
 from relive.training.learn import LearnSettings
 from relive.training.select import SelectSettings
 

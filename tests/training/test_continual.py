@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from relive.training.experiments.continual import (
+from relive.training.experiments.stream.continual import (
     average_success,
     backward_transfer,
     forgetting,

@@ -15,7 +15,7 @@ from relive.agent.retriever import MemoryRetriever
 from relive.agent.runner import Runner, play_all, spec_of
 from relive.envs import ActionTemplate, get_suite
 from relive.memory import Memory, Purpose, Retrieval
-from relive.training.experiments.copy_baseline import (
+from relive.training.experiments.study.copy_baseline import (
     CopyPolicy,
     adapted,
     demonstrations_in,

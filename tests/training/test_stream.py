@@ -19,24 +19,24 @@ from relive.memory import Memory, Retrieval
 from relive.training import tune as tune_module
 from relive.training.examples import Example
 from relive.training.experiments import stream as stream_module
-from relive.training.experiments.continual import measures
-from relive.training.experiments.stream import RunKey, Stream
-from relive.training.experiments.stream_pictures import picture
-from relive.training.experiments.stream_plan import (
+from relive.training.experiments.stream.continual import measures
+from relive.training.experiments.stream.pictures import picture
+from relive.training.experiments.stream.plan import (
     StageSettings,
     StreamSettings,
     held_out_tasks,
     order_of,
     training_tasks,
 )
-from relive.training.experiments.stream_publish import disagreements, markdown, publish
-from relive.training.experiments.stream_results import (
+from relive.training.experiments.stream.publish import disagreements, markdown, publish
+from relive.training.experiments.stream.results import (
     curves,
     lives_of,
     recomputed,
     rows_of,
     summaries,
 )
+from relive.training.experiments.stream.run import RunKey, Stream
 from relive.training.lora import LoraSettings, train_adapter
 
 

@@ -13,9 +13,8 @@ from relive.agent.runner import RunSettings
 from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
 from relive.training.examples import ContextRates
-from relive.training.experiments.arms import Cell, cells
-from relive.training.experiments.study import Study
-from relive.training.experiments.study_results import (
+from relive.training.experiments.study.arms import Cell, cells
+from relive.training.experiments.study.results import (
     compared,
     disagreements,
     markdown,
@@ -24,8 +23,9 @@ from relive.training.experiments.study_results import (
     summaries,
     wording,
 )
-from relive.training.experiments.study_settings import StudySettings
-from relive.training.experiments.study_tasks import Tiers, demonstration_tasks, tasks_for
+from relive.training.experiments.study.run import Study
+from relive.training.experiments.study.settings import StudySettings
+from relive.training.experiments.study.tasks import Tiers, demonstration_tasks, tasks_for
 from relive.training.lora import LoraSettings
 
 

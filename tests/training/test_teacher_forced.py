@@ -14,7 +14,7 @@ from relive.agent.runner import Runner, play_all
 from relive.envs import get_suite
 from relive.training.batches import encode_example
 from relive.training.examples import Example
-from relive.training.experiments.curve import treatments
+from relive.training.experiments.study.curve import treatments
 from relive.training.pretraining import corpus
 from relive.training.pretraining.tokenizer import build_tokenizer
 from relive.training.teacher_forced import forced, mean_loss

@@ -1,7 +1,7 @@
 "use strict";
 /* A memory to look around in: search it, see what helped, and say what is wrong. */
 
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a5a00", "#444444"];
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#a08000", "#808080"];
 let token, view, list, show;
 
 async function ask(path, body) {

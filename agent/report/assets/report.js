@@ -3,7 +3,7 @@
 
 const bodies = new Packed("body");
 const texts = new Packed("text");
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a5a00"];
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#a08000"];
 let report, table_, list, chosen = -1;
 
 /** Columns of the episodes; a column in which values repeat names each once. */

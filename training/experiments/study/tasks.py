@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from ...envs import Suite, Task
-from ...envs.base import types_of
+from ....envs import Suite, Task
+from ....envs.base import types_of
 from .arms import EASY, SEALED, tiers_of
-from .study_settings import StudySettings
+from .settings import StudySettings
 
 
 class Tiers:

@@ -16,11 +16,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...agent.conversation import Action, Conversation
-from ...agent.policy import observations
-from ...agent.prompt import Demonstration
-from ...envs import ActionTemplate
-from ...memory.episode import Actor
+from ....agent.conversation import Action, Conversation
+from ....agent.policy import observations
+from ....agent.prompt import Demonstration
+from ....envs import ActionTemplate
+from ....memory.episode import Actor
 
 _NAME = re.compile(r"\b[a-z]+ \d+\b")
 _SLOT = re.compile(r"\{\w+\}")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.evaluation.records import Record
-from ...agent.evaluation.report import pyplot
-from .stream_results import curves, is_square, rows_of
+from ....agent.evaluation.records import Record
+from ....agent.evaluation.report import pyplot
+from .results import curves, is_square, rows_of
 
 COLOURS = {
     "none": "#999999",

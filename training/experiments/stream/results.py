@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...agent.evaluation.audit import summed
-from ...agent.evaluation.records import Record
+from ....agent.evaluation.audit import summed
+from ....agent.evaluation.records import Record
 from .continual import MEASURES, measures
 
 Row = dict[str, Any]

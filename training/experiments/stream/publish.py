@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...agent.evaluation.records import Record, write
-from ...agent.rundir import write_json
-from .stream_results import DRAWS, Row, recomputed, round_summaries, rows_of, summaries
+from ....agent.evaluation.records import Record, write
+from ....agent.rundir import write_json
+from .results import DRAWS, Row, recomputed, round_summaries, rows_of, summaries
 
 if TYPE_CHECKING:
-    from .stream import Stream  # needs torch, which recomputing does not
+    from .run import Stream  # needs torch, which recomputing does not
 
 
 def states_of(stream: "Stream") -> list[Row]:

@@ -14,28 +14,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.collect import collect_whole
-from ...agent.evaluation.records import Record, read, record, write
-from ...agent.events import OnEvent, ignore
-from ...agent.llm.weights import find_model, hash_weights
-from ...agent.load_policy import PolicySettings, load_model
-from ...agent.policy import ExpertPolicy
-from ...agent.prompt import PROMPT_VERSION, PromptSpec
-from ...agent.retriever import MemoryRetriever
-from ...agent.rundir import RunDirectory, measure, versions
-from ...agent.runner import Runner, spec_of
-from ...agent.settings import as_stored
-from ...envs import get_suite
-from ...memory import Memory, Purpose
-from ...memory.episode import Episode
-from ...memory.plain import read_as
-from ...memory.storage.lock import WriterLock
-from ..examples import ContextRates
-from ..pretraining.rehearsal import rehearsal
-from ..select import SelectSettings, select
-from ..tune import tune
-from .jobs import commit, run_jobs
-from .stream_plan import ARMS, StreamSettings, held_out_tasks, order_of, suite_of, training_tasks
+from ....agent.collect import collect_whole
+from ....agent.evaluation.records import Record, read, record, write
+from ....agent.events import OnEvent, ignore
+from ....agent.llm.weights import find_model, hash_weights
+from ....agent.load_policy import PolicySettings, load_model
+from ....agent.policy import ExpertPolicy
+from ....agent.prompt import PROMPT_VERSION, PromptSpec
+from ....agent.retriever import MemoryRetriever
+from ....agent.rundir import RunDirectory, measure, versions
+from ....agent.runner import Runner, spec_of
+from ....agent.settings import as_stored
+from ....envs import get_suite
+from ....memory import Memory, Purpose
+from ....memory.episode import Episode
+from ....memory.plain import read_as
+from ....memory.storage.lock import WriterLock
+from ...examples import ContextRates
+from ...pretraining.rehearsal import rehearsal
+from ...select import SelectSettings, select
+from ...tune import tune
+from ..jobs import commit, run_jobs
+from .plan import ARMS, StreamSettings, held_out_tasks, order_of, suite_of, training_tasks
 
 
 @dataclass(frozen=True, slots=True)

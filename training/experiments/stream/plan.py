@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from ...agent.runner import RunSettings
-from ...envs import Suite, Task, get_suite
-from ...envs.base import types_of
-from ...memory import Retrieval
-from ...memory.holdout import TRAIN
-from ...memory.maintenance.evict import POLICIES
-from ..examples import ContextRates
-from ..lora import LoraSettings
+from ....agent.runner import RunSettings
+from ....envs import Suite, Task, get_suite
+from ....envs.base import types_of
+from ....memory import Retrieval
+from ....memory.holdout import TRAIN
+from ....memory.maintenance.evict import POLICIES
+from ...examples import ContextRates
+from ...lora import LoraSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,16 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...agent.runner import RunSettings
-from ...memory import Retrieval
-from ..examples import ContextRates
-from ..lora import LoraSettings
+from ....agent.runner import RunSettings
+from ....memory import Retrieval
+from ...examples import ContextRates
+from ...lora import LoraSettings
 
 
 @dataclass(frozen=True, slots=True)
 class CurveSettings:
     """Which arms' learning curves are measured (on valid rooms, seed 0), and where. See
-    `relive.training.experiments.curve`."""
+    `relive.training.experiments.study.curve`."""
 
     arms: tuple[str, ...] = ("rag-lora", "rag-lora-rehearsal")
     steps: tuple[int, ...] = (25, 50, 100, 200, 400, 800)

@@ -9,8 +9,8 @@ base, the copier) is named apart.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ...envs import Suite
-from ..examples import ContextRates
+from ....envs import Suite
+from ...examples import ContextRates
 
 
 @dataclass(frozen=True, slots=True)

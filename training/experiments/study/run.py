@@ -5,7 +5,7 @@ Per seed: a memory of expert demonstrations of all task types in train rooms; ad
 its easy types only, one per training, from the same episodes in the same order; the agent's own
 memory, filled from nothing; then every cell on tasks of its own in unseen rooms. Jobs run in
 processes of one thread each; what is done is found again after a kill. Source of the design: Ferraz
-et al., arXiv:2603.18272; definitions in `relive.training.experiments.arms`.
+et al., arXiv:2603.18272; definitions in `relive.training.experiments.study.arms`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,32 +14,32 @@ from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
-from ...agent.collect import collect
-from ...agent.conversation import Policy
-from ...agent.evaluation.records import Record, read, record, write
-from ...agent.events import OnEvent, Phase, ignore
-from ...agent.llm.local import LocalModel
-from ...agent.llm.weights import find_model, hash_weights
-from ...agent.load_policy import PolicySettings, load_model
-from ...agent.policy import ExpertPolicy
-from ...agent.prompt import PROMPT_VERSION
-from ...agent.retriever import MemoryRetriever
-from ...agent.rundir import RunDirectory, measure, versions
-from ...agent.runner import Runner, play_all, spec_of
-from ...agent.settings import as_stored
-from ...envs import Task, get_suite
-from ...memory import Memory, Purpose
-from ...memory.episode import Episode
-from ...memory.storage.lock import WriterLock
-from ..pretraining.rehearsal import rehearsal
-from ..select import SelectSettings, select
-from ..tune import tune
+from ....agent.collect import collect
+from ....agent.conversation import Policy
+from ....agent.evaluation.records import Record, read, record, write
+from ....agent.events import OnEvent, Phase, ignore
+from ....agent.llm.local import LocalModel
+from ....agent.llm.weights import find_model, hash_weights
+from ....agent.load_policy import PolicySettings, load_model
+from ....agent.policy import ExpertPolicy
+from ....agent.prompt import PROMPT_VERSION
+from ....agent.retriever import MemoryRetriever
+from ....agent.rundir import RunDirectory, measure, versions
+from ....agent.runner import Runner, play_all, spec_of
+from ....agent.settings import as_stored
+from ....envs import Task, get_suite
+from ....memory import Memory, Purpose
+from ....memory.episode import Episode
+from ....memory.storage.lock import WriterLock
+from ...pretraining.rehearsal import rehearsal
+from ...select import SelectSettings, select
+from ...tune import tune
+from ..conditions import under
+from ..jobs import Job, commit, run_jobs
 from .arms import EASY, FULL, TRAININGS, Cell, cells, rates_of
-from .conditions import under
 from .copy_baseline import CopyPolicy, copiers
-from .jobs import Job, commit, run_jobs
-from .study_settings import StudySettings
-from .study_tasks import Tiers, demonstration_tasks, tasks_for
+from .settings import StudySettings
+from .tasks import Tiers, demonstration_tasks, tasks_for
 
 
 class JobContext:

@@ -13,21 +13,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ...agent.policy import ExpertPolicy
-from ...agent.retriever import MemoryRetriever, RetrievedContext
-from ...agent.rundir import RunDirectory, measure
-from ...agent.runner import Runner, play_all
-from ...envs import Suite, Task, get_suite
-from ...memory import Memory, Purpose
-from ...memory.episode import Episode
-from ...memory.storage.lock import WriterLock
-from ..batches import encode_example
-from ..examples import example
-from ..teacher_forced import Action, forced, mean_loss
+from ....agent.policy import ExpertPolicy
+from ....agent.retriever import MemoryRetriever, RetrievedContext
+from ....agent.rundir import RunDirectory, measure
+from ....agent.runner import Runner, play_all
+from ....envs import Suite, Task, get_suite
+from ....memory import Memory, Purpose
+from ....memory.episode import Episode
+from ....memory.storage.lock import WriterLock
+from ...batches import encode_example
+from ...examples import example
+from ...teacher_forced import Action, forced, mean_loss
 from .arms import EASY, HARD, Cell
-from .study import JobContext, Study, fill_memory, folder_settings, memory_path, train_arm
-from .study_settings import StudySettings
-from .study_tasks import Tiers
+from .run import JobContext, Study, fill_memory, folder_settings, memory_path, train_arm
+from .settings import StudySettings
+from .tasks import Tiers
 
 _TREATED = re.compile(r"\w+ .+ with (.+)")
 
