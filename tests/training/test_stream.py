@@ -18,7 +18,7 @@ from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
 from relive.training import tune as tune_module
 from relive.training.examples import Example
-from relive.training.experiments import stream as stream_module
+from relive.training.experiments.stream import run as stream_module
 from relive.training.experiments.stream.continual import measures
 from relive.training.experiments.stream.pictures import picture
 from relive.training.experiments.stream.plan import (
