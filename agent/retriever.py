@@ -9,6 +9,7 @@ goals all read alike. The task type is never part of the query and never a filte
 unless the settings say otherwise.
 """
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -25,7 +26,7 @@ class RetrievedContext:
     """What the prompt will show, and the record of it."""
 
     demonstrations: tuple[Demonstration, ...] = ()
-    """Closest first."""
+    """What is read last comes first: closest first, unless the settings say otherwise."""
     retrieved: tuple[Retrieved, ...] = ()
     """The episodes shown, in the same order."""
 
@@ -60,6 +61,22 @@ class Retriever(Protocol):
         """How many episodes that would be recalled at the start are held out from whoever plays the
         task."""
         ...
+
+
+def ordered(shown: Sequence[Demonstration], order: str, task: Task) -> tuple[Demonstration, ...]:
+    """Demonstrations, closest first, in an order of `relive.memory.query.ORDERS`: the last one that
+    is read comes first here, as the prompt has it."""
+    if order == "closest-first":
+        return tuple(reversed(shown))
+    if order in ("shortest-last", "longest-last"):
+        return tuple(
+            sorted(shown, key=lambda demo: len(demo.text), reverse=order == "longest-last")
+        )
+    if order == "random":
+        drawn = list(shown)
+        random.Random(f"order/{task.identity}").shuffle(drawn)
+        return tuple(drawn)
+    return tuple(shown)
 
 
 _MOST_HITS = 48
@@ -144,6 +161,7 @@ class MemoryRetriever:
         shown = fit(
             found(), s.max_tokens, self.count, s.k, shorten=s.long == "shorten", latest=latest
         )
+        shown = ordered(shown, s.order, task)
         return RetrievedContext(
             shown, tuple(Retrieved(demo.episode, scores[demo.episode]) for demo in shown)
         )

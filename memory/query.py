@@ -147,6 +147,10 @@ def _check_texts(name: str, values: object) -> None:
         raise TypeError(f"{name} of a query must hold texts only, not {list(values)!r}")
 
 
+ORDERS = ("closest-last", "closest-first", "shortest-last", "longest-last", "random")
+"""In which past episodes can be shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retrieval:
     """What is retrieved and how much of it is shown."""
@@ -186,6 +190,10 @@ class Retrieval:
     """Show nothing that is less similar than this; None shows the closest, however far.
     Demonstrations of something else mislead. In the household an episode of the same procedure and
     wording is above 0.95, of any other type below 0.4 (hashed embedder)."""
+    order: str = field(default="closest-last", metadata={"sparse": True})
+    """Where each of the shown episodes stands: ``closest-last`` (next to the task, as the prompt's
+    format has it), ``closest-first``, ``shortest-last``, ``longest-last``, or ``random``, which is
+    the same for the same task."""
     across: bool = False
     """Also show episodes of other suites. An agent in an environment that is no suite is shown
     whatever its memory holds."""
@@ -213,6 +221,8 @@ class Retrieval:
             raise ValueError(
                 f"retrieval.query is {self.query!r}; use 'static', 'opening' or 'dynamic'"
             )
+        if self.order not in ORDERS:
+            raise ValueError(f"retrieval.order is {self.order!r}; use one of {', '.join(ORDERS)}")
         if self.query == "opening" and "first" not in self.fields:
             raise ValueError(
                 "retrieval.query 'opening' asks by the first observation, which has to be compared "

@@ -8,7 +8,8 @@ import pytest
 from relive.agent.collect import collect
 from relive.agent.conversation import Action, Asked, Conversation, Turn
 from relive.agent.load_policy import PolicySettings, load_policy
-from relive.agent.policy import ExpertPolicy, ReplayPolicy, words
+from relive.agent.policy import ExpertPolicy, ReplayPolicy, actor_of, words
+from relive.agent.prompt import system_text
 from relive.agent.retriever import History, MemoryRetriever, RetrievedContext
 from relive.agent.run_episode import draw_seed
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
@@ -247,3 +248,37 @@ def test_what_another_model_played_was_not_played_yet(tmp_path: Path) -> None:
             (Named("", "n"), 3),
         ):  # fmt: skip
             assert len(list(collect(memory, Runner(SUITE, policy, short), tasks))) == new
+
+
+def test_past_episodes_are_shown_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    spec, task = spec_of(SUITE), SUITE.tasks("test", 1)[0]
+    with Memory(tmp_path / "m") as memory:
+        memory.add_many(play_all(runner(), SUITE.tasks("train", 20)))
+
+        def shown(order: str, task: Task = task) -> list[str]:
+            asked = Retrieval(k=4, max_tokens=10_000, order=order)
+            found = MemoryRetriever(memory, spec, words, asked, Purpose.EVALUATE)(task)
+            names = [demo.episode for demo in found.demonstrations]
+            assert names == [one.episode for one in found.retrieved]
+            read = system_text(spec, found.demonstrations).split("\n\nSuccess.")[1:]
+            texts = [demo.text.removeprefix("Success.") for demo in found.demonstrations]
+            assert read == texts[::-1]
+            return names
+
+        closest = shown("closest-last")
+        assert shown("closest-first") == closest[::-1]
+        lengths = [len(memory.get(name).steps) for name in shown("shortest-last")]
+        assert shown("shortest-last") == shown("longest-last")[::-1] or len(set(lengths)) < 4
+        assert sorted(shown("random")) == sorted(closest)
+        assert shown("random") == shown("random")
+        # It is drawn anew for every task, whatever is the closest there.
+        places = set()
+        for other in SUITE.tasks("test", 12):
+            near = shown("closest-last", other)
+            places.add(tuple(near.index(name) for name in shown("random", other)))
+        assert len(places) > 3
+    with pytest.raises(ValueError, match=r"retrieval\.order"):
+        Retrieval(order="upside down")
+    # What is not asked for leaves no mark on records.
+    assert "order" not in actor_of(None, Retrieval()).settings
+    assert actor_of(None, Retrieval(order="random")).settings["order"] == "random"
