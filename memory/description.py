@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .search.embed import Embedder
 from .search.fields import FIELDS
+from .search.tuned import keep_embedder, kept_embedder
 from .storage.durable import Corruption, read_file, replace_file, sync_folder
 from .storage.segments import memory_id, segments
 
@@ -24,6 +25,20 @@ DESCRIPTION = "memory.json"
 def is_memory(folder: Path) -> bool:
     """Whether there is a memory in ``folder``, be it a damaged one."""
     return (folder / DESCRIPTION).exists() or bool(segments(folder / "log"))
+
+
+def own_embedder(folder: Path) -> Embedder:
+    """The embedder of the memory in a folder, if it is a tuned one that it keeps; otherwise the
+    default.
+
+    Raises:
+        ValueError: as :func:`relive.memory.search.tuned.kept_embedder`.
+    """
+    try:
+        identity = str(json.loads(read_file(folder / DESCRIPTION))["embedder"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        identity = ""  # no memory yet, or what `identify` will report
+    return kept_embedder(folder, identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,7 @@ def identify(
         )
     wanted = tuple(field for field in FIELDS if field in had or field in fields or field == "goal")
     if writable and (number, known, had) != (FORMAT, embedder.identity, set(wanted)):
+        keep_embedder(folder, embedder)  # first: the description that names it must not be alone
         _describe(folder, memory, embedder, wanted)
     return Description(memory, wanted, tuple(damage))
 

@@ -17,13 +17,13 @@ from weakref import WeakSet
 import numpy as np
 
 from .compose import from_names
-from .description import DESCRIPTION, identify, is_memory
+from .description import DESCRIPTION, identify, is_memory, own_embedder
 from .episode import Episode
 from .maintenance.compact import Compaction
 from .maintenance.evict import evictable, victims
 from .query import EpisodeNotFoundError
 from .reader import MemoryReader
-from .search.embed import Embedder, HashedEmbedder
+from .search.embed import Embedder
 from .search.encode import check_embedder
 from .search.fields import FIELDS, field_texts
 from .search.index import IndexSettings
@@ -52,7 +52,7 @@ class Memory(MemoryReader):
         path: the folder.
         mode: ``create`` to read and to add to it, made if it is not there; ``w`` the same, but it
             must be there; ``r`` to read only, as any number of processes may.
-        embedder: Default: the hashed one. A memory remembers its embedder and refuses another.
+        embedder: Default: the tuned one that it keeps, or the hashed one. Another is refused.
         reembed: Accept another embedder: embed all fields again; a writer makes it the memory's
             embedder from now on (the old vectors are kept beside the new).
         fields: Which texts of an episode it can be found by, some of
@@ -92,7 +92,7 @@ class Memory(MemoryReader):
         if self.path.is_file():
             raise NotADirectoryError(f"{self.path} is a file, and a memory is a folder")
         folder = self.path.absolute()  # the process may change its directory
-        embedder = HashedEmbedder() if embedder is None else embedder
+        embedder = own_embedder(folder) if embedder is None else embedder
         check_embedder(embedder)
         if mode != "create" and not is_memory(self.path):
             hint = (

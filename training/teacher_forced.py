@@ -14,6 +14,8 @@ from typing import Any
 
 from ..agent.llm.chat import Encoded
 from ..extras import needs
+from .batches import pieces
+from .loss import target_logits
 
 with needs("llm"):
     import torch
@@ -60,6 +62,33 @@ def forced(model: Any, encoded: Encoded) -> list[Action]:
             actions.append(Action(all(right[j] for j in span), mean, len(span)))
             start = None
     return actions
+
+
+@torch.no_grad()
+def mean_losses(
+    model: Any, sequences: Sequence[Sequence[Encoded]], tokens: int = 8192
+) -> list[float]:
+    """Cross-entropy per supervised token of each conversation, in nats; many in one pass.
+
+    Args:
+        model: as for :func:`forced`.
+        sequences: what each conversation became, one or several; each has something supervised.
+        tokens: of a pass at most, padding included, unless one sequence alone has more.
+    """
+    device = next(model.parameters()).device
+    owners = [number for number, some in enumerate(sequences) for _ in some]
+    flat = [one for some in sequences for one in some]
+    order = sorted(range(len(flat)), key=lambda i: len(flat[i].ids))  # as `pieces` sorts them
+    total, counts, done = [0.0] * len(sequences), [0] * len(sequences), 0
+    for ids, learn in pieces([flat[i] for i in order], tokens):
+        logits, targets = target_logits(model, ids.to(device), learn.to(device))
+        losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+        several = torch.split(losses.double().cpu(), learn[:, 1:].sum(1).tolist())
+        for place, some in zip(order[done:], several, strict=False):
+            total[owners[place]] += float(some.sum())
+            counts[owners[place]] += len(some)
+        done += len(ids)
+    return [loss / count for loss, count in zip(total, counts, strict=True)]
 
 
 def mean_loss(actions: Sequence[Action]) -> float:

@@ -55,6 +55,11 @@ def add_upkeep_commands(command: AddCommand) -> None:
     rebuild.add_argument(
         "--reembed", action="store_true", help="the vectors too, which takes longest"
     )
+    rebuild.add_argument(
+        "--embedder",
+        help="the folder of a tuned embedder, or hashed: from now on the memory's; implies "
+        "--reembed",
+    )
 
     export = command("export", _export, "all episodes as JSON lines, with ratings and notes")
     export.add_argument("file", help="a new file; - for standard output")
@@ -138,9 +143,16 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _rebuild(args: argparse.Namespace) -> int:
     from ...memory.maintenance.rebuild import rebuild
+    from ...memory.search.tuned import load_embedder
 
+    embedder = load_embedder(args.embedder) if args.embedder else None
     with _watched("rebuilding") as on_progress:
-        made = rebuild(args.memory, reembed=args.reembed, on_progress=on_progress)
+        made = rebuild(
+            args.memory,
+            embedder=embedder,
+            reembed=args.reembed or embedder is not None,
+            on_progress=on_progress,
+        )
     say(
         f"{args.memory}: catalog of {made.episodes} episodes made from the log, {made.embedded} "
         "texts embedded, "

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..description import DESCRIPTION, identify, is_memory
-from ..search.embed import Embedder, HashedEmbedder, Vectors
+from ..description import DESCRIPTION, identify, is_memory, own_embedder
+from ..search.embed import Embedder, Vectors
 from ..search.encode import check_embedder
 from ..search.index import IndexSettings
 from ..search.vectors import column_name
@@ -47,7 +47,7 @@ def rebuild(
 
     Args:
         path: the folder.
-        embedder: as for ``Memory``.
+        embedder: as for ``Memory``; with `reembed`, one that is given becomes the memory's.
         reembed: the vectors, too, which takes longest; otherwise those that fit the log stay.
         index: as for ``Memory``.
         on_progress: told how it goes.
@@ -59,7 +59,9 @@ def rebuild(
             thrown away.
     """
     folder, on_progress = Path(path), on_progress or _nobody
-    embedder = HashedEmbedder() if embedder is None else embedder
+    # Only one that somebody named: the default must not take the place of a memory's own.
+    another = reembed and embedder is not None
+    embedder = own_embedder(folder) if embedder is None else embedder
     check_embedder(embedder)
     if not is_memory(folder):
         raise FileNotFoundError(
@@ -68,7 +70,7 @@ def rebuild(
     refuse_links(folder, ("log", *CACHES))
     with WriterLock(folder / "lock"):
         counted = _Counted(embedder, on_progress)
-        known = identify(folder, counted, (), writable=True, reembed=False)
+        known = identify(folder, embedder, (), writable=True, reembed=another)
         unwanted = ["catalog/*", "index/*", "vectors/*.tmp"]
         if reembed:
             unwanted.append(

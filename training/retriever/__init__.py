@@ -1,0 +1,1 @@
+"""An embedder that is tuned on what helped the policy."""
