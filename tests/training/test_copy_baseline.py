@@ -3,6 +3,7 @@ household."""
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -386,3 +387,19 @@ def test_household_episodes_are_copied_with_search_and_hardly_without(tmp_path: 
             won[search] = sum(e.success for e in episodes)
     assert won[True] >= 3
     assert won[False] < won[True]
+
+
+def test_instructions_are_copied_word_for_word() -> None:
+    spec = replace(SPEC, goal_form="instruction")
+    told = Demonstration(
+        "Cook a meal. Eat it.", True, (("open fridge", "It is open."), ("eat meal", "Done.")),
+        goal_form="instruction",
+    )  # fmt: skip
+    text = system_text(spec, (told,))
+    assert demonstrations_in(text) == (told,)
+    conversation = (Turn("system", text), Turn("user", "You are hungry! Let's cook."))
+    policy = CopyPolicy((), search=False)
+    (first,) = policy.act([conversation])
+    assert first.text == "open fridge"
+    (second,) = policy.act([(*conversation, first.turn, Turn("user", "It is open."))])
+    assert second.text == "eat meal"

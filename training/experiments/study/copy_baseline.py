@@ -25,7 +25,9 @@ from ....memory.episode import Actor
 _NAME = re.compile(r"\b[a-z]+ \d+\b")
 _SLOT = re.compile(r"\{\w+\}")
 _CLOSED = re.compile(r"\b([a-z]+ \d+) is closed\b")
-_HEAD = re.compile(r"^(Success|Failure)\. Your task is to: (.*)\.$", re.MULTILINE)
+_HEAD = re.compile(
+    r"^(Success|Failure)\. (?:Your task is to: (?P<phrase>.*)\.|Task: (?P<told>.*))$", re.MULTILINE
+)
 _STEP = re.compile(r"^Action: (.*)\nObservation: ((?:.|\n(?!Action: ))*)", re.MULTILINE)
 _GOAL = re.compile(r"Your task is to: (.*?)\.?\s*$", re.DOTALL)
 
@@ -77,10 +79,11 @@ class CopyPolicy:
         shown = demonstrations_in(conversation[0].text) if conversation[0].role == "system" else ()
         script = next((demo for demo in reversed(shown) if demo.success), None)
         goal = _GOAL.search(seen[0])
-        if script is None or goal is None:
+        if script is None:
             return self._grammar.idle
-        actions = [action for action, _ in script.steps]
-        words = substitution(script.goal, goal.group(1))
+        actions = [action for action, _ in script.steps if action]
+        # Where goals are whole instructions, nothing says which words stand for which.
+        words = substitution(script.goal, goal.group(1)) if goal else {}
         if self.search:
             copy = _Search(self._grammar, actions, words)
             return [copy.act(text) for text in seen][-1]
@@ -104,9 +107,10 @@ def demonstrations_in(system: str) -> tuple[Demonstration, ...]:
     ends = [*(head.start() for head in heads), len(block)][1:]
     return tuple(
         Demonstration(
-            head.group(2),
+            head["phrase"] or head["told"] or "",
             head.group(1) == "Success",
             tuple((a, o.removesuffix("\n\n")) for a, o in _STEP.findall(block[head.end() : end])),
+            goal_form="phrase" if head["told"] is None else "instruction",
         )
         for head, end in zip(heads, ends, strict=True)
     )
