@@ -68,7 +68,7 @@ def collect(
     on_event(TasksPlanned(len(todo)))
     for episode in runner.run(todo):
         memory.add(episode)
-        on_event(EpisodeEnded(episode))
+        on_event(EpisodeEnded(episode, len(memory)))
         yield episode
 
 

@@ -25,6 +25,8 @@ class EpisodeEnded:
     """An episode is over, and stored where it is to be stored."""
 
     episode: Episode
+    entries: int | None = None
+    """Episodes in the memory that is read, or added to; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

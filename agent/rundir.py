@@ -186,7 +186,9 @@ def measure(
             charge(results.store.iterate())
         todo = results.missing(tasks)
         on_event(TasksPlanned(len(todo)))
+        memory = getattr(runner.retriever, "memory", None)
+        entries = None if memory is None else len(memory)
         for episode in runner.run(todo):
             results.keep(episode)
-            on_event(EpisodeEnded(episode))
+            on_event(EpisodeEnded(episode, entries))
         return results.episodes(tasks)

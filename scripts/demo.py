@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from relive.agent.cli.main import guarded
+from relive.agent.evaluation.live import LiveProgress
 from relive.agent.evaluation.metrics import Row, paired, summarise
-from relive.agent.evaluation.report import LiveProgress, console, picture_of_rounds, results_table
+from relive.agent.evaluation.report import console, picture_of_rounds, results_table
 from relive.agent.evaluation.statistics import PairedDifference
 from relive.agent.events import Phase
 from relive.agent.load_policy import load_model

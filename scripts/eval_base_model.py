@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from relive.agent.collect import collect_demonstrations
+from relive.agent.evaluation.live import LiveProgress
 from relive.agent.evaluation.metrics import summarise
 from relive.agent.evaluation.records import record, right_type_share, write
-from relive.agent.evaluation.report import LiveProgress, console, results_table
+from relive.agent.evaluation.report import console, results_table
 from relive.agent.events import Phase
 from relive.agent.llm.weights import BUNDLED
 from relive.agent.load_policy import PolicySettings, load_model

@@ -202,9 +202,10 @@ def _run(args: argparse.Namespace) -> int:
     from ...memory import Memory, Purpose
     from ...memory.plain import counted
     from ..collect import collect
+    from ..evaluation.live import LiveProgress
     from ..evaluation.metrics import table
     from ..evaluation.remarks import other_words, remarks
-    from ..evaluation.report import LiveProgress, console, results_table
+    from ..evaluation.report import console, results_table
     from ..evaluation.tracking import tracked
     from ..events import Phase
     from ..load_policy import load_policy
@@ -249,7 +250,8 @@ def _run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from ...memory import Memory
     from ..evaluation.evaluate import LeakageError, evaluate
-    from ..evaluation.report import LiveProgress, console, results_table
+    from ..evaluation.live import LiveProgress
+    from ..evaluation.report import console, results_table
     from ..evaluation.tracking import tracked
     from ..load_policy import load_policy
     from ..settings import as_stored

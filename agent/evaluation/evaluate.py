@@ -161,7 +161,10 @@ def evaluate(
     runner = Runner(suite, acting, run, retriever, success or stated_success)
     if folder is None:
         on_event(TasksPlanned(len(wanted)))
-        episodes = play_all(runner, wanted, lambda episode: on_event(EpisodeEnded(episode)))
+        entries = None if memory is None else len(memory)
+        episodes = play_all(
+            runner, wanted, lambda episode: on_event(EpisodeEnded(episode, entries))
+        )
     else:
         directory = RunDirectory(
             folder, _record(suite, wanted, runner, memory, retriever, policy, success)

@@ -26,7 +26,8 @@ class PlainProgress:
     ) -> None:
         self._every, self._clock, self._write = every, clock, write
         self._began = self._told = clock()
-        self._title, self._total, self._done, self._note = "", 0, 0, ""
+        self._title, self._total, self._done = "", 0, 0
+        self._note: str | Callable[[], str] = ""
         self._untold = False
 
     def phase(self, title: str) -> None:
@@ -36,11 +37,14 @@ class PlainProgress:
         self._line(title)
 
     def expect(self, total: int) -> None:
-        """The phase has so many more things to do; counting starts again. 0: not known."""
+        """The phase has so many more things to do; counting starts again, and how far it came is
+        told first. 0: not known."""
+        self.finish()
         self._total, self._done, self._note = total, 0, ""
 
-    def count(self, done: int, note: str = "") -> None:
-        """So many are done; `note` says how they went."""
+    def count(self, done: int, note: str | Callable[[], str] = "") -> None:
+        """So many are done; `note` says how they went, asked for when a line is printed if it is a
+        function."""
         self._done, self._note, self._untold = done, note, True
         if self._clock() - self._told >= self._every:
             self.finish()
@@ -59,7 +63,8 @@ class PlainProgress:
         """Tells how far it is, unless that has been told."""
         if self._untold:
             of = f"/{self._total}" if self._total else ""
-            note = f", {self._note}" if self._note else ""
+            said = self._note if isinstance(self._note, str) else self._note()
+            note = f", {said}" if said else ""
             self._line(f"{self._title}: {self._done}{of}{note}")
 
     def _line(self, text: str) -> None:

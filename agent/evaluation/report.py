@@ -1,20 +1,16 @@
-"""What a person sees: tables, a live progress line, and a picture of success over rounds."""
+"""What a person is shown of results: tables, and a picture of success over rounds."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from ...extras import needs
-from ..events import EpisodeEnded, Event, JobEnded, Phase, RoundEnded, TasksPlanned, TrainingStep
-from .lines import PlainProgress
 from .metrics import Row, wilson
 from .terminal import silence, visible
 
@@ -107,94 +103,6 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], Callable[[Row], bool]], ...] = 
     ),
 )
 """Name, cell, and whether any row has something to say in it."""
-
-
-class LiveProgress:
-    """A progress line that counts episodes and successes, or plain lines where no terminal is; told
-    about events by `on_event`."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
-            MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(), console=console(error=True),
-        )  # fmt: skip
-        self._lines = None if self._bar.console.is_terminal else PlainProgress()
-        self._task: Any = None
-        self._title, self._won, self._seen = "episodes", 0, 0
-
-    def __enter__(self) -> "LiveProgress":
-        if self._lines is None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.pause()
-
-    def pause(self) -> None:
-        """Ends the line, so that something else can be printed."""
-        if self._lines is None:
-            self._bar.stop()
-        else:
-            self._lines.finish()
-
-    def on_event(self, event: Event) -> None:
-        """Shows what happened."""
-        match event:
-            case Phase(title):
-                self._phase(visible(title))
-            case JobEnded():
-                self._print(visible(
-                    f"{event.experiment} {event.number}/{event.of}: {event.name} "
-                    f"({event.seconds:.0f} s)"
-                ))  # fmt: skip
-            case RoundEnded(_, summary):
-                self._print(visible(summary))
-            case TasksPlanned(count):
-                self._begin(count)
-            case EpisodeEnded(episode):
-                self._seen += 1
-                self._won += episode.success
-                self._count(self._seen, f"{self._won}/{self._seen} solved")
-            case TrainingStep(step, of, loss):
-                if step == 1:
-                    self._begin(of)
-                self._count(step, f"loss {loss:.3f}")
-
-    def _print(self, line: str) -> None:
-        if self._lines is None:
-            self._bar.console.print(line)
-        else:
-            self._lines.say(line)
-
-    def _phase(self, title: str) -> None:
-        if self._lines is not None and title != self._title:
-            self._lines.phase(title)
-        self._title = title
-
-    def _begin(self, total: int) -> None:
-        self._won = self._seen = 0
-        if self._lines is not None:
-            self._lines.expect(total)
-            return
-        if self._task is not None:
-            self._bar.stop_task(self._task)
-        self._task = self._bar.add_task(self._title, total=total, note="") if total else None
-
-    def _count(self, done: int, note: str) -> None:
-        if self._lines is not None:
-            self._lines.count(done, note)
-        elif self._task is not None:
-            self._bar.update(self._task, completed=done, note=note)
-
-
-@contextmanager
-def watched(title: str, total: int) -> Iterator[LiveProgress]:
-    """A progress line for one list of tasks."""
-    with LiveProgress() as live:
-        live.on_event(Phase(title))
-        live.on_event(TasksPlanned(total))
-        yield live
 
 
 def picture_of_rounds(

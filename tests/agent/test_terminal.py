@@ -241,7 +241,7 @@ def test_progress_and_tables_show_texts_as_text() -> None:
     code = (
         "from relive.agent.events import JobEnded, Phase, TasksPlanned\n"
         "from relive.agent.evaluation.metrics import Row; from relive.agent.evaluation.report "
-        "import LiveProgress, console, results_table\n"
+        "import console, results_table\nfrom relive.agent.evaluation.live import LiveProgress\n"
         f"text = {HOSTILE!r}\n"
         "with LiveProgress() as live:\n"
         "    live.on_event(Phase(text))\n"
