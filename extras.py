@@ -15,8 +15,18 @@ from importlib.util import find_spec
 from typing import Literal
 
 Extra = Literal[
-    "llm", "server", "household", "scienceworld", "textworld", "textworld-express", "plots",
-    "minari", "tensorboard", "trackio", "wandb", "report",
+    "llm",
+    "server",
+    "household",
+    "scienceworld",
+    "textworld",
+    "textworld-express",
+    "plots",
+    "minari",
+    "tensorboard",
+    "trackio",
+    "wandb",
+    "report",
 ]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {

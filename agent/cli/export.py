@@ -33,9 +33,7 @@ def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         help="new file (messages) or new folder (the others; minari: NAME-v0)",
     )  # fmt: skip
     export.add_argument("--successes", action="store_true", help="only episodes that succeeded")
-    export.add_argument(
-        "--split", default="", help="only episodes of this split, e.g. train"
-    )
+    export.add_argument("--split", default="", help="only episodes of this split, e.g. train")
     export.add_argument(
         "--suite", help="messages: whose instructions they get (default: their own suite's)"
     )
