@@ -9,16 +9,14 @@ over.
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
-from ...envs import Suite, get_suite
+from ...envs import Suite
 from ...envs.base import INSTRUCTIONS
-from ...envs.registry import suite_names
 from ...memory.episode import Episode
 from ...memory.holdout import TRAIN
-from ..action_format import FORMATS, PLAIN
 from ..conversation import Conversation, Turn, messages
+from ..evaluation.stored import in_its_format, stored_spec
 from ..prompt import PromptSpec, begin
 from ..runner import spec_of
 from .report import Report
@@ -48,9 +46,7 @@ class Prompts:
             spec, goal = _GENERIC, episode.task.goal
             if goal and goal.casefold() not in opening.casefold():
                 opening = f"Your task is to: {goal}.\n\n{opening}"
-        written = str(episode.actor.settings.get("action_format", ""))
-        spec = replace(spec, action_format=FORMATS.get(written, PLAIN))
-        turns = list(begin(spec, opening))
+        turns = list(begin(in_its_format(spec, episode), opening))
         for number, step in enumerate(episode.steps):
             if number:
                 turns.append(Turn("user", step.observation))
@@ -65,15 +61,9 @@ class Prompts:
         return self._specs[suite]
 
     def _load(self, suite: str) -> PromptSpec | None:
-        # The name is data, and `gymnasium:ID` may import any module: only registered ones are
-        # looked for, the others are the user's to name.
-        if suite not in suite_names():
-            why = "no registered suite"
-        else:
-            try:
-                return spec_of(get_suite(suite))
-            except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
-                why = " ".join(str(error).split())
+        spec, why = stored_spec(suite)
+        if spec is not None:
+            return spec
         named = f"suite {suite!r} ({why})" if suite else "no suite"
         self._report.notes.append(
             f"episodes of {named} get general instructions and their goal; --suite NAME gives "

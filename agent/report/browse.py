@@ -58,7 +58,8 @@ def serve(
         raise FileNotFoundError(f"no memory {path}: give the folder of one")
     opened = Memory(path) if writable else Memory(path, "r")
     with opened as memory, Server(View(memory), port) as server:
-        tell(f"{server.address}\n(Ctrl-C stops it)")
+        tell(server.address)
+        tell("Ctrl-C stops it.")
         ready(server)
         server.serve_forever(poll_interval=0.1)
 
@@ -102,7 +103,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page, or what it asks."""
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            self._refuse(HTTPStatus.BAD_REQUEST, "that is no address")
+            return
         asked = {name: values[-1] for name, values in parse_qs(address.query).items()}
         if address.path == "/":
             if self._allowed(asked.get("token", "")):
@@ -128,16 +133,21 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.FORBIDDEN, "changes come from the page itself")
         elif kind != "application/json":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "changes are application/json")
-        elif not length.isdigit() or int(length) > LARGEST:
+        elif not (length.isascii() and length.isdigit() and len(length) < 9) or (
+            int(length) > LARGEST
+        ):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {LARGEST} bytes")
         else:
             body = self.rfile.read(int(length))
-            what = urlsplit(self.path).path.removeprefix("/api/")
-            self._answer(lambda: self.server.view.change(what, _object(body)))
+            self._answer(
+                lambda: self.server.view.change(
+                    urlsplit(self.path).path.removeprefix("/api/"), _object(body)
+                )
+            )
 
     def _allowed(self, token: str) -> bool:
         """Whether a request is the page's; if not, it is refused."""
-        host = self.headers.get("Host", "").rpartition(":")[0]
+        host = self.headers.get("Host", "").partition(":")[0]
         if host not in self.hosts:
             self._refuse(HTTPStatus.FORBIDDEN, "this server is asked by its loopback address")
         elif not hmac.compare_digest(token.encode(), self.server.token.encode()):
@@ -153,9 +163,9 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with self.server.turn:
                 found = json.dumps(finite(act()))
-        except (KeyError, ValueError, TypeError, OSError) as error:
+        except Exception as error:  # whatever is asked, the server goes on
             told = error.args[0] if type(error) is KeyError and error.args else error
-            self._refuse(HTTPStatus.BAD_REQUEST, str(told))
+            self._refuse(HTTPStatus.BAD_REQUEST, str(told) or type(error).__name__)
             return
         self._send(HTTPStatus.OK, found.encode(), "application/json")
 

@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...envs import get_suite
 from ...memory.episode import Episode
 from ...memory.query import Explanation
+from ..evaluation.stored import stored_suite
 from .shown import Prompts, Shown
 
 Plain = dict[str, Any]
@@ -22,6 +22,19 @@ COLUMNS = (
     "steps", "invalid", "tokens", "cost", "seconds", "started", "actor", "copied",
 )  # fmt: skip
 """What the page knows of every episode without reading it."""
+
+
+class Copy(NamedTuple):
+    """What an action repeats."""
+
+    asked: int
+    """Step at which the memory was asked."""
+    which: int
+    """Of the past episodes that were shown from there on."""
+    step: int
+    """Of that episode."""
+    same: bool
+    """Word for word; else about other things."""
 
 
 @dataclass(slots=True)
@@ -54,7 +67,7 @@ class Collected:
         self,
         episode: Episode,
         shown: dict[int, list[Shown] | None],
-        copies: Sequence[tuple[int, int, bool] | None],
+        copies: Sequence[Copy | None],
         prompts: Prompts,
     ) -> Plain:
         body: Plain = {
@@ -122,9 +135,7 @@ def why(explanation: Explanation) -> Plain:
     return found
 
 
-def _row(
-    run: str, condition: str, episode: Episode, copies: Sequence[tuple[int, int, bool] | None]
-) -> Plain:
+def _row(run: str, condition: str, episode: Episode, copies: Sequence[Copy | None]) -> Plain:
     outcome, usage, actor = episode.outcome, episode.usage, episode.actor
     counted = {"prompt", "completion"} <= set(usage)
     score = max(0.0, outcome.score)
@@ -150,21 +161,21 @@ def _row(
     }
 
 
-def copied(
-    episode: Episode, shown: dict[int, list[Shown] | None]
-) -> list[tuple[int, int, bool] | None]:
+def copied(episode: Episode, shown: dict[int, list[Shown] | None]) -> list[Copy | None]:
     """Which part of what was shown each action repeats.
 
     Returns:
-        For each step (which past episode, which of its steps, whether word for word), or None. Of
+        For each step, or None. Of
         several, one that follows on what was repeated before is taken: an agent that copies goes
         on in the order of what it copies.
     """
-    found: list[tuple[int, int, bool] | None] = []
+    found: list[Copy | None] = []
     now: list[Shown] = []
+    asked = 0
     last = (-1, -1)
     for number, step in enumerate(episode.steps):
-        now = shown.get(number) or now
+        if number in shown:
+            asked, now, last = number, shown[number] or [], (-1, -1)
         candidates = [
             (not (same := action == step.action), not (which == last[0] and at > last[1]),
              abs(at - last[1]), which, at, same)
@@ -177,7 +188,7 @@ def copied(
             found.append(None)
             continue
         *_, which, at, same = min(candidates)
-        found.append((which, at, same))
+        found.append(Copy(asked, which, at, same))
         last = (which, at)
     return found
 
@@ -191,10 +202,8 @@ def _form(suite: str, action: str) -> str:
 
 @lru_cache
 def _forms(suite: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    try:
-        templates = get_suite(suite).templates
-    except (LookupError, ImportError, ValueError, OSError, TypeError):
-        return ()
+    known, _ = stored_suite(suite)
+    templates = known.templates if known else ()
     texts = sorted((t.text for t in templates if "{" in t.text), key=len, reverse=True)
     return tuple(
         (text, re.compile(".+?".join(map(re.escape, re.split(r"\{\w+\}", text))))) for text in texts

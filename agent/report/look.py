@@ -180,9 +180,14 @@ class View:
         if what == "rate" and told.get("value") is None:
             memory.unrate(name, str(told.get("name", "")))
         elif what == "rate":
-            memory.rate(name, str(told.get("name", "")), float(told["value"]))
+            rated, value = str(told.get("name", "")), float(told["value"])
+            if not rated or not -1 <= value <= 1:  # nor what is no number
+                raise ValueError(f"a rating has a name, and a value from -1 to 1, not {value}")
+            memory.rate(name, rated, value)
         elif what == "annotate":
-            memory.annotate(name, str(told.get("text", "")))
+            if not str(told.get("text", "")).strip():
+                raise ValueError("an empty remark says nothing")
+            memory.annotate(name, str(told["text"]))
         elif what == "delete":
             memory.delete(name, str(told.get("reason", "")))
         elif what == "restore":

@@ -54,6 +54,9 @@ def report(
         raise ValueError(
             f"{out} is a folder: give the name of a file, for example {out / 'report.html'}"
         )
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError("a run is named twice, and would count twice: name each once")
+    out.parent.mkdir(parents=True, exist_ok=True)
     runs = [open_run(path, memory) for path in paths]
     names = _names(runs)
     collected, tally = Collected(), Tally()
@@ -81,7 +84,7 @@ def _collect(
         maker = Prompts(read)
         for episode in store.episodes():
             name = condition
-            if store.read == store.path:  # a memory, in which several may have acted
+            if store.whole:  # a memory, in which several may have acted
                 who = f"{episode.actor.policy} {episode.actor.adapter}".strip()
                 name = f"{condition}: {who}"
             collected.add(run, name, episode, maker)
@@ -93,18 +96,18 @@ def _collect(
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What the runs are called; with their parent's name where several would be called alike."""
-    short = [run.name for run in runs]
-    return [
-        f"{run.path.resolve().parent.name}/{name}" if short.count(name) > 1 else name
-        for name, run in zip(short, runs, strict=True)
-    ]
+    """What the runs are called: the ends of their paths, as long as it takes to tell them apart."""
+    parts = [run.path.resolve().parts for run in runs]
+    length = 1
+    while len({whole[-length:] for whole in parts}) < len(parts):
+        length += 1
+    return ["/".join(whole[-length:]) for whole in parts]
 
 
 def _label(name: str, run: Run, store: Store, count: int) -> str:
     """A condition's name; with its run's where several runs could have the same."""
     if store.condition == run.name:
-        return name
+        return name  # a measurement's only condition, or a memory
     return f"{name}: {store.condition}" if count > 1 else store.condition
 
 

@@ -28,10 +28,16 @@ class Store:
     """Folder of the episodes."""
     read: Path | None = None
     """Folder of the memory that they were shown episodes of; None where nobody knows."""
+    whole: bool = False
+    """It is a memory, in which a task may have been played many times; else the newest episode of
+    each task counts, as where a measurement was gone on with after a kill."""
 
     def episodes(self) -> Iterator[Episode]:
-        """The newest episode of each task under each policy, in the order in which they ended."""
+        """All of them, or the newest of each task, in the order in which they ended."""
         with Memory(self.path, "r") as memory:
+            if self.whole:
+                yield from memory.iterate()
+                return
             newest = {
                 (e.task.identity, e.policy, e.adapter): e.episode_id for e in memory.entries()
             }
@@ -74,7 +80,7 @@ def open_run(path: Path, memory: Path | None = None) -> Run:
     if not path.is_dir():
         raise FileNotFoundError(f"no run or memory {path}: give the folder that a command wrote")
     if (path / DESCRIPTION).exists():
-        return Run(path, "memory", (Store(path.resolve().name, path, path),))
+        return Run(path, "memory", (Store(path.resolve().name, path, path, True),))
     if not (path / "run.json").exists():
         raise ValueError(
             f"{path} is neither a run (it has no run.json) nor a memory (no {DESCRIPTION}): give "
@@ -105,15 +111,17 @@ def _stores(path: Path, settings: Mapping[str, Any], memory: Path | None) -> Ite
     for file in sorted(path.rglob(DESCRIPTION)):
         folder = file.parent
         name = folder.relative_to(path).as_posix()
-        if _remembered(folder):
+        if _remembered(folder, path):
             if "learn" in settings:
-                yield Store("training", folder, folder)
+                yield Store("training", folder, folder, True)
             continue
         yield Store(_condition(name, path), folder, memory or _memory_of(path, folder, settings))
 
 
-def _remembered(folder: Path) -> bool:
-    return folder.name == "memory" or folder.name.startswith(("memory-s", "own-s"))
+def _remembered(folder: Path, path: Path) -> bool:
+    """Whether it is what a run, or a life of a stream, remembered, and not what was measured."""
+    its_own = folder.parent == path or folder.parent.parent == path / "lives"
+    return its_own and (folder.name == "memory" or folder.name.startswith(("memory-s", "own-s")))
 
 
 def _condition(name: str, path: Path) -> str:

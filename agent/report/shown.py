@@ -11,17 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...envs import Suite, get_suite
 from ...envs.adapt import GymnasiumSuite
 from ...envs.base import INSTRUCTIONS
 from ...memory import Memory, Purpose, Retrieval
 from ...memory.episode import Actor, Episode
 from ...memory.plain import stored_name
 from ...memory.query import Explanation
+from ..evaluation.stored import in_its_format, stored_spec, stored_suite
 from ..policy import words
 from ..prompt import PromptSpec, prompt_spec, system_text
 from ..retriever import MemoryRetriever
-from ..runner import spec_of
 from ..settings import build
 
 
@@ -99,7 +98,7 @@ class Prompts:
         if not 0 <= episode.memory_position <= self.memory.position:
             return None
         purpose: Purpose | None = None  # in an environment of one's own everything may be shown
-        if _suite(episode.task.suite) is not None:
+        if stored_suite(episode.task.suite)[0] is not None:
             purpose = Purpose.ACT if episode.task.split == "train" else Purpose.EVALUATE
         count = _counter(episode.actor.policy, episode.actor.model)
         return MemoryRetriever(
@@ -132,27 +131,13 @@ def _retrieval(actor: Actor) -> Retrieval | None:
 
 
 def _spec(episode: Episode) -> PromptSpec:
-    return _spec_of(episode.task.suite)
-
-
-@lru_cache
-def _suite(name: str) -> Suite | None:
-    """A suite, if it is one that can be had here."""
-    try:
-        return get_suite(name)
-    except (LookupError, ImportError, ValueError, OSError, TypeError):
-        return None
-
-
-@lru_cache
-def _spec_of(name: str) -> PromptSpec:
     """The suite's part of the prompt; of an environment that is no suite, what those have."""
-    suite = _suite(name)
-    if suite is not None:
-        return spec_of(suite)
-    own = GymnasiumSuite
-    spec = prompt_spec(INSTRUCTIONS, ())
-    return replace(spec, goal_form=own.goal_form, condense_by=own.condense_by)
+    spec, _ = stored_spec(episode.task.suite)
+    if spec is None:
+        own = GymnasiumSuite
+        spec = prompt_spec(INSTRUCTIONS, ())
+        spec = replace(spec, goal_form=own.goal_form, condense_by=own.condense_by)
+    return in_its_format(spec, episode)
 
 
 @lru_cache

@@ -1,12 +1,12 @@
 """The numbers of a report: success per condition and type, and paired differences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ...memory.episode import Episode
-from ..evaluation.metrics import Row, paired, summarise
-from ..evaluation.statistics import holm
+from ...memory.episode import Episode, StopReason
+from ..evaluation.metrics import Row, mean, summarise
+from ..evaluation.statistics import holm, paired_difference
 
 Plain = dict[str, Any]
 
@@ -15,7 +15,7 @@ MOST_PAIRS = 60
 
 
 class Tally:
-    """Counts the episodes of a report as they come; what is kept of each is small."""
+    """Counts the episodes of a report as they come."""
 
     def __init__(self) -> None:
         self._episodes: dict[str, list[Episode]] = {}
@@ -25,45 +25,63 @@ class Tally:
         self._episodes.setdefault(condition, []).append(episode)
 
     def rows(self) -> list[Plain]:
-        """A row per condition, split and type, and one for all of a condition (type ``all``)."""
+        """A row per condition, split and type, and one for the whole of a condition and split
+        (``"whole": True``)."""
         found = []
         for condition, episodes in self._episodes.items():
-            splits = dict.fromkeys(e.task.split for e in episodes)
-            for split in splits:
+            for split in dict.fromkeys(e.task.split for e in episodes):
                 mine = [e for e in episodes if e.task.split == split]
                 types = dict.fromkeys(e.task.type for e in mine)
                 for kind in types if len(types) > 1 else ():
                     some = [e for e in mine if e.task.type == kind]
-                    found.append(_plain(condition, split, kind, summarise(kind, some, {})))
-                found.append(_plain(condition, split, "all", summarise("all", mine, {})))
+                    found.append(_plain(condition, split, kind, summarise(kind, some, {}), False))
+                found.append(_plain(condition, split, "all", summarise("all", mine, {}), True))
         return found
 
     def tests(self) -> list[Plain]:
-        """Paired differences of conditions that played the same tasks; p after Holm's method."""
+        """Paired differences of conditions that played the same tasks; p after Holm's method.
+
+        A task that a condition played several times (under several seeds) counts by its mean.
+        Environment errors say nothing about a policy and are left out.
+        """
         names = list(self._episodes)
         pairs = [(a, b) for i, b in enumerate(names) for a in names[i + 1 :]]
         if len(pairs) > MOST_PAIRS:
             pairs = [(a, names[0]) for a in names[1:]]
+        rates = {name: _by_task(episodes) for name, episodes in self._episodes.items()}
+        rooms = {e.task.identity: e.task.room for some in self._episodes.values() for e in some}
         found: list[Plain] = []
         for a, b in pairs:
-            first, second = self._episodes[a], self._episodes[b]
-            common = {e.task.identity for e in first} & {e.task.identity for e in second}
+            common = rates[a].keys() & rates[b].keys()
             if len(common) < 2:
                 continue
-            test = paired(first, second)
+            # Tasks of one room are alike; where there is but one, they are taken as they are.
+            by_room = len({rooms[task] for task in common}) > 1
+            labels = {task: rooms[task] if by_room else task for task in common}
+            test = paired_difference(rates[a], rates[b], labels)
             found.append({"a": a, "b": b, **asdict(test)})
         for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
             row["p"] = float(p)
         return found
 
 
-def _plain(condition: str, split: str, kind: str, row: Row) -> Plain:
+def _by_task(episodes: Sequence[Episode]) -> Mapping[str, float]:
+    """Each task's mean success."""
+    found: dict[str, list[float]] = {}
+    for episode in episodes:
+        if episode.outcome.reason is not StopReason.ENVIRONMENT_ERROR:
+            found.setdefault(episode.task.identity, []).append(float(episode.success))
+    return {task: mean(values) for task, values in found.items()}
+
+
+def _plain(condition: str, split: str, kind: str, row: Row, whole: bool) -> Plain:
     values = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()}
     return {
         **values,
         "condition": condition,
         "split": split,
         "type": kind,
+        "whole": whole,
         "success": round(row.success, 4),
     }
 

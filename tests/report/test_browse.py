@@ -134,6 +134,10 @@ def test_bad_requests_are_answered_and_change_nothing(served: Served) -> None:
         ("/api/rate", [1], "JSON object"),
         ("/api/explode", {"id": name}, "unknown change"),
         ("/api/restore", {"id": name}, "not deleted"),
+        ("/api/rate", {"id": name, "name": "human", "value": "nan"}, "from -1 to 1"),
+        ("/api/rate", {"id": name, "name": "human", "value": 5}, "from -1 to 1"),
+        ("/api/rate", {"id": name, "name": "", "value": 1}, "has a name"),
+        ("/api/annotate", {"id": name, "text": " "}, "empty remark"),
         ("/api/rate", b"{", "Expecting"),
         ("/api/rate", b"[" * 50_000, ""),
     ):  # fmt: skip
@@ -142,7 +146,9 @@ def test_bad_requests_are_answered_and_change_nothing(served: Served) -> None:
         assert message in answer["error"]
     assert served.ask("/api/rate", b"x" * 100_001)[0] == 413
     assert served.ask("/api/episode?id=nobody")[0] == 400
-    assert served.ask("/api/search?q={")[0] == 400
+    for asked in ("{", "[]", '{"k":Infinity}', "[" * 20_000):
+        assert served.ask(f"/api/search?q={quote(asked)}")[0] == 400
+    assert served.ask("/api/rate", {"id": name}, Content_Length="5" * 5000)[0] == 413
     assert served.memory.position == position
     assert served.ask("/api/memory")[0] == 200
 

@@ -1,5 +1,7 @@
 """`relive report`: its numbers without a browser."""
 
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +13,14 @@ from relive.agent.evaluation.metrics import wilson
 from relive.agent.policy import RandomPolicy
 from relive.agent.report.episodes import Collected, copied
 from relive.agent.report.page import finite, pack
-from relive.agent.report.report import report
+from relive.agent.report.report import _names, report
 from relive.agent.report.runs import open_run
 from relive.agent.report.shown import Prompts, Shown
 from relive.agent.report.summary import Tally
 from relive.agent.rundir import RunDirectory
 from relive.agent.runner import RunSettings
 from relive.envs import get_suite
+from relive.memory.episode import StopReason
 from tests.report.pages import Made
 
 
@@ -49,7 +52,9 @@ def test_an_action_is_told_from_what_it_repeats(made: Made) -> None:
     episode = replace(made.episodes[0], steps=steps)
     past = Shown("p", "", (("go to hall", ""), ("take key", ""), ("go to barn", "")), 0, None)
     other = Shown("q", "", (("go to barn", ""),), 0, None)
-    assert copied(episode, {0: [past, other]}) == [(0, 0, True), (0, 1, False), None, (0, 2, True)]
+    assert copied(episode, {0: [past, other]}) == [
+        (0, 0, 0, True), (0, 0, 1, False), None, (0, 0, 2, True),
+    ]  # fmt: skip
     assert copied(episode, {0: None}) == [None] * 4
 
 
@@ -138,3 +143,54 @@ def test_texts_that_many_were_shown_are_kept_once(made: Made) -> None:
     assert len(collected.bodies) == 24
     assert len(collected.texts) <= 16
     assert len(collected.heads) == 1
+
+
+def test_a_memory_counts_all_its_episodes(made: Made, tmp_path: Path) -> None:
+    first = made.episodes[0]
+    with relive.Memory(tmp_path / "m") as memory:
+        memory.add_many([replace(first, id=f"again-{n}") for n in range(5)])
+    assert report([tmp_path / "m"], tmp_path / "r.html").episodes == 5
+
+
+def test_what_is_read_imports_nothing(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evilmod.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    first = made.episodes[0]
+    with relive.Memory(tmp_path / "m") as memory:
+        memory.add(replace(first, task=replace(first.task, suite="gymnasium:evilmod:X-v0")))
+    assert report([tmp_path / "m"], tmp_path / "r.html").episodes == 1
+    assert "evilmod" not in sys.modules
+
+
+def test_runs_of_one_name_stay_apart(made: Made, tmp_path: Path) -> None:
+    for name in ("a/x/run", "b/x/run"):
+        shutil.copytree(made.run, tmp_path / name)
+    runs = [open_run(tmp_path / name) for name in ("a/x/run", "b/x/run")]
+    assert _names(runs) == ["a/x/run", "b/x/run"]
+    with pytest.raises(ValueError, match="named twice"):
+        report([made.run, made.run / ".." / made.run.name], tmp_path / "r.html")
+
+
+def test_what_was_measured_with_a_memory_is_no_training(made: Made, tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run", {"learn": {}})
+    with directory.results("held-out/memory") as results:
+        results.keep(made.episodes[0])
+    (store,) = open_run(tmp_path / "run").stores
+    assert (store.condition, store.whole) == ("held-out/memory", False)
+
+
+def test_seeds_are_averaged_and_environment_errors_left_out(made: Made) -> None:
+    tally = Tally()
+    for seed, won in ((0, True), (1, True), (2, False)):
+        for episode in made.episodes:
+            outcome = replace(episode.outcome, success=won)
+            tally.add("a", replace(episode, id=f"{episode.id}{seed}", outcome=outcome))
+    broken = replace(made.episodes[0].outcome, success=False, reason=StopReason.ENVIRONMENT_ERROR)
+    for episode in made.episodes:
+        tally.add("b", replace(episode, outcome=replace(episode.outcome, success=False)))
+        tally.add("c", replace(episode, outcome=broken))
+    (test,) = tally.tests()
+    assert (test["a"], test["b"], test["n"]) == ("b", "a", 8)
+    assert test["difference"] == pytest.approx(-2 / 3)

@@ -100,14 +100,14 @@ function map(section) {
   const draw = () => {
     const points = [];
     for (let i = 0; i < count(); i++) if (get("x", i) !== null) points.push({
-      i, x: get("x", i), y: get("y", i), type: get("type", i), outcome: get("success", i) ? "success" : "failure", age: i,
+      i, id: get("id", i), goal: get("goal", i), x: get("x", i), y: get("y", i), type: get("type", i), outcome: get("success", i) ? "success" : "failure", age: i,
       usefulness: get("useful", i), rating: thought(get("human", i), get("unsafe", i)) || "not rated",
     });
     const named = ["type", "outcome", "rating"].includes(by.value);
     const plot = Plot.plot({
       style: { background: "transparent", color: "currentColor" }, width: 640, height: 520, x: { axis: null }, y: { axis: null }, inset: 12,
       color: named ? { legend: true, range: COLOURS, type: "categorical" } : { legend: true, scheme: "viridis", label: by.value },
-      marks: [Plot.dot(points, { x: "x", y: "y", fill: by.value, symbol: named ? by.value : "circle", r: 4, fillOpacity: 0.8, title: (p) => `${get("goal", p.i)} (${p.type}, ${p.outcome})` })],
+      marks: [Plot.dot(points, { x: "x", y: "y", fill: by.value, symbol: named ? by.value : "circle", r: 4, fillOpacity: 0.8, title: (p) => `${p.goal} (${p.type}, ${p.outcome})` })],
     });
     for (const part of plot.querySelectorAll("[aria-label], [aria-description]")) { part.removeAttribute("aria-label"); part.removeAttribute("aria-description"); }
     const drawing = plot.matches("svg") ? plot : [...plot.children].findLast((child) => child.matches("svg"));
@@ -120,7 +120,7 @@ function map(section) {
     drawing.addEventListener("click", guarded((event) => {
       const marks = [...drawing.querySelectorAll("title")].map((title) => title.parentNode);
       const n = marks.indexOf(event.target);
-      if (n >= 0) return showEpisode(get("id", points[n].i));
+      if (n >= 0) return showEpisode(points[n].id);
     }));
     place.replaceChildren(plot);
   };
@@ -131,7 +131,10 @@ function map(section) {
 
 function worth(section) {
   const known = [...Array(count()).keys()].filter((i) => get("shown", i) > 0);
-  const row = (i) => [make("button", { type: "button", class: "link", onclick: guarded(() => showEpisode(get("id", i))) }, get("goal", i) || get("id", i))];
+  const row = (i) => {
+    const id = get("id", i); // what stands at i may be another one later
+    return [make("button", { type: "button", class: "link", onclick: guarded(() => showEpisode(id)) }, get("goal", i) || id)];
+  };
   const columns = [["entry", row, true], ["type", (i) => get("type", i), true], ["shown", (i) => get("shown", i)], ["usefulness", (i) => get("useful", i)]];
   const sorted = (sign) => known.filter((i) => sign * get("useful", i) > 0).sort((a, b) => sign * (get("useful", b) - get("useful", a))).slice(0, 50);
   section.append(make("h2", {}, "Entries that helped"), table("By the estimated difference in success that showing them made", columns, sorted(1)),
@@ -156,6 +159,8 @@ async function refresh() {
   view = await ask("/api/memory");
   document.getElementById("made").textContent = `${count().toLocaleString("en")} entries${view.writable ? "" : ", read only"}`;
   for (const section of ["map", "worth"]) document.getElementById(section).dataset.stale = "yes";
+  const open = ["map", "worth"].find((name) => !document.getElementById(name).hidden);
+  if (open && show) show(open);
   document.getElementById("entries").refresh?.();
 }
 

@@ -63,7 +63,10 @@ function facts(object, prefix = "") {
   const add = (name, value) => {
     if (value !== null && typeof value === "object" && !Array.isArray(value)) {
       for (const [key, inner] of Object.entries(value)) add(name ? `${name}.${key}` : key, inner);
-    } else list.append(make("dt", {}, name), make("dd", {}, Array.isArray(value) ? value.join(" ") : String(value)));
+    } else {
+      const nested = Array.isArray(value) && value.some((one) => one !== null && typeof one === "object");
+      list.append(make("dt", {}, name), make("dd", {}, nested ? JSON.stringify(value) : Array.isArray(value) ? value.join(" ") : String(value)));
+    }
   };
   add(prefix, object);
   return list;

@@ -48,7 +48,7 @@ function chart(caption, options) {
 const wrap = (text, most = 26) => text.length > most ? `…${text.slice(1 - most)}` : text;
 
 function overview(section) {
-  const whole = report.rows.filter((row) => row.type === "all");
+  const whole = report.rows.filter((row) => row.whole);
   const names = [...new Set(whole.map((row) => row.condition))];
   const partial = whole.some((row) => Math.abs(row.score - row.success) > 1e-9 || row.best > row.score);
   const title = (row) => `${row.condition}, ${row.split}: ${percent(row.success)} % of ${row.n} (95 % ${percent(row.low)} to ${percent(row.high)})`;
@@ -63,7 +63,7 @@ function overview(section) {
     y: { label: null, domain: whole.map((row) => `${row.condition} · ${row.split}`), tickFormat: (v) => wrap(v) },
     marks: bars(whole, (row) => `${row.condition} · ${row.split}`, title),
   }));
-  const types = report.rows.filter((row) => row.type !== "all");
+  const types = report.rows.filter((row) => !row.whole);
   if (types.length) {
     const shown = names.slice(0, 6);
     const some = types.filter((row) => shown.includes(row.condition));
@@ -82,7 +82,7 @@ function overview(section) {
   }
   charts.append(overTime(names));
   section.append(charts);
-  section.append(make("h2", {}, "Conditions"), table("Every condition and split; intervals are Wilson's, of environment errors nothing is counted", [
+  section.append(make("h2", {}, "Conditions"), table("Every condition and split; intervals are Wilson's; environment errors count nowhere but in cost", [
     ["condition", (r) => r.condition, true], ["split", (r) => r.split, true], ["n", (r) => r.n], ["success %", (r) => percent(r.success)],
     ["95 %", (r) => `${percent(r.low)}–${percent(r.high)}`],
     ...(partial ? [["score %", (r) => percent(r.score)], ["best %", (r) => percent(r.best)]] : []),
@@ -120,7 +120,7 @@ function overTime(names) {
   const points = [];
   for (const name of names.slice(0, 7)) {
     const mine = [];
-    for (let i = 0; i < table_.count; i++) if (table_.get("condition", i) === name) mine.push([table_.get("started", i), table_.get("success", i)]);
+    for (let i = 0; i < table_.count; i++) if (table_.get("condition", i) === name && !table_.get("reason", i).startsWith("environment")) mine.push([table_.get("started", i), table_.get("success", i)]);
     mine.sort((a, b) => a[0] - b[0]);
     const window = Math.max(10, Math.round(mine.length / 20));
     const step = Math.max(1, Math.floor(mine.length / 200));
@@ -203,7 +203,7 @@ function episodes(section) {
     make("b", {}, `${table_.get("success", i) ? "✓" : table_.get("reason", i).includes("error") ? "!" : "✗"} ${table_.get("goal", i) || table_.get("id", i)}`),
     make("span", {}, [table_.get("condition", i), table_.get("type", i), `${table_.get("steps", i)} steps`, table_.get("invalid", i) ? `${table_.get("invalid", i)} refused` : ""].filter(Boolean).join(" · ")),
   ], (i) => showEpisode(i));
-  section.append(bar, filters.count, make("div", { class: "split" }, list.element, make("article", { id: "episode", tabindex: "-1", "aria-live": "polite" }, make("p", { class: "quiet" }, "Choose an episode."))));
+  section.append(bar, filters.count, make("div", { class: "split" }, list.element, make("article", { id: "episode", tabindex: "-1" }, make("p", { class: "quiet" }, "Choose an episode."))));
   filter();
 }
 
@@ -215,7 +215,7 @@ function filter(among = null) {
   for (let i = 0; i < table_.count; i++) {
     if (among ? !among.has(i) : text && !table_.searched(i).includes(text)) continue;
     if (wanted.some(([name, value]) => table_.get(name, i) !== value)) continue;
-    if (outcome === "success" ? !table_.get("success", i) : outcome === "failure" ? table_.get("success", i) : outcome && table_.get("reason", i) !== outcome) continue;
+    if (outcome === "success" ? !table_.get("success", i) : outcome === "failure" ? table_.get("success", i) || table_.get("reason", i).startsWith("environment") : outcome && table_.get("reason", i) !== outcome) continue;
     found.push(i);
   }
   const order = filters.order.value;
@@ -280,13 +280,14 @@ async function showEpisode(i) {
       body.usage.dropped && make("p", { class: "warn" }, `It no longer saw its first ${body.usage.dropped} actions at the end: the conversation outgrew the context.`),
     ].filter(Boolean),
   );
-  const repeats = (n) => new Set(body.copies.filter((copy) => copy && copy[0] === n).map((copy) => copy[1]));
+  const repeats = (asked, k) => new Set(body.copies.filter((copy) => copy && copy[0] === asked && copy[1] === k).map((copy) => copy[2]));
   let current = null;
+  const scripted = /^(expert|random|replay|copier)/.test(get("actor"));  // they read no prompt
   body.seen.forEach((seen, n) => {
     if (shown[n]) {
       current = shown[n];
       article.append(make("h3", {}, Number(n) ? `Retrieved before step ${n + 1}` : "Retrieved"),
-        ...current.map(({ entry, text }, k) => { const card = memoryCard(`memory ${k + 1}`, entry, text, repeats(k)); card.id = `memory-${n}-${k}`; return card; }));
+        ...current.map(({ entry, text }, k) => { const card = memoryCard(`memory ${k + 1}`, entry, text, repeats(n, k)); card.id = `memory-${n}-${k}`; return card; }));
     } else if (n === 0) article.append(make("p", { class: "quiet" }, "Nothing was retrieved."));
     article.append(make("div", { class: "turn seen" }, seen));
     if (n === body.done.length) return;
@@ -299,12 +300,12 @@ async function showEpisode(i) {
         make("span", {}, `step ${n + 1}`),
         body.refused.includes(n) ? make("span", { class: "bad" }, "refused") : null,
         body.reward[n] ? make("span", { class: body.reward[n] > 0 ? "good" : "bad" }, `reward ${body.reward[n]}`) : null,
-        copy ? make("span", {}, `repeats step ${copy[1] + 1} of memory ${copy[0] + 1}${copy[2] ? " word for word" : ", about other things"}`) : null,
-        prompt));
+        copy ? make("span", {}, `repeats step ${copy[2] + 1} of memory ${copy[1] + 1}${copy[3] ? " word for word" : ", about other things"}`) : null,
+        scripted ? null : prompt));
     prompt.addEventListener("click", () => {
       const open = turn.querySelector("pre");
       if (open) open.remove();
-      else turn.append(make("pre", { class: "prompt", tabindex: "0", "aria-label": `prompt of step ${n + 1}` }, promptAt(body, n, shown).map(([role, text]) => `[${role}]\n${text}`).join("\n\n")));
+      else turn.append(body.usage.dropped ? make("p", { class: "warn" }, "At some step it no longer saw its first actions, which stand here.") : "", make("pre", { class: "prompt", tabindex: "0", "aria-label": `prompt of step ${n + 1}` }, promptAt(body, n, shown).map(([role, text]) => `[${role}]\n${text}`).join("\n\n")));
       prompt.setAttribute("aria-expanded", String(!open));
     });
     article.append(turn);
@@ -312,7 +313,7 @@ async function showEpisode(i) {
   article.append(make("details", {}, make("summary", {}, "Everything else that was recorded"), facts({
     id: get("id"), task: body.task, room: body.room, adapter: body.adapter, memory_position: body.position, seconds: body.timings, usage: body.usage, started: get("started"),
   })));
-  location.hash = `episode-${i}`;
+  history.replaceState(null, "", `#episode-${i}`);
 }
 
 let show;
