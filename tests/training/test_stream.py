@@ -141,7 +141,9 @@ def test_killed_anywhere_it_comes_to_the_same_numbers(
                 patch.setattr(owner, name, stop)
                 with pytest.raises(KeyboardInterrupt):
                     Stream(tmp_path / "killed", small).run()
-    assert Stream(tmp_path / "killed", small).run() == whole
+    killed = Stream(tmp_path / "killed", small).run()
+    # Wall time is the one thing that is not the same again.
+    assert [r | {"seconds": 0.0} for r in killed] == [r | {"seconds": 0.0} for r in whole]
     assert (
         len({r["weights_sha256"] for r in whole}) == 2
     )  # an adapter for each stage, and they are compared
