@@ -20,6 +20,7 @@ from .learning import add_learning_commands
 from .memory import add_memory_commands
 from .play import add_play_commands
 from .report import add_report_command
+from .retriever import add_retriever_command
 
 _EXPECTED = (
     ValueError, LookupError, OSError, ImportError, NotImplementedError, RuntimeError, StopRun,
@@ -112,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     add_play_commands(commands)
     add_learning_commands(commands)
+    add_retriever_command(commands)
     add_report_command(commands)
     add_memory_commands(commands)
     add_export_command(commands)

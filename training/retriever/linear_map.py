@@ -19,7 +19,8 @@ with needs("llm"):
     import torch
 
 _BATCH = 64  # queries of an optimiser step
-_VIEWS = 4  # shortened goals of each query that training draws from
+_THIRD = 1 / 3  # of words that are left out, and of those that are misspelt
+_VOWELS, _CONSONANTS = "aeiou", "bcdfghklmnprstvz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class _Lists:
     """Queries with their candidates, padded: Q queries, C candidates, V views, D dimensions."""
 
     asked: torch.Tensor
-    """What is asked with, shape (Q, V, D): the goal, the actions, shortened goals."""
+    """What is asked with, shape (Q, V, D): the goal, the actions, disturbed goals."""
     keys: torch.Tensor
     """Shape (Q, C, D)."""
     there: torch.Tensor
@@ -64,20 +65,29 @@ class _Lists:
     """The policy's distribution, shape (Q, C)."""
     likelihoods: torch.Tensor
     """Shape (Q, C)."""
+    weights: torch.Tensor
+    """How much each query counts, in [0, 1], shape (Q,)."""
 
     def of(self, rows: torch.Tensor) -> "_Lists":
         """Those of some queries."""
         return _Lists(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def loss(self, matrix: torch.Tensor, view: torch.Tensor, temperature: float) -> Any:
-        """KL divergence of retrieval's distribution from the policy's, and the similarities."""
+        """KL divergence of retrieval's distribution from the policy's, and the similarities.
+
+        Args:
+            matrix: the map, shape (D, D).
+            view: which way each query is asked, shape (Q,).
+            temperature: of the softmax over similarities.
+        """
         rows = torch.arange(len(self.asked))
         q = torch.nn.functional.normalize(self.asked[rows, view] @ matrix, dim=-1)
         k = torch.nn.functional.normalize(self.keys @ matrix, dim=-1)
         near = torch.einsum("qd,qcd->qc", q, k).masked_fill(~self.there, -torch.inf)
         log = torch.log_softmax(near / temperature, -1).masked_fill(~self.there, 0)
         own = torch.where(self.target > 0, self.target, 1).log()
-        return (self.target * (own - log)).sum(-1).mean(), near
+        each = (self.target * (own - log)).sum(-1)
+        return (self.weights * each).sum() / self.weights.sum().clamp_min(1e-9), near
 
 
 def fit_map(
@@ -124,8 +134,8 @@ def fit_map(
         added: torch.Tensor = parts[0] @ parts[1] if rank else parts[0]
         return added
 
-    shares = [1 - settings.actions - settings.shortened, settings.actions]
-    shares += [settings.shortened / _VIEWS] * _VIEWS
+    shares = [1 - settings.actions - settings.disturbed, settings.actions]
+    shares += [settings.disturbed / settings.views] * settings.views
     odds = torch.tensor(shares, dtype=torch.float64)
 
     def measured(matrix: torch.Tensor) -> tuple[float, float, float]:
@@ -182,10 +192,10 @@ def _spread(scored: Sequence[ScoredQuery]) -> float:
 def _lists(
     base: Embedder, scored: Sequence[ScoredQuery], spread: float, settings: RetrieverSettings
 ) -> _Lists:
-    rng = random.Random(f"{settings.seed}/shortened")
+    rng = random.Random(f"{settings.seed}/disturbed")
     asked = [
         [query.text, query.actions or query.text]
-        + [_shortened(query.text, rng) for _ in range(_VIEWS)]
+        + [_disturbed(query.text, rng) for _ in range(settings.views)]
         for query in scored
     ]
     texts = {text: 0 for query, views in zip(scored, asked, strict=True)
@@ -199,17 +209,33 @@ def _lists(
         keys[row, : len(query.keys)] = [places[text] for text in query.keys]
         likelihoods[row, : len(query.keys)] = query.likelihoods
     score = torch.from_numpy(likelihoods)
+    # A query whose candidates all help alike says nothing about which is to be found: taken at its
+    # word, it would have everything equally close.
+    weights = [min(1.0, float(np.std(query.likelihoods)) / spread) for query in scored]
     return _Lists(
         torch.from_numpy(vectors[[[places[text] for text in views] for views in asked]]),
         torch.from_numpy(vectors[keys]),
         torch.isfinite(score),
         torch.softmax(score / (spread * settings.beta), -1),
         score,
+        torch.tensor(weights, dtype=torch.float64),
     )
 
 
-def _shortened(text: str, rng: random.Random) -> str:
-    """A text without some of its words, never without all."""
-    words = text.split()
-    kept = [word for word in words if rng.random() > 1 / 3]
-    return " ".join(kept or words)
+def _disturbed(text: str, rng: random.Random) -> str:
+    """A text as somebody else might have put it, without knowing any other word for it: some words
+    are missing, some have other vowels (as English has in forms of one word: hot and heat), some
+    are ones that nobody knows, and the order may be another."""
+    words = [word for word in text.split() if rng.random() > _THIRD] or text.split()
+    words = [
+        "".join(rng.choice(_VOWELS) if letter in _VOWELS else letter for letter in word)
+        if rng.random() < _THIRD
+        else word
+        for word in words
+    ]
+    if rng.random() < 1 / 2:
+        rng.shuffle(words)
+    for _ in range(rng.randrange(4)):
+        invented = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(3))
+        words.insert(rng.randint(0, len(words)), invented)
+    return " ".join(words)

@@ -15,7 +15,7 @@ class RetrieverSettings:
     """Share of the candidates that retrieval ranks first today; the others are drawn."""
     rank: int = 64
     """Of what is added to the identity; 0 for a full matrix."""
-    learning_rate: float = 0.003
+    learning_rate: float = 0.001
     """Of Adam."""
     epochs: int = 200
     """Times that every query is learnt from at most."""
@@ -29,29 +29,32 @@ class RetrieverSettings:
     anchor: float = 0.001
     """Weight of the squared distance between the map and the identity, which keeps what the memory
     says nothing about as it was."""
-    actions: float = 0.5
+    actions: float = 0.2
     """Share of queries that are asked with the words of the success's own actions in place of its
     goal: the only other wording of what was wanted that a memory holds."""
-    shortened: float = 0.25
-    """Share of queries whose goal lacks some of its words, so that no single word decides."""
+    disturbed: float = 0.8
+    """Share of queries whose goal lacks words, has misspelt or unknown ones or another order, so
+    that no single word, and not the form of the sentence, decides."""
+    views: int = 32
+    """Disturbed goals of each query that are drawn from."""
     held_out: float = 0.2
     """Share of rooms (of tasks, where there are no rooms) with whose queries is only measured."""
     seed: int = 0
     """Decides all that is drawn."""
 
     def __post_init__(self) -> None:
-        if min(self.queries, self.rank) < 0 or self.candidates < 2 or self.epochs < 1:
-            raise ValueError(
-                "queries and rank must not be negative, epochs at least 1 and candidates at least 2"
-            )
+        if min(self.queries, self.rank) < 0 or self.candidates < 2:
+            raise ValueError("queries and rank must not be negative, and candidates at least 2")
+        if min(self.epochs, self.patience, self.views) < 1:
+            raise ValueError("epochs, patience and views must be at least 1")
         if not 0 <= self.near <= 1 or not 0 < self.held_out < 1:
             raise ValueError("near must be in [0, 1], held_out between 0 and 1")
         if min(self.temperature, self.beta, self.learning_rate) <= 0 or self.anchor < 0:
             raise ValueError(
                 "temperature, beta and learning_rate must be above 0, anchor not below it"
             )
-        if min(self.actions, self.shortened) < 0 or self.actions + self.shortened > 1:
-            raise ValueError("actions and shortened must be at least 0 and at most 1 together")
+        if min(self.actions, self.disturbed) < 0 or self.actions + self.disturbed > 1:
+            raise ValueError("actions and disturbed must be at least 0 and at most 1 together")
 
 
 @dataclass(frozen=True, slots=True)

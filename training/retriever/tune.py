@@ -10,11 +10,12 @@ vectors of an embedder is learnt; the policy stays as it is.
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ...agent.events import OnEvent, Phase, ignore
 from ...agent.llm.local import LocalModel
+from ...agent.load_policy import PolicySettings
 from ...agent.settings import as_stored
 from ...envs import Suite
 from ...memory import Memory, Retrieval
@@ -24,6 +25,20 @@ from .score import score_candidates
 from .settings import RetrieverSettings
 
 MANIFEST = "training.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TuningSettings:
+    """Everything that decides what `relive train-retriever` does."""
+
+    suite: str = "household"
+    """Whose prompt, and whose episodes."""
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    """Whose likelihoods."""
+    retrieval: Retrieval = field(default_factory=Retrieval)
+    """How episodes are found and shown."""
+    retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
+    """How the map is fitted."""
 
 
 def tune_retriever(
