@@ -32,6 +32,8 @@ class FitReport:
     """Learnt from."""
     held_out: int
     """Only measured."""
+    held_out_groups: tuple[str, ...]
+    """Rooms (or tasks) that they are of."""
     spread: float
     """Standard deviation of the likelihood between the candidates of a query, in nats per token."""
     loss_before: float
@@ -177,9 +179,20 @@ def fit_map(
         if epoch - best_epoch >= settings.patience:
             break
     report = FitReport(
-        len(learnt), len(held.asked), spread, before[0], best[0], tuple(train_losses),
-        tuple(losses), best_epoch, before[1], best[1], before[2], best[2],
-    )  # fmt: skip
+        queries=len(learnt),
+        held_out=len(held.asked),
+        held_out_groups=tuple(sorted(apart)),
+        spread=spread,
+        loss_before=before[0],
+        loss_after=best[0],
+        train_losses=tuple(train_losses),
+        losses=tuple(losses),
+        best_epoch=best_epoch,
+        agreement_before=before[1],
+        agreement_after=best[1],
+        regret_before=before[2],
+        regret_after=best[2],
+    )
     return TunedEmbedder(base, kept.numpy()), report
 
 
