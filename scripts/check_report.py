@@ -52,7 +52,10 @@ def measure(browser: Browser, address: str) -> dict[str, float | int]:
         )
         browser.click("#tab-episodes")
         browser.wait("return document.querySelectorAll('.item').length")
-        for field, value in (("search", "egg"), ("filter-outcome", "failure"), ("search", "")):
+        for field, value in (
+            ("search", "egg"), ("filter-outcome", "success"), ("search", ""),
+            ("filter-order", "steps"), ("filter-outcome", ""),
+        ):  # fmt: skip
             filtered.append(
                 browser.run(
                     """const field = document.getElementById(arguments[0]);
@@ -64,7 +67,6 @@ def measure(browser: Browser, address: str) -> dict[str, float | int]:
                     field, value,
                 )
             )  # fmt: skip
-    browser.wait("return document.querySelectorAll('.item').length")
     return {
         "first_view_s": round(statistics.median(views) / 1000, 3),
         "filter_ms": round(max(filtered), 1),
