@@ -81,11 +81,23 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Clicks the first element of a selector."""
-        self.driver.find_element("css selector", selector).click()
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        for _ in range(20):  # lists are drawn anew when their size is known
+            try:
+                self.driver.find_element("css selector", selector).click()
+                return
+            except StaleElementReferenceException:
+                continue
+        raise AssertionError(f"{selector} is drawn anew all the time")
 
     def texts(self, selector: str) -> list[str]:
         """Texts of all elements of a selector."""
-        return [e.text for e in self.driver.find_elements("css selector", selector)]
+        found: list[str] = self.run(
+            "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())",
+            selector,
+        )
+        return found
 
     def complaints(self) -> list[str]:
         """What the console says that is no plain note."""
