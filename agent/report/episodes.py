@@ -129,7 +129,7 @@ def why(explanation: Explanation) -> Plain:
         "held_out": e.held_out, "filtered": e.filtered, "exact": e.exact,
     }  # fmt: skip
     for name in ("usefulness", "rating", "length", "redundancy"):
-        value = getattr(e, name, 0.0)
+        value = getattr(e, name)
         if value:
             found[name] = round(value, 4)
     return found

@@ -1,15 +1,17 @@
 """`relive report`: from the folders of runs to one page."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...extras import needs
+from ...memory import Memory
 from .episodes import Collected
 from .page import write_report
 from .runs import Run, Store, open_run
-from .shown import Prompts, memory_at
+from .shown import Prompts
 from .summary import Tally, of_rounds
 
 
@@ -79,8 +81,7 @@ def _collect(
     prompts: bool,
     tell: Callable[[int, str], object],
 ) -> None:
-    read = memory_at(store.read if prompts else None)
-    try:
+    with Memory(store.read, "r") if prompts and store.read else nullcontext() as read:
         maker = Prompts(read)
         for episode in store.episodes():
             name = condition
@@ -90,9 +91,6 @@ def _collect(
             collected.add(run, name, episode, maker)
             tally.add(name, episode)
             tell(len(collected.bodies), name)
-    finally:
-        if read is not None:
-            read.close()
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

@@ -8,7 +8,6 @@ then, where it is at hand.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ...envs.adapt import GymnasiumSuite
@@ -151,8 +150,3 @@ def _counter(policy: str, model: str) -> Callable[[str], int]:
         return token_counter(model)
     except (OSError, ValueError, ImportError):
         return words
-
-
-def memory_at(path: Path | None) -> Memory | None:
-    """A memory to read, if there is one."""
-    return Memory(path, "r") if path is not None else None
