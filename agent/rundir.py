@@ -13,6 +13,7 @@ from typing import Any
 
 from ..envs import Task
 from ..memory import Memory
+from ..memory.description import is_memory
 from ..memory.episode import Episode, StopReason
 from ..memory.storage.durable import replace_file
 from .events import EpisodeEnded, OnEvent, TasksPlanned, ignore
@@ -79,6 +80,50 @@ def recorded(path: Path, setting: str) -> Any | None:
     """A setting of the run in a folder; None when there is no run, or it has no such setting."""
     file = path / "run.json"
     return json_of(file, "run record")["settings"].get(setting) if file.exists() else None
+
+
+def memory_of(path: Path) -> Path | None:
+    """The memory that the run in a folder read and wrote by its record, if it is still there."""
+    told = recorded(path, "memory")
+    places = [Path(told), path / told] if isinstance(told, str) and told else []
+    return next((place for place in places if is_memory(place)), None)
+
+
+_OWN = ("episodes", "memory")
+"""Where a run keeps what it measured, or what it learnt from."""
+_LISTED = 10
+"""Memories that are named where it is not clear which one is meant."""
+
+
+def memory_in(path: Path) -> Path:
+    """The folder of the memory that is meant by a folder: of a memory, or of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several, and none of them is the run's own; the message names them.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is no folder: give that of a run or of a memory")
+    if is_memory(path):
+        return path
+    for own in (*(path / name for name in _OWN), memory_of(path)):
+        if own is not None and is_memory(own):
+            return own
+    inside = memories_below(path)
+    if not inside:
+        raise FileNotFoundError(
+            f"{path} holds no episodes: give the folder of a run or of a memory"
+        )
+    if len(inside) > 1:
+        names = ", ".join(str(one) for one in inside[:_LISTED])
+        more = f" and {len(inside) - _LISTED} more" if len(inside) > _LISTED else ""
+        raise ValueError(f"{path} holds several memories: give one of {names}{more}")
+    return inside[0]
+
+
+def memories_below(path: Path) -> list[Path]:
+    """The folders of all memories below a folder, in the order of their names."""
+    return sorted({log.parent for log in path.glob("**/log") if is_memory(log.parent)})
 
 
 class RunDirectory:

@@ -219,7 +219,7 @@ class Memory(MemoryReader):
         Raises:
             KeyError: no such episode.
             TypeError: the name is no text, or the value no number.
-            ValueError: something cannot be stored.
+            ValueError: the value is not finite, or something cannot be stored.
         """
         rating = annotations.Rating(episode_id, name, value, time.time())
         return self._append_annotation(episode_id, Kind.RATING, annotations.encode_rating(rating))

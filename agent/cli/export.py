@@ -47,8 +47,9 @@ def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 def _export(args: argparse.Namespace) -> int:
     from ...memory import Memory
     from ...memory.plain import counted
-    from ..export.source import Source, memory_in
+    from ..export.source import Source
     from ..export.whole import refuse_existing
+    from ..rundir import memory_in
 
     if args.suite and args.to != "messages":
         raise ValueError(f"--suite chooses the instructions of messages, and --to is {args.to}")

@@ -106,8 +106,9 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
 def _browse(args: argparse.Namespace) -> None:
     from ..report.browse import serve
+    from ..rundir import memory_in
 
-    serve(args.memory, args.port, writable=not args.read_only, tell=say)
+    serve(memory_in(args.memory), args.port, writable=not args.read_only, tell=say)
 
 
 def _stats(args: argparse.Namespace) -> None:

@@ -1,46 +1,11 @@
-"""What is exported: the memory in a folder, be it one or a run's, episode by episode."""
+"""What is exported of a memory, episode by episode."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from ...memory import Memory
-from ...memory.description import is_memory
 from ...memory.episode import Episode
 from ...memory.storage.durable import Corruption
-from ..rundir import recorded
-
-_OWN = ("episodes", "memory")
-"""Where a run keeps what it measured, or what it learnt from."""
-_LISTED = 10
-"""Memories that are named where it is not clear which one is meant."""
-
-
-def memory_in(path: Path) -> Path:
-    """The folder of the memory that is meant by a folder: of a memory, or of a run.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several, and none of them is the run's own; the message names them.
-    """
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is no folder: give that of a run or of a memory")
-    if is_memory(path):
-        return path
-    of_run = recorded(path, "memory")  # where `relive learn --memory` has it
-    for own in (*(path / name for name in _OWN), Path(of_run) if isinstance(of_run, str) else None):
-        if own is not None and is_memory(own):
-            return own
-    inside = sorted({log.parent for log in path.glob("**/log") if is_memory(log.parent)})
-    if not inside:
-        raise FileNotFoundError(
-            f"{path} holds no episodes: give the folder of a run or of a memory"
-        )
-    if len(inside) > 1:
-        names = ", ".join(str(one) for one in inside[:_LISTED])
-        more = f" and {len(inside) - _LISTED} more" if len(inside) > _LISTED else ""
-        raise ValueError(f"{path} holds several memories: give one of {names}{more}")
-    return inside[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +20,12 @@ class Source:
     """Only episodes that reached their goal."""
     split: str = ""
     """Only episodes of tasks of this split; empty for all."""
+
+    def __post_init__(self) -> None:
+        splits = {entry.task.split for entry in self.memory.entries(self.position)}
+        if self.split and self.split not in splits:
+            known = ", ".join(sorted(repr(split) for split in splits)) or "no episodes"
+            raise ValueError(f"no episode is of split {self.split!r}: the memory has {known}")
 
     def __iter__(self) -> Iterator[Episode]:
         for episode in self.memory.iterate(self.position):

@@ -3,8 +3,10 @@
 The server listens on the loopback address, and that is not enough: any page that a person has open
 can send requests there, and a name that is bound anew can make them look like its own. So every
 request must name the loopback address as its host and know a random token, which is in the address
-that is printed; what changes something must also be JSON, and come from the page itself. No file is
-served, so there is no path to get out of.
+the tab that was opened by the address that is printed; what changes something must also be JSON,
+and come from the page itself. The address opens one tab, and another one is printed for the next,
+so what a browser keeps of it in its history opens nothing. No file is served, so there is no path
+to get out of.
 """
 
 import hmac
@@ -49,15 +51,16 @@ def serve(
 
     Raises:
         FileNotFoundError: there is no memory.
+        ValueError: there is no such port.
         BlockingIOError: another process writes to it.
         OSError: the port is taken.
         MissingExtraError: Jinja2 or scikit-learn is not installed.
     """
     needs("report")
-    if not (path / "memory.json").exists():
-        raise FileNotFoundError(f"no memory {path}: give the folder of one")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
     opened = Memory(path) if writable else Memory(path, "r")
-    with opened as memory, Server(View(memory), port) as server:
+    with opened as memory, Server(View(memory), port, tell) as server:
         tell(server.address)
         tell("Ctrl-C stops it.")
         ready(server)
@@ -70,13 +73,19 @@ class Server(ThreadingHTTPServer):
     Args:
         view: of the memory.
         port: where to listen; 0 for one that is free.
+        tell: told the next address once one is used.
     """
 
     daemon_threads = True
 
-    def __init__(self, view: View, port: int = 0) -> None:
+    def __init__(
+        self, view: View, port: int = 0, tell: Callable[[str], object] = lambda text: None
+    ) -> None:
         self.token = secrets.token_urlsafe(24)
-        self.view = view
+        """What a tab knows once it is open."""
+        self.ticket = secrets.token_urlsafe(24)
+        """What opens the next tab, once."""
+        self.view, self.tell = view, tell
         # One at a time: what a person does is a few requests, and what is read is one state.
         self.turn = threading.Lock()
         super().__init__((LOOPBACK, port), partial(Handler))
@@ -85,7 +94,19 @@ class Server(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         """What to open in a browser."""
-        return f"http://{LOOPBACK}:{self.port}/?token={self.token}"
+        return f"http://{LOOPBACK}:{self.port}/#{self.ticket}"
+
+    def open(self, ticket: str) -> dict[str, str]:
+        """The token, for a ticket that was not used before.
+
+        Raises:
+            PermissionError: it was, or is none.
+        """
+        if not hmac.compare_digest(ticket.encode("utf-8", "replace"), self.ticket.encode()):
+            raise PermissionError("this address was used: open the one that was printed last")
+        self.ticket = secrets.token_urlsafe(24)
+        self.tell(f"opened; for another tab: {self.address}")
+        return {"token": self.token}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -109,10 +130,10 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.BAD_REQUEST, "that is no address")
             return
         asked = {name: values[-1] for name, values in parse_qs(address.query).items()}
-        if address.path == "/":
-            if self._allowed(asked.get("token", "")):
-                self._send(HTTPStatus.OK, _page(self.server.token).encode(), "text/html")
-        elif self._allowed(self.headers.get("X-Relive-Token", "")):
+        if address.path == "/":  # which says nothing of the memory
+            if self._named():
+                self._send(HTTPStatus.OK, _page().encode(), "text/html")
+        elif self._allowed():
             view = self.server.view
             reads: Mapping[str, Callable[[], Any]] = {
                 "/api/memory": view.overview,
@@ -123,13 +144,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A change."""
-        if not self._allowed(self.headers.get("X-Relive-Token", "")):
+        what = urlsplit(self.path).path.removeprefix("/api/")
+        if not (self._named() if what == "open" else self._allowed()):
             return
         origin = self.headers.get("Origin")
-        own = {f"http://{host}:{self.server.port}" for host in self.hosts}
+        own = f"http://{self.headers.get('Host', '')}"  # be it through a tunnel
         kind = self.headers.get_content_type()
         length = self.headers.get("Content-Length", "")
-        if origin is not None and origin not in own:
+        if origin is not None and origin != own:
             self._refuse(HTTPStatus.FORBIDDEN, "changes come from the page itself")
         elif kind != "application/json":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "changes are application/json")
@@ -139,21 +161,26 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {LARGEST} bytes")
         else:
             body = self.rfile.read(int(length))
-            self._answer(
-                lambda: self.server.view.change(
-                    urlsplit(self.path).path.removeprefix("/api/"), _object(body)
-                )
-            )
+            if what == "open":
+                self._answer(lambda: self.server.open(str(_object(body).get("ticket", ""))))
+            else:
+                self._answer(lambda: self.server.view.change(what, _object(body)))
 
-    def _allowed(self, token: str) -> bool:
-        """Whether a request is the page's; if not, it is refused."""
-        host = self.headers.get("Host", "").partition(":")[0]
-        if host not in self.hosts:
-            self._refuse(HTTPStatus.FORBIDDEN, "this server is asked by its loopback address")
-        elif not hmac.compare_digest(token.encode(), self.server.token.encode()):
-            self._refuse(HTTPStatus.FORBIDDEN, "open the address that was printed: it has a token")
-        else:
+    def _named(self) -> bool:
+        """Whether a request names the loopback address as its host; if not, it is refused."""
+        if self.headers.get("Host", "").partition(":")[0] in self.hosts:
             return True
+        self._refuse(HTTPStatus.FORBIDDEN, "this server is asked by its loopback address")
+        return False
+
+    def _allowed(self) -> bool:
+        """Whether a request is an open tab's; if not, it is refused."""
+        if not self._named():
+            return False
+        token = self.headers.get("X-Relive-Token", "")
+        if hmac.compare_digest(token.encode(), self.server.token.encode()):
+            return True
+        self._refuse(HTTPStatus.FORBIDDEN, "open the address that was printed last")
         return False
 
     def _answer(self, act: Callable[[], Any] | None) -> None:
@@ -163,6 +190,9 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with self.server.turn:
                 found = json.dumps(finite(act()))
+        except PermissionError as error:
+            self._refuse(HTTPStatus.FORBIDDEN, str(error))
+            return
         except Exception as error:  # whatever is asked, the server goes on
             told = error.args[0] if type(error) is KeyError and error.args else error
             self._refuse(HTTPStatus.BAD_REQUEST, str(told) or type(error).__name__)
@@ -199,6 +229,6 @@ def _object(body: bytes) -> Mapping[str, Any]:
     return told
 
 
-def _page(token: str) -> str:
+def _page() -> str:
     scripts = ("d3.min.js", "plot.min.js", "common.js", "browse.js")
-    return render("browse.html", {"title": "memory", "token": token}, (), scripts)
+    return render("browse.html", {"title": "memory"}, (), scripts)

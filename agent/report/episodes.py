@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ...memory.episode import Episode
+from ...memory.episode import Episode, Retrieved
 from ...memory.query import Explanation
 from ..evaluation.stored import stored_suite
-from .shown import Prompts, Shown
+from .shown import Prompts, Shown, Unknown
 
 Plain = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Collected:
     def _body(
         self,
         episode: Episode,
-        shown: dict[int, list[Shown] | None],
+        shown: dict[int, list[Shown] | Unknown],
         copies: Sequence[Copy | None],
         prompts: Prompts,
     ) -> Plain:
@@ -88,15 +88,12 @@ class Collected:
             "said": {n: s.said for n, s in enumerate(episode.steps) if s.said},
             "copies": [list(one) if one else None for one in copies],
             "head": self._head(prompts.head(episode)),
+            "remarks": prompts.remarks(episode),
         }
         body["shown"] = {
             number: [
-                self._entry(*pair)
-                for pair in zip(
-                    [(r.episode, r.score) for r in episode.steps[number].retrieved],
-                    some if some is not None else [None] * len(episode.steps[number].retrieved),
-                    strict=True,
-                )
+                self._entry(one, some if isinstance(some, Unknown) else some[which])
+                for which, one in enumerate(episode.steps[number].retrieved)
             ]
             for number, some in shown.items()
         }
@@ -107,10 +104,10 @@ class Collected:
             self.heads.append(text)
         return self.heads.index(text)
 
-    def _entry(self, recorded: tuple[str, float], shown: Shown | None) -> Plain:
-        entry: Plain = {"id": recorded[0], "score": round(recorded[1], 4)}
-        if shown is None:
-            return entry
+    def _entry(self, recorded: Retrieved, shown: Shown | Unknown) -> Plain:
+        entry: Plain = {"id": recorded.episode, "score": round(recorded.score, 4)}
+        if isinstance(shown, Unknown):
+            return entry | {"unknown": str(shown)}
         key = (shown.episode, shown.text)
         if key not in self._known:
             self._known[key] = len(self.texts)
@@ -161,7 +158,7 @@ def _row(run: str, condition: str, episode: Episode, copies: Sequence[Copy | Non
     }
 
 
-def copied(episode: Episode, shown: dict[int, list[Shown] | None]) -> list[Copy | None]:
+def copied(episode: Episode, shown: dict[int, list[Shown] | Unknown]) -> list[Copy | None]:
     """Which part of what was shown each action repeats.
 
     Returns:
@@ -175,7 +172,8 @@ def copied(episode: Episode, shown: dict[int, list[Shown] | None]) -> list[Copy 
     last = (-1, -1)
     for number, step in enumerate(episode.steps):
         if number in shown:
-            asked, now, last = number, shown[number] or [], (-1, -1)
+            some = shown[number]
+            asked, now, last = number, [] if isinstance(some, Unknown) else some, (-1, -1)
         candidates = [
             (not (same := action == step.action), not (which == last[0] and at > last[1]),
              abs(at - last[1]), which, at, same)

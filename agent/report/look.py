@@ -1,17 +1,21 @@
 """What the page about a memory asks of it, and what it may change: plain values in, plain values
 out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from ...extras import needs
-from ...memory import Holdout, Memory, Purpose, Query
+from ...memory import Memory, Query, Retrieval
 from ...memory.episode import Episode
 from ...memory.query import EntryMeta, Hit
+from ...memory.search.embed import Vectors
+from ..policy import words
+from ..retriever import MemoryRetriever
 from .episodes import Plain, why
+from .shown import purpose_of, spec_of_episode
 
 MOST = 50
 """Hits of a search at most."""
@@ -28,6 +32,7 @@ class View:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
+        self._mapped: tuple[tuple[str, ...], dict[str, tuple[float, float]]] = ((), {})
 
     def overview(self) -> Plain:
         """Counts, and every entry by column: what lists, filters and the map are made of."""
@@ -40,8 +45,8 @@ class View:
                 "unsafe", "useful", "shown", "x", "y",
             )
         }  # fmt: skip
-        for number, entry in enumerate(entries):
-            for name, value in self._row(entry, number, at).items():
+        for entry in entries:
+            for name, value in self._row(entry, at).items():
                 columns[name].append(value)
         stats = asdict(memory.stats())
         return {
@@ -56,7 +61,7 @@ class View:
             ],
         }
 
-    def _row(self, entry: EntryMeta, number: int, at: Mapping[str, tuple[float, float]]) -> Plain:
+    def _row(self, entry: EntryMeta, at: Mapping[str, tuple[float, float]]) -> Plain:
         ratings = self.memory.ratings(entry.episode_id)
         useful = self.memory.usefulness(entry.episode_id)
         x, y = at.get(entry.episode_id, (None, None))
@@ -79,25 +84,20 @@ class View:
 
     def _map(self) -> dict[str, tuple[float, float]]:
         """Where each entry lies on a plane: the two directions in which goals differ most."""
-        with needs("report"):
-            from sklearn.decomposition import PCA
-
         names, vectors = self.memory.vectors()
-        every = -(-len(names) // MAPPED) or 1
-        names, vectors = names[::every], np.asarray(vectors[::every], dtype=np.float64)
-        if len(names) < 3:
-            return {name: (float(i), 0.0) for i, name in enumerate(names)}
-        plane = PCA(n_components=2, random_state=0).fit_transform(vectors - vectors.mean(axis=0))
-        return {name: (round(float(x), 4), round(float(y), 4))
-                for name, (x, y) in zip(names, plane, strict=True)}  # fmt: skip
+        if names == self._mapped[0]:  # ratings move nothing
+            return self._mapped[1]
+        self._mapped = (names, _plane(names, vectors))
+        return self._mapped[1]
 
     def search(self, asked: Mapping[str, Any]) -> Plain:
         """What an agent that asks this would be shown, why, and what would be kept back from it.
 
         Args:
             asked: ``text``; ``k``, ``all`` (failures, too), ``usefulness``, ``ratings``,
-                ``length_penalty``, ``diversity``; ``as``: id of an entry, whose task is played,
-                under the strict policy of experiments.
+                ``length_penalty``, ``diversity``; ``as``: id of an entry: what is shown to an agent
+                that plays its task, and to no other, under its suite and what is held out from it.
+                Without a text it asks by the task's goal.
 
         Raises:
             ValueError: something in it cannot be asked.
@@ -108,17 +108,24 @@ class View:
         def weight(name: str) -> float:
             return float(asked.get(name, 0.0))
 
-        query = Query(
-            text, k=k, successes_only=not asked.get("all"), usefulness=weight("usefulness"),
+        s = Retrieval(
+            k, outcomes="all" if asked.get("all") else "successes", usefulness=weight("usefulness"),
             ratings=weight("ratings"), length_penalty=weight("length_penalty"),
             diversity=weight("diversity"),
         )  # fmt: skip
-        holdout = None
         if asked.get("as"):
-            task = self.memory.meta(str(asked["as"])).task
-            holdout = Holdout.strict(task, Purpose.ACT)
-        shown = self.memory.search(query, holdout)
-        everything = self.memory.search(query) if holdout else shown
+            episode = self.memory.get(str(asked["as"]))
+            task, spec = episode.task, spec_of_episode(episode)
+            retriever = MemoryRetriever(self.memory, spec, words, s, purpose_of(task))
+            query = retriever.query(task, text or task.goal)
+            shown = self.memory.search(query, retriever.holdout(task))
+            everything = self.memory.search(query)
+        else:
+            query = Query(
+                text, k=k, successes_only=s.outcomes == "successes", usefulness=s.usefulness,
+                ratings=s.ratings, length_penalty=s.length_penalty, diversity=s.diversity,
+            )  # fmt: skip
+            everything = shown = self.memory.search(query)
         kept = {hit.episode_id for hit in shown}
         return {
             "hits": [self._hit(hit) for hit in shown],
@@ -169,6 +176,9 @@ class View:
         """Writes to the log what a person said: ``rate`` (a value of null takes it back),
         ``annotate``, ``delete``, ``restore``.
 
+        Returns:
+            The entry's row of the overview, where nothing but it has changed.
+
         Raises:
             ValueError: there is no such change, or the memory is open for reading.
             KeyError: no such entry.
@@ -194,7 +204,9 @@ class View:
             memory.restore(name, str(told.get("reason", "")))
         else:
             raise ValueError(f"unknown change {what!r}: rate, annotate, delete or restore")
-        return {} if what == "delete" else self.episode(name)
+        if what in ("delete", "restore"):
+            return {}
+        return {"row": self._row(memory.meta(name), self._map())}
 
 
 def _duplicates(entries: Any) -> list[list[str]]:
@@ -203,3 +215,18 @@ def _duplicates(entries: Any) -> list[list[str]]:
     for entry in entries:
         groups.setdefault((entry.task.identity, entry.success), []).append(entry.episode_id)
     return [names for names in groups.values() if len(names) > 1]
+
+
+def _plane(names: Sequence[str], vectors: Vectors) -> dict[str, tuple[float, float]]:
+    with needs("report"):
+        from sklearn.decomposition import PCA
+
+    every = -(-len(names) // MAPPED) or 1
+    names, points = names[::every], np.asarray(vectors[::every], dtype=np.float64)
+    if len(names) < 3:
+        return {name: (float(i), 0.0) for i, name in enumerate(names)}
+    plane = PCA(n_components=2, random_state=0).fit_transform(points - points.mean(axis=0))
+    return {
+        name: (round(float(x), 4), round(float(y), 4))
+        for name, (x, y) in zip(names, plane, strict=True)
+    }

@@ -11,7 +11,7 @@ from ...memory import Memory
 from .episodes import Collected
 from .page import write_report
 from .runs import Run, Store, open_run
-from .shown import Prompts
+from .shown import Prompts, Unknown
 from .summary import Tally, of_rounds
 
 
@@ -81,7 +81,8 @@ def _collect(
     prompts: bool,
     tell: Callable[[int, str], object],
 ) -> None:
-    with Memory(store.read, "r") if prompts and store.read else nullcontext() as read:
+    why = Unknown.NO_MEMORY if prompts else Unknown.NOT_ASKED
+    with Memory(store.read, "r") if prompts and store.read else nullcontext(why) as read:
         maker = Prompts(read)
         for episode in store.episodes():
             name = condition
@@ -116,6 +117,7 @@ def _said(name: str, run: Run) -> dict[str, Any]:
     return {
         "name": name,
         "kind": run.kind,
+        "unfinished": run.unfinished,
         "settings": record.get("settings", {}),
         "versions": record.get("versions", {}),
         "command": record.get("command", []),

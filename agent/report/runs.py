@@ -5,17 +5,16 @@ folders within, one for each condition; what the agent itself remembered lies in
 ``memory``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...memory import Memory
+from ...memory.description import is_memory
 from ...memory.episode import Episode
+from ..rundir import memories_below, memory_of
 from ..settings import json_of
-
-DESCRIPTION = "memory.json"
-"""What makes a folder a memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +30,18 @@ class Store:
     whole: bool = False
     """It is a memory, in which a task may have been played many times; else the newest episode of
     each task counts, as where a measurement was gone on with after a kill."""
+    since: int = 0
+    """Log position; what lies before it is not the run's."""
 
     def episodes(self) -> Iterator[Episode]:
         """All of them, or the newest of each task, in the order in which they ended."""
         with Memory(self.path, "r") as memory:
-            if self.whole:
-                yield from memory.iterate()
-                return
-            newest = {
-                (e.task.identity, e.policy, e.adapter): e.episode_id for e in memory.entries()
+            mine = [e for e in memory.entries() if e.position >= self.since]
+            names = {
+                e.episode_id if self.whole else (e.task.identity, e.policy, e.adapter): e.episode_id
+                for e in mine
             }
-            for name in newest.values():
+            for name in names.values():
                 yield memory.get(name)
 
 
@@ -59,6 +59,8 @@ class Run:
     """Further results by name: ``metrics``, ``rounds``, ``seconds``."""
     adapters: tuple[Mapping[str, Any], ...] = ()
     """Manifests of its adapters."""
+    unfinished: str = ""
+    """What is still to be done, where it has not come to its end."""
 
     @property
     def name(self) -> str:
@@ -79,12 +81,12 @@ def open_run(path: Path, memory: Path | None = None) -> Run:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no run or memory {path}: give the folder that a command wrote")
-    if (path / DESCRIPTION).exists():
-        return Run(path, "memory", (Store(path.resolve().name, path, path, True),))
+    if is_memory(path):
+        return Run(path, "memory", (Store(path.resolve().name, path, memory or path, True),))
     if not (path / "run.json").exists():
         raise ValueError(
-            f"{path} is neither a run (it has no run.json) nor a memory (no {DESCRIPTION}): give "
-            "the --out folder of a command, or a memory"
+            f"{path} is neither a run (it has no run.json) nor a memory (no log): give the "
+            "--out folder of a command, or a memory"
         )
     record = json_of(path / "run.json", "run record")
     settings = record["settings"]
@@ -98,7 +100,8 @@ def open_run(path: Path, memory: Path | None = None) -> Run:
         if (path / f"{name}.json").exists()
     }
     found = [json_of(file, "manifest") for file in _manifests(path)]
-    return Run(path, kind, stores, record, files, tuple(found))
+    unfinished = _unfinished(path, kind, record, files, stores)
+    return Run(path, kind, stores, record, files, tuple(found), unfinished)
 
 
 def _manifests(path: Path) -> list[Path]:
@@ -108,14 +111,19 @@ def _manifests(path: Path) -> list[Path]:
 def _stores(path: Path, settings: Mapping[str, Any], memory: Path | None) -> Iterator[Store]:
     """All episodes below a run's folder. What was remembered is no result, but for the episodes
     that `relive learn` plays itself."""
-    for file in sorted(path.rglob(DESCRIPTION)):
-        folder = file.parent
+    for folder in memories_below(path):
         name = folder.relative_to(path).as_posix()
         if _remembered(folder, path):
             if "learn" in settings:
                 yield Store("training", folder, folder, True)
             continue
-        yield Store(_condition(name, path), folder, memory or _memory_of(path, folder, settings))
+        yield Store(_condition(name, path), folder, memory or _memory_read(path, folder))
+    outside = memory_of(path) if "learn" in settings else None
+    if outside is not None and path.resolve() not in outside.resolve().parents:
+        first = path / "round-1.json"  # the run began where its first round read
+        if first.exists():
+            since = int(json_of(first, "file of the run")["position"])
+            yield Store("training", outside, outside, True, since)
 
 
 def _remembered(folder: Path, path: Path) -> bool:
@@ -132,17 +140,52 @@ def _condition(name: str, path: Path) -> str:
     return name
 
 
-def _memory_of(path: Path, folder: Path, settings: Mapping[str, Any]) -> Path | None:
+def _memory_read(path: Path, folder: Path) -> Path | None:
     """The memory that a condition's episodes read, if it is still there: what the run says, one in
     the run's folder, or one beside the episodes."""
-    told = settings.get("memory")
     seed = folder.name.rpartition("+s")[2]
     source = "own" if "+own" in folder.name else "memory"
+    told = memory_of(path)
     candidates = [
-        *([Path(told), path / told] if isinstance(told, str) else []),
+        *([told] if told else []),
         path / f"{source}-s{seed}",
         path / "memory",
         folder.parent / "memory",
         folder.parent.parent / "memory",
     ]
-    return next((one for one in candidates if (one / DESCRIPTION).exists()), None)
+    return next((one for one in candidates if is_memory(one)), None)
+
+
+def _unfinished(
+    path: Path,
+    kind: str,
+    record: Mapping[str, Any],
+    files: Mapping[str, Any],
+    stores: Sequence[Store],
+) -> str:
+    """What a run has still to do, by the files that it writes last; empty where it is at its end,
+    or nobody can say."""
+    if kind == "eval" and "metrics" not in files:
+        done = sum(sum(1 for _ in store.episodes()) for store in stores)
+        return f"{done} of {record['settings'].get('tasks', '?')} tasks are played"
+    if kind == "learn":
+        begun = len(list(path.glob("round-*.json")))
+        return f"round {begun} has not ended" if begun > len(files.get("rounds", [])) else ""
+    if kind == "study":
+        cells = {folder.name for folder in (path / "cells").glob("*") if is_memory(folder)}
+        ended = {file.name.removesuffix(".jsonl.gz") for file in (path / "records").glob("*")}
+        left = sorted(cells - ended)
+        return f"{len(left)} cells are begun and not done: {', '.join(left)}" if left else ""
+    if kind == "stream":
+        stages = len(record["settings"]["stream"].get("stages", []))
+        left = [
+            life.name
+            for life in sorted((path / "lives").glob("*"))
+            if len(_listed(life / "states.json")) < stages
+        ]
+        return f"{len(left)} lives have not come to their end: {', '.join(left)}" if left else ""
+    return ""
+
+
+def _listed(file: Path) -> list[Any]:
+    return list(json_of(file, "file of the run")) if file.exists() else []

@@ -7,6 +7,7 @@ then, where it is at hand.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from ...memory import Memory, Purpose, Retrieval
 from ...memory.episode import Actor, Episode
 from ...memory.plain import stored_name
 from ...memory.query import Explanation
+from ...task import Task
 from ..evaluation.stored import in_its_format, stored_spec, stored_suite
 from ..policy import words
 from ..prompt import PromptSpec, prompt_spec, system_text
@@ -37,21 +39,50 @@ class Shown:
     """Why it was chosen; None where the memory no longer says."""
 
 
+class Unknown(StrEnum):
+    """Why nobody can say what was shown."""
+
+    NOT_ASKED = "left out"
+    """It was not asked for."""
+    NO_MEMORY = "the memory that was read is not at hand: give it with --memory"
+    NO_SETTINGS = "the episode does not say how the memory was asked"
+    OTHER_MEMORY = "the memory at hand is not the one that was read, or an older state of it"
+    CHANGED = (
+        "the memory would show something else now: episodes were deleted for good, or the "
+        "tokenizer or the suite that was used then is not here"
+    )
+
+
 class Prompts:
     """Makes the prompts of recorded episodes anew.
 
     Args:
-        memory: what was read; None where it is not at hand, and nothing is known but names.
+        memory: what was read; or why nothing is known but names.
     """
 
-    def __init__(self, memory: Memory | None) -> None:
+    def __init__(self, memory: Memory | Unknown) -> None:
         self.memory = memory
 
     def head(self, episode: Episode) -> str:
         """The system turn without its memory block."""
-        return system_text(_spec(episode))
+        return system_text(spec_of_episode(episode))
 
-    def shown(self, episode: Episode, number: int) -> list[Shown] | None:
+    def remarks(self, episode: Episode) -> list[str]:
+        """In what a prompt that is made anew differs from the one that was read."""
+        found = []
+        if stored_suite(episode.task.suite)[0] is None:
+            found.append(
+                "The environment is not known here: these are the instructions that environments "
+                "without their own have."
+            )
+        if episode.actor.settings.get("admissible"):
+            found.append(
+                "Below every observation stood the commands that would be accepted; they are not "
+                "recorded."
+            )
+        return found
+
+    def shown(self, episode: Episode, number: int) -> list[Shown] | Unknown:
         """What was in the context of a step at which the memory was asked, closest first.
 
         Args:
@@ -59,15 +90,14 @@ class Prompts:
             number: of the step.
 
         Returns:
-            None where it cannot be said: the memory is not at hand, is another one than then, or
-            would show something else now.
+            Or why it cannot be said.
         """
         recorded = episode.steps[number].retrieved
         if not recorded:
             return []
         retriever = self._retriever(episode)
-        if retriever is None:
-            return None
+        if isinstance(retriever, Unknown):
+            return retriever
         try:
             history = [
                 (step.action, seen)
@@ -76,11 +106,14 @@ class Prompts:
                 )
             ]
             context = retriever(episode.task, history, opening=episode.observations[0])
-        except (LookupError, ValueError):
-            return None
+        except LookupError:
+            return Unknown.OTHER_MEMORY
+        except ValueError:
+            return Unknown.CHANGED
         names = [one.episode for one in recorded]
         if [demo.episode for demo in context.demonstrations] != names:
-            return None
+            known = {entry.episode_id for entry in retriever.memory.entries()}
+            return Unknown.CHANGED if set(names) <= known else Unknown.OTHER_MEMORY
         why = self._explanations(retriever, episode, history)
         return [
             Shown(
@@ -90,19 +123,19 @@ class Prompts:
             for demo in context.demonstrations
         ]  # fmt: skip
 
-    def _retriever(self, episode: Episode) -> MemoryRetriever | None:
+    def _retriever(self, episode: Episode) -> MemoryRetriever | Unknown:
         settings = _retrieval(episode.actor)
-        if self.memory is None or settings is None or episode.memory_position < 0:
-            return None
-        if not 0 <= episode.memory_position <= self.memory.position:
-            return None
-        purpose: Purpose | None = None  # in an environment of one's own everything may be shown
-        if stored_suite(episode.task.suite)[0] is not None:
-            purpose = Purpose.ACT if episode.task.split == "train" else Purpose.EVALUATE
+        if isinstance(self.memory, Unknown):
+            return self.memory
+        if settings is None or episode.memory_position < 0:
+            return Unknown.NO_SETTINGS
+        if episode.memory_position > self.memory.position:
+            return Unknown.OTHER_MEMORY
         count = _counter(episode.actor.policy, episode.actor.model)
         return MemoryRetriever(
-            self.memory, _spec(episode), count, settings, purpose, episode.memory_position
-        )
+            self.memory, spec_of_episode(episode), count, settings, purpose_of(episode.task),
+            episode.memory_position,
+        )  # fmt: skip
 
     def _explanations(
         self, retriever: MemoryRetriever, episode: Episode, history: Sequence[tuple[str, str]]
@@ -129,7 +162,15 @@ def _retrieval(actor: Actor) -> Retrieval | None:
     return build(Retrieval, values, stored=True)
 
 
-def _spec(episode: Episode) -> PromptSpec:
+def purpose_of(task: Task) -> Purpose | None:
+    """What for a memory is asked by whoever plays a task, by what the task says of itself. In an
+    environment of one's own everything may be shown."""
+    if stored_suite(task.suite)[0] is None:
+        return None
+    return Purpose.ACT if task.split == "train" else Purpose.EVALUATE
+
+
+def spec_of_episode(episode: Episode) -> PromptSpec:
     """The suite's part of the prompt; of an environment that is no suite, what those have."""
     spec, _ = stored_spec(episode.task.suite)
     if spec is None:

@@ -17,9 +17,10 @@ from relive.agent.export.datasets import export_datasets
 from relive.agent.export.messages import export_messages
 from relive.agent.export.minari import export_minari
 from relive.agent.export.report import Report
-from relive.agent.export.source import Source, memory_in
+from relive.agent.export.source import Source
 from relive.agent.export.tables import export_tables
 from relive.agent.retriever import RetrievedContext
+from relive.agent.rundir import memory_in
 from relive.agent.runner import spec_of
 from relive.envs import get_suite
 from relive.memory import Episode, Memory, Step
@@ -354,3 +355,10 @@ def test_many_episodes_need_no_more_room_than_few(kind: str, tmp_path: Path) -> 
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 3e6
+
+
+def test_a_split_that_nothing_is_of_is_said(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m") as memory:
+        memory.add(nasty())
+        with pytest.raises(ValueError, match="no episode is of split 'typo': the memory has '"):
+            Source(memory, memory.position, split="typo")

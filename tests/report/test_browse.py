@@ -74,7 +74,8 @@ def first(memory: relive.Memory) -> str:
 def test_it_listens_on_this_machine_alone(served: Served) -> None:
     assert served.server.server_address[0] == "127.0.0.1"
     assert len(served.server.token) >= 32
-    assert served.server.token in served.server.address
+    assert served.server.token not in served.server.address
+    assert len(served.server.ticket) >= 32
 
 
 def test_nobody_asks_without_the_token(served: Served) -> None:
@@ -85,13 +86,28 @@ def test_nobody_asks_without_the_token(served: Served) -> None:
             served.ask("/api/rate", {"id": name, "name": "human", "value": 1}, token=token)[0]
             == 403
         )
-        assert served.ask(f"/?token={token.encode('ascii', 'ignore').decode()}", token="")[0] == 403
-    assert served.ask("/", token="")[0] == 403
+        assert served.ask("/api/open", {"ticket": token or None}, token="")[0] == 403
     assert served.memory.ratings(name) == {}
-    status, page, headers = served.ask(f"/?token={served.server.token}", token="")
+    status, page, headers = served.ask("/", token="")
+    assert served.server.token.encode() not in page
+    assert served.server.ticket.encode() not in page
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert b"connect-src &#39;self&#39;" in page or b"connect-src 'self'" in page
     assert headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+
+
+def test_an_address_opens_one_tab(served: Served) -> None:
+    ticket = served.server.ticket
+    assert served.server.address.endswith(f"/#{ticket}")
+    for origin in ("http://evil.example", "null"):
+        assert served.ask("/api/open", {"ticket": ticket}, token="", Origin=origin)[0] == 403
+    assert served.ask("/api/open", {"ticket": ticket}, token="", host="evil.example")[0] == 403
+    status, answer, _ = served.ask("/api/open", {"ticket": ticket}, token="")
+    assert (status, answer) == (200, {"token": served.server.token})
+    status, answer, _ = served.ask("/api/open", {"ticket": ticket}, token="")
+    assert status == 403
+    assert "was used" in answer["error"]
+    assert served.server.ticket not in ("", ticket)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +130,9 @@ def test_other_pages_write_nothing(served: Served) -> None:
     assert served.memory.ratings(name) == {}
     own = f"http://127.0.0.1:{served.server.port}"
     assert served.ask("/api/rate", told, Origin=own)[0] == 200
+    tunnel = "localhost:9999"  # another port here than there
+    assert served.ask("/api/rate", told, host=tunnel, Origin=f"http://{tunnel}")[0] == 200
+    assert served.ask("/api/rate", told, host=tunnel, Origin=own)[0] == 403
     assert served.memory.ratings(name) == {"human": -1.0}
 
 
@@ -164,6 +183,39 @@ def test_searches_say_why_and_what_is_held_back(served: Served) -> None:
     assert {h["id"] for h in found["hits"]} <= {e.episode_id for e in served.memory.entries()}
 
 
+def test_who_plays_a_task_is_shown_what_its_suite_has(served: Served) -> None:
+    entry = served.memory.entries()[0]
+    asked = json.dumps({"k": 50, "as": entry.episode_id, "all": True})
+    _, found, _ = served.ask(f"/api/search?q={quote(asked)}")
+    kinds = {served.memory.meta(h["id"]).task.suite for h in found["hits"] + found["held_back"]}
+    assert kinds == {"toy"}  # not what was added by hand, of no suite
+    assert found["hits"][0]["goal"].split()[0] == entry.task.goal.split()[0]
+
+
+@pytest.mark.browser
+def test_the_list_stays_where_it_was(browser: Browser, served: Served) -> None:
+    browser.driver.set_window_size(1200, 500)
+    browser.open(served.server.address)
+    browser.click("#tab-entries")
+    browser.wait("return document.querySelectorAll('.item').length")
+    browser.run("document.querySelector('.list').scrollTop = 700")
+    browser.wait("return document.getElementById('item-14')")
+    browser.click("#item-14")
+    browser.wait("return document.getElementById('rate-helpful')")
+    browser.requested()
+    browser.click("#rate-helpful")
+    browser.wait("return document.querySelector('#rate-helpful[aria-pressed=true]')")
+    assert browser.run("return document.querySelector('.list').scrollTop") == 700
+    assert browser.run("return document.getElementById('item-14').ariaSelected") == "true"
+    assert "helpful" in browser.texts("#item-14")[0]
+    # One entry was changed, and no other was read again.
+    assert not [a for a in browser.requested() if a.endswith("/api/memory")]
+    browser.click("#delete")
+    browser.wait("return document.getElementById('undo')")
+    assert browser.texts("#count") == ["30 of 30 entries"]
+    assert browser.run("return document.querySelector('.list').scrollTop") == 700
+
+
 def test_without_writing_nothing_is_changed(made: Made) -> None:
     with relive.Memory(made.memory, "r") as memory:
         view = View(memory)
@@ -174,7 +226,14 @@ def test_without_writing_nothing_is_changed(made: Made) -> None:
 
 def test_what_is_no_memory_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory", "browse", "--memory", str(tmp_path / "gone")]) == 2
-    assert "no memory" in capsys.readouterr().err
+    assert "no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_what_is_no_port_is_said(made: Made, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["memory", "browse", "--memory", str(made.memory), f"--port={port}", "--read-only"]
+    assert main(told) == 2
+    assert "from 0 to 65535" in capsys.readouterr().err
 
 
 def test_ctrl_c_stops_it_and_leaves_the_memory_free(made: Made, tmp_path: Path) -> None:
@@ -202,7 +261,9 @@ def test_a_person_rates_annotates_deletes_and_takes_it_back(
 ) -> None:
     browser.complaints()
     browser.open(served.server.address)
-    assert served.server.token not in browser.run("return location.href")
+    assert browser.run("return location.href") == f"http://127.0.0.1:{served.server.port}/"
+    browser.driver.refresh()  # the tab stays open
+    browser.wait("return document.documentElement.dataset.ready === 'yes'")
     entry = next(e for e in served.memory.entries() if e.task.type == "wash")
     browser.run("document.getElementById('text').value = arguments[0]", entry.task.goal)
     browser.click("#go")
@@ -216,6 +277,7 @@ def test_a_person_rates_annotates_deletes_and_takes_it_back(
     browser.click("#rate-wrong")
     browser.wait("return document.querySelector('#rate-wrong[aria-pressed=true]')")
     assert served.memory.ratings(shown) == {"human": -1.0}
+    assert browser.run("return document.activeElement.id") == "rate-wrong"
     # What was rated wrong comes last, where ratings are weighed.
     browser.run("document.getElementById('q-ratings').value = 1")
     browser.run("document.getElementById('q-k').value = 40")

@@ -187,4 +187,4 @@ def test_a_report_says_what_is_not_at_hand(browser: Browser, made: Made, tmp_pat
     episodes_tab(browser, (tmp_path / "r.html").as_uri())
     browser.click(".item")
     browser.wait("return document.querySelector('.memory')")
-    assert "not at hand" in browser.texts(".memory")[0]
+    assert "not the one that was read" in browser.texts(".memory")[0]

@@ -15,7 +15,7 @@ from relive.agent.report.episodes import Collected, copied
 from relive.agent.report.page import finite, pack
 from relive.agent.report.report import _names, report
 from relive.agent.report.runs import open_run
-from relive.agent.report.shown import Prompts, Shown
+from relive.agent.report.shown import Prompts, Shown, Unknown
 from relive.agent.report.summary import Tally
 from relive.agent.rundir import RunDirectory
 from relive.agent.runner import RunSettings
@@ -30,7 +30,7 @@ def test_what_was_shown_is_made_again_word_for_word(made: Made) -> None:
         prompts = Prompts(memory)
         for episode in made.episodes:
             shown = prompts.shown(episode, 0)
-            assert shown is not None
+            assert not isinstance(shown, Unknown)
             assert len(shown) == 2
             block = "".join(f"\n\n{one.text}" for one in reversed(shown))
             for number, _ in enumerate(episode.steps):
@@ -42,7 +42,7 @@ def test_what_was_shown_is_made_again_word_for_word(made: Made) -> None:
             assert why is not None
             assert why.similarity == pytest.approx(episode.steps[0].retrieved[0].score)
     assert next(read, None) is None
-    assert Prompts(None).shown(made.episodes[0], 0) is None
+    assert Prompts(Unknown.NO_MEMORY).shown(made.episodes[0], 0) is Unknown.NO_MEMORY
 
 
 def test_an_action_is_told_from_what_it_repeats(made: Made) -> None:
@@ -55,7 +55,7 @@ def test_an_action_is_told_from_what_it_repeats(made: Made) -> None:
     assert copied(episode, {0: [past, other]}) == [
         (0, 0, 0, True), (0, 0, 1, False), None, (0, 0, 2, True),
     ]  # fmt: skip
-    assert copied(episode, {0: None}) == [None] * 4
+    assert copied(episode, {0: Unknown.CHANGED}) == [None] * 4
 
 
 def test_rows_and_tests_are_those_of_the_evaluation(made: Made, tmp_path: Path) -> None:
@@ -194,3 +194,79 @@ def test_seeds_are_averaged_and_environment_errors_left_out(made: Made) -> None:
     (test,) = tally.tests()
     assert (test["a"], test["b"], test["n"]) == ("b", "a", 8)
     assert test["difference"] == pytest.approx(-2 / 3)
+
+
+def test_why_a_text_is_not_known_is_said(made: Made, tmp_path: Path) -> None:
+    episode = made.episodes[0]
+    with relive.Memory(tmp_path / "other") as other:
+        assert Prompts(other).shown(episode, 0) is Unknown.OTHER_MEMORY
+    shutil.copytree(made.memory, tmp_path / "memory")
+    with relive.Memory(tmp_path / "memory") as memory:
+        alone = replace(episode, memory_position=-1)
+        assert Prompts(memory).shown(alone, 0) is Unknown.NO_SETTINGS
+        # Of a shorter block, as a tokenizer that is not here would have made it.
+        first = replace(episode.steps[0], retrieved=episode.steps[0].retrieved[:1])
+        fewer = replace(episode, steps=(first, *episode.steps[1:]))
+        assert Prompts(memory).shown(fewer, 0) is Unknown.CHANGED
+        memory.delete(episode.steps[0].retrieved[0].episode)
+        memory.compact()
+        assert Prompts(memory).shown(episode, 0) is Unknown.OTHER_MEMORY
+
+
+def test_another_memory_is_read_where_one_is_given(made: Made, tmp_path: Path) -> None:
+    with relive.Memory(tmp_path / "played") as memory:
+        memory.add_many(list(made.episodes))
+    assert open_run(tmp_path / "played").stores[0].read == tmp_path / "played"
+    (store,) = open_run(tmp_path / "played", made.memory).stores
+    assert store.read == made.memory
+    with relive.Memory(store.read, "r") as read:
+        assert not isinstance(Prompts(read).shown(next(store.episodes()), 0), Unknown)
+
+
+def test_prompts_say_what_they_lack(made: Made) -> None:
+    prompts, episode = Prompts(Unknown.NOT_ASKED), made.episodes[0]
+    assert prompts.remarks(episode) == []
+    mine = replace(episode, task=replace(episode.task, suite="gymnasium:Mine-v0"))
+    (remark,) = prompts.remarks(mine)
+    assert "not known here" in remark
+    listed = replace(episode.actor, settings={**episode.actor.settings, "admissible": True})
+    (remark,) = prompts.remarks(replace(episode, actor=listed))
+    assert "accepted" in remark
+
+
+def test_a_run_that_has_not_ended_says_so(made: Made, tmp_path: Path) -> None:
+    assert open_run(made.run).unfinished == ""
+    shutil.copytree(made.run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert open_run(tmp_path / "run").unfinished == "8 of 8 tasks are played"
+    learn = RunDirectory(tmp_path / "learn", {"learn": {}})
+    study = RunDirectory(tmp_path / "study", {"study": {}})
+    stream = RunDirectory(tmp_path / "stream", {"stream": {"stages": [{}, {}]}})
+    for directory, name in (
+        (learn, "gate/v1"), (study, "cells/lora+matching+s0"), (stream, "lives/both-s0/measured/0"),
+    ):  # fmt: skip
+        with directory.results(name) as results:
+            results.keep(made.episodes[0])
+    learn.write("rounds.json", [])
+    assert open_run(learn.path).unfinished == ""
+    learn.write("round-1.json", {"position": 0})
+    assert open_run(learn.path).unfinished == "round 1 has not ended"
+    assert "1 cells are begun" in open_run(study.path).unfinished
+    (study.path / "records").mkdir()
+    (study.path / "records" / "lora+matching+s0.jsonl.gz").write_bytes(b"")
+    assert open_run(study.path).unfinished == ""
+    stream.write("lives/both-s0/states.json", [{}])
+    assert "both-s0" in open_run(stream.path).unfinished
+    stream.write("lives/both-s0/states.json", [{}, {}])
+    assert open_run(stream.path).unfinished == ""
+
+
+def test_what_a_run_added_to_a_memory_elsewhere_is_its_training(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.memory, tmp_path / "memory")
+    with relive.Memory(tmp_path / "memory") as memory:
+        learn = RunDirectory(tmp_path / "learn", {"learn": {}, "memory": str(memory.path)})
+        learn.write("round-1.json", {"position": memory.position})
+        memory.add_many(list(made.episodes[:3]))
+    (store,) = open_run(learn.path).stores
+    assert (store.condition, store.whole) == ("training", True)
+    assert [e.id for e in store.episodes()] == [e.id for e in made.episodes[:3]]

@@ -3,6 +3,7 @@
 
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#a08000", "#808080"];
 let token, view, list, show;
+const KEPT = "relive-token"; // in this tab alone, so that it can be loaded again
 
 async function ask(path, body) {
   const answer = await fetch(path, {
@@ -74,8 +75,9 @@ function entries(section) {
   list = new LongList("Entries", 56, (i) => [
     make("b", {}, `${get("success", i) ? "✓" : "✗"} ${get("goal", i) || get("id", i)}`),
     make("span", {}, [get("type", i), `${get("steps", i)} steps`, get("who", i), thought(get("human", i), get("unsafe", i)), get("shown", i) ? `shown ${get("shown", i)} times` : ""].filter(Boolean).join(" · ")),
-  ], guarded((i) => showEpisode(get("id", i))));
-  const filter = () => {
+  ], guarded((i) => { open = get("id", i); return showEpisode(open); }));
+  let open = null;
+  const filter = (keep = false) => {
     const wanted = text.value.trim().toLowerCase();
     const found = [];
     for (let i = 0; i < count(); i++) {
@@ -86,11 +88,11 @@ function entries(section) {
       if (selects.rated.value && (thought(get("human", i), get("unsafe", i)) || "not rated") !== selects.rated.value) continue;
       found.push(i);
     }
-    list.set(found);
+    list.set(found, keep ? found.findIndex((i) => get("id", i) === open) : -1, keep);
     counted.textContent = `${found.length.toLocaleString("en")} of ${count().toLocaleString("en")} entries`;
   };
   section.append(bar, counted, list.element);
-  section.refresh = filter;
+  section.refresh = () => filter(true);
   filter();
 }
 
@@ -149,14 +151,22 @@ function worth(section) {
     view.writable ? make("button", { type: "button", class: "restore", onclick: guarded(async () => { await change("restore", { id: gone.id }); await showEpisode(gone.id); }) }, "restore") : null));
 }
 
-/** Writes to the log, and reads the memory again. */
+/** Writes to the log; where it is about one entry alone, the others are not read again. */
 async function change(what, told) {
-  await ask(`/api/${what}`, told);
-  await refresh();
+  const { row } = await ask(`/api/${what}`, told);
+  if (!row) return refresh();
+  const at = view.entries.id.indexOf(row.id);
+  for (const [name, value] of Object.entries(row)) view.entries[name][at] = value;
+  redraw();
 }
 
 async function refresh() {
   view = await ask("/api/memory");
+  redraw();
+}
+
+/** Shows what is known of the entries now; the list stays where it was. */
+function redraw() {
   document.getElementById("made").textContent = `${count().toLocaleString("en")} entries${view.writable ? "" : ", read only"}`;
   for (const section of ["map", "worth"]) document.getElementById(section).dataset.stale = "yes";
   const open = ["map", "worth"].find((name) => !document.getElementById(name).hidden);
@@ -175,7 +185,9 @@ async function showEpisode(id) {
     }, label)),
     note, make("button", { type: "button", id: "annotate", onclick: guarded(async () => { await change("annotate", { id, text: note.value }); await showEpisode(id); }) }, "add the remark"),
     make("button", { type: "button", id: "delete", onclick: guarded(async () => { await change("delete", { id }); gone(id); }) }, "delete")) : null;
-  document.getElementById("episode").replaceChildren(...[
+  const place = document.getElementById("episode");
+  const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
+  place.replaceChildren(...[
     make("h2", {}, one.goal || one.id),
     make("ul", { class: "tags" }, [
       make("span", { class: one.success ? "good" : "bad" }, `${one.success ? "✓" : "✗"} ${one.reason}`), one.id, one.task.type, one.task.suite, one.task.split, one.who, `score ${one.score}`,
@@ -188,17 +200,29 @@ async function showEpisode(id) {
     ...one.seen.flatMap((seen, n) => [make("div", { class: "turn seen" }, seen), n < one.done.length ? make("div", { class: `turn done${one.refused.includes(n) ? " refused" : ""}` },
       make("span", { class: "say" }, one.done[n] || "(no action)"), make("div", { class: "notes" }, make("span", {}, `step ${n + 1}`), one.refused.includes(n) ? make("span", { class: "bad" }, "refused") : null)) : null]),
   ].filter(Boolean));
+  if (focused) document.getElementById(focused)?.focus();
 }
 
 /** What stands where a deleted episode stood: the way back. */
 function gone(id) {
   document.getElementById("episode").replaceChildren(make("p", {}, `${id} was deleted. `),
     make("button", { type: "button", id: "undo", onclick: guarded(async () => { await change("restore", { id }); await showEpisode(id); }) }, "undo"));
+  document.getElementById("undo").focus();
+}
+
+/** Lets this tab in: by the address that opened it, which works once, or as it was let in before. */
+async function enter() {
+  const ticket = location.hash.slice(1);
+  history.replaceState(null, "", "/");
+  token = sessionStorage.getItem(KEPT) ?? "";
+  if (ticket) {
+    try { token = (await ask("/api/open", { ticket })).token; } catch (error) { if (!token) throw error; }
+  }
+  sessionStorage.setItem(KEPT, token);
 }
 
 async function start() {
-  token = (await unpack(document.getElementById("data").textContent)).token;
-  history.replaceState(null, "", "/"); // the token does not stay in the address
+  await enter();
   themeButton(document.getElementById("theme"));
   await refresh();
   document.getElementById("title").textContent = `Memory: ${view.path}`;

@@ -84,10 +84,11 @@ class LongList {
     }, this.room);
     new ResizeObserver(() => this.show()).observe(this.element);
   }
-  set(items) {
-    this.items = items; this.at = -1;
+  /** Other items, of which the one at `at` is chosen; `keep` leaves the list where it is. */
+  set(items, at = -1, keep = false) {
+    this.items = items; this.at = at;
     this.room.style.height = `${items.length * this.height}px`;
-    this.element.scrollTop = 0;
+    if (!keep) this.element.scrollTop = 0;
     this.show();
   }
   show() {
@@ -180,7 +181,7 @@ function memoryCard(label, entry, text, repeated = new Set()) {
       entry.tokens === undefined ? null : make("li", {}, `${entry.tokens} tokens`)),
     entry.why ? make("p", { class: "quiet" }, explained(entry.why)) : null);
   if (!text) {
-    card.append(make("p", { class: "quiet" }, "Its text is not at hand: give the memory that was read with --memory."));
+    card.append(make("p", { class: "quiet" }, `Its text is not known: ${entry.unknown}.`));
     return card;
   }
   const lines = make("pre", {}, text.text.split("\n")[0], "\n");

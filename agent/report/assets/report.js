@@ -57,6 +57,7 @@ function overview(section) {
     Plot.ruleY(rows, { x1: "low", x2: "high", y, stroke: "var(--accent)", strokeWidth: 2 }),
     Plot.dot(rows, { x: "success", y, r: 5, fill: "var(--accent)", title: label }),
   ];
+  for (const run of report.runs) if (run.unfinished) section.append(make("p", { class: "warn unfinished" }, `${run.name} is not finished: ${run.unfinished}.`));
   const charts = make("div", { class: "charts" });
   charts.append(chart("Success per condition, with its 95 % interval", {
     marginLeft: 190, height: 60 + 26 * whole.length, x: { domain: [0, 1], tickFormat: (v) => `${100 * v}`, label: "success %" },
@@ -303,9 +304,10 @@ async function showEpisode(i) {
         copy ? make("span", {}, `repeats step ${copy[2] + 1} of memory ${copy[1] + 1}${copy[3] ? " word for word" : ", about other things"}`) : null,
         scripted ? null : prompt));
     prompt.addEventListener("click", () => {
-      const open = turn.querySelector("pre");
+      const open = turn.querySelector(".read");
+      const remarks = [...body.remarks, body.usage.dropped ? "At some step it no longer saw its first actions, which stand here." : ""].filter(Boolean);
       if (open) open.remove();
-      else turn.append(body.usage.dropped ? make("p", { class: "warn" }, "At some step it no longer saw its first actions, which stand here.") : "", make("pre", { class: "prompt", tabindex: "0", "aria-label": `prompt of step ${n + 1}` }, promptAt(body, n, shown).map(([role, text]) => `[${role}]\n${text}`).join("\n\n")));
+      else turn.append(make("div", { class: "read" }, remarks.map((text) => make("p", { class: "warn" }, text)), make("pre", { class: "prompt", tabindex: "0", "aria-label": `prompt of step ${n + 1}` }, promptAt(body, n, shown).map(([role, text]) => `[${role}]\n${text}`).join("\n\n"))));
       prompt.setAttribute("aria-expanded", String(!open));
     });
     article.append(turn);
