@@ -62,7 +62,16 @@ class JobEnded:
     seconds: float
 
 
-Event = Phase | TasksPlanned | EpisodeEnded | TrainingStep | RoundEnded | JobEnded
+@dataclass(frozen=True, slots=True)
+class ResultsKnown:
+    """What an experiment came to, as numbers by name."""
+
+    number: int
+    """From 1: of the stage after which it was measured, where there are stages."""
+    values: Mapping[str, float]
+
+
+Event = Phase | TasksPlanned | EpisodeEnded | TrainingStep | RoundEnded | JobEnded | ResultsKnown
 OnEvent = Callable[[Event], object]
 
 

@@ -131,7 +131,7 @@ def _train(args: argparse.Namespace) -> None:
 def _study(args: argparse.Namespace) -> None:
     from ...training.experiments.study.curve import curves
     from ...training.experiments.study.pictures import picture, picture_of_curves
-    from ...training.experiments.study.results import markdown, publish
+    from ...training.experiments.study.results import known, markdown, publish
     from ...training.experiments.study.run import Study
     from ...training.experiments.study.settings import StudySettings
     from ..evaluation.live import LiveProgress
@@ -148,6 +148,7 @@ def _study(args: argparse.Namespace) -> None:
     ):
         study = Study(args.out, settings, on_event)
         records = study.run(args.sealed)
+        on_event(known(records))
         rows = curves(study) if args.curves else []
     console().print(markdown(records))
     if args.publish:
@@ -162,6 +163,7 @@ def _stream(args: argparse.Namespace) -> None:
     from ...training.experiments.stream.pictures import picture
     from ...training.experiments.stream.plan import StreamSettings
     from ...training.experiments.stream.publish import markdown, publish, states_of
+    from ...training.experiments.stream.results import known
     from ...training.experiments.stream.run import Stream
     from ..evaluation.live import LiveProgress
     from ..evaluation.report import console
@@ -177,6 +179,8 @@ def _stream(args: argparse.Namespace) -> None:
     ):
         stream = Stream(args.out, settings, on_event)
         records = stream.run()
+        for results in known(records):
+            on_event(results)
     console().print(markdown(records, states_of(stream)))
     if args.publish:
         publish(args.publish, stream, records)

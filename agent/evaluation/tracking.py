@@ -16,16 +16,25 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
 from ...extras import needs
-from ..events import EpisodeEnded, Event, JobEnded, OnEvent, Phase, RoundEnded, TrainingStep
+from ..events import (
+    EpisodeEnded,
+    Event,
+    JobEnded,
+    OnEvent,
+    Phase,
+    ResultsKnown,
+    RoundEnded,
+    TrainingStep,
+)
 from .terminal import complain
 
 Kind = Literal["tensorboard", "wandb", "trackio"]
 
 PROJECT = "relive"
 """Project of Weights & Biases or trackio where none is named."""
-AXES = ("episode", "training", "round", "job")
+AXES = ("episode", "training", "round", "job", "result")
 """Groups of numbers. Each has an axis of its own, from 1: episodes of this command, its training
-steps, the round, the job."""
+steps, the round, the job, the stage after which results were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +189,8 @@ class Tracker:
             case JobEnded():
                 share = event.number / event.of
                 self._log("job", event.number, {"seconds": event.seconds, "finished": share})
+            case ResultsKnown(number, values):
+                self._log("result", number, values)
 
     def close(self, failed: bool = False) -> None:
         """Writes what is left."""

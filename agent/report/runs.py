@@ -137,6 +137,9 @@ def _condition(name: str, path: Path) -> str:
         return path.resolve().name
     if name.startswith("cells/"):  # a study's; its seeds belong together
         return name.removeprefix("cells/").rpartition("+s")[0].replace("+", "/")
+    if name.startswith("lives/"):  # a stream's: its arm and order, and after which stage
+        life, _, measured = name.removeprefix("lives/").partition("/")
+        return f"{life.rpartition('-s')[0]}/{measured.removeprefix('evaluated/')}"
     return name
 
 

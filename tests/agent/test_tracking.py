@@ -16,6 +16,7 @@ from relive.agent.events import (
     Event,
     JobEnded,
     Phase,
+    ResultsKnown,
     RoundEnded,
     TasksPlanned,
     TrainingStep,
@@ -63,6 +64,7 @@ def test_events_become_numbers() -> None:
         TrainingStep(1, 2, 0.125),
         RoundEnded(3, "well", {"success": 0.5}),
         JobEnded("study", "train seed 0", 2, 8, 30.0),
+        ResultsKnown(1, {"lora/matching/easy": 0.75}),
     ):
         tracker.on_event(event)
     episodes = [(n, values) for group, n, values in kept.logged if group == "episode"]
@@ -73,6 +75,7 @@ def test_events_become_numbers() -> None:
     training = [(n, values["loss"]) for group, n, values in kept.logged if group == "training"]
     assert training == [(1, 0.5), (2, 0.25), (3, 0.125)]
     assert ("round", 3, {"success": 0.5}) in kept.logged
+    assert ("result", 1, {"lora/matching/easy": 0.75}) in kept.logged
     assert ("job", 2, {"seconds": 30.0, "finished": 0.25}) in kept.logged
     tracker.close()
     assert kept.ended == [False]

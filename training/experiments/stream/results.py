@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ....agent.evaluation.audit import summed
 from ....agent.evaluation.records import Record
+from ....agent.events import ResultsKnown
 from .continual import MEASURES, measures
 
 Row = dict[str, Any]
@@ -52,6 +53,18 @@ def rows_of(records: Iterable[Record]) -> list[Row]:
         }
         for (arm, order, seed, stage, evaluated), found in cells.items()
     ]  # fmt: skip
+
+
+def known(records: Iterable[Record]) -> list[ResultsKnown]:
+    """Mean success of every arm on what was evaluated after each stage, for who keeps curves."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for row in rows_of(records):
+        values = found.setdefault(row["stage"], {})
+        values.setdefault(f"{row['arm']}/{row['evaluated']}", []).append(row["success"])
+    return [
+        ResultsKnown(stage + 1, {name: sum(v) / len(v) for name, v in values.items()})
+        for stage, values in sorted(found.items())
+    ]
 
 
 def lives_of(records: Iterable[Record], arm: str) -> Lives:

@@ -15,6 +15,7 @@ from ....agent.evaluation.audit import summed
 from ....agent.evaluation.metrics import wilson
 from ....agent.evaluation.records import Record, right_type_share, write
 from ....agent.evaluation.statistics import cluster_interval, holm, paired_difference
+from ....agent.events import ResultsKnown
 from ....agent.llm.manifest import FILE as MANIFEST
 from ....agent.llm.weights import hash_weights, with_adapter
 from ....agent.rundir import write_json
@@ -147,6 +148,12 @@ def summaries(records: Sequence[Record]) -> list[Row]:
                     }
                 )
     return found
+
+
+def known(records: Sequence[Record]) -> ResultsKnown:
+    """Success of every condition over all seeds, per group, for whoever keeps curves."""
+    rows = summaries(records)
+    return ResultsKnown(1, {f"{r['condition']}/{r['tier']}": r["success"] for r in rows})
 
 
 def compared(records: Sequence[Record]) -> list[Row]:
