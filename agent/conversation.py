@@ -185,6 +185,8 @@ class Asked:
     task: Task
     admissible: tuple[str, ...] = ()
     """Commands that the environment would accept now; only where the run asks for them."""
+    shown: tuple[str, ...] = ()
+    """Ids of the past episodes that are in the context now, closest first."""
 
 
 class TaskPolicy(Protocol):

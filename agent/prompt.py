@@ -27,6 +27,7 @@ whole instructions, a demonstration begins "Success. Task: {goal}". One that is 
 share of the block is shortened: see `shortened`.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -319,6 +320,18 @@ def _with_remarks(steps: Sequence[tuple[str, str]], kept: Sequence[int]) -> list
     return told
 
 
+EXPERIENCE = "\n\nExperience:"
+"""What stands before the memory block in the system turn."""
+_DEMONSTRATION = re.compile(r"(?=\n\n(?:Success|Failure)\. (?:Your task is to|Task): )")
+
+
+def demonstrations_of(system: str) -> list[str]:
+    """The demonstrations in a system turn's text, in the order in which they are read, each with
+    the blank line before it; none where there is no memory block."""
+    block = system.partition(EXPERIENCE)[2]
+    return [part for part in _DEMONSTRATION.split(block) if part]
+
+
 def system_text(spec: PromptSpec, demonstrations: Sequence[Demonstration] = ()) -> str:
     """The system turn. `demonstrations` come closest first and are shown closest last."""
     text = spec.instructions
@@ -327,7 +340,7 @@ def system_text(spec: PromptSpec, demonstrations: Sequence[Demonstration] = ()) 
     if spec.action_format.instruction:
         text += f"\n{spec.action_format.instruction}"
     if demonstrations:
-        text += "\n\nExperience:" + "".join(f"\n\n{demo.text}" for demo in reversed(demonstrations))
+        text += EXPERIENCE + "".join(f"\n\n{demo.text}" for demo in reversed(demonstrations))
     return text
 
 

@@ -202,7 +202,10 @@ def run_episode(
             now = time.monotonic()
             while True:
                 try:
-                    action: Action = yield Asked(conversation, seed, task, reply.admissible)
+                    action: Action = yield Asked(
+                        conversation, seed, task, reply.admissible,
+                        tuple(demo.episode for demo in context.demonstrations),
+                    )  # fmt: skip
                     break
                 except PolicyFailure as failure:
                     shorter = without_oldest(conversation, opening, dropped)

@@ -8,7 +8,7 @@ environments that play them, states its action templates and brings an expert wh
 import difflib
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -76,6 +76,20 @@ class TextEnv(gymnasium.Env[str, str]):
     def admissible(self) -> Sequence[str]:
         """Commands that the engine would accept now, sorted. Not for policies."""
         raise NotImplementedError(f"{type(self).__name__} does not list admissible commands")
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """Something else that an episode's actions show, checked in the game that it belongs to."""
+
+    kind: str
+    """What was varied, see :attr:`Suite.variation_kinds`."""
+    goal: str
+    type: str
+    opening: str
+    """First observation."""
+    steps: tuple[tuple[str, str], ...]
+    """(action, the observation that followed), up to where the goal holds."""
 
 
 class Suite(ABC):
@@ -206,6 +220,22 @@ class Suite(ABC):
             steps: (action, the observation that followed).
         """
         return list(steps)
+
+    variation_kinds: tuple[str, ...] = ()
+    """What :meth:`variations` can make of an episode."""
+
+    def variations(self, task: Task, actions: Sequence[str], kind: str) -> Iterable[Variation]:
+        """What else an episode shows, each of them checked.
+
+        Args:
+            task: that was played.
+            actions: those that were not refused.
+            kind: one of `variation_kinds`.
+
+        Raises:
+            KeyError: the suite knows no such kind.
+        """
+        raise KeyError(kind)
 
     def names(self, observation: str) -> list[str]:
         """Names of things in an observation, for filling the blanks of templates at random."""

@@ -11,15 +11,19 @@ import gzip
 import hashlib
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
-from relive.envs.household import generator
-from relive.envs.household.expert import HouseholdExpert
-from relive.envs.household.rooms import TASK_TYPES, task_seed
-from relive.envs.household.stock import StockEngine
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the stock engine is the tests'
 
-FILE = Path(__file__).resolve().parent.parent / "tests" / "envs" / "data" / "golden.json.gz"
+from relive.envs.household import generator  # noqa: E402
+from relive.envs.household.expert import HouseholdExpert  # noqa: E402
+from relive.envs.household.rooms import TASK_TYPES, task_seed  # noqa: E402
+from tests.envs.stock import StockEngine  # noqa: E402
+
+FILE = ROOT / "tests" / "envs" / "data" / "golden.json.gz"
 GAMES_PER_TYPE = 5
 STEPS = 30
 # Accepted nowhere: unknown words, wrong dialect, wrong case, things that are not there.

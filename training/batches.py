@@ -142,11 +142,24 @@ def in_parts(
     return parts, 0
 
 
+@dataclass(frozen=True, slots=True)
+class Fading:
+    """A curriculum from memory to none."""
+
+    without: Sequence[Sequences | None]
+    """Each example without its memory; None where it had none."""
+    share: float
+    """Of the examples with a memory, how many come without it in the end."""
+    over: int
+    """Examples after which that is so; before, the share grows evenly from 0."""
+
+
 def mixed(
     encoded: Sequence[Sequences],
     rehearsal: Iterator[Sequences] | None,
     mix: tuple[int, int],
     seed: int,
+    fading: Fading | None = None,
 ) -> Iterator[Sequences]:
     """An endless stream of examples and rehearsal, evenly mixed; every example comes once before
     any comes again.
@@ -156,17 +169,25 @@ def mixed(
         rehearsal: endless.
         mix: how many of how many are rehearsal.
         seed: decides the order.
+        fading: what examples are without their memory, and how soon that is what comes.
     """
-    rng = random.Random(seed)
+    rng, fate = random.Random(seed), random.Random(f"fading/{seed}")
     rehearsed, of = mix
-    queue: list[Sequences] = []
+    queue: list[int] = []
+    drawn = 0
     for number in itertools.count():
         if (number + 1) * rehearsed // of > number * rehearsed // of:
             assert rehearsal is not None
             yield next(rehearsal)
         else:
-            queue = queue or rng.sample(list(encoded), len(encoded))
-            yield queue.pop()
+            queue = queue or rng.sample(range(len(encoded)), len(encoded))
+            index = queue.pop()
+            without = fading.without[index] if fading else None
+            if fading and without and fate.random() < fading.share * min(1, drawn / fading.over):
+                yield without
+            else:
+                yield encoded[index]
+            drawn += 1
 
 
 def batches(items: Iterator[Sequences], tokens: int, examples: int = 0) -> Iterator[list[Encoded]]:

@@ -8,10 +8,10 @@ or filled with episodes that are beside the point.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..agent.conversation import Conversation, Turn
-from ..agent.prompt import PromptSpec, begin, demonstration, fit
+from ..agent.prompt import PromptSpec, begin, demonstration, fit, system_text
 from ..agent.retriever import MemoryRetriever, RetrievedContext
 from ..memory.episode import Episode, Step
 
@@ -28,12 +28,19 @@ class ContextRates:
     """Share of examples without any memory."""
     irrelevant: float = 0.1
     """Share of examples whose memory is among the least similar half."""
+    fade: float = field(default=0.0, metadata={"sparse": True})
+    """A curriculum from memory to none: of the examples that have a memory, the share that loses it
+    grows over the training from 0 to this."""
 
     def __post_init__(self) -> None:
-        if min(self.empty, self.irrelevant) < 0 or self.empty + self.irrelevant > 1:
+        if (
+            min(self.empty, self.irrelevant) < 0
+            or self.empty + self.irrelevant > 1
+            or not 0 <= self.fade <= 1
+        ):
             raise ValueError(
                 f"context rates must be at least 0 and at most 1 together, got {self.empty} and "
-                f"{self.irrelevant}"
+                f"{self.irrelevant}; fade must be from 0 to 1, got {self.fade}"
             )
 
 
@@ -47,6 +54,8 @@ class Example:
     """Indices among the assistant turns: refused actions, which are never a target."""
     memory: str = "retrieved"
     """``retrieved``, ``empty`` or ``irrelevant``."""
+    fading: Conversation | None = None
+    """The same without a memory, where a curriculum goes from memory to none."""
 
 
 def example(
@@ -131,7 +140,16 @@ def build_examples(
                     "retrieved",
                 )
             )
+    if rates.fade:
+        return [_fading(retriever.spec, one) for one in examples]
     return examples
+
+
+def _fading(spec: PromptSpec, one: Example) -> Example:
+    if one.memory == "empty":
+        return one
+    system = replace(one.conversation[0], text=system_text(spec))
+    return replace(one, fading=(system, *one.conversation[1:]))
 
 
 def _irrelevant(

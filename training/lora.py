@@ -30,7 +30,7 @@ from ..agent.llm.chat import Encoded
 from ..agent.llm.local import LocalModel
 from ..agent.llm.manifest import FILE, AdapterManifest
 from ..agent.llm.weights import hash_weights, quiet
-from .batches import batches, encode_all, encode_example, mixed, pieces
+from .batches import Fading, batches, encode_all, encode_example, mixed, pieces
 from .examples import Example
 from .loss import target_logits
 from .memory_needed import activations, spare_memory
@@ -190,6 +190,8 @@ def train_adapter(
     )
     together = Together(model.device)
     told = {"lora": as_stored(settings), "base": model.base_sha256, "start": _hash_of(start)}
+    if share := manifest.context.get("fade"):
+        told["fade"] = share
     kept = None if together.count > 1 else Unfinished(out, told, encodings.sequences)
     half = out.with_name(out.name + ".half")
     with model.lent() as base:
@@ -197,6 +199,7 @@ def train_adapter(
             tuned = _prepare(base, settings, start, encodings.longest)
             losses, supervised = _optimise(
                 tuned, encodings.sequences, _rehearsed(model, rehearsal, longest, settings),
+                _fading(model, encodings.examples, manifest, settings),
                 settings, together, kept, report, checkpoint,
             )  # fmt: skip
             if together.first:
@@ -291,10 +294,33 @@ def _rehearsed(
     return (one for one in encoded if one and all(len(s.ids) <= longest for s in one))
 
 
+def _fading(
+    model: LocalModel,
+    examples: Sequence[Example],
+    manifest: AdapterManifest,
+    settings: LoraSettings,
+) -> Fading | None:
+    """The curriculum that examples ask for; what is shorter than they are fits where they do."""
+    share = float(manifest.context.get("fade", 0.0))
+    if not share:
+        return None
+    without = [
+        encode_example(
+            model.encoder, replace(one, conversation=one.fading), settings.learn_reasoning
+        )
+        if one.fading
+        else None
+        for one in examples
+    ]
+    size = settings.batch_examples or max(1, len(examples) // settings.steps)
+    return Fading(without, share, size * settings.steps)
+
+
 def _optimise(
     tuned: Any,
     encoded: Sequence[list[Encoded]],
     rehearsal: Iterator[list[Encoded]] | None,
+    fading: Fading | None,
     settings: LoraSettings,
     together: Together,
     kept: Unfinished | None,
@@ -306,7 +332,7 @@ def _optimise(
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     stream = batches(
-        mixed(encoded, rehearsal, settings.mix, settings.seed),
+        mixed(encoded, rehearsal, settings.mix, settings.seed, fading),
         settings.batch_tokens,
         settings.mix[1] if settings.batch_examples else 0,
     )

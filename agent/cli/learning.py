@@ -130,6 +130,8 @@ def _train(args: argparse.Namespace) -> None:
 
 def _study(args: argparse.Namespace) -> None:
     from ...training.experiments.study.curve import curves
+    from ...training.experiments.study.methods import markdown as markdown_of_methods
+    from ...training.experiments.study.methods import publish_methods
     from ...training.experiments.study.pictures import picture, picture_of_curves
     from ...training.experiments.study.results import known, markdown, publish
     from ...training.experiments.study.run import Study
@@ -150,9 +152,15 @@ def _study(args: argparse.Namespace) -> None:
         records = study.run(args.sealed)
         on_event(known(records))
         rows = curves(study) if args.curves else []
-    console().print(markdown(records))
+    if settings.methods:
+        console().print(markdown_of_methods(settings.methods, records))
+    else:
+        console().print(markdown(records))
     if args.publish:
         name = publish(args.publish, study, records, rows)
+        if settings.methods:
+            file = args.publish / f"{settings.name or 'methods'}.json"
+            publish_methods(file, settings.methods, records, name)
         picture(args.publish / f"{name}.png", records)
         if rows:
             picture_of_curves(args.publish / f"{name}-curves.png", rows)

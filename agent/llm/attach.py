@@ -4,6 +4,7 @@ An adapter's matrices are added to those of the model, which is then as fast as 
 model's own stay as they are beside them, so that taking an adapter off gives back every bit.
 """
 
+import copy
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,17 @@ class Attachable:
         strip(self.model)
         self._point_to(self._base)
         self._now = None
+
+    def bare_copy(self) -> Any:
+        """The model without its adapter, as another object with the same weights in memory."""
+        before = self._now
+        self.detach()
+        try:
+            shared = {id(p): type(p)(p.data, requires_grad=False) for p in self.model.parameters()}
+            return copy.deepcopy(self.model, shared | {id(b): b for b in self.model.buffers()})
+        finally:
+            if before:
+                self.attach(*before)
 
     def forget_others(self) -> None:
         """Gives back the memory of adapters that are not in force."""

@@ -4,6 +4,7 @@ How it continues a conversation, and what it need not encode again, is in
 :mod:`relive.agent.llm.decoding`.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -145,6 +146,7 @@ class LocalModel:
             self.encoder, self.action_format, temperature, most, thinking_tokens
         )
         self._attachable = Attachable(base, merges=dtype != "4bit")
+        self._slots = slots
         self._decoder = _decoder(base, self._sampler, slots, self._limit)
         self._gguf = source_of(self.folder)
         self._unusual: dict[str, str | int | float | bool] = {}
@@ -313,6 +315,28 @@ class LocalModel:
             self._checked[content] = folder
             self._adapter = (version, hash_weights(folder), content)
         self._decoder.forget()
+
+    def twin(self, adapter: str | Path | None = None, version: str | None = None) -> "LocalModel":
+        """Another policy on the same base weights, which are in memory once, with an adapter, a
+        cache and conversations of its own. It takes what an adapter of its own takes (the matrices
+        that it changes).
+
+        Args:
+            adapter: its folder; None for the bare model.
+            version: what to call it, the folder's name by default.
+
+        Raises:
+            FileNotFoundError, ValueError: as `set_adapter`.
+        """
+        other, base = copy.copy(self), self._attachable.bare_copy()
+        other.playing = Playing()
+        other._attachable = Attachable(base, merges=self.dtype != "4bit")
+        other._decoder = _decoder(base, self._sampler, self._slots, self._limit)
+        other._adapter = None
+        other._versions, other._checked = {}, {}
+        if adapter is not None:
+            other.set_adapter(adapter, version)
+        return other
 
     def _content_of(self, folder: Path) -> str:
         """Hash of an adapter that fits this model."""

@@ -1,6 +1,6 @@
 """Plays a household game: ALFWorld's logic in Fast Downward's library, its grammar, and no planner.
 
-Same answers as TextWorld's `PddlEnv` with ALFWorld's names (`relive.envs.household.stock`), at a
+Same answers as TextWorld's `PddlEnv` with ALFWorld's names (`tests.envs.stock`), at a
 small part of the cost. An engine plays any number of games one after the other, and any number of
 engines can play side by side in one process, though not in several threads.
 """

@@ -1,14 +1,15 @@
 """The suite `household`: ALFWorld's six task types in 120 real rooms, and composed ones for who
 asks for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...task import Task
-from ..base import ActionTemplate, Suite
+from ..base import ActionTemplate, Suite, Variation
 from .env import HouseholdEnv
 from .expert import HouseholdExpert
 from .rooms import GROUPS, TASK_TYPES
 from .tasks import MAX_STEPS, SUITE, VERSION, listing
+from .variations import KINDS
 
 
 class HouseholdSuite(Suite):
@@ -65,6 +66,12 @@ class HouseholdSuite(Suite):
         """Per type, the share of the first `tried` games that task lists leave out because the
         expert fails on them."""
         return {t: listing(split, t).share_left_out(tried) for t in self.checked(split, types)}
+
+    variation_kinds: tuple[str, ...] = tuple(KINDS)
+
+    def variations(self, task: Task, actions: Sequence[str], kind: str) -> Iterable[Variation]:
+        """See `relive.envs.household.variations`."""
+        return KINDS[kind](task, actions)
 
     def make(self) -> HouseholdEnv:
         """A fresh environment."""

@@ -26,9 +26,9 @@ from relive.envs.alfworld.suite import AlfworldSuite
 from relive.envs.household import assets, generator
 from relive.envs.household.engine import REFUSED, Engine, read_game
 from relive.envs.household.rooms import TASK_TYPES, task_seed
-from relive.envs.household.stock import StockEngine
 from relive.envs.household.suite import HouseholdSuite
 from relive.task import Task
+from tests.envs.stock import StockEngine
 
 Data = dict[str, Any]
 

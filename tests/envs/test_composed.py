@@ -26,9 +26,9 @@ from relive.envs.household.rooms import (
     task_seed,
 )
 from relive.envs.household.simulate import Simulation
-from relive.envs.household.stock import StockEngine
 from relive.envs.household.suite import HouseholdSuite
 from relive.envs.household.tasks import world_of
+from tests.envs.stock import StockEngine
 
 SUITE = HouseholdSuite()
 HEAT_TWO, CLEAN_COOL = COMPOSED_TYPES

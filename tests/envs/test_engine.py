@@ -20,7 +20,7 @@ from relive.envs.household import generator, translate
 from relive.envs.household.engine import REFUSED, Engine, read_game
 from relive.envs.household.generator import Game
 from relive.envs.household.rooms import TASK_TYPES, task_seed
-from relive.envs.household.stock import StockEngine
+from tests.envs.stock import StockEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).parent / "data"
@@ -233,7 +233,7 @@ def test_another_textworld_is_refused_with_the_way_out(monkeypatch: pytest.Monke
 def test_nothing_is_left_in_the_home_folder(tmp_path: Path) -> None:
     code = (
         "import os, relive.envs\n"
-        "from relive.envs.household.stock import StockEngine\n"
+        "from tests.envs.stock import StockEngine\n"
         "before = dict(os.environ)\n"
         "suite = relive.envs.get_suite('household')\n"
         "env = suite.make(); env.reset(options={'task': suite.tasks('train', 1)[0]}); env.close()\n"

@@ -1,5 +1,6 @@
 """What is learnt from, and under which context."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from relive.agent.runner import Runner, play_all, spec_of
 from relive.envs import get_suite
 from relive.memory import Memory, Purpose, Retrieval
 from relive.memory.episode import Episode, Step
-from relive.training.batches import encode_example
+from relive.training.batches import Fading, encode_example, mixed
 from relive.training.examples import ContextRates, Example, build_examples, example
 from relive.training.pretraining.tokenizer import build_tokenizer
 from relive.training.select import SelectSettings, select, tasks_of
@@ -132,3 +133,23 @@ def test_only_the_assistants_words_are_learnt_and_refused_actions_are_not(
 def test_rates_must_be_shares() -> None:
     with pytest.raises(ValueError, match="at most 1 together"):
         ContextRates(0.7, 0.7)
+
+
+def test_memory_fades_over_the_training(memory: Memory) -> None:
+    episodes = list(memory.iterate())
+    made = build_examples(episodes, retriever(memory), ContextRates(0, 0, fade=1.0), seed=0)
+    plain = build_examples(episodes, retriever(memory, k=0), ContextRates(0, 0), seed=0)
+    assert all(one.memory == "retrieved" for one in made)
+    assert [one.fading for one in made] == [one.conversation for one in plain]
+    encoded = [[([n], [True])] for n in range(len(made))]
+    without = [[([-1], [True])] for _ in made]
+    drawn = itertools.islice(mixed(encoded, None, (0, 1), 0, Fading(without, 1.0, 2400)), 2400)
+    faded = [one[0][0] == [-1] for one in drawn]
+    first, middle, last = (sum(faded[a : a + 400]) / 400 for a in (0, 1000, 2000))
+    assert 0.02 < first < 0.15 < 0.4 < middle < 0.6 < 0.85 < last < 0.98
+    # Those that keep their memory come as without a curriculum.
+    same = itertools.islice(mixed(encoded, None, (0, 1), 0), 2400)
+    again = itertools.islice(mixed(encoded, None, (0, 1), 0, Fading(without, 1.0, 2400)), 2400)
+    assert all(a == b or b == without[0] for a, b in zip(same, again, strict=True))
+    with pytest.raises(ValueError, match="fade must be"):
+        ContextRates(fade=1.5)

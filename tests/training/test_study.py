@@ -14,6 +14,8 @@ from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
 from relive.training.examples import ContextRates
 from relive.training.experiments.study.arms import Cell, cells
+from relive.training.experiments.study.methods import markdown as markdown_of_methods
+from relive.training.experiments.study.methods import table
 from relive.training.experiments.study.results import (
     compared,
     disagreements,
@@ -24,7 +26,7 @@ from relive.training.experiments.study.results import (
     wording,
 )
 from relive.training.experiments.study.run import Study
-from relive.training.experiments.study.settings import StudySettings
+from relive.training.experiments.study.settings import MethodSettings, StudySettings
 from relive.training.experiments.study.tasks import Tiers, demonstration_tasks, tasks_for
 from relive.training.lora import LoraSettings
 
@@ -260,3 +262,61 @@ def test_wordings() -> None:
     assert wording("heat some egg and put it in shelf") == "verb"
     assert wording("put a hot egg in shelf") == "property"
     assert wording("put two egg in shelf") == "other"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "none/empty", "rag-lora/matching/k4", "rag-lora-robust/matching/full/tokens400",
+        "lora/matching/dynamic/own/control", "none/other/k1/vote", "council/matching/random",
+    ],
+)  # fmt: skip
+def test_a_condition_names_its_cell(condition: str) -> None:
+    assert Cell.of(condition, 2).condition == condition
+    assert Cell.of(condition, 2).seed == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "none", "none/", "dance/empty", "none/empty/k0", "none/matching/k2",
+              "none/matching/vote/k1", "none/matching/loud", "none/empty/k1"],
+)  # fmt: skip
+def test_what_is_no_condition_is_said(wrong: str) -> None:
+    with pytest.raises(ValueError, match="is no condition"):
+        Cell.of(wrong)
+
+
+def test_methods_are_compared_in_one_table(tiny_model: Path, tmp_path: Path) -> None:
+    methods = (
+        MethodSettings("council", "lora/empty", ("council/empty", "council-vote/empty")),
+        MethodSettings("fading", "lora/empty", ("rag-lora-fade/empty",)),
+        MethodSettings("votes", "none/matching/k3", ("none/matching/k3/vote",)),
+    )
+    s = replace(settings(tiny_model, conditions=(), methods=methods), per_tier=2)
+    study = Study(tmp_path / "run", s)
+    records = study.run()
+    assert {r["condition"] for r in records} == {c for m in methods for c in m.conditions}
+    adapters = {folder.name for folder in (tmp_path / "run" / "adapters").iterdir()}
+    assert adapters == {"lora-base-s0", "rag-lora-fade-base-s0", "council-fetch-base-s0"}
+    council = [r for r in records if r["train"] == "council"]
+    assert all(r["members"] == ["council-fetch-base-s0"] for r in council)
+    assert all(0 < r["agreement"] <= 1 for r in council)
+    made = table(methods, records)
+    assert {row["variant"] for row in made["rows"] if row["method"] == "votes"} == {
+        "baseline", "none/matching/k3/vote",
+    }  # fmt: skip
+    assert made["tests"] == []  # of one room, nothing can be said
+    rooms = [{**r, "room": r["task"]} for r in records]
+    tests = {(t["a"], t["b"], t["tier"]) for t in table(methods, rooms)["tests"]}
+    assert len(tests) == 2 * 4
+    assert ("council/empty", "lora/empty", "hard") in tests
+    assert "| council | council-vote/empty | empty |" in markdown_of_methods(methods, records)
+    name = publish(tmp_path / "out", study, records)
+    summary = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+    where = tmp_path / "out" / name / "adapters"
+    assert not list(where.rglob("*.safetensors"))  # manifests alone: there are many
+    assert disagreements(summary, records, summary["weights_sha256"], where) == []
+    council[0]["weights_sha256"] = "other"
+    assert disagreements(summary, records, summary["weights_sha256"], where)
+    for wrong in (("a", "lora/empty", ("lora/empty",)), ("a", "dance/empty", ())):
+        with pytest.raises(ValueError, match=r"twice|no condition"):
+            MethodSettings(*wrong)

@@ -6,10 +6,13 @@ follow Ferraz et al., arXiv:2603.18272; what goes past it (rehearsal, robust con
 base, the copier) is named apart.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from ....envs import Suite
+from ....memory.query import ORDERS
 from ...examples import ContextRates
 
 
@@ -25,6 +28,14 @@ class Training:
     """Whether blocks are left out or beside the point at the study's stated rates."""
     rehearsal: bool = False
     """Whether synthetic worlds of pretraining are mixed in, at the study's stated share."""
+    fade: bool = False
+    """Whether memory fades over the training, from all examples to none."""
+    variations: tuple[str, ...] = ()
+    """What else is learnt from each episode (:mod:`relive.training.augment`); optimiser steps stay
+    as they are."""
+    council: Literal["", "route", "vote"] = ""
+    """Rule of a council (:mod:`relive.agent.ensemble.council`) with a specialist for each easy
+    type, of the same total rank, data and optimiser steps; empty for one adapter."""
 
 
 TRAININGS: Mapping[str, Training] = {
@@ -33,6 +44,17 @@ TRAININGS: Mapping[str, Training] = {
     "rag-lora": Training(memory=True),
     "rag-lora-rehearsal": Training(memory=True, rehearsal=True),  # for learning curves only
     "rag-lora-robust": Training(memory=True, robust=True, rehearsal=True),
+    "rag-lora-fade": Training(memory=True, rehearsal=True, fade=True),
+    **{
+        f"rag-lora-{kind}": Training(True, robust=True, rehearsal=True, variations=(kind,))
+        for kind in ("wordings", "hindsight", "reversal")
+    },
+    **{
+        f"lora-{kind}": Training(False, variations=(kind,))
+        for kind in ("wordings", "hindsight", "reversal")
+    },
+    "council": Training(True, robust=True, rehearsal=True, council="route"),
+    "council-vote": Training(True, robust=True, rehearsal=True, council="vote"),
 }
 """``none`` (the frozen base), ``copier`` and ``copier-search`` (scripted) need no training."""
 
@@ -53,6 +75,8 @@ there is one that is called ``hard``."""
 SEALED = "composed"
 """The suite's group that is measured once, at the end."""
 
+VOTE = "vote"
+"""As a cell's order: several orders, and the action that most answers name."""
 FULL = 1000
 """As a cell's k: as many episodes as fit."""
 
@@ -83,6 +107,11 @@ class Cell:
     """``matching``, ``other`` or ``empty``; see `relive.training.experiments.conditions`."""
     k: int = 2
     query: str = "static"
+    order: str = ""
+    """Order in which past episodes are shown (:data:`relive.memory.query.ORDERS`), or ``vote`` of
+    several orders; empty for the settings'."""
+    tokens: int = 0
+    """Tokens of the memory block at most; 0 for the settings'."""
     source: str = "expert"
     """Whose successes the memory holds: the ``expert``'s or the agent's ``own``."""
     base: str = "base"
@@ -99,9 +128,43 @@ class Cell:
         if self.memory != "empty" and self.k != 2:
             parts.append("full" if self.k == FULL else f"k{self.k}")
         parts += [self.query] if self.query != "static" else []
+        parts += [self.order] if self.order else []
+        parts += [f"tokens{self.tokens}"] if self.tokens else []
         parts += [self.source] if self.source != "expert" else []
         parts += [self.base] if self.base == "control" else []
         return "/".join(parts)
+
+    @classmethod
+    def of(cls, condition: str, seed: int = 0) -> "Cell":
+        """The cell of a condition, which :attr:`condition` gives again.
+
+        Raises:
+            ValueError: it is none.
+        """
+        train, _, rest = condition.partition("/")
+        memory, *more = rest.split("/")
+        said: dict[str, Any] = {}
+        for part in more:
+            if numbered := re.fullmatch(r"(k|tokens)([1-9]\d*)", part):
+                said[numbered[1]] = int(numbered[2])
+            elif part == "full":
+                said["k"] = FULL
+            elif part in (*ORDERS, VOTE):
+                said["order"] = part
+            else:
+                name = {"dynamic": "query", "own": "source", "control": "base"}.get(part, "")
+                said[name] = part
+        known = {"none", *SCRIPTED, *TRAININGS}
+        if train in known and memory in ("matching", "other", "empty") and "" not in said:
+            cell = cls(train, memory, seed=seed, **said)
+            if cell.condition == condition:
+                return cell
+        raise ValueError(
+            f"{condition!r} is no condition: it is TRAINING/MEMORY and what is not the default, in "
+            "this order: k1 (any number) or full, dynamic, an order or vote, tokens400 (any "
+            f"number), own, control. Trainings: {', '.join(sorted(known))}; memories: matching, "
+            "other, empty"
+        )
 
     @property
     def name(self) -> str:
@@ -110,8 +173,21 @@ class Cell:
 
     @property
     def adapter(self) -> str:
-        """Name of the adapter it is measured with; empty for none."""
-        return f"{self.train}-{self.base}-s{self.seed}" if self.train in TRAININGS else ""
+        """Name of the adapter it is measured with, or of its specialists' together; empty for
+        none."""
+        if self.train not in TRAININGS:
+            return ""
+        name = "council" if TRAININGS[self.train].council else self.train
+        return f"{name}-{self.base}-s{self.seed}"
+
+    def adapters(self, easy: Sequence[str]) -> Mapping[str, str]:
+        """Names of the adapters to train, by the type that each learns from; under an empty type
+        one that learns from all."""
+        if not self.adapter:
+            return {}
+        if not TRAININGS[self.train].council:
+            return {"": self.adapter}
+        return {kind: f"council-{kind}-{self.base}-s{self.seed}" for kind in easy}
 
 
 def cells(
@@ -161,4 +237,6 @@ def cells(
 
 def rates_of(training: Training, robust: ContextRates) -> ContextRates:
     """How often a training's memory blocks are left out or beside the point."""
+    if training.fade:
+        return ContextRates(0.0, 0.0, fade=1.0)
     return robust if training.robust else ContextRates(0.0, 0.0)

@@ -7,7 +7,7 @@ conditions on the very same tasks; p-values of all tests together are corrected 
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ def clusters(records: Sequence[Record]) -> list[tuple[str, int]]:
     return [(r["room"] or r["task"], r["seed"]) for r in records]
 
 
-def _interval(records: Sequence[Record]) -> tuple[float, float]:
+def interval(records: Sequence[Record]) -> tuple[float, float]:
     """95 % interval of the success rate: by clusters, or Wilson's where there is but one."""
     labels = clusters(records)
     if len(set(labels)) < 2:
@@ -133,7 +133,7 @@ def summaries(records: Sequence[Record]) -> list[Row]:
         for group in GROUPS:
             mine = in_group(records, condition, group)
             if mine:
-                low, high = _interval(mine)
+                low, high = interval(mine)
                 success = sum(r["success"] for r in mine) / len(mine)
                 found.append(
                     {
@@ -167,7 +167,7 @@ def compared(records: Sequence[Record]) -> list[Row]:
     for measure in ("success", "score") if partial else ("success",):
         for a, b in COMPARISONS:
             for group in GROUPS if {a, b} <= present else ():
-                row = _difference(in_group(records, a, group), in_group(records, b, group), measure)
+                row = difference(in_group(records, a, group), in_group(records, b, group), measure)
                 if row:
                     told = {} if measure == "success" else {"measure": measure}
                     found.append({"a": a, "b": b, "tier": group, **told, **row})
@@ -176,7 +176,7 @@ def compared(records: Sequence[Record]) -> list[Row]:
     return found
 
 
-def _difference(one: Sequence[Record], other: Sequence[Record], measure: str) -> Row | None:
+def difference(one: Sequence[Record], other: Sequence[Record], measure: str) -> Row | None:
     """Their mean difference on the tasks that both played; None without at least two clusters."""
     first, second = ({(r["task"], r["seed"]): r for r in records} for records in (one, other))
     both = [key for key in first if key in second]
@@ -216,7 +216,7 @@ def by_wording(records: Sequence[Record], conditions: Sequence[str]) -> list[Row
             for kind in ("property", "verb"):
                 mine = [r for r in in_group(records, condition, tier) if wording(r["goal"]) == kind]
                 if mine:
-                    low, high = _interval(mine)
+                    low, high = interval(mine)
                     success = round(sum(r["success"] for r in mine) / len(mine), 4)
                     found.append(
                         {
@@ -262,10 +262,11 @@ def publish(
     name = f"study-{settings.name or settings.suite}"
     name += f"-{settings.split}" if settings.split != "test" else ""
     write(folder / f"{name}-episodes.jsonl.gz", records)
-    for adapter in sorted({r["adapter"] for r in records if r["adapter"]}):
+    for adapter in sorted({name for r in records for name in adapters_of(r)}):
         made, to = study.path / "adapters" / adapter, folder / name / "adapters" / adapter
         to.mkdir(parents=True, exist_ok=True)
-        small = (made / WEIGHTS).stat().st_size <= LARGEST
+        # Comparisons of many methods have too many of them.
+        small = (made / WEIGHTS).stat().st_size <= LARGEST and not settings.methods
         for file in (WEIGHTS, MANIFEST) if small else (MANIFEST,):
             shutil.copyfile(made / file, to / file)
         # peft notes where the base model lay on this machine.
@@ -283,6 +284,20 @@ def publish(
         {**study.summary(), **recomputed(records), "curves": list(curves)},
     )
     return name
+
+
+def adapters_of(r: Record) -> list[str]:
+    """Adapters that a record was played with: one, none, or those of a council's members."""
+    return r.get("members") or [name for name in (r["adapter"],) if name]
+
+
+def _acted(r: Record, base: str, hashes: Mapping[str, str]) -> str:
+    """Hash of the weights that a record is to have been played with."""
+    if r["train"] in SCRIPTED:
+        return ""
+    if r.get("members"):
+        return "+".join(with_adapter(base, hashes[name])[:12] for name in r["members"])
+    return with_adapter(base, hashes[r["adapter"]]) if r["adapter"] else base
 
 
 def _hash_of(adapter: Path) -> str:
@@ -325,17 +340,9 @@ def disagreements(
         ]
         if len(now) != len(then):
             found.append(f"{len(now)} {name} recomputed, {len(then)} committed")
-    hashes = {a: _hash_of(adapters / a) for a in {r["adapter"] for r in records if r["adapter"]}}
+    hashes = {a: _hash_of(adapters / a) for a in {name for r in records for name in adapters_of(r)}}
     for r in records:
-        base = summary["bases"][r["base"]]
-        acted = (
-            ""
-            if r["train"] in SCRIPTED
-            else with_adapter(base, hashes[r["adapter"]])
-            if r["adapter"]
-            else base
-        )
-        if r["weights_sha256"] != acted:
+        if r["weights_sha256"] != _acted(r, summary["bases"][r["base"]], hashes):
             found.append(
                 f"{r['condition']}, task {r['task']}: played by other weights than those published"
             )
@@ -378,12 +385,12 @@ def markdown(records: Sequence[Record]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for test in compared(records):
-        interval = (
+        points = (
             f"{100 * test['difference']:+.1f} ({100 * test['low']:+.1f} to "
             f"{100 * test['high']:+.1f})"
         )
         lines.append(
-            f"| {test['a']} | {test['b']} | {test['tier']} | {test['n']} | {interval} | "
+            f"| {test['a']} | {test['b']} | {test['tier']} | {test['n']} | {points} | "
             f"{test['p']:.4f} |"
         )
     return "\n".join(lines) + "\n"

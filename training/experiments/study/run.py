@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ....agent.collect import collect
-from ....agent.conversation import Policy
+from ....agent.conversation import AnyPolicy
+from ....agent.ensemble.council import Council
+from ....agent.ensemble.orders import OrderVote
 from ....agent.evaluation.records import Record, read, record, write
 from ....agent.events import OnEvent, Phase, ignore
 from ....agent.llm.local import LocalModel
@@ -31,15 +33,20 @@ from ....envs import Task, get_suite
 from ....memory import Memory, Purpose
 from ....memory.episode import Episode
 from ....memory.storage.lock import WriterLock
+from ...augment import augment
+from ...lora import LoraSettings
 from ...pretraining.rehearsal import rehearsal
 from ...select import SelectSettings, select
 from ...tune import tune
 from ..conditions import under
 from ..jobs import Job, commit, run_jobs
-from .arms import EASY, FULL, TRAININGS, Cell, cells, rates_of
+from .arms import EASY, FULL, TRAININGS, VOTE, Cell, cells, rates_of
 from .copy_baseline import CopyPolicy, copiers
 from .settings import StudySettings
 from .tasks import Tiers, demonstration_tasks, tasks_for
+
+ORDERS_ASKED = 6
+"""Orders of the past episodes that a vote asks under."""
 
 
 class JobContext:
@@ -53,7 +60,7 @@ class JobContext:
         self.suite = get_suite(settings.suite)
         self.tiers = Tiers(settings, self.suite)
         self.spec = spec_of(self.suite)
-        self._models: dict[str, LocalModel] = {}
+        self._models: dict[tuple[str, int], LocalModel] = {}
 
     @classmethod
     def at(cls, path: Path, settings: StudySettings) -> "JobContext":
@@ -67,24 +74,36 @@ class JobContext:
             cls._open = cls(path, settings)
         return cls._open
 
-    def model(self, base: str) -> LocalModel:
-        """A base model."""
-        if base not in self._models:
+    def model(self, base: str, answers: int = 1) -> LocalModel:
+        """A base model, which is asked for so many answers at each decision."""
+        if (base, answers) not in self._models:
             model = self.settings.control if base == "control" else self.settings.model
-            self._models[base] = load_model(PolicySettings(model=model), self.settings.run.batch)
-        return self._models[base]
+            slots = self.settings.run.batch * answers
+            self._models[base, answers] = load_model(PolicySettings(model=model), slots)
+        return self._models[base, answers]
 
-    def policy(self, cell: Cell, temperature: float = 0.0) -> tuple[Policy, Callable[[str], int]]:
-        """Policy and token counter of a cell."""
-        local = self.model(cell.base)
+    def policy(
+        self, cell: Cell, memory: Memory, temperature: float = 0.0
+    ) -> tuple[AnyPolicy, Callable[[str], int]]:
+        """Policy and token counter of a cell, which is shown episodes of a memory."""
+        local = self.model(cell.base, ORDERS_ASKED if cell.order == VOTE else 1)
         if cell.train.startswith("copier"):
             search = cell.train == "copier-search"
             return CopyPolicy(self.suite.templates, search), local.count_tokens
-        local.set_adapter(
-            self.path / "adapters" / cell.adapter if cell.adapter else None, cell.adapter or None
-        )
         local.temperature = temperature
-        return local, local.count_tokens
+        folder = self.path / "adapters"
+        if rule := TRAININGS[cell.train].council if cell.train in TRAININGS else "":
+            local.set_adapter(None)
+            members = {
+                kind: local.twin(folder / name)
+                for kind, name in cell.adapters(self.tiers.types[EASY]).items()
+            }
+            kind_of = lambda name: memory.meta(name).task.type  # noqa: E731
+            return Council(members, local, kind_of, rule), local.count_tokens
+        local.set_adapter(folder / cell.adapter if cell.adapter else None, cell.adapter or None)
+        return (
+            OrderVote(local, ORDERS_ASKED) if cell.order == VOTE else local, local.count_tokens
+        )  # fmt: skip
 
     def retriever(
         self,
@@ -98,7 +117,11 @@ class JobContext:
         asked = replace(self.settings.retrieval, k=cell.k)
         if cell.query == "dynamic":
             asked = replace(asked, query="dynamic")
-        if cell.k == FULL:
+        if cell.order and cell.order != VOTE:
+            asked = replace(asked, order=cell.order)
+        if cell.tokens:
+            asked = replace(asked, max_tokens=cell.tokens)
+        elif cell.k == FULL:
             two_thirds = 2 * self.model(cell.base).context // 3
             asked = replace(asked, max_tokens=self.settings.full_tokens or two_thirds)
         return MemoryRetriever(memory, self.spec, count, asked, purpose, at)
@@ -128,15 +151,19 @@ def train_arm(
     seed: int,
     out: Path | None = None,
     checkpoint: Callable[[int, Any], object] | None = None,
+    kind: str = "",
 ) -> None:
-    """One adapter, trained on the easy demonstrations of a seed; in the study's folder unless `out`
-    says where."""
+    """One adapter, trained on the easy demonstrations of a seed, or on those of one type; in the
+    study's folder unless `out` says where."""
     job, training = JobContext.at(path, settings), TRAININGS[train]
     model = job.model(base)
     easy = job.tiers.types[EASY]
-    name = Cell(train, base=base, seed=seed).adapter
+    name = Cell(train, base=base, seed=seed).adapters(easy)[kind]
     with Memory(memory_path(path, "expert", seed), "r") as memory:
-        episodes = select(memory, SelectSettings(policies=("expert",), types=easy))
+        learnt = (kind,) if kind else easy
+        episodes = select(memory, SelectSettings(policies=("expert",), types=learnt))
+        made = augment(job.suite, episodes, training.variations, easy, seed=seed)
+        episodes = [*episodes, *made.episodes]
         asked = replace(settings.retrieval, k=settings.retrieval.k if training.memory else 0)
         # What is retrieved from in training is exactly what is trained on.
         retriever = MemoryRetriever(
@@ -153,12 +180,23 @@ def train_arm(
             seed=settings.lora.seed + seed,
             rehearsal=settings.lora.rehearsal if training.rehearsal else 0.0,
         )
+        if kind:
+            lora = shared_out(lora, len(easy))
+        extra = {"train": train, **({"variations": made.counts} if made.counts else {})}
         tune(
             model, {job.spec: episodes}, lambda _: retriever, rates, lora,
             out or path / "adapters" / name, version=name, base_model=base, seed=seed,
-            rehearsal=rehearsal(lora.seed) if lora.rehearsal else None, extra={"train": train},
+            rehearsal=rehearsal(lora.seed) if lora.rehearsal else None, extra=extra,
             checkpoint=checkpoint,
         )  # fmt: skip
+
+
+def shared_out(lora: LoraSettings, members: int) -> LoraSettings:
+    """A specialist's share of the rank and the steps that one adapter would have."""
+    rank = max(1, lora.rank // members)
+    return replace(
+        lora, rank=rank, alpha=lora.alpha * rank // lora.rank, steps=max(1, lora.steps // members)
+    )
 
 
 CHUNK = 100
@@ -177,9 +215,9 @@ def live_own(path: Path, settings: StudySettings, train: str, seed: int) -> None
     tasks = demonstration_tasks(settings, job.suite, seed)
     directory = RunDirectory(path, folder_settings(settings))
     file = f"own-s{seed}.json"
-    policy, count = job.policy(cell, settings.own_temperature)
     fields = settings.retrieval.fields
     with Memory(memory_path(path, "own", seed), fields=fields) as memory:
+        policy, count = job.policy(cell, memory, settings.own_temperature)
         positions: list[int] = directory.read(file) or []
         for number, first in enumerate(range(0, len(tasks), CHUNK)):
             if number == len(positions):
@@ -218,20 +256,25 @@ def make_runner(
     job: JobContext, cell: Cell, memory: Memory
 ) -> tuple[Runner, Callable[[Episode], Record]]:
     """A cell's runner, and what makes a record of its episodes."""
-    policy, count = job.policy(cell)
+    policy, count = job.policy(cell, memory)
     retriever = under(cell.memory, job.retriever(memory, cell, count, Purpose.EVALUATE))
+    members = list(cell.adapters(job.tiers.types[EASY]).values())
     condition = {
         **asdict(cell),
         "condition": cell.condition,
         "rooms": job.settings.split,
         "adapter": cell.adapter,
         "model": job.settings.model_name,
+        **({"members": members} if isinstance(policy, Council) else {}),
         "suite": job.settings.suite,
     }
 
     def note(episode: Episode) -> Record:
         tier = job.tiers.of(episode.task.type)
-        return record(episode, {**condition, "tier": tier}, memory, retriever, count)
+        kept = record(episode, {**condition, "tier": tier}, memory, retriever, count)
+        if isinstance(policy, Council) and (agreed := policy.agreed.get(episode.task.identity)):
+            kept["agreement"] = round(sum(agreed) / len(agreed), 4)
+        return kept
 
     return Runner(job.suite, policy, job.settings.run, retriever), note
 
@@ -245,7 +288,7 @@ def folder_settings(settings: StudySettings) -> dict[str, Any]:
     """What a study's folder belongs to. How many jobs, which cells and whether curves are wanted
     may change on the way; the control base is looked at when its cells are (`Study.run`)."""
     # What a seed's numbers do not depend on; the model is known by its weights.
-    free = ("jobs", "seeds", "conditions", "control", "curve", "name", "model")
+    free = ("jobs", "seeds", "conditions", "control", "curve", "name", "model", "methods")
     deciding = {k: v for k, v in as_stored(settings).items() if k not in free}
     weights = {"base": hash_weights(find_model(settings.model))}
     return {
@@ -287,11 +330,17 @@ class Study:
 
     def cells(self, sealed: bool = False) -> list[Cell]:
         """The cells that this study is to hold."""
-        wanted = self.settings.conditions
         s = self.settings
+        compared = [c for method in s.methods for c in method.conditions]
+        wanted = list(dict.fromkeys([*s.conditions, *compared]))
         scripted = copiers(get_suite(s.suite).templates)
         found = cells(s.seeds, bool(s.control), sealed, bool(s.lora.rehearsal), scripted)
-        return [c for c in found if not wanted or any(fnmatch(c.condition, w) for w in wanted)]
+        chosen = [c for c in found if not wanted or any(fnmatch(c.condition, w) for w in wanted)]
+        if not sealed:  # what is named and none of the usual ones
+            usual = {c.condition for c in found}
+            named = [w for w in wanted if not set(w) & set("*?[") and w not in usual]
+            chosen += [Cell.of(w, seed) for seed in range(s.seeds) for w in named]
+        return chosen
 
     def run(self, sealed: bool = False) -> list[Record]:
         """Does what is not done yet and returns the records of all finished cells.
@@ -313,17 +362,14 @@ class Study:
         for seed in sorted({c.seed for c in wanted}):
             self.on_event(Phase(f"demonstrations of seed {seed}"))
             fill_memory(path, s, seed)
-        arms = dict.fromkeys((c.train, c.base, c.seed) for c in wanted if c.adapter)
-        self.jobs(
-            "adapters",
-            [
-                (Cell(t, base=b, seed=n).adapter, train_arm, (path, s, t, b, n))
-                for t, b, n in arms
-                if not (
-                    path / "adapters" / Cell(t, base=b, seed=n).adapter / "manifest.json"
-                ).exists()
-            ],
-        )
+        easy = Tiers(s, get_suite(s.suite)).types[EASY]
+        adapters: dict[str, tuple[Any, ...]] = {}
+        for c in wanted:
+            for kind, name in c.adapters(easy).items():
+                told = (path, s, c.train, c.base, c.seed, None, None, kind)
+                if not (path / "adapters" / name / "manifest.json").exists():
+                    adapters.setdefault(name, told)
+        self.jobs("adapters", [(name, train_arm, told) for name, told in adapters.items()])
         todo = [c for c in wanted if not records_file(path, c).exists()]
         own = dict.fromkeys((c.train, c.seed) for c in todo if c.source == "own")
         self.jobs("own memories", [(f"own-s{n}", live_own, (path, s, t, n)) for t, n in own])

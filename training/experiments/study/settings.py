@@ -7,6 +7,7 @@ from ....agent.runner import RunSettings
 from ....memory import Retrieval
 from ...examples import ContextRates
 from ...lora import LoraSettings
+from .arms import Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,29 @@ class CurveSettings:
     """Rollouts per tier."""
     forced: int = 40
     """Expert episodes for the loss (easy tier) and for reading (binding tier), each."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSettings:
+    """What is compared under one name."""
+
+    name: str
+    """Of the method."""
+    baseline: str
+    """Condition that the variants are compared with."""
+    variants: tuple[str, ...]
+    """Conditions."""
+
+    def __post_init__(self) -> None:
+        for condition in self.conditions:
+            Cell.of(condition)  # which says what is wrong with it
+        if len(set(self.conditions)) != len(self.variants) + 1:
+            raise ValueError(f"method {self.name!r} names a condition twice")
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """All of them, the baseline first."""
+        return (self.baseline, *self.variants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +74,10 @@ class StudySettings:
     """Folder of the control base; empty leaves its cells out."""
     conditions: tuple[str, ...] = ()
     """Only cells whose condition is one of these, in the shell's wildcards (``none/*``); empty for
-    all."""
+    all, or, where there are `methods`, for theirs alone. What is named without wildcards and is
+    none of the usual cells is measured, too (:class:`.arms.Cell`)."""
+    methods: tuple[MethodSettings, ...] = ()
+    """What is compared in one table of methods."""
     jobs: int = 2
     """Processes of one thread each; with 1 everything happens in this process."""
     model: str = "bundled"
@@ -75,6 +102,8 @@ class StudySettings:
                 "study needs lora.rehearsal as a number: the share that arms with rehearsal use; "
                 "0, without such arms, for other models than the bundled one"
             )
+        if len({method.name for method in self.methods}) != len(self.methods):
+            raise ValueError("two methods of the study have one name")
         if bool(self.easy) != bool(self.hard) or set(self.easy) & set(self.hard):
             raise ValueError(
                 f"study needs easy and hard types, and none that is both: got {list(self.easy)} "

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import assets
-from .generator import Game
-from .translate import process_state_kept
+from relive.envs.household import assets
+from relive.envs.household.generator import Game
+from relive.envs.household.translate import process_state_kept
 
 
 class StockEngine:

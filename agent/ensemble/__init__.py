@@ -1,0 +1,1 @@
+"""Several opinions before an action: orders of what is shown, and specialists."""

@@ -1,0 +1,70 @@
+"""Variations of episodes: each is true in the real game, and keeps to what was asked for."""
+
+from dataclasses import replace
+
+import pytest
+
+from relive.agent.policy import ExpertPolicy
+from relive.agent.runner import Runner, RunSettings
+from relive.envs import get_suite
+from relive.envs.household.engine import Engine
+from relive.envs.household.generator import game
+from relive.envs.household.tasks import world_of
+from relive.envs.household.variations import KINDS, _worded
+from relive.memory import Episode
+from relive.training.augment import augment
+
+
+@pytest.fixture(scope="module")
+def lived() -> list[Episode]:
+    suite = get_suite("household")
+    runner = Runner(suite, ExpertPolicy(suite), RunSettings(batch=4))
+    return [e for e in runner.run(suite.tasks("train", 18)) if e.success]
+
+
+def test_variations_say_what_they_are(lived: list[Episode]) -> None:
+    suite = get_suite("household")
+    made = augment(suite, lived, tuple(KINDS), most=9)
+    assert set(made.counts) == set(KINDS)
+    assert all(made.counts.values())
+    by_id = {e.id: e for e in lived}
+    for one in made.episodes:
+        before = by_id[one.id]
+        assert one.task.identity == before.task.identity  # retrieval keeps the original away
+        assert one.task.goal != before.task.goal
+        assert one.success
+        assert one.task.goal in one.steps[0].observation
+        assert len(one.observations) == len(one.steps) + 1
+    plain = augment(suite, lived, ("wordings",))
+    assert {e.task.type for e in plain.episodes} == {e.task.type for e in lived}
+    assert all(len(e.steps) == len(by_id[e.id].steps) for e in plain.episodes)
+    easy = augment(suite, lived, ("hindsight", "reversal"), types=("pick_and_place_simple",))
+    assert {e.task.type for e in easy.episodes} == {"pick_and_place_simple"}
+    assert augment(suite, lived, (), most=9).episodes == ()
+
+
+def test_hindsight_is_true_in_the_real_game(lived: list[Episode]) -> None:
+    """One cleaned thing that was put somewhere: the engine grants the plain goal for the same
+    actions, word for word the same observations, and at the last action only."""
+    suite = get_suite("household")
+    episode = next(e for e in lived if e.task.type == "pick_clean_then_place_in_recep")
+    (made, *_) = augment(
+        suite, [episode], ("hindsight",), types=("pick_and_place_simple",)
+    ).episodes
+    assert episode.observations[0].partition("Your task")[0] in made.observations[0]
+    other = replace(world_of(episode.task), task_type=made.task.type, goal=made.task.goal)
+    engine = Engine()
+    engine.load(game(_worded(other, made.task.goal)))
+    assert engine.reset().endswith(made.observations[0])  # after a banner
+    for number, step in enumerate(made.steps):
+        assert not engine.won()
+        assert engine.step(step.action) == made.observations[number + 1]
+    assert engine.won()
+    engine.close()
+
+
+def test_what_a_suite_cannot_vary_is_said(lived: list[Episode]) -> None:
+    with pytest.raises(ValueError, match="knows no variations of kind wordings: it has none"):
+        augment(get_suite("toy"), lived, ("wordings",))
+    with pytest.raises(KeyError):
+        list(get_suite("toy").variations(lived[0].task, [], "wordings"))
