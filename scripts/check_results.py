@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from eval_base_model import RESULTS, retrievers, rows_of
+from methods_table import gathered
 
 from relive.agent.collect import collect_demonstrations
 from relive.agent.evaluation.live import LiveProgress
@@ -35,6 +36,7 @@ from relive.envs import get_suite
 from relive.memory import Memory
 from relive.training.experiments.stream.publish import disagreements as stream_disagreements
 from relive.training.experiments.study.arms import Cell
+from relive.training.experiments.study.results import WEIGHTS, adapters_of
 from relive.training.experiments.study.results import disagreements as study_disagreements
 from relive.training.experiments.study.run import fill_memory, replay_cell
 from relive.training.experiments.study.settings import StudySettings
@@ -126,17 +128,23 @@ def replay_study(
         settings, control=str(RESULTS / name / "control") if settings.control else ""
     )
     suite = get_suite(settings.suite)
-    again = [r for r in records if r["source"] == "expert"]
+    adapters = RESULTS / name / "adapters"
+    again = [
+        r
+        for r in records
+        if r["source"] == "expert"
+        and all((adapters / a / WEIGHTS).exists() for a in adapters_of(r))
+    ]
     sample = random.Random(seed).sample(again, min(count, len(again)))
     cells: dict[Cell, dict[str, Record]] = {}
     for r in sample:
-        cell = Cell(**{f.name: r[f.name] for f in fields(Cell)})
+        cell = Cell(**{f.name: r[f.name] for f in fields(Cell) if f.name in r})
         cells.setdefault(cell, {})[r["task"]] = r
     found = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        if (RESULTS / name / "adapters").exists():
-            shutil.copytree(RESULTS / name / "adapters", path / "adapters")
+        if adapters.exists():
+            shutil.copytree(adapters, path / "adapters")
         for number in sorted({cell.seed for cell in cells}):
             fill_memory(path, settings, number)
         for cell, wanted in cells.items():
@@ -189,6 +197,13 @@ def main() -> int:
     for file in sorted(RESULTS.glob("stream-*.json")):
         stream = load(file.stem)
         check(file.stem, stream, stream_disagreements(*stream, hash_weights(BUNDLED)))
+    table = RESULTS / "methods.json"
+    if table.exists():
+        then, now = json.loads(table.read_text()), gathered()
+        wrong = [f"methods.json: {part} differ: run scripts/methods_table.py"
+                 for part in now if now[part] != then.get(part)]  # fmt: skip
+        print(f"methods: {len(then['rows'])} rows made again: {_verdict(wrong)}")
+        found += wrong
     say("\n".join(found), lines=True)
     return 1 if found else 0
 

@@ -131,7 +131,6 @@ def _train(args: argparse.Namespace) -> None:
 def _study(args: argparse.Namespace) -> None:
     from ...training.experiments.study.curve import curves
     from ...training.experiments.study.methods import markdown as markdown_of_methods
-    from ...training.experiments.study.methods import publish_methods
     from ...training.experiments.study.pictures import picture, picture_of_curves
     from ...training.experiments.study.results import known, markdown, publish
     from ...training.experiments.study.run import Study
@@ -158,9 +157,6 @@ def _study(args: argparse.Namespace) -> None:
         console().print(markdown(records))
     if args.publish:
         name = publish(args.publish, study, records, rows)
-        if settings.methods:
-            file = args.publish / f"{settings.name or 'methods'}.json"
-            publish_methods(file, settings.methods, records, name)
         picture(args.publish / f"{name}.png", records)
         if rows:
             picture_of_curves(args.publish / f"{name}-curves.png", rows)

@@ -318,8 +318,8 @@ class LocalModel:
 
     def twin(self, adapter: str | Path | None = None, version: str | None = None) -> "LocalModel":
         """Another policy on the same base weights, which are in memory once, with an adapter, a
-        cache and conversations of its own. It takes what an adapter of its own takes (the matrices
-        that it changes).
+        cache, temperature and conversations of its own. What it takes is what its adapter takes:
+        the matrices that it changes.
 
         Args:
             adapter: its folder; None for the bare model.
@@ -329,9 +329,9 @@ class LocalModel:
             FileNotFoundError, ValueError: as `set_adapter`.
         """
         other, base = copy.copy(self), self._attachable.bare_copy()
-        other.playing = Playing()
+        other.playing, other._sampler = Playing(), copy.copy(self._sampler)
         other._attachable = Attachable(base, merges=self.dtype != "4bit")
-        other._decoder = _decoder(base, self._sampler, self._slots, self._limit)
+        other._decoder = _decoder(base, other._sampler, self._slots, self._limit)
         other._adapter = None
         other._versions, other._checked = {}, {}
         if adapter is not None:

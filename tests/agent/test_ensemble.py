@@ -7,6 +7,7 @@ import pytest
 
 from relive.agent.conversation import Action, Asked, Conversation, Turn, Usage
 from relive.agent.ensemble.council import Council
+from relive.agent.ensemble.explorer import Explorer
 from relive.agent.ensemble.orders import OrderVote, in_orders, orders
 from relive.agent.ensemble.votes import vote
 from relive.agent.prompt import (
@@ -130,3 +131,13 @@ def test_all_may_always_vote() -> None:
     for some, rule in (({}, "route"), (members, "shout")):
         with pytest.raises(ValueError, match="route or vote"):
             Council(some, Reader(), str, rule)  # type: ignore[arg-type]
+
+
+def test_the_base_explores_where_nothing_is_known() -> None:
+    tuned, base = Reader("known"), Reader("new")
+    policy = Explorer(tuned, base)
+    said = policy.answer([asked("a", "past"), asked("b"), asked("c", "past")])
+    assert [one.text for one in said] == ["known", "new", "known"]
+    assert (tuned.asked, base.asked) == (2, 1)
+    assert policy.answer([]) == []
+    assert policy.actor.settings["explores"] is True

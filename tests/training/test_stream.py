@@ -12,7 +12,8 @@ import pytest
 
 from relive.agent.cli import main
 from relive.agent.evaluation.records import REPLAYED, record
-from relive.agent.runner import spec_of
+from relive.agent.load_policy import PolicySettings, load_model
+from relive.agent.runner import Runner, play_all, spec_of
 from relive.agent.settings import build
 from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
@@ -253,6 +254,28 @@ def test_a_frozen_memory_is_frozen_when_it_explores_too(tmp_path: Path) -> None:
             for episode in memory.iterate()
             if episode.task.type == "look_at_obj_in_light"
         } == {4}
+
+
+def test_what_memory_does_not_know_is_explored_by_the_base(tmp_path: Path) -> None:
+    stream = Stream(tmp_path / "s", settings(arms=("both-exploring",), known_above=0.9))
+    stream.run()
+    (life,) = stream.lives()
+    last = tmp_path / "s" / "lives" / life.name / "evaluated" / "0-light"
+    with Memory(last, "r") as played:
+        episodes = list(played.iterate())
+    # After the first stage it remembers how to put, and nothing of lights.
+    assert all(not e.retrieved and e.actor.adapter == "stage-0" for e in episodes)
+    assert all(e.actor.settings["explores"] is True for e in episodes)
+    base = load_model(PolicySettings(), 4)
+    suite = get_suite("household")
+    tasks = held_out_tasks(stream.settings, 1, 0)
+    alone = play_all(Runner(suite, base, stream.settings.run), tasks)
+    assert [[s.action for s in e.steps] for e in alone] == [
+        [s.action for s in next(e for e in episodes if e.task == task).steps] for task in tasks
+    ]
+    with Memory(last.with_name("0-put"), "r") as played:
+        assert all(r.score >= 0.9 for e in played.iterate() for r in e.retrieved)
+        assert any(e.retrieved for e in played.iterate())
 
 
 def test_examples_are_under_the_prompt_of_their_own_suite(

@@ -63,6 +63,8 @@ class Arm:
     adapter: bool = False
     frozen: bool = False
     """Retrieval sees nothing that came after the first stage."""
+    explores: bool = False
+    """Where memory knows nothing the bare base acts (:mod:`relive.agent.ensemble.explorer`)."""
     evict: str = ""
     """Policy by which a bounded memory forgets; empty for an unbounded one."""
 
@@ -72,6 +74,7 @@ ARMS: dict[str, Arm] = {
     "memory": Arm(memory=True),
     "adapter": Arm(adapter=True),
     "both": Arm(memory=True, adapter=True),
+    "both-exploring": Arm(memory=True, adapter=True, explores=True),
     "frozen-memory": Arm(memory=True, adapter=True, frozen=True),
     **{f"bounded-{policy}": Arm(memory=True, adapter=True, evict=policy) for policy in POLICIES},
 }
@@ -87,7 +90,7 @@ class StreamSettings:
     """Of the held-out tasks; ``valid`` while designing."""
     held_out: int = 24
     """Held-out tasks per stage name and seed."""
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = tuple(arm for arm in ARMS if not ARMS[arm].explores)
     orders: int = 3
     """The first is that of `stages`, the others are drawn (:func:`order_of`)."""
     seeds: int = 2
@@ -97,6 +100,9 @@ class StreamSettings:
     and labelled."""
     temperature: float = 0.5
     """Of its own experience, for exploring."""
+    known_above: float = field(default=0.7, metadata={"sparse": True})
+    """Similarity above which memory knows something, for an arm that explores: nothing below is
+    shown to it."""
     capacity: float = 0.25
     """Of a bounded memory: share of all the stream's episodes."""
     keep_per_type: int = 2

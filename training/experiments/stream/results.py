@@ -32,6 +32,8 @@ COMPARISONS = (
     ("both", "memory"),
     ("both", "adapter"),
     ("both", "frozen-memory"),
+    ("both-exploring", "both"),
+    ("both-exploring", "memory"),
     ("memory", "none"),
     ("adapter", "none"),
 )

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ....agent.collect import collect_whole
+from ....agent.conversation import AnyPolicy
+from ....agent.ensemble.explorer import Explorer
 from ....agent.evaluation.records import Record, read, record, write
 from ....agent.events import OnEvent, ignore
+from ....agent.llm.local import LocalModel
 from ....agent.llm.weights import find_model, hash_weights
 from ....agent.load_policy import PolicySettings, load_model
 from ....agent.policy import ExpertPolicy
@@ -87,6 +90,8 @@ class StreamRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.directory = RunDirectory(path, folder_settings(settings))
         self.local = load_model(PolicySettings(model=settings.model), settings.run.batch)
+        self.bare: LocalModel | None = None
+        """The base without an adapter, for an arm that explores."""
         self.states = [
             read_as(StageState, s, "states.json")
             for s in self.directory.read(self._file("states.json")) or []
@@ -176,7 +181,12 @@ class StreamRun:
         retriever = (
             self._retriever(memory, spec_of(suite), position, purpose) if self.arm.memory else None
         )
-        return Runner(suite, self.local, s.run, retriever)
+        policy: AnyPolicy = self.local
+        if self.arm.explores and adapter:
+            bare = self.bare = self.bare or self.local.twin()
+            bare.temperature = self.local.temperature
+            policy = Explorer(self.local, bare)
+        return Runner(suite, policy, s.run, retriever)
 
     def _retriever(
         self, memory: Memory, spec: PromptSpec, position: int, purpose: Purpose
@@ -185,6 +195,8 @@ class StreamRun:
         asked = replace(self.settings.retrieval, across=True)
         if not self.arm.memory:
             asked = replace(asked, k=0)
+        if self.arm.explores:
+            asked = replace(asked, min_score=self.settings.known_above)
         return MemoryRetriever(memory, spec, self.local.count_tokens, asked, purpose, position)
 
     def _tune(

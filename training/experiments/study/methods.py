@@ -6,12 +6,10 @@ task; p-values of the whole table are corrected together (Holm).
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ....agent.evaluation.records import Record
 from ....agent.evaluation.statistics import holm
-from ....agent.rundir import write_json
 from .arms import Cell
 from .results import Row, difference, in_group, interval
 from .settings import MethodSettings
@@ -95,13 +93,6 @@ def _test(
     if found is None:
         return None
     return {"method": method.name, "a": condition, "b": method.baseline, "tier": tier, **found}
-
-
-def publish_methods(
-    file: Path, methods: Sequence[MethodSettings], records: Sequence[Record], study: str
-) -> None:
-    """Writes the table; `study` names the results whose records it follows from."""
-    write_json(file, {"study": study, **table(methods, records)})
 
 
 def markdown(methods: Sequence[MethodSettings], records: Sequence[Record]) -> str:

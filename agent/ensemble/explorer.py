@@ -1,0 +1,46 @@
+"""The bare base explores where memory knows nothing; the adapter does what it has learnt.
+
+An adapter that was trained on its own successes narrows what the agent tries: where it has learnt
+nothing, it still says what it knows (docs/log.md, self-improvement). What was retrieved says
+whether the agent has been here before: with ``Retrieval.min_score`` nothing is shown that does not
+fit, and an empty block hands the task to the base.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...memory.episode import Actor
+from ..conversation import Action, Asked, Policy
+from ..policy import actor_of
+
+
+class Explorer:
+    """Two policies, of which what was retrieved chooses one.
+
+    Args:
+        tuned: acts where something is shown.
+        base: acts where nothing is.
+    """
+
+    def __init__(self, tuned: Policy, base: Policy) -> None:
+        self.tuned, self.base = tuned, base
+        self.playing: Any = getattr(tuned, "playing", None)
+
+    @property
+    def actor(self) -> Actor:
+        """The tuned one, and that it leaves to the base what it does not know."""
+        tuned = actor_of(self.tuned)
+        return replace(tuned, settings={**tuned.settings, "explores": True})
+
+    def answer(self, asked: Sequence[Asked]) -> list[Action]:
+        """One action for each, see `relive.agent.conversation.TaskPolicy.answer`."""
+        answers: dict[int, Action] = {}
+        for policy, knows in ((self.tuned, True), (self.base, False)):
+            mine = [i for i, one in enumerate(asked) if bool(one.shown) is knows]
+            if mine:
+                said = policy.act(
+                    [asked[i].conversation for i in mine], [asked[i].seed for i in mine]
+                )
+                answers.update(zip(mine, said, strict=True))
+        return [answers[i] for i in range(len(asked))]
