@@ -31,6 +31,7 @@ from ..envs.base import has_expert, types_of
 from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
 from ..memory.plain import read_as
+from .augment import augment
 from .examples import ContextRates, Example
 from .lora import LoraSettings
 from .select import SelectSettings, of_suite, select, why_nothing
@@ -432,9 +433,10 @@ def train_on_memory(
         )
     on_event(Phase(f"fine-tuning {out.name} on {len(episodes)} successes"))
     lora = settings.lora.resolved(rehearsal is not None)
+    more = augment(suite, episodes, chosen.variations, chosen.types, seed=lora.seed)
     return tune(
         model,
-        {spec_of(suite, model): episodes},
+        {spec_of(suite, model): [*episodes, *more.episodes]},
         lambda spec: MemoryRetriever(
             memory, spec, model.count_tokens, settings.retrieval, Purpose.TRAIN, position
         ),
@@ -442,6 +444,7 @@ def train_on_memory(
         lora,
         out,
         parent=parent,
+        extra={"variations": dict(more.counts)} if more.counts else None,
         rehearsal=rehearsal(lora.seed) if rehearsal else None,
         report=lambda step, loss: on_event(TrainingStep(step, lora.steps, loss)),
     )

@@ -29,6 +29,11 @@ class SelectSettings:
     than the outcome that the environment reported, and a memory that nobody rated is not changed.
     None learns from it all the same. What is rated ``unsafe`` is never learnt from."""
 
+    variations: tuple[str, ...] = field(default=(), metadata={"sparse": True})
+    """What else is learnt from each episode, of the suite's `variation_kinds`: in the household
+    ``wordings`` (the goal in its other words), ``hindsight`` (another goal that was reached) and
+    ``reversal`` (the way back); see :mod:`relive.training.augment`."""
+
     def __post_init__(self) -> None:
         if self.min_rating is not None and not -1 <= self.min_rating <= 1:
             raise ValueError(

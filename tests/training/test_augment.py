@@ -1,18 +1,24 @@
 """Variations of episodes: each is true in the real game, and keeps to what was asked for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from relive.agent.llm.local import LocalModel
 from relive.agent.policy import ExpertPolicy
 from relive.agent.runner import Runner, RunSettings
+from relive.agent.settings import build
 from relive.envs import get_suite
 from relive.envs.household.engine import Engine
 from relive.envs.household.generator import game
+from relive.envs.household.suite import HouseholdSuite
 from relive.envs.household.tasks import world_of
 from relive.envs.household.variations import KINDS, _worded
-from relive.memory import Episode
+from relive.memory import Episode, Memory
 from relive.training.augment import augment
+from relive.training.learn import LearnSettings, train_on_memory
+from relive.training.select import SelectSettings
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +74,23 @@ def test_what_a_suite_cannot_vary_is_said(lived: list[Episode]) -> None:
         augment(get_suite("toy"), lived, ("wordings",))
     with pytest.raises(KeyError):
         list(get_suite("toy").variations(lived[0].task, [], "wordings"))
+
+
+def test_variations_are_learnt_from_and_counted(lived: list[Episode], tmp_path: Path) -> None:
+    settings = build(LearnSettings, {
+        "select": {"policies": ["expert"], "variations": ["wordings", "reversal"]},
+        "lora": {"steps": 1, "batch_examples": 1, "rehearsal": 0.0},
+    })  # fmt: skip
+    with Memory(tmp_path / "m") as memory:
+        memory.add_many(lived[:4])
+        model = LocalModel("bundled")
+        made = train_on_memory(settings, get_suite("household"), model, memory, tmp_path / "a")
+        assert made.extra["variations"]["wordings"] == 4
+        assert made.examples == 4 + sum(made.extra["variations"].values())
+        toys = replace(settings, select=SelectSettings(("expert",), variations=("wordings",)))
+        with pytest.raises(ValueError, match="knows no variations"):
+            train_on_memory(toys, _Mute(), model, memory, tmp_path / "b")
+
+
+class _Mute(HouseholdSuite):
+    variation_kinds = ()
