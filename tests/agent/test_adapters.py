@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from relive.agent.conversation import Turn
 from relive.agent.llm.local import LocalModel
 from relive.agent.llm.manifest import AdapterManifest
 from relive.agent.llm.weights import BUNDLED
@@ -180,3 +181,34 @@ def test_what_cannot_be_used_leaves_the_policy_as_it_was(
     assert torch.equal(logits(policy.model), before)
     policy.set_adapter(biased)
     policy.set_adapter(None)
+
+
+def test_twins_share_the_base_and_nothing_else(adapter: Path, tmp_path: Path) -> None:
+    def louder(tensors: Tensors) -> None:
+        for name in tensors:
+            tensors[name] = torch.full_like(tensors[name], 0.05)
+
+    model = LocalModel("bundled", adapter=adapter, slots=2)
+    twin = model.twin(changed(adapter, tmp_path, louder), "loud")
+    bare = model.twin()
+    assert (model.adapter, twin.adapter, bare.adapter) == (adapter.name, "loud", None)
+    mine, other = (dict(one.model.named_parameters()) for one in (model, bare))
+    same = [name for name in mine if mine[name].data_ptr() == other[name].data_ptr()]
+    assert len(same) == sum("q_proj" not in name and "v_proj" not in name for name in mine)
+    asked = (Turn("system", "Act."), Turn("user", "You see a mug. Your task is to: put a mug in a"))
+    alone = LocalModel("bundled", adapter=tmp_path, adapter_version="loud", slots=2)
+    plain = LocalModel("bundled", slots=2)
+    before = model.act([asked])
+    assert twin.act([asked]) == alone.act([asked])
+    assert bare.act([asked]) == plain.act([asked])
+    assert model.act([asked]) == before
+    twin.temperature = 1.0
+    assert (model.temperature, bare.temperature) == (0.0, 0.0)
+    model.set_adapter(None)
+    assert twin.act([asked], [1])
+    assert twin.adapter == "loud"
+    assert twin.weights_sha256 == alone.weights_sha256 != bare.weights_sha256
+    model.playing.tell(1, 1)  # others may change theirs while it plays
+    twin.set_adapter(None)
+    with pytest.raises(FileNotFoundError):
+        model.twin(tmp_path / "gone")
