@@ -14,14 +14,16 @@ not. Which entries the person looks at is a rule that anybody can follow: those 
 often in episodes that failed. Looking at as many drawn at random is the control.
 
 Conditions, all on the same valid tasks, greedy, k = 2: *clean* (the memory before it was spoilt),
-*wrong* (nobody rated anything), *rated* (by the rule), *rated at random*; the last three under the
-same retrieval settings, `ratings` included.
+*wrong* (nobody rated anything), *rated* (by the rule), *rated at random*; then other shares of the
+memory by the same rule, beyond what failed among all that was shown, and people who are mistaken in
+some of what they look at (the rating is turned round). All but *clean* under the same retrieval
+settings, `ratings` included.
 """
 
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,16 @@ TYPES = ("pick_clean_then_place_in_recep", "pick_heat_then_place_in_recep",
 DEMONSTRATIONS = 300
 TASKS = 72
 LOOKED_AT = 0.05
-CONDITIONS = ("clean", "wrong", "rated", "rated at random")
+GRID = {
+    **{f"rated {share:.0%}": (share, 0.0) for share in (0.02, 0.1, 0.2)},
+    **{
+        f"rated {share:.0%}, {noise:.0%} mistaken": (share, noise)
+        for share in (0.05, 0.2)
+        for noise in (0.1, 0.3)
+    },
+}
+"""Condition -> share of the memory that is looked at, and share of the ratings that are wrong."""
+CONDITIONS = ("clean", "wrong", "rated", "rated at random", *GRID)
 
 
 def spoilt(entries: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], set[str]]:
@@ -74,12 +85,22 @@ def shown_in_failures(episodes: Sequence[Episode]) -> list[str]:
     return sorted(failed, key=lambda name: (-failed[name], solved[name], name))
 
 
-def rate(memory: Memory, names: Sequence[str], wrong: set[str]) -> Mapping[str, int]:
-    """What the person does who looks at these entries."""
+def shown_at_all(episodes: Sequence[Episode]) -> list[str]:
+    """Ids of what was shown in failed episodes, as above, and then of what else was shown, the most
+    often shown first."""
+    first = shown_in_failures(episodes)
+    often = Counter(r.episode for e in episodes for r in e.retrieved)
+    return first + sorted(set(often) - set(first), key=lambda name: (-often[name], name))
+
+
+def rate(
+    memory: Memory, names: Sequence[str], wrong: set[str], noise: float = 0.0, seed: int = 0
+) -> None:
+    """What the person does who looks at these entries, and is mistaken in a share of them."""
+    rng = np.random.default_rng([seed, 2])
+    mistaken = set(rng.choice(list(names), round(noise * len(names)), replace=False).tolist())
     for name in names:
-        memory.rate(name, "human", -1.0 if name in wrong else 1.0)
-    bad = sum(name in wrong for name in names)
-    return {"rated": len(names), "wrong": bad, "helpful": len(names) - bad}
+        memory.rate(name, "human", -1.0 if (name in wrong) != (name in mistaken) else 1.0)
 
 
 def main() -> None:
@@ -142,6 +163,11 @@ def main() -> None:
             for name, names in (("rated", by_rule), ("rated at random", drawn.tolist())):
                 if not memories[name].stats().ratings:
                     rate(memories[name], names, wrong)
+            for name, (share, noise) in GRID.items():
+                if not memories[name].stats().ratings:
+                    ranked = by_rule if share == LOOKED_AT else shown_at_all(lived)
+                    names = ranked[: round(share * len(entries))]
+                    rate(memories[name], names, wrong, noise, seed)
             said = [memories["rated"].ratings(e.id).get("human") for e in entries]
             people.append(
                 {"seed": seed, "wrong_entries": len(wrong), "failed_before": sum(
@@ -166,12 +192,13 @@ def main() -> None:
                  sum(wrong_shown[name]) / n, 4)}
         )  # fmt: skip
         console().print(
-            f"{name:16} {percent(won / n)} % ({percent(low)}–{percent(high)}), "
+            f"{name:24} {percent(won / n)} % ({percent(low)}–{percent(high)}), "
             f"n = {n}, wrong among those shown {percent(rows[-1]['wrong_shown'])} %"
         )
     pairs = {}
     for a, b in (("wrong", "clean"), ("rated", "wrong"), ("rated at random", "wrong"),
-                 ("rated", "rated at random"), ("rated", "clean")):  # fmt: skip
+                 ("rated", "rated at random"), ("rated", "clean"),
+                 *((name, "wrong") for name in GRID)):  # fmt: skip
         test = paired_difference(outcomes[a], outcomes[b], rooms)
         pairs[f"{a} - {b}"] = {k: round(v, 4) for k, v in asdict(test).items()}
         console().print(
