@@ -17,9 +17,8 @@ from typing import Any
 from ..agent.collect import collect, collect_demonstrations, played
 from ..agent.evaluation.metrics import paired
 from ..agent.evaluation.statistics import PairedDifference
-from ..agent.events import OnEvent, Phase, RoundEnded, TrainingStep, ignore
+from ..agent.events import OnEvent, Phase, RoundEnded, ignore
 from ..agent.llm.local import LocalModel
-from ..agent.llm.manifest import AdapterManifest
 from ..agent.load_policy import PolicySettings
 from ..agent.prompt import PROMPT_VERSION, PromptSpec
 from ..agent.retriever import MemoryRetriever
@@ -31,12 +30,10 @@ from ..envs.base import has_expert, types_of
 from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
 from ..memory.plain import read_as
-from .augment import augment
 from .examples import ContextRates, Example
 from .lora import LoraSettings
-from .select import SelectSettings, of_suite, select, why_nothing
-from .training_tasks import training_tasks
-from .tune import tune
+from .select import SelectSettings, of_suite, training_tasks
+from .tune import NothingToLearnError, train_on_memory
 
 DEMONSTRATIONS = 120
 """Expert episodes that a memory starts with, where nobody says otherwise."""
@@ -156,10 +153,6 @@ class Round:
             "solved, "
             f"memory {self.memory_size}; {self.candidate or 'no adapter'} {verdict}{gate}"
         )
-
-
-class NothingToLearnError(LookupError):
-    """A memory holds no episode that qualifies for fine-tuning."""
 
 
 CHUNK = 16
@@ -392,59 +385,3 @@ class Learner:
             both.append(measure(self.directory, name, runner, tasks, self.on_event))
         rates = [sum(e.success for e in episodes) / max(1, len(episodes)) for episodes in both]
         return paired(both[0], both[1]), rates[0], rates[1]
-
-
-def train_on_memory(
-    settings: LearnSettings,
-    suite: Suite,
-    model: LocalModel,
-    memory: Memory,
-    out: Path,
-    *,
-    parent: str = "",
-    on_event: OnEvent = ignore,
-    rehearsal: Callable[[int], Iterator[Example]] | None = None,
-) -> AdapterManifest:
-    """Fine-tunes one adapter on the successes in a memory, each under its retrieved context.
-
-    Args:
-        settings: what is selected, how contexts are made, how it is trained.
-        suite: whose prompt.
-        model: whose bare weights.
-        memory: what to learn from, as it is now.
-        out: folder of the adapter; must not exist.
-        parent: version that acted before.
-        on_event: told about progress.
-        rehearsal: see :class:`Learner`.
-
-    Raises:
-        NothingToLearnError: nothing in the memory qualifies.
-        FileExistsError: the adapter exists.
-    """
-    position = memory.position
-    chosen = of_suite(settings.select, suite)
-    # Other suites have other commands; across is for those that are one world under two names.
-    within = "" if settings.retrieval.across else suite.name
-    episodes = select(memory, chosen, position, within)
-    if not episodes:
-        raise NothingToLearnError(
-            f"there is nothing to fine-tune on: {memory.path} holds "
-            f"{why_nothing(memory, chosen, position, within)}"
-        )
-    on_event(Phase(f"fine-tuning {out.name} on {len(episodes)} successes"))
-    lora = settings.lora.resolved(rehearsal is not None)
-    more = augment(suite, episodes, chosen.variations, chosen.types, seed=lora.seed)
-    return tune(
-        model,
-        {spec_of(suite, model): [*episodes, *more.episodes]},
-        lambda spec: MemoryRetriever(
-            memory, spec, model.count_tokens, settings.retrieval, Purpose.TRAIN, position
-        ),
-        settings.context,
-        lora,
-        out,
-        parent=parent,
-        extra={"variations": dict(more.counts)} if more.counts else None,
-        rehearsal=rehearsal(lora.seed) if rehearsal else None,
-        report=lambda step, loss: on_event(TrainingStep(step, lora.steps, loss)),
-    )

@@ -2,17 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..agent.events import OnEvent, Phase, TrainingStep, ignore
 from ..agent.llm.local import LocalModel
 from ..agent.llm.manifest import AdapterManifest
 from ..agent.prompt import PromptSpec
 from ..agent.retriever import MemoryRetriever
+from ..agent.runner import spec_of
 from ..agent.settings import as_stored
+from ..envs import Suite
+from ..memory import Memory, Purpose
 from ..memory.episode import Episode
+from .augment import augment
 from .examples import ContextRates, Example, build_examples
 from .lora import LoraSettings, train_adapter
-from .select import tasks_of
+from .select import of_suite, select, tasks_of, why_nothing
+
+if TYPE_CHECKING:
+    from .learn import LearnSettings
 
 
 def tune(
@@ -75,3 +83,63 @@ def tune(
         model, examples, lora, out, manifest,
         rehearsal=rehearsal, report=report, checkpoint=checkpoint, start=start,
     )  # fmt: skip
+
+
+class NothingToLearnError(LookupError):
+    """A memory holds no episode that qualifies for fine-tuning."""
+
+
+def train_on_memory(
+    settings: "LearnSettings",
+    suite: Suite,
+    model: LocalModel,
+    memory: Memory,
+    out: Path,
+    *,
+    parent: str = "",
+    on_event: OnEvent = ignore,
+    rehearsal: Callable[[int], Iterator[Example]] | None = None,
+) -> AdapterManifest:
+    """Fine-tunes one adapter on the successes in a memory, each under its retrieved context.
+
+    Args:
+        settings: what is selected, how contexts are made, how it is trained.
+        suite: whose prompt.
+        model: whose bare weights.
+        memory: what to learn from, as it is now.
+        out: folder of the adapter; must not exist.
+        parent: version that acted before.
+        on_event: told about progress.
+        rehearsal: see :class:`relive.training.learn.Learner`.
+
+    Raises:
+        NothingToLearnError: nothing in the memory qualifies.
+        FileExistsError: the adapter exists.
+    """
+    position = memory.position
+    chosen = of_suite(settings.select, suite)
+    # Other suites have other commands; across is for those that are one world under two names.
+    within = "" if settings.retrieval.across else suite.name
+    episodes = select(memory, chosen, position, within)
+    if not episodes:
+        raise NothingToLearnError(
+            f"there is nothing to fine-tune on: {memory.path} holds "
+            f"{why_nothing(memory, chosen, position, within)}"
+        )
+    on_event(Phase(f"fine-tuning {out.name} on {len(episodes)} successes"))
+    lora = settings.lora.resolved(rehearsal is not None)
+    more = augment(suite, episodes, chosen.variations, chosen.types, seed=lora.seed)
+    return tune(
+        model,
+        {spec_of(suite, model): [*episodes, *more.episodes]},
+        lambda spec: MemoryRetriever(
+            memory, spec, model.count_tokens, settings.retrieval, Purpose.TRAIN, position
+        ),
+        settings.context,
+        lora,
+        out,
+        parent=parent,
+        extra={"variations": dict(more.counts)} if more.counts else None,
+        rehearsal=rehearsal(lora.seed) if rehearsal else None,
+        report=lambda step, loss: on_event(TrainingStep(step, lora.steps, loss)),
+    )

@@ -100,7 +100,8 @@ def _learn(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
     from ...memory import Memory
-    from ...training.learn import LearnSettings, train_on_memory
+    from ...training.learn import LearnSettings
+    from ...training.tune import train_on_memory
     from ..evaluation.live import LiveProgress
     from ..evaluation.tracking import tracked
     from ..load_policy import load_model

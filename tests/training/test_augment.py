@@ -17,8 +17,9 @@ from relive.envs.household.tasks import world_of
 from relive.envs.household.variations import KINDS, _worded
 from relive.memory import Episode, Memory
 from relive.training.augment import augment
-from relive.training.learn import LearnSettings, train_on_memory
+from relive.training.learn import LearnSettings
 from relive.training.select import SelectSettings
+from relive.training.tune import train_on_memory
 
 
 @pytest.fixture(scope="module")

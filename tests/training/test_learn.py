@@ -18,12 +18,11 @@ from relive.memory import Memory, Retrieval
 from relive.training.learn import (
     Learner,
     LearnSettings,
-    NothingToLearnError,
     Round,
-    train_on_memory,
 )
 from relive.training.lora import LoraSettings
 from relive.training.select import SelectSettings, of_suite, why_nothing
+from relive.training.tune import NothingToLearnError, train_on_memory
 
 
 def settings(model: Path, **changes: object) -> LearnSettings:

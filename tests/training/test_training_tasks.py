@@ -6,7 +6,7 @@ from relive.envs import TextEnv, get_suite
 from relive.envs.base import Suite
 from relive.envs.listing import size_of, spread
 from relive.task import Task, identity_of
-from relive.training.training_tasks import training_tasks
+from relive.training.select import training_tasks
 
 
 class Uneven(Suite):
