@@ -1,5 +1,5 @@
-"""A model behind OpenAI-compatible servers as a policy: vLLM, SGLang, llama.cpp, transformers serve,
-or a provider."""
+"""A model behind OpenAI-compatible servers as a policy: vLLM, SGLang, llama.cpp, transformers
+serve, or a provider."""
 
 import json
 import math

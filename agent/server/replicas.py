@@ -62,6 +62,7 @@ class Replica:
     _checks: int = 0  # since it is down
     _due: float = 0.0  # on the monotonic clock: when it may be asked again
     _checking: bool = False
+    _asked: float = -math.inf  # on the same clock: when it last got a request
 
     @property
     def url(self) -> str:
@@ -77,9 +78,7 @@ class Replicas:
         clock: seconds; for tests.
     """
 
-    def __init__(
-        self, clients: Sequence[Any], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, clients: Sequence[Any], clock: Callable[[], float] = time.monotonic) -> None:
         self._all = tuple(Replica(client) for client in clients)
         self._clock = clock
         self._lock = threading.Lock()
@@ -97,7 +96,7 @@ class Replicas:
     def lease(self, conversation: int, without: Collection[Replica] = ()) -> Replica:
         """The server that gets a request; it counts as busy with it until `release`.
 
-        Where all of those left are down, the one that was asked longest ago gets it: the request
+        Where none of those left is ready, the one that was asked longest ago gets it: the request
         will tell whether it is back.
 
         Args:
@@ -109,7 +108,7 @@ class Replicas:
             if not ready:
                 left = [one for one in self._all if one not in without] or list(self._all)
                 up = [one for one in left if not one.down]
-                chosen = min(up or left, key=lambda one: one._due)
+                chosen = min(up or left, key=lambda one: one._asked)
             else:
                 chosen = self._choose(self._homes.get(conversation), ready)
             self._homes[conversation] = chosen
@@ -117,6 +116,7 @@ class Replicas:
             if len(self._homes) > REMEMBERED:
                 self._homes.popitem(last=False)
             chosen.under_way += 1
+            chosen._asked = self._clock()
             due = [one for one in self._all if self._to_check(one)]
             for one in due:
                 one._checking = True
@@ -137,8 +137,8 @@ class Replicas:
     def answered(self, replica: Replica) -> None:
         """It gave a usable answer."""
         with self._lock:
-            replica.answered, replica.down, replica.reason = True, False, ""
-            replica._faults = replica._checks = 0
+            replica.answered = True
+            self._up(replica)
 
     def failed(self, replica: Replica, status: int | None, wait: float, reason: str) -> None:
         """It gave no usable answer.
@@ -162,6 +162,11 @@ class Replicas:
         with self._lock:
             self._down(replica, reason)
 
+    def _up(self, replica: Replica) -> None:
+        if replica.down:  # otherwise it may be one that asked to be left alone for a while
+            replica.down, replica.reason, replica._due = False, "", -math.inf
+        replica._faults = 0
+
     def _down(self, replica: Replica, reason: str) -> None:
         replica.reason = reason
         if not replica.down:
@@ -170,9 +175,7 @@ class Replicas:
 
     def _ready(self, without: Collection[Replica]) -> list[Replica]:
         now = self._clock()
-        return [
-            one for one in self._all if not one.down and one._due <= now and one not in without
-        ]
+        return [one for one in self._all if not one.down and one._due <= now and one not in without]
 
     def _choose(self, home: Replica | None, ready: Sequence[Replica]) -> Replica:
         share = (1 + sum(one.under_way for one in ready)) / len(ready)
@@ -198,7 +201,7 @@ class Replicas:
             with self._lock:
                 replica._checking = False
                 if back:
-                    replica.down, replica.reason, replica._faults = False, "", 0
+                    self._up(replica)
                 else:
                     replica._checks += 1
                     wait = min(LAST_CHECK, FIRST_CHECK * 2 ** min(replica._checks, 10))
