@@ -3,10 +3,10 @@ on where it was.
 
     nice -n 10 python scripts/scale_simulation.py FOLDER --episodes 1000000
 
-Episodes are played 64 at a time by the real runner, and stored. In every fourth batch each asks the
-real memory, under the strict holdout, for two past successes of its suite and is shown them in the
-real prompt; the others run without memory, which only saves time here, since the policy does not
-look. One synchronisation of the disk serves the 64 (they end together; `bench_scale.py` measures
+Episodes are played 64 at a time by the real runner, and stored. In every fourth batch (or another,
+``--retrieve``) each asks the real memory, under the strict holdout, for two past successes of its
+suite and is shown them in the real prompt; the others run without memory, which only saves time
+here, since the policy does not look. One synchronisation of the disk serves the 64 (they end together; `bench_scale.py` measures
 what one for each costs). ``FOLDER/progress.jsonl`` gets a line every so many episodes: milliseconds
 of an episode by part, and what searches of each kind took by then.
 """
@@ -31,8 +31,6 @@ from relive.agent.runner import Clock, Runner, RunSettings, spec_of
 from relive.memory import Holdout, Memory, Purpose, Query, Retrieval
 
 BATCH = 64
-RETRIEVES = 4
-"""One batch in so many retrieves."""
 QUERIES = 100
 """Searches of each kind at a checkpoint."""
 
@@ -112,8 +110,8 @@ def kinds_of(memory: Memory) -> dict[str, Callable[[int], object]]:
     }
 
 
-def simulate(folder: Path, episodes: int, every: int) -> None:
-    """Plays until the memory holds so many."""
+def simulate(folder: Path, episodes: int, every: int, retrieve: int) -> None:
+    """Plays until the memory holds so many; one batch in `retrieve` is shown past episodes."""
     suites = {name: ScaleSuite(name) for name in SUITES}
     policy, progress = SeededPolicy(), folder / "progress.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +129,7 @@ def simulate(folder: Path, episodes: int, every: int) -> None:
                     memory.position,
                 )  # fmt: skip
                 timed, clock = Timed(inner), Clock()
-                shown = timed if number // BATCH % RETRIEVES == 0 else None
+                shown = timed if number // BATCH % retrieve == 0 else None
                 runner = Runner(suite, policy, RunSettings(batch=BATCH), shown, clock=clock)
                 played = list(runner.run(mine))
                 now = time.perf_counter()
@@ -176,8 +174,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--episodes", type=int, default=1_000_000)
     parser.add_argument("--every", type=int, default=25_000, help="episodes between two lines")
+    parser.add_argument("--retrieve", type=int, default=4, help="one batch in so many retrieves")
     arguments = parser.parse_args()
-    simulate(arguments.folder, arguments.episodes, arguments.every)
+    simulate(arguments.folder, arguments.episodes, arguments.every, arguments.retrieve)
 
 
 if __name__ == "__main__":
