@@ -6,9 +6,9 @@ on where it was.
 Episodes are played 64 at a time by the real runner, and stored. In every fourth batch (or another,
 ``--retrieve``) each asks the real memory, under the strict holdout, for two past successes of its
 suite and is shown them in the real prompt; the others run without memory, which only saves time
-here, since the policy does not look. One synchronisation of the disk serves the 64 (they end together; `bench_scale.py` measures
-what one for each costs). ``FOLDER/progress.jsonl`` gets a line every so many episodes: milliseconds
-of an episode by part, and what searches of each kind took by then.
+here, since the policy does not look. One synchronisation of the disk serves the 64 (they end
+together; `bench_scale.py` measures what one for each costs). ``FOLDER/progress.jsonl`` gets a line
+every so many episodes: milliseconds of an episode by part, and what searches of each kind took.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from relive.agent.runner import Clock, Runner, RunSettings, spec_of
 from relive.memory import Holdout, Memory, Purpose, Query, Retrieval
 
 BATCH = 64
-QUERIES = 100
+QUERIES = 50
 """Searches of each kind at a checkpoint."""
 
 
