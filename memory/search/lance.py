@@ -50,6 +50,9 @@ measured with."""
 KEPT_FOR = timedelta(minutes=15)
 """How long the files of versions that nobody publishes any more stay: readers may be at them."""
 _TABLE, _LISTING = "rows", "files-{}.json"
+_HINT = "latest_version_hint.json"
+"""Changes with every version, and is not needed by whoever names one; all other files are written
+once."""
 
 
 class LanceTable:
@@ -116,7 +119,7 @@ class LanceTable:
             self._report(f"cannot be read ({' '.join(str(error).split())[:150]}); not used")
             return None
         if len(found) < min(count, self.nodes):
-            return None
+            return None  # the partitions looked at, or the filter, have no more
         labels = found["label"].to_numpy().astype(np.int64)
         return np.sort(labels), 1.0 - float(np.max(found["_distance"].to_numpy()))
 
@@ -252,7 +255,7 @@ def _schema(dimension: int) -> Any:
 
 def _files(home: Path) -> list[str]:
     """Names of the table's files."""
-    found = (file for file in home.rglob("*") if file.is_file() and file.parent != home)
+    found = (f for f in home.rglob("*") if f.is_file() and f.parent != home and f.name != _HINT)
     return sorted(file.relative_to(home).as_posix() for file in found)
 
 

@@ -1,5 +1,6 @@
 """Made-up episodes, and a memory in a temporary folder."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -83,6 +84,18 @@ def found(memory: Memory, text: str, at: int | None = None, **options: Any) -> l
     return [
         hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), HOLDOUT, at)
     ]
+
+
+INDEXES = [
+    "hnsw",
+    pytest.param(
+        "lancedb",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("lancedb") is None, reason="lancedb is not installed"
+        ),
+    ),
+]
+"""All kinds of index: each has to find what comparing everything finds."""
 
 
 @pytest.fixture
