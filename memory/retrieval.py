@@ -133,13 +133,15 @@ def retrieve(
     few = min(library.spaces[field].exact_limit for field in query.fields)
     few = min(few, PER_CANDIDATE * wide)
     everything = approximate and (wide > WIDEST or alive <= few)
+    # Ranking a large memory takes longer than comparing it: what no filter keeps is left out first.
+    large = approximate or stop > max(library.spaces[field].exact_limit for field in query.fields)
 
     def tries() -> Iterator[tuple[int, Numbers | None]]:
         """How many candidates to take, and among which entries; the last of them are all."""
         if not everything:
             yield min(wide, stop), None
         among = None
-        if approximate:
+        if large:
             among = np.flatnonzero(mask)
             among = among[~library.hidden(among)]
             if NEXT * wide < len(among):
