@@ -29,6 +29,8 @@ WIDEST = 2048
 complete."""
 SPREAD = 16
 """Rows that go into the graph at once: what a search in another thread has to wait for at most."""
+CATCHES_UP = 16_384
+"""The same, at most, for an index that takes many at once and was left behind."""
 DECIMALS = 5
 """Scores are rounded to so many decimals before they are compared: what lies beyond is rounding
 error, which differs between processors, and must not decide which of two equally close episodes is
@@ -174,9 +176,12 @@ class FieldIndex:
         if self.graph is None:
             self.graph = self.snapshots.fresh(max(1024, total * 3 // 2))
             self.covered = 0
-        if total - self.covered < self.graph.least and not small:
+        waiting = total - self.covered
+        if waiting < self.graph.least and not small:
             return False
-        stop = min(total, self.covered + max(rows, self.graph.least))
+        if self.graph.least > 1:  # every addition costs as much as many rows
+            rows = max(rows, self.graph.least, min(CATCHES_UP, waiting // 16))
+        stop = min(total, self.covered + rows)
         if stop > self.covered:
             numbers = np.arange(self.covered, stop)
             self.graph.add(self.column.take(numbers), self.column.labels[numbers])

@@ -86,16 +86,12 @@ def found(memory: Memory, text: str, at: int | None = None, **options: Any) -> l
     ]
 
 
-INDEXES = [
-    "hnsw",
-    pytest.param(
-        "lancedb",
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec("lancedb") is None, reason="lancedb is not installed"
-        ),
-    ),
-]
-"""All kinds of index: each has to find what comparing everything finds."""
+def indexes(*marks: Any) -> list[Any]:
+    """All kinds of index: each has to find what comparing everything finds. `marks` are for those
+    that take longer than the graph."""
+    there = importlib.util.find_spec("lancedb") is not None
+    missing = pytest.mark.skipif(not there, reason="lancedb is not installed")
+    return ["hnsw", pytest.param("lancedb", marks=[missing, *marks])]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from relive.memory.search.field_index import FieldIndex
 from relive.memory.storage.log import Log
 from relive.memory.storage.rows import RowFile
 from relive.memory.storage.segments import Kind, segment_path, segments, superseded
-from tests.memory.conftest import HOLDOUT, INDEXES, Make, goal, shown
+from tests.memory.conftest import HOLDOUT, Make, goal, indexes, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -205,7 +205,7 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
         assert memory.verify() == ()
 
 
-@pytest.mark.parametrize("engine", INDEXES)
+@pytest.mark.parametrize("engine", indexes(pytest.mark.slow))
 def test_the_index_stays(folder: Path, episode: Make, engine: str) -> None:
     """It is not built anew for a few that are gone, in this process or the next."""
     index = IndexSettings(engine=engine, exact_limit=20)

@@ -12,7 +12,7 @@ import pytest
 from relive.memory import Episode, HashedEmbedder, Hit, IndexSettings, Memory, Query
 from relive.memory.search.fields import field_texts, query_text
 from relive.memory.storage.catalog import FIELDS
-from tests.memory.conftest import HOLDOUT, INDEXES, Make, found, goal
+from tests.memory.conftest import HOLDOUT, Make, found, goal, indexes
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -154,7 +154,7 @@ class Oracle:
         )[: query.k]
 
 
-@pytest.mark.parametrize("engine", ["", *INDEXES])
+@pytest.mark.parametrize("engine", ["", *indexes()])
 def test_filters_at_any_selectivity_against_the_oracle(
     folder: Path, episode: Make, engine: str
 ) -> None:

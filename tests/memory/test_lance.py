@@ -151,17 +151,17 @@ def test_what_a_writer_added_and_did_not_publish_is_added_again(copy: Path) -> N
     from tests.memory.conftest import make_episode
 
     before = json.loads(next((copy / "index").glob("*.json")).read_text())
-    with Memory(copy, "w", index=replace(INDEX, publish_rows=1000)) as memory:
-        memory.add_many([make_episode(number) for number in range(COUNT, 900)])
-        assert memory.stats().index_entries == COUNT + 500  # as many as go in together
+    with Memory(copy, "w", index=replace(INDEX, publish_rows=400)) as memory:
+        memory.add_many([make_episode(number) for number in range(COUNT, 500)])
+        assert memory.stats().index_entries == COUNT + 200  # as many as go in together
     after = json.loads(next((copy / "index").glob("*.json")).read_text())
     assert after == before  # nobody published it, as if the writer had been killed
     with Memory(copy, "w", index=INDEX) as memory:
         assert memory.stats().index_entries == COUNT
         memory.publish_index()
         graph: Any = memory._state.spaces["goal"].graph
-        assert graph.table.count_rows() == graph.nodes == 900
-        assert asked(memory, 650)[0][0] == "episode-650"
+        assert graph.table.count_rows() == graph.nodes == 500
+        assert asked(memory, 450)[0][0] == "episode-450"
 
 
 def test_files_that_vanish_under_a_reader_cost_nothing_but_time(copy: Path) -> None:

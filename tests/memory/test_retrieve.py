@@ -23,7 +23,7 @@ from relive.memory import (
     Task,
 )
 from relive.memory.normal import normal_goal, normal_text
-from tests.memory.conftest import INDEXES, strict
+from tests.memory.conftest import indexes, strict
 
 GOAL = "put a hot mug in cabinet"
 TESTER = strict("my game", "test", "my room", "my goal", Purpose.EVALUATE)
@@ -220,7 +220,7 @@ def oracle(memory: Memory, query: Query, task: Task, purpose: Purpose, at: int) 
     return [episode_id for *_, episode_id in sorted(scored)[: query.k]]
 
 
-@pytest.mark.parametrize("engine", ["", *INDEXES])
+@pytest.mark.parametrize("engine", ["", *indexes(pytest.mark.slow)])
 def test_against_the_oracle(folder: Path, episode: Make, engine: str) -> None:
     """Random memories, tasks and filters, most of them so narrow that nearly everything is removed:
     k hits whenever k entries qualify, and the right ones. With a graph under it too."""
