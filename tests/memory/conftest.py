@@ -22,6 +22,7 @@ from relive.memory import (
     StopReason,
     Task,
 )  # fmt: skip
+from relive.memory.search import accuracy
 
 Make = Callable[..., Episode]
 
@@ -92,6 +93,13 @@ def indexes(*marks: Any) -> list[Any]:
     there = importlib.util.find_spec("lancedb") is not None
     missing = pytest.mark.skipif(not there, reason="lancedb is not installed")
     return ["hnsw", pytest.param("lancedb", marks=[missing, *marks])]
+
+
+@pytest.fixture
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is measured with fewer searches, where each takes milliseconds."""
+    monkeypatch.setattr(accuracy, "SAMPLE", 8)
+    monkeypatch.setattr(accuracy, "FAR", 4)
 
 
 @pytest.fixture

@@ -156,11 +156,13 @@ class Oracle:
 
 @pytest.mark.parametrize("engine", ["", *indexes()])
 def test_filters_at_any_selectivity_against_the_oracle(
-    folder: Path, episode: Make, engine: str
+    folder: Path, episode: Make, engine: str, request: pytest.FixtureRequest
 ) -> None:
     """`only` that keeps nearly all, a half, a handful or nobody; with deletions, old positions,
     several fields, and a graph."""
     approximate = bool(engine)
+    if engine == "lancedb":
+        request.getfixturevalue("small_samples")
     index = IndexSettings()
     if approximate:
         index = IndexSettings(engine=engine, exact_limit=60, publish_rows=40)

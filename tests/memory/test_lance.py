@@ -22,7 +22,7 @@ from relive.memory.storage.catalog import Filter
 
 lance: Any = pytest.importorskip("relive.memory.search.lance")
 pytest.importorskip("lancedb")
-pytestmark = pytest.mark.usefixtures("no_sync")
+pytestmark = pytest.mark.usefixtures("no_sync", "small_samples")
 
 COUNT = 240
 INDEX = IndexSettings(engine="lancedb", exact_limit=20, publish_rows=20)
