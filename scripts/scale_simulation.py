@@ -17,7 +17,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from scale_world import SUITES, ScaleSuite, SeededPolicy, task_of
 from relive.agent.policy import words
 from relive.agent.retriever import MemoryRetriever, RetrievedContext
 from relive.agent.runner import Clock, Runner, RunSettings, spec_of
-from relive.memory import Holdout, Memory, Purpose, Query, Retrieval
+from relive.memory import Hit, Holdout, Memory, Purpose, Query, Retrieval
 
 BATCH = 64
 QUERIES = 50
@@ -80,7 +80,9 @@ def bytes_of(folder: Path) -> dict[str, int]:
     }
 
 
-def searches(memory: Memory, kinds: dict[str, Callable[[int], object]]) -> dict[str, list[float]]:
+def searches(
+    memory: Memory, kinds: Mapping[str, Callable[[int], object]]
+) -> dict[str, list[float]]:
     """Milliseconds of searches by kind: the median and the 99th percentile."""
     found = {}
     for kind, search in kinds.items():
@@ -93,10 +95,10 @@ def searches(memory: Memory, kinds: dict[str, Callable[[int], object]]) -> dict[
     return found
 
 
-def kinds_of(memory: Memory) -> dict[str, Callable[[int], object]]:
+def kinds_of(memory: Memory) -> dict[str, Callable[[int], list[Hit]]]:
     """Searches, each under a filter that keeps another share of the memory."""
 
-    def ask(number: int, split: str, **query: Any) -> object:
+    def ask(number: int, split: str, **query: Any) -> list[Hit]:
         task = task_of(number, split)
         holdout = Holdout.strict(task, Purpose.EVALUATE)
         return memory.search(Query(task.goal, k=2, **query), holdout)

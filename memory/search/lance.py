@@ -15,8 +15,10 @@ of them a search looks at is measured, like the graph's ``ef``.
 
 import json
 import math
+import mmap
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +30,13 @@ from numpy.typing import NDArray
 from ...extras import needs
 from ..storage.catalog import REASONS, Filter
 from ..storage.codec import digest
-from ..storage.durable import read_file, refuse_links, replace_file, sync_folder
+from ..storage.durable import (
+    open_to_read,
+    read_file,
+    refuse_links,
+    replace_file,
+    sync_folder,
+)
 from ..storage.rows import Numbers, blocks_sum
 from .embed import Vectors
 from .index import IndexSettings, Lock, VectorIndex
@@ -163,8 +171,7 @@ class LanceFolder(SnapshotFolder):
 
     def fresh(self, room: int) -> LanceTable:
         """An empty table; what was there is removed."""
-        import lancedb
-
+        lancedb = _lancedb()
         refuse_links(self.folder, [self._home.name])
         shutil.rmtree(self._home, ignore_errors=True)
         connection = lancedb.connect(str(self._home))
@@ -202,8 +209,7 @@ class LanceFolder(SnapshotFolder):
         return Saved(name, len(text), blocks_sum(data), rows, last, nodes, sources)
 
     def _load(self, manifest: Manifest) -> LanceTable:
-        import lancedb
-
+        lancedb = _lancedb()
         listing = self._home / Path(manifest.file).name
         text = read_file(listing)
         data = np.frombuffer(text, dtype=np.uint8)
@@ -243,6 +249,14 @@ def where(wanted: Filter) -> str:
     return " AND ".join(parts)
 
 
+def _lancedb() -> Any:
+    # It warns of empty partitions by the thousand while it is trained on texts that repeat.
+    os.environ.setdefault("LANCE_LOG", "error")
+    import lancedb
+
+    return lancedb
+
+
 def _schema(dimension: int) -> Any:
     import pyarrow as pa
 
@@ -259,8 +273,11 @@ def _files(home: Path) -> list[str]:
     return sorted(file.relative_to(home).as_posix() for file in found)
 
 
-def _read(home: Path, names: list[str]) -> Any:
-    """Names and bytes of files, one after the other; raises `FileNotFoundError`, and `OSError` for
-    what is no regular file."""
+def _read(home: Path, names: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Names and bytes of files, one after the other, mapped; raises `FileNotFoundError`, and
+    `OSError` for what is no regular file."""
     for name in names:
-        yield name, np.frombuffer(read_file(home / name), dtype=np.uint8)
+        with open_to_read(home / name) as file:
+            there = os.fstat(file.fileno()).st_size > 0  # nothing cannot be mapped
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if there else b""
+            yield name, np.frombuffer(data, dtype=np.uint8)

@@ -42,7 +42,7 @@ def test_a_simulation_goes_on_where_it_was(scripts: Any, tmp_path: Path) -> None
 def test_a_plan_is_arithmetic(scripts: Any) -> None:
     bench: Any = scripts("bench_scale")
     one = {
-        "environment_ms": 40.0, "storing_cpu_ms": 0.5, "acting_ms": 200.0, "tokens_written": 100.0,
+        "environment_ms": 40.0, "storing_cpu_ms": 0.5, "acting_ms": 200.0,
         "training_ms": 150.0, "storing_one_ms": 3.0, "storing_64_ms": 0.6,
     }  # fmt: skip
     progress = [
@@ -52,11 +52,12 @@ def test_a_plan_is_arithmetic(scripts: Any) -> None:
         }
         for n in (250_000, 500_000, 750_000, 1_000_000)
     ]  # fmt: skip
-    made = bench.plan({"parts": one}, progress)
+    made = bench.plan({"parts": one, "tokens": {"written": 172.8}}, progress)
     million, most = made["rows"]
     assert (million["episodes"], million["measured_to"]) == (10**6, 10**6)
     assert (most["episodes"], most["measured_to"]) == (10**8, 10**6)
     assert made["retrieval_ms_per_stored_episode"] == pytest.approx(1e-3)
     assert million["retrieval_core_days_one_memory"] == pytest.approx(1e6 * 500 / 8.64e7, rel=0.01)
+    assert million["acting_gpu_days_assumed"] == pytest.approx(1.0)
     assert million["terabytes"] == {"log": 0.0016, "vectors": 0.0016}
     assert most["resident_gb_one_memory"] == pytest.approx(400, rel=0.01)
