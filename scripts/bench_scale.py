@@ -171,7 +171,7 @@ def look(folder: Path) -> dict[str, Any]:
     found["open_gb"] = round(resident(), 3)
     with reader:
         end = reader.position
-        found["search_ms"] = searches(reader, kinds_of(reader))
+        found["search_ms"] = searches(kinds_of(reader))
         found["position_ms"] = _at(reader, end)
         cpu, _ = timed(lambda: played(reader, Actor("local", "seeded", adapter="v1"), end - 1000))
         found["played_since_1000_s"] = round(cpu, 3)
@@ -199,7 +199,7 @@ def _at(reader: Memory, end: int) -> dict[str, list[float]]:
             return reader.search(Query(task.goal, k=2), holdout, at)
 
         kinds[f"{share:.0%} of the log"] = ask
-    return searches(reader, kinds)
+    return searches(kinds)
 
 
 def index(folder: Path) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def simulate(folder: Path, episodes: int, every: int, retrieve: int) -> None:
                         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3
                     ),
                     "bytes": bytes_of(folder / "memory"),
-                    "search_ms": searches(memory, kinds_of(memory)),
+                    "search_ms": searches(kinds_of(memory)),
                 }
                 with progress.open("a") as file:
                     file.write(json.dumps(row) + "\n")
