@@ -80,9 +80,7 @@ def bytes_of(folder: Path) -> dict[str, int]:
     }
 
 
-def searches(
-    memory: Memory, kinds: Mapping[str, Callable[[int], object]]
-) -> dict[str, list[float]]:
+def searches(kinds: Mapping[str, Callable[[int], object]]) -> dict[str, list[float]]:
     """Milliseconds of searches by kind: the median and the 99th percentile."""
     found = {}
     for kind, search in kinds.items():
