@@ -269,7 +269,8 @@ def _recall(reader: Memory) -> dict[str, float]:
 def plan(told: dict[str, Any], progress: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the sizes cost, by arithmetic from what was measured."""
     one, last, written = told["parts"], progress[-1], told["tokens"]["written"]
-    per = {part: size / last["episodes"] for part, size in last["bytes"].items()}
+    # Real episodes are longer than those of the simulation; the index is the same for both.
+    per = {**one["bytes"], "index": last["bytes"]["index"] / last["episodes"]}
     late = progress[len(progress) // 2 :]
     slope = float(  # milliseconds a retrieval for each episode that is stored
         np.polyfit([r["episodes"] for r in late], [r["ms_median"]["retrieval"] for r in late], 1)[0]

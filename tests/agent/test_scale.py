@@ -44,11 +44,12 @@ def test_a_plan_is_arithmetic(scripts: Any) -> None:
     one = {
         "environment_ms": 40.0, "storing_cpu_ms": 0.5, "acting_ms": 200.0,
         "training_ms": 150.0, "storing_one_ms": 3.0, "storing_64_ms": 0.6,
+        "bytes": {"log": 3600, "vectors": 1560},
     }  # fmt: skip
     progress = [
         {
             "episodes": n, "ms_median": {"retrieval": n / 1000, "loop": 0.1},
-            "resident_gb": 4e-6 * n, "bytes": {"log": 1600 * n, "vectors": 1560 * n},
+            "resident_gb": 4e-6 * n, "bytes": {"index": 1600 * n},
         }
         for n in (250_000, 500_000, 750_000, 1_000_000)
     ]  # fmt: skip
@@ -59,5 +60,5 @@ def test_a_plan_is_arithmetic(scripts: Any) -> None:
     assert made["retrieval_ms_per_stored_episode"] == pytest.approx(1e-3)
     assert million["retrieval_core_days_one_memory"] == pytest.approx(1e6 * 500 / 8.64e7, rel=0.01)
     assert million["acting_gpu_days_assumed"] == pytest.approx(1.0)
-    assert million["terabytes"] == {"log": 0.0016, "vectors": 0.0016}
+    assert million["terabytes"] == {"log": 0.0036, "vectors": 0.0016, "index": 0.0016}
     assert most["resident_gb_one_memory"] == pytest.approx(400, rel=0.01)
