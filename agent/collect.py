@@ -30,9 +30,8 @@ def played(memory: Memory, actor: Actor, since: int = 0) -> dict[str, bool]:
     who = (actor.policy, actor.adapter)
     return {
         entry.task.identity: entry.success
-        for entry in memory.entries()
-        if entry.position >= since
-        and entry.reason not in BROKEN
+        for entry in memory.entries(since=since)
+        if entry.reason not in BROKEN
         and (entry.policy, entry.adapter) == who
         and (not actor.model or _same_model(actor, memory.get(entry.episode_id).actor))
     }

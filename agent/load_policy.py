@@ -28,9 +28,10 @@ class ServerSettings:
     """How a server is asked. The key comes from ``$OPENAI_API_KEY``, never from settings."""
 
     base_url: str = ""
-    """Address of the API, for example ``http://127.0.0.1:8000/v1``."""
+    """Address of the API, for example ``http://127.0.0.1:8000/v1``; several, of servers that share
+    the work, with commas between them."""
     concurrency: int = 16
-    """Requests at once; as many episodes must run at once (``run.batch``)."""
+    """Requests at once, over all servers; as many episodes must run at once (``run.batch``)."""
     timeout: float = 120.0
     """Seconds for one request."""
     patience: float = 600.0
@@ -192,7 +193,7 @@ def load_server(settings: PolicySettings) -> "ServerModel":
     from .server.model import ServerModel
 
     model = ServerModel(
-        where.base_url,
+        [address.strip() for address in where.base_url.split(",") if address.strip()],
         settings.model,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens or None,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .search.embed import Embedder
 from .search.fields import FIELDS
+from .search.index import ENGINES
 from .search.tuned import keep_embedder, kept_embedder
 from .storage.durable import Corruption, read_file, replace_file, sync_folder
 from .storage.segments import memory_id, segments
@@ -50,15 +51,22 @@ class Description:
     fields: tuple[str, ...]
     """What its episodes can be found by, in the order of
     :data:`relive.memory.search.fields.FIELDS`."""
+    engine: str
+    """Kind of its index, of :data:`relive.memory.search.index.ENGINES`."""
     damage: tuple[Corruption, ...]
     """What was wrong with its file."""
 
 
 def identify(
-    folder: Path, embedder: Embedder, fields: Collection[str], *, writable: bool, reembed: bool
+    folder: Path,
+    embedder: Embedder,
+    fields: Collection[str],
+    engine: str,
+    writable: bool,
+    reembed: bool,
 ) -> Description:
-    """What the memory in a folder is; a writer makes what is missing, and adds `fields` to those
-    that it has.
+    """What the memory in a folder is; a writer makes what is missing, adds `fields` to those that
+    it has, and notes the `engine` of its index where one is given.
 
     Raises:
         ValueError: a format that this program does not read, or another embedder and not
@@ -82,10 +90,14 @@ def identify(
         number, memory = int(description["format"]), bytes.fromhex(description["id"])
         known, dimension = str(description["embedder"]), int(description["dimension"])
         had = {str(field) for field in description.get("keys", ["goal"])}
+        indexed = str(description.get("index", ENGINES[0]))
+        if indexed not in ENGINES:  # of a later version; a cache, so any will do
+            indexed = ENGINES[0]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         # Everything it says can be found out again, except which embedder and fields were meant.
         memory = memory_id(folder / "log") or uuid.uuid4().bytes
         number, known, dimension, had = 0, embedder.identity, embedder.dimension, {"goal"}
+        indexed = ENGINES[0]
         if text or segments(folder / "log"):
             detail = f"missing or damaged; {embedder.identity} is taken for its embedder"
             damage.append(Corruption(DESCRIPTION, 0, len(text), detail))
@@ -101,13 +113,17 @@ def identify(
             "embed everything again"
         )
     wanted = tuple(field for field in FIELDS if field in had or field in fields or field == "goal")
-    if writable and (number, known, had) != (FORMAT, embedder.identity, set(wanted)):
+    engine = engine or indexed
+    now = (FORMAT, embedder.identity, set(wanted), engine)
+    if writable and (number, known, had, indexed) != now:
         keep_embedder(folder, embedder)  # first: the description that names it must not be alone
-        _describe(folder, memory, embedder, wanted)
-    return Description(memory, wanted, tuple(damage))
+        _describe(folder, memory, embedder, wanted, engine)
+    return Description(memory, wanted, engine, tuple(damage))
 
 
-def _describe(folder: Path, memory: bytes, embedder: Embedder, fields: tuple[str, ...]) -> None:
+def _describe(
+    folder: Path, memory: bytes, embedder: Embedder, fields: tuple[str, ...], engine: str
+) -> None:
     description: dict[str, object] = {
         "format": FORMAT,
         "id": memory.hex(),
@@ -115,6 +131,8 @@ def _describe(folder: Path, memory: bytes, embedder: Embedder, fields: tuple[str
         "dimension": embedder.dimension,
         "keys": list(fields),
     }
+    if engine != ENGINES[0]:  # memories made before there was a choice say nothing
+        description["index"] = engine
     description["checksum"] = _checksum(description)
     replace_file(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
     sync_folder(folder.parent)

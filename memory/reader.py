@@ -245,9 +245,10 @@ class MemoryReader:
                     raise
                 continue  # deleted meanwhile, or damaged: named in stats()
 
-    def entries(self, at: int | None = None) -> Sequence[EntryMeta]:
-        """What is known of all episodes, in the order of the log; damaged ones are left out."""
-        return self._metas_of(lambda: self._visible(at))
+    def entries(self, at: int | None = None, since: int = 0) -> Sequence[EntryMeta]:
+        """What is known of all episodes, in the order of the log; damaged ones are left out. With
+        `at` only those before that position, with `since` only those from that one on."""
+        return self._metas_of(lambda: self._visible(at, since))
 
     def vectors(self, field: str = "goal") -> tuple[tuple[str, ...], Vectors]:
         """Ids of all entries in the order of the log, and the vector of each one's first text of a
@@ -363,10 +364,10 @@ class MemoryReader:
             )
         return at
 
-    def _visible(self, at: int | None) -> list[int]:
-        """Ordinals of the episodes that are there at a position."""
-        until = self._until(at)
-        ordinals = np.arange(self._state.catalog.count_before(until))
+    def _visible(self, at: int | None, since: int = 0) -> list[int]:
+        """Ordinals of the episodes that are there at a position, from another one on."""
+        until, catalog = self._until(at), self._state.catalog
+        ordinals = np.arange(catalog.count_before(since), catalog.count_before(until))
         return [int(ordinal) for ordinal in ordinals[~self._state.is_gone(ordinals, until)]]
 
     def _deleted(self) -> list[int]:

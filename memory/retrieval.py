@@ -14,7 +14,7 @@ from .episode import Episode
 from .holdout import Holdout
 from .query import EntryMeta, Explanation, Hit, Query
 from .search.embed import Vectors
-from .search.field_index import WIDEST, FieldIndex, Found
+from .search.field_index import WIDEST, FieldIndex, Found, Wanted
 from .search.rank import choose, pool_of
 from .storage.catalog import Catalog, Filter
 from .storage.ingest import near_digest
@@ -122,20 +122,26 @@ def retrieve(
     wanted = Filter.of(query.successes_only, query.only, query.exclude_reasons)
     mask, matching = library.catalog.matching(wanted.within(holdout.splits), stop)
     alive = matching * library.catalog.alive / len(library.catalog)
-    wide = math.ceil(1.5 * needed * stop / max(1.0, alive))
+    filters = approximate and all(library.spaces[field].filters for field in query.fields)
+    proposed = Wanted(wanted.within(holdout.splits), mask) if filters else None
+    # An index that knows the columns proposes few that are not wanted.
+    share = library.catalog.alive / len(library.catalog) if filters else alive / stop
+    wide = math.ceil(1.5 * needed / max(1 / stop, share))
     wide = wide if approximate else max(LEAST_WIDE, wide)
     # Comparing all that match costs less than a graph that mostly proposes others, or that is asked
     # for too many.
     few = min(library.spaces[field].exact_limit for field in query.fields)
     few = min(few, PER_CANDIDATE * wide)
     everything = approximate and (wide > WIDEST or alive <= few)
+    # Ranking a large memory takes longer than comparing it: what no filter keeps is left out first.
+    large = approximate or stop > max(library.spaces[field].exact_limit for field in query.fields)
 
     def tries() -> Iterator[tuple[int, Numbers | None]]:
         """How many candidates to take, and among which entries; the last of them are all."""
         if not everything:
             yield min(wide, stop), None
         among = None
-        if approximate:
+        if large:
             among = np.flatnonzero(mask)
             among = among[~library.hidden(among)]
             if NEXT * wide < len(among):
@@ -143,7 +149,8 @@ def retrieve(
         yield stop, among
 
     for width, among in tries():
-        found = _candidates(query, vector, library, width, stop, among)
+        first = proposed if among is None and width < stop else None
+        found = _candidates(query, vector, library, width, stop, among, first)
         qualified = _qualify(query, wanted, holdout, library, found, needed)
         # Others may be as close as the last one, unless all of them were looked at.
         full = len(qualified.ranks) == needed
@@ -221,12 +228,19 @@ def _require_keys(query: Query, library: Library) -> None:
 
 
 def _candidates(
-    query: Query, vector: Vectors, library: Library, count: int, stop: int, among: Numbers | None
+    query: Query,
+    vector: Vectors,
+    library: Library,
+    count: int,
+    stop: int,
+    among: Numbers | None,
+    wanted: Wanted | None = None,
 ) -> _Candidates:
     """Candidates of all fields that are asked, each with the best of its scores."""
     sequences = library.catalog.sequences[:stop]
     parts = [
-        library.spaces[field].candidates(vector, count, sequences, among) for field in query.fields
+        library.spaces[field].candidates(vector, count, sequences, among, wanted)
+        for field in query.fields
     ]
     ordinals, scores, fields = _best_of(parts)
     order = library.catalog.break_ties(ordinals, scores, near_digest("", query.text))

@@ -230,6 +230,7 @@ class State:
             embed=embed,
             writable=self.writable,
             settings=self.index,
+            columns=self.catalog.filtered_by,
         )
 
     def _text(self, field: str, label: int) -> str:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -58,7 +59,7 @@ class Memory(MemoryReader):
         fields: Which texts of an episode it can be found by, some of
             :data:`relive.memory.search.fields.FIELDS`. Default: those that it has, or only the
             goal. A writer adds what is missing; a reader makes it for itself.
-        index: When and how HNSW graphs are used; nothing but speed and recall depends on it.
+        index: When and how an index is used, and which; nothing but speed and recall depends on it.
 
     Raises:
         FileNotFoundError: there is no memory, and ``mode`` is not ``create``.
@@ -111,10 +112,9 @@ class Memory(MemoryReader):
             refuse_links(folder, ("log", *CACHES))
             (folder / "log").mkdir(parents=True, exist_ok=True)
             self._lock = WriterLock(folder / "lock")
+        index = index or IndexSettings()
         try:
-            known = identify(
-                folder, embedder, fields or (), writable=self._writable, reembed=reembed
-            )
+            known = identify(folder, embedder, fields or (), index.engine, self._writable, reembed)
             if self._writable:
                 for name in CACHES:
                     (folder / name).mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ class Memory(MemoryReader):
                 embedder=embedder,
                 fields=known.fields,
                 writable=self._writable,
-                index=index or IndexSettings(),
+                index=replace(index, engine=known.engine),
             )
         except BaseException:
             if self._lock is not None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("agent", "envs", "memory", "training")
 MODULES = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*.py"))]
 LOWER: dict[str, tuple[str, ...]] = {
-    "memory": ("task", "memory"),
+    "memory": ("task", "extras", "memory"),
     "envs": ("task", "extras", "caches", "envs"),
     "agent": ("task", "extras", "caches", "envs", "memory", "agent"),
     "training": ("task", "extras", "caches", "envs", "memory", "agent", "training"),
@@ -24,6 +24,7 @@ DOORS = {
     "peft": ("agent/llm", "training"),
     "openai": ("agent/server",),
     "hnswlib": ("memory/search",),
+    "lancedb": ("memory/search/lance.py",),
     "msgpack": ("memory/storage",),
     "textworld": ("envs/household", "envs/textworld", "envs/tales"),
     "py4j": ("envs/jvm.py", "envs/scienceworld", "envs/textworld_express"),

@@ -34,6 +34,7 @@ from .batches import Fading, batches, encode_all, encode_example, mixed, pieces
 from .examples import Example
 from .loss import target_logits
 from .memory_needed import activations, spare_memory
+from .sharded import processes
 from .together import Together
 from .unfinished import Unfinished
 
@@ -139,7 +140,8 @@ def train_adapter(
 
     The weights are those that the policy acts with: nothing is loaded a second time, its device and
     dtype are its own, and it has its adapter again when this is over. The adapter's own weights are
-    fp32. Under ``accelerate launch`` the processes share every batch, and the first one writes.
+    fp32. Under ``accelerate launch`` the processes share every batch, and the first one writes;
+    with FSDP settings they share the model as well (:mod:`relive.training.sharded`).
 
     A training that is stopped goes on where it was some minutes before, when it is asked for again
     with the same arguments (:mod:`relive.training.unfinished`; not when several processes share
@@ -188,7 +190,7 @@ def train_adapter(
     encodings = encode_all(
         model.encoder, examples, longest, settings.learn_reasoning, model.answer_tokens
     )
-    together = Together(model.device)
+    together = processes(model.device)
     told = {"lora": as_stored(settings), "base": model.base_sha256, "start": _hash_of(start)}
     if share := manifest.context.get("fade"):
         told["fade"] = share
@@ -196,7 +198,8 @@ def train_adapter(
     half = out.with_name(out.name + ".half")
     with model.lent() as base:
         try:
-            tuned = _prepare(base, settings, start, encodings.longest)
+            tuned = _prepare(together.twin(base), settings, start, encodings.longest)
+            tuned = together.shard(tuned)
             losses, supervised = _optimise(
                 tuned, encodings.sequences, _rehearsed(model, rehearsal, longest, settings),
                 _fading(model, encodings.examples, manifest, settings),
@@ -204,7 +207,7 @@ def train_adapter(
             )  # fmt: skip
             if together.first:
                 shutil.rmtree(half, ignore_errors=True)
-                tuned.save_pretrained(half)
+            together.save(tuned, str(half))
         finally:
             _keep_all_activations(base)
     written = replace(
@@ -354,7 +357,7 @@ def _optimise(
             with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else nullcontext():
                 logits, targets = target_logits(tuned, ids, learn)
                 loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / count
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
+            (loss * together.weight).backward()  # type: ignore[no-untyped-call]  # torch's own
             total += loss.item()
         losses.append(together.sum_up(parameters, total))
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -26,7 +26,7 @@ class Together:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.count, self.rank = 1, 0
+        self.count, self.rank, self.device = 1, 0, device
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState  # sets up what the processes speak through
 
@@ -42,6 +42,24 @@ class Together:
         """What of a batch is worked on here."""
         return pieces[self.rank :: self.count]
 
+    @property
+    def weight(self) -> float:
+        """By what a loss is multiplied before its gradients are worked out."""
+        return 1.0
+
+    def twin(self, base: Any) -> Any:
+        """The model that is trained: the policy's own."""
+        return base
+
+    def shard(self, tuned: Any) -> Any:
+        """Distributes a model with its adapter; here every process has all of it."""
+        return tuned
+
+    def save(self, tuned: Any, folder: str) -> None:
+        """Writes the adapter, in the first process."""
+        if self.first:
+            tuned.save_pretrained(folder)
+
     def sum_up(self, parameters: Sequence[Any], loss: float) -> float:
         """Adds up gradients over all processes, in place, and the loss, which is returned."""
         if self.count == 1:
@@ -50,7 +68,11 @@ class Together:
             if parameter.grad is None:  # this process had no piece
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
-        total = torch.tensor([loss], dtype=torch.float64, device=parameters[0].device)
+        return self.total(loss)
+
+    def total(self, loss: float) -> float:
+        """The sum of what all processes have."""
+        total = torch.tensor([loss], dtype=torch.float64, device=self.device)
         distributed.all_reduce(total)
         return float(total)
 

@@ -60,6 +60,11 @@ def add_upkeep_commands(command: AddCommand) -> None:
         help="the folder of a tuned embedder, or hashed: from now on the memory's; implies "
         "--reembed",
     )
+    rebuild.add_argument(
+        "--index",
+        help="kind of its index from now on: hnsw (a graph in main memory) or lancedb (a table on "
+        "the disk)",
+    )
 
     export = command("export", _export, "all episodes as JSON lines, with ratings and notes")
     export.add_argument("file", help="a new file; - for standard output")
@@ -142,6 +147,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _rebuild(args: argparse.Namespace) -> int:
+    from ...memory import IndexSettings
     from ...memory.maintenance.rebuild import rebuild
     from ...memory.search.tuned import load_embedder
 
@@ -151,6 +157,7 @@ def _rebuild(args: argparse.Namespace) -> int:
             args.memory,
             embedder=embedder,
             reembed=args.reembed or embedder is not None,
+            index=IndexSettings(engine=args.index or ""),
             on_progress=on_progress,
         )
     say(

@@ -80,7 +80,8 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     )  # fmt: skip
     add_flag(
         group, "--base-url", "policy.server.base_url",
-        "address of an OpenAI-compatible API, with --policy server", metavar="URL",
+        "address of an OpenAI-compatible API, with --policy server; several with commas between",
+        metavar="URL",
     )  # fmt: skip
     add_flag(
         group, "--max-new-tokens", "policy.max_new_tokens",

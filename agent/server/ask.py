@@ -1,5 +1,5 @@
-"""One request to a server, tried again until it is answered: errors of the moment are waited out,
-errors of the request are not."""
+"""One request, tried again until it is answered: errors of the moment are waited out, or tried on
+another server at once; errors of the request are not."""
 
 import json
 import math
@@ -16,12 +16,11 @@ from typing import Any, Protocol
 from ...extras import needs
 from ..action_format import split_thoughts
 from ..conversation import ContextOverflow, StopRun, Usage
+from .replicas import PASSING, Replica, Replicas
 
 with needs("server"):
     import openai
 
-_PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-"""Answers that say: later."""
 _HOPELESS = {401, 403, 404}
 """Answers that every further request would get too, as long as none has been answered."""
 _TELL_EVERY = 10.0
@@ -68,80 +67,107 @@ class Asker:
     """Sends requests.
 
     Args:
-        client: of the openai package, without retries of its own.
+        replicas: the servers.
         patience: seconds for which one request is tried again.
         meter: told what each try took, also one whose answer cannot be used.
+        restore: gives a server that has forgotten its adapter that adapter; whether it could.
         sleep: waits; for tests.
     """
 
     def __init__(
         self,
-        client: Any,
+        replicas: Replicas,
         patience: float,
         meter: Meter,
+        restore: Callable[[Replica], bool] = lambda replica: False,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._client, self._patience, self._meter = client, patience, meter
-        self._sleep = sleep
-        self._answered = False
+        self._replicas, self._patience, self._meter = replicas, patience, meter
+        self._restore, self._sleep = restore, sleep
         self._told = -math.inf
         self._jitter = random.Random()
         self._lock = threading.Lock()
         self.retries = 0
         """Requests that had to be sent again."""
 
-    def ask(self, request: Mapping[str, Any]) -> Answer:
+    def ask(self, request: Mapping[str, Any], conversation: int = 0) -> Answer:
         """The answer to one request.
 
         Args:
             request: arguments of ``chat.completions.create``.
+            conversation: a number for what is asked, see `Replicas.lease`.
 
         Raises:
             ServerRefused: no request can succeed.
             ServerFailed: this one did not, within `patience`.
         """
         began = time.monotonic()
-        tries = 0
+        tries = rounds = 0
         used = Usage()
+        restored: set[Replica] = set()
+        tried: dict[Replica, float] = {}  # in this round, and how long each asks to be left alone
         while True:
             self._meter.check()
+            replica = self._replicas.lease(conversation, tried)
             tries += 1
-            asked = 0.0
             try:
-                reply = self._client.chat.completions.create(**request)
+                problem, status, asked = "", None, 0.0
+                reply = replica.client.chat.completions.create(**request)
+                status = 200
                 used += self._meter.add(*_tokens(reply))
                 answer = _answer(reply, used)
-                self._answered = True
+                self._replicas.answered(replica)
                 return answer
             except openai.APIStatusError as error:
-                if error.status_code in _HOPELESS and not self._answered:
-                    raise ServerRefused(_refusal(error, self._client)) from None
-                if error.status_code == 400 and _OVERFLOW.search(str(error.message)):
+                status = error.status_code
+                if status == 404 and replica not in restored and self._restore(replica):
+                    restored.add(replica)  # it was started again, and has forgotten its adapter
+                    continue
+                if status in _HOPELESS and not replica.answered:
+                    raise ServerRefused(_refusal(error, replica)) from None
+                if status == 400 and _OVERFLOW.search(str(error.message)):
                     raise ContextOverflow(f"the server answered {_told(error)}") from None
-                if error.status_code not in _PASSING:
+                if status not in PASSING:
                     raise ServerFailed(f"the server answered {_told(error)}") from None
                 problem, asked = _told(error), _asked_to_wait(error.response.headers)
             except openai.APIConnectionError as error:  # refused, cut off, or too slow
                 problem = f"{type(error).__name__}: {error}"
+                status = 408 if isinstance(error, openai.APITimeoutError) else None
             except (openai.OpenAIError, _Nonsense, json.JSONDecodeError) as error:
                 problem = f"no usable answer: {type(error).__name__}: {error}"
-            own = min(_LONGEST, 0.5 * 2 ** min(tries - 1, 10)) * self._jitter.uniform(0.5, 1.0)
-            wait = max(own, asked)  # a server that asks to wait for nothing is not stormed
-            if time.monotonic() - began + wait > self._patience:
+                status = 200
+            finally:
+                self._replicas.release(replica)
+            self._replicas.failed(replica, status, asked, problem)
+            tried[replica] = asked
+            if self._replicas.another(tried):
+                self._retry(replica, problem, self._patience - (time.monotonic() - began))
+                continue
+            rounds += 1
+            own = min(_LONGEST, 0.5 * 2 ** min(rounds - 1, 10)) * self._jitter.uniform(0.5, 1.0)
+            # A server that asks to wait for nothing is not stormed.
+            wait = max(own, min(tried.values()))
+            left = self._patience - (time.monotonic() - began)
+            if wait > left:
                 raise ServerSilent(
                     f"the server gave no answer in {tries} tries over "
                     f"{time.monotonic() - began:.0f} s; the last time: {problem}"
                 )
-            with self._lock:
-                self.retries += 1
-                if time.monotonic() - self._told > _TELL_EVERY:
-                    self._told = time.monotonic()
-                    print(
-                        f"relive: {self._client.base_url} did not answer ({problem[:150]}); trying "
-                        f"again for {self._patience - (self._told - began):.0f} s",
-                        file=sys.stderr, flush=True,
-                    )  # fmt: skip
+            self._retry(replica, problem, left)
+            tried.clear()
             self._sleep(wait)
+
+    def _retry(self, replica: Replica, problem: str, left: float) -> None:
+        """Counts a request that is sent again, and tells the person who waits, now and then."""
+        with self._lock:
+            self.retries += 1
+            if time.monotonic() - self._told > _TELL_EVERY:
+                self._told = time.monotonic()
+                print(
+                    f"relive: {replica.url} did not answer ({problem[:150]}); trying again for "
+                    f"{left:.0f} s",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
 
 
 class _Nonsense(Exception):
@@ -181,13 +207,13 @@ def _told(error: Any) -> str:
     return f"{error.status_code}: {' '.join(str(error.message).split())[:300]}"
 
 
-def _refusal(error: Any, client: Any) -> str:
+def _refusal(error: Any, replica: Replica) -> str:
     hint = {
         401: "give api_key=, or set OPENAI_API_KEY",
         403: "this key may not use the model",
         404: "check base_url (it usually ends in /v1) and the model's name",
     }[error.status_code]
-    return f"the server at {client.base_url} refuses every request: {_told(error)}; {hint}"
+    return f"the server at {replica.url} refuses every request: {_told(error)}; {hint}"
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server as a policy: vLLM, SGLang, llama.cpp, transformers
+"""A model behind OpenAI-compatible servers as a policy: vLLM, SGLang, llama.cpp, transformers
 serve, or a provider."""
 
 import json
@@ -31,13 +31,15 @@ from ..conversation import (
 from .adapters import ServerAdapters
 from .ask import Asker, ServerSilent
 from .budget import Budget, Priced, Prices
+from .replicas import Replicas
 
 
 class ServerModel:
-    """A chat model on a server.
+    """A chat model on a server, or on several.
 
     Args:
-        base_url: of the API, for example ``http://127.0.0.1:8000/v1``.
+        base_url: of the API, for example ``http://127.0.0.1:8000/v1``; or a list of them, servers
+            of the same model that share the work (:mod:`relive.agent.server.replicas`).
         model: its name on the server.
         api_key: by default ``$OPENAI_API_KEY``; servers of one's own need none.
         temperature: 0 for the likeliest token.
@@ -46,7 +48,7 @@ class ServerModel:
         action_format: how an action stands in an answer; see `LocalModel`.
         thinking: ``"on"`` or ``"off"`` is passed to the chat template (``enable_thinking``), as
             vLLM, SGLang and transformers take it; None leaves it to the server.
-        concurrency: requests at once.
+        concurrency: requests at once, over all servers.
         timeout: seconds for which a request may wait for the server's next byte.
         patience: seconds for which a request is tried again after errors of the moment: 429 and 5xx
             (``Retry-After`` is heeded), cut connections, answers that are none.
@@ -61,7 +63,7 @@ class ServerModel:
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         model: str,
         *,
         api_key: str | None = None,
@@ -89,13 +91,13 @@ class ServerModel:
                 f"least 1, timeout above 0, not {temperature}, {patience}, {most}, {concurrency}, "
                 f"{timeout}"
             )
-        if not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url {base_url!r} is no address: http://127.0.0.1:8000/v1")
+        self.base_urls = _addresses(base_url)
+        """Addresses of the servers."""
         if thinking not in (None, "off", "on"):
             raise ValueError(f"thinking is {thinking!r}; it is 'off', 'on' or None")
         if not isinstance(extra_body, Mapping):
             raise TypeError(f"extra_body must be a mapping of fields, not {extra_body!r:.80}")
-        self.base_url, self.model_name = base_url, model
+        self.model_name = model
         self.temperature, self.max_new_tokens = temperature, most
         self.thinking = thinking
         self.budget, self.prices = budget or Budget(), prices or Prices()
@@ -105,14 +107,19 @@ class ServerModel:
             self._keep.open("a").close()  # an answer that is paid for is not lost for a bad path
         self._lock = threading.Lock()
         self._concurrency = concurrency
-        self._client = openai.OpenAI(
-            base_url=base_url,
-            api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
-            max_retries=0,  # ours heed the budget, and are counted
-            timeout=timeout,
+        self._replicas = Replicas([
+            openai.OpenAI(
+                base_url=url,
+                api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",
+                max_retries=0,  # ours heed the budget, and are counted
+                timeout=timeout,
+            )
+            for url in self.base_urls
+        ])  # fmt: skip
+        self._adapters = ServerAdapters(self._replicas)
+        self._asker = Asker(
+            self._replicas, patience, Priced(self.budget, self.prices), self._adapters.restore
         )
-        self._asker = Asker(self._client, patience, Priced(self.budget, self.prices))
-        self._adapters = ServerAdapters(self._client)
         self._adapter: tuple[str, str] | None = None
         self._since, self._charged = time.time(), set[str]()
         self._versions: dict[str, str] = {}
@@ -142,6 +149,11 @@ class ServerModel:
             settings["thinking"] = self.thinking
         return Actor("server", self.model_name, adapter=self.adapter or "", settings=settings)
 
+    @property
+    def out_of_service(self) -> dict[str, str]:
+        """Servers that get no requests now, by address, and why."""
+        return {replica.url: replica.reason for replica in self._replicas if replica.down}
+
     def charge(self, episodes: Iterable[Episode]) -> None:
         """Counts what recorded episodes of earlier processes have used of the budget."""
         for episode in episodes:
@@ -152,15 +164,17 @@ class ServerModel:
                 self.budget.add(Usage(prompt, completion, used.get("cost", 0.0)))
 
     def set_adapter(self, adapter: str | Path | None, version: str | None = None) -> None:
-        """Acts with another LoRA adapter from now on, or with none.
+        """Acts with another LoRA adapter from now on, or with none. When this returns, every server
+        that gets requests has it; one that cannot be reached gets it before it gets any.
 
         Args:
-            adapter: its folder, as the server sees it; None for the bare model.
+            adapter: its folder, as the servers see it; None for the bare model.
             version: what to call it in the record, the folder's name by default. On the server it
                 gets a name that was never used before.
 
         Raises:
-            ValueError: the server does not take it, or the version's name is taken.
+            ValueError: a server does not take it, none can be reached, or the version's name is
+                taken; the adapter before stays in force.
             RuntimeError: episodes are being played.
         """
         self.playing.check()
@@ -223,7 +237,8 @@ class ServerModel:
 
     def _act(self, conversation: Conversation, seed: int) -> Action:
         request = self._request(conversation, seed)
-        answer = self._asker.ask(request)
+        # What it begins with stays when it goes on: a server that has read it need not do so again.
+        answer = self._asker.ask(request, hash(tuple(turn.text for turn in conversation[:2])))
         self._note(request, answer.text, answer.reasoning)
         action = self.action_format.action(answer.text, reasoning=answer.reasoning)
         return action.with_usage(answer.usage)
@@ -250,3 +265,13 @@ class ServerModel:
         line = json.dumps({"request": request, "answer": text, "reasoning": reasoning})
         with self._lock, self._keep.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _addresses(base_url: str | Sequence[str]) -> tuple[str, ...]:
+    urls = (base_url,) if isinstance(base_url, str) else tuple(base_url)
+    for url in urls:
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url {url!r} is no address: http://127.0.0.1:8000/v1")
+    if not urls or len({url.rstrip("/") for url in urls}) < len(urls):
+        raise ValueError(f"base_url must be an address or some that differ, not {list(urls)}")
+    return urls

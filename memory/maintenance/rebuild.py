@@ -1,8 +1,9 @@
 """Caches made anew from the log: what to do when one of them is damaged, or not trusted."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..description import DESCRIPTION, identify, is_memory, own_embedder
@@ -70,7 +71,8 @@ def rebuild(
     refuse_links(folder, ("log", *CACHES))
     with WriterLock(folder / "lock"):
         counted = _Counted(embedder, on_progress)
-        known = identify(folder, embedder, (), writable=True, reembed=another)
+        index = index or IndexSettings()
+        known = identify(folder, embedder, (), index.engine, writable=True, reembed=another)
         unwanted = ["catalog/*", "index/*", "vectors/*.tmp"]
         if reembed:
             unwanted.append(
@@ -78,7 +80,10 @@ def rebuild(
             )  # those of other embedders are not in use
         for pattern in unwanted:
             for file in folder.glob(pattern):
-                file.unlink()
+                if file.is_dir() and not file.is_symlink():  # a table of a vector database
+                    shutil.rmtree(file)
+                else:
+                    file.unlink()
         for name in CACHES:
             (folder / name).mkdir(exist_ok=True)
         on_progress("reading the log", 0, 0)
@@ -88,7 +93,7 @@ def rebuild(
             embedder=counted,
             fields=known.fields,
             writable=True,
-            index=index or IndexSettings(),
+            index=replace(index, engine=known.engine),
         )
         try:
             state.load()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .embed import Vectors
-from .index import Graph, IndexSettings, Lock, Measured
+from .index import IndexSettings, Lock, Measured, VectorIndex
 from .vectors import VectorColumn
 
 SAMPLE = 64
@@ -52,7 +52,7 @@ class Sample(NamedTuple):
 
 
 def measured(
-    graph: Graph,
+    graph: VectorIndex,
     column: VectorColumn,
     rows: int,
     settings: IndexSettings,
@@ -101,7 +101,7 @@ def measured(
     return Measured(ef, -1.0)
 
 
-def recall(graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int) -> float:
+def recall(graph: VectorIndex, column: VectorColumn, rows: int, sample: Sample, ef: int) -> float:
     """Share of the right neighbours that the graph finds; arguments as of :func:`measured`."""
     if not sample.neighbours:
         return 1.0
@@ -110,7 +110,7 @@ def recall(graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: in
 
 
 def misses(
-    graph: Graph,
+    graph: VectorIndex,
     column: VectorColumn,
     rows: int,
     sample: Sample,
@@ -129,7 +129,7 @@ def misses(
 
 
 def _found(
-    graph: Graph, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None
+    graph: VectorIndex, column: VectorColumn, rows: int, sample: Sample, ef: int, lock: Lock | None
 ) -> Iterator[int]:
     """How many of the right neighbours the graph finds, for one query after the other."""
     for query, least in zip(sample.queries, sample.least, strict=True):

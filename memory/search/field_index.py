@@ -8,17 +8,19 @@ nothing that was added is ever missed. The writer's graph grows with every addit
 time, and is published now and then; readers load what was published and add nothing.
 """
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..storage.catalog import Filter
 from ..storage.rows import Numbers
 from .accuracy import EQUAL, draw, measured, recall
 from .embed import Vectors
-from .index import Graph, IndexSettings, Lock, Measured
+from .index import IndexSettings, Lock, Measured, VectorIndex
 from .snapshots import SnapshotFolder
 from .vectors import WINDOW_BITS, Embed, VectorColumn, column_name
 
@@ -27,6 +29,8 @@ WIDEST = 2048
 complete."""
 SPREAD = 16
 """Rows that go into the graph at once: what a search in another thread has to wait for at most."""
+CATCHES_UP = 16_384
+"""The same, at most, for an index that takes many at once and was left behind."""
 DECIMALS = 5
 """Scores are rounded to so many decimals before they are compared: what lies beyond is rounding
 error, which differs between processors, and must not decide which of two equally close episodes is
@@ -55,6 +59,14 @@ class Found(NamedTuple):
     """No episode that is not among these has a higher score."""
 
 
+class Wanted(NamedTuple):
+    """Which episodes a search wants, in both ways of saying it."""
+
+    filter: Filter
+    mask: NDArray[np.bool_]
+    """Of the episodes that may be found, by ordinal."""
+
+
 class FieldIndex:
     """The rows of one field. Not thread-safe.
 
@@ -67,6 +79,7 @@ class FieldIndex:
         embed: embeds the texts of rows.
         writable: whether anything is written.
         settings: of the graph.
+        columns: what filters look at, by sequence numbers; for indexes that filter.
     """
 
     def __init__(
@@ -80,6 +93,7 @@ class FieldIndex:
         embed: Embed,
         writable: bool,
         settings: IndexSettings,
+        columns: Callable[[Numbers], Mapping[str, NDArray[Any]]] | None = None,
     ) -> None:
         self.field, self.dimension, self._writable, self._settings = (
             field,
@@ -95,15 +109,17 @@ class FieldIndex:
             embed=embed,
             writable=writable,
         )
-        self.snapshots = SnapshotFolder(
-            folder / "index",
-            memory=memory,
-            identity=identity,
-            key=field,
-            dimension=dimension,
-            settings=settings,
-        )
-        self.graph: Graph | None = None
+        told: dict[str, Any] = {
+            "memory": memory, "identity": identity, "key": field, "dimension": dimension,
+            "settings": settings,
+        }  # fmt: skip
+        if settings.engine == "lancedb" and columns is not None:
+            from .lance import LanceFolder
+
+            self.snapshots: SnapshotFolder = LanceFolder(folder / "index", columns=columns, **told)
+        else:
+            self.snapshots = SnapshotFolder(folder / "index", **told)
+        self.graph: VectorIndex | None = None
         self.covered = 0
         """Leading rows that the graph holds."""
         self.published = 0
@@ -158,10 +174,13 @@ class FieldIndex:
         ):
             return False
         if self.graph is None:
-            self.graph, self.covered = (
-                Graph(self.dimension, self._settings, max(1024, total * 3 // 2)),
-                0,
-            )
+            self.graph = self.snapshots.fresh(max(1024, total * 3 // 2))
+            self.covered = 0
+        waiting = total - self.covered
+        if waiting < self.graph.least and not small:
+            return False
+        if self.graph.least > 1:  # every addition costs as much as many rows
+            rows = max(rows, self.graph.least, min(CATCHES_UP, waiting // 16))
         stop = min(total, self.covered + rows)
         if stop > self.covered:
             numbers = np.arange(self.covered, stop)
@@ -241,8 +260,18 @@ class FieldIndex:
         self.published = int(np.count_nonzero(kept[: self.published]))
         self.snapshots.renumber(self.column, position)
 
+    @property
+    def filters(self) -> bool:
+        """Whether its candidates can be only those that a search wants."""
+        return self.graph is not None and self.graph.filters
+
     def candidates(
-        self, vector: Vectors, count: int, sequences: Numbers, among: Numbers | None = None
+        self,
+        vector: Vectors,
+        count: int,
+        sequences: Numbers,
+        among: Numbers | None = None,
+        wanted: Wanted | None = None,
     ) -> Found:
         """About the `count` closest episodes, with the score of each's closest row.
 
@@ -251,6 +280,7 @@ class FieldIndex:
             count: how many are wanted; all of them if there are not more.
             sequences: of the episodes that may be found, ascending; an ordinal is a place in it.
             among: only these ordinals are compared, all of them.
+            wanted: only these are proposed, where `filters`; the floor is that of the others.
         """
         if len(sequences) == 0:
             return Found(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), True, -np.inf)
@@ -265,19 +295,27 @@ class FieldIndex:
         found = None
         if self.graph is not None and self.proposes(stop) and count < min(len(sequences), WIDEST):
             # What was compacted away is found as well, and passed over.
-            found = self.graph.search(vector, -(-count * self.graph.nodes // self.covered), self.ef)
+            asked = -(-count * self.graph.nodes // self.covered)
+            found = self.graph.search(vector, asked, self.ef, wanted.filter if wanted else None)
         rows, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         if found is not None:
             rows = self.column.places(found[0], self.covered)
             scores = self._scored(vector, rows)
         if found is None or scores.max(initial=-np.inf) < self.reach - EQUAL:
+            if wanted is not None:
+                return self.candidates(vector, count, sequences, np.flatnonzero(wanted.mask))
             rows = np.arange(stop)
             return self._best(
                 rows, self.column.scores(vector, 0, stop), sequences, count, exact=True
             )
         if stop > self.covered:
-            rows = np.concatenate([rows, np.arange(self.covered, stop)])
-            scores = np.concatenate([scores, self.column.scores(vector, self.covered, stop)])
+            late = np.arange(self.covered, stop)
+            more = self.column.scores(vector, self.covered, stop)
+            if wanted is not None:
+                kept = wanted.mask[np.searchsorted(sequences, labels[late] >> WINDOW_BITS)]
+                late, more = late[kept], more[kept]
+            rows = np.concatenate([rows, late])
+            scores = np.concatenate([scores, more])
         best = self._best(rows, scores, sequences, count, exact=False)
         return best._replace(floor=max(best.floor, round(found[1], DECIMALS)))
 

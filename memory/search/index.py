@@ -15,16 +15,19 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..storage.catalog import Filter
 from ..storage.rows import BLOCK, Numbers, blocks_sum
 from .embed import Vectors
 
 SEED = 100
 SPACE = "ip"
+ENGINES = ("hnsw", "lancedb")
+"""Kinds of index: a graph in main memory, and a table of a vector database on the disk."""
 Bytes = NDArray[np.uint8]
 Lock = AbstractContextManager[Any]
 
@@ -38,6 +41,9 @@ class IndexSettings:
         ValueError: a value that makes no sense.
     """
 
+    engine: str = ""
+    """One of :data:`ENGINES`; by default what the memory has, at first ``hnsw``. A writer that is
+    given one makes it the memory's."""
     exact_limit: int = 10_000
     """Up to this many rows every search compares all of them. At 384 dimensions that takes 0.4 ms,
     is right by definition, and does not suffer from what graphs are bad at: hundreds of goals that
@@ -59,6 +65,8 @@ class IndexSettings:
     came after it."""
 
     def __post_init__(self) -> None:
+        if self.engine not in ("", *ENGINES):
+            raise ValueError(f"unknown index engine {self.engine!r}: use {' or '.join(ENGINES)}")
         whole = (self.exact_limit, self.m, self.ef_construction, self.ef, self.publish_rows)
         if min(whole) < 0 or min(self.m, self.ef_construction, self.ef) < 1:
             raise ValueError(
@@ -81,9 +89,36 @@ class Measured(NamedTuple):
     queries that are further from all that is stored."""
 
 
+class VectorIndex(Protocol):
+    """What proposes candidates: a :class:`Graph`, or a table of a vector database
+    (:mod:`relive.memory.search.lance`)."""
+
+    filters: bool
+    """Whether it can propose only episodes that a filter keeps."""
+    least: int
+    """Rows that are worth adding together."""
+    nodes: int
+    """Vectors in it, those of rows that are gone included."""
+    last: int
+    """Highest label in it."""
+
+    def add(self, vectors: Vectors, labels: Numbers) -> None:
+        """See :meth:`Graph.add`."""
+        ...
+
+    def search(
+        self, vector: Vectors, count: int, ef: int, wanted: Filter | None = None
+    ) -> tuple[Numbers, float] | None:
+        """See :meth:`Graph.search`."""
+        ...
+
+
 class Graph:
     """An HNSW graph of labelled unit vectors. Deterministic: one thread, a fixed seed. Not
     thread-safe."""
+
+    filters = False
+    least = 1
 
     def __init__(self, dimension: int, settings: IndexSettings, room: int = 1024) -> None:
         import hnswlib
@@ -155,7 +190,9 @@ class Graph:
         self.nodes += len(labels)
         self.last = int(labels[-1])
 
-    def search(self, vector: Vectors, count: int, ef: int) -> tuple[Numbers, float] | None:
+    def search(
+        self, vector: Vectors, count: int, ef: int, wanted: Filter | None = None
+    ) -> tuple[Numbers, float] | None:
         """About the `count` closest vectors: their labels, ascending, and a score that no vector
         left out exceeds.
 
@@ -165,6 +202,7 @@ class Graph:
             vector: of the query, shape (dimension,).
             count: how many.
             ef: candidates to keep at hand, at least.
+            wanted: only episodes that it keeps; not looked at unless `filters`.
         """
         # With as many candidates as hits one in ten of them would be missed.
         self._index.set_ef(max(ef, 2 * count))

@@ -11,11 +11,12 @@ import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..storage.durable import TEMPORARY, Corruption, publish_file, replace_file
-from .index import SEED, SPACE, Graph, IndexSettings, Lock, Measured, write_parts
+from .index import SEED, SPACE, Graph, IndexSettings, Lock, Measured, VectorIndex, write_parts
 from .vectors import VectorColumn, column_name
 
 FORMAT = 2
@@ -61,8 +62,26 @@ class Manifest:
     """As of :class:`Measured`."""
 
 
+class Saved(NamedTuple):
+    """What was written of an index."""
+
+    file: str
+    """Name of the file, inside the folder, that the checksum is of."""
+    bytes: int
+    sum: int
+    rows: int
+    last: int
+    nodes: int
+    sources: str
+
+
 class SnapshotFolder:
     """Where the snapshots of one embedder and key are kept."""
+
+    space = SPACE
+    """What kind of index it is, for the manifest."""
+    suffix = ""
+    """Of the manifest's name, so that indexes of several kinds do not take each other's place."""
 
     def __init__(
         self,
@@ -80,11 +99,15 @@ class SnapshotFolder:
         self._identity, self._key = identity, key
         self._dimension = dimension
         self._name = column_name(identity, key)
-        self._path = folder / f"{self._name}.json"
+        self._path = folder / f"{self._name}{self.suffix}.json"
+
+    def fresh(self, room: int) -> VectorIndex:
+        """An empty index, with room for so many rows."""
+        return Graph(self._dimension, self._settings, room)
 
     def load(
         self, column: VectorColumn, newer_than: int = -1, lock: Lock | None = None
-    ) -> tuple[Graph, Manifest] | None:
+    ) -> tuple[VectorIndex, Manifest] | None:
         """The published graph and what is known of it, or None if none can be used.
 
         Args:
@@ -119,7 +142,7 @@ class SnapshotFolder:
 
     def publish(
         self,
-        graph: Graph,
+        graph: VectorIndex,
         column: VectorColumn,
         position: int,
         found: Measured,
@@ -138,6 +161,38 @@ class SnapshotFolder:
         Raises:
             OSError: it cannot be written; the one published before remains.
         """
+        saved = self._save(graph, column, position, lock)
+        self._write(
+            Manifest(
+                format=FORMAT,
+                memory=self._memory.hex(),
+                embedder=self._identity,
+                key=self._key,
+                dimension=self._dimension,
+                space=self.space,
+                m=self._settings.m,
+                ef_construction=self._settings.ef_construction,
+                seed=SEED,
+                rows=saved.rows,
+                last=saved.last,
+                nodes=saved.nodes,
+                position=position,
+                sources=saved.sources,
+                file=saved.file,
+                bytes=saved.bytes,
+                sum=saved.sum,
+                ef=found.ef,
+                reach=found.reach,
+            )
+        )
+        self._remove_others(saved.file)
+        return saved.rows
+
+    def _save(
+        self, graph: VectorIndex, column: VectorColumn, position: int, lock: Lock | None
+    ) -> Saved:
+        """Writes the index; nothing points to it yet."""
+        assert isinstance(graph, Graph)
         path = self.folder / f"{self._name}-{position:016d}.hnsw"
         temporary = path.with_name(path.name + TEMPORARY)
         try:
@@ -150,33 +205,13 @@ class SnapshotFolder:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        self._write(
-            Manifest(
-                format=FORMAT,
-                memory=self._memory.hex(),
-                embedder=self._identity,
-                key=self._key,
-                dimension=self._dimension,
-                space=SPACE,
-                m=self._settings.m,
-                ef_construction=self._settings.ef_construction,
-                seed=SEED,
-                rows=rows,
-                last=last,
-                nodes=nodes,
-                position=position,
-                sources=sources,
-                file=path.name,
-                bytes=size,
-                sum=checksum,
-                ef=found.ef,
-                reach=found.reach,
-            )
-        )
+        return Saved(path.name, size, checksum, rows, last, nodes, sources)
+
+    def _remove_others(self, file: str) -> None:
+        """Removes what was published before."""
         for other in self.folder.glob(f"{self._name}-*.hnsw*"):
-            if other != path and other.name[len(self._name) + 1 :].split(".")[0].isdigit():
+            if other.name != file and other.name[len(self._name) + 1 :].split(".")[0].isdigit():
                 other.unlink(missing_ok=True)
-        return rows
 
     def report(self, detail: str) -> None:
         """Say that something is wrong with what was published; once."""
@@ -219,7 +254,7 @@ class SnapshotFolder:
             self._identity,
             self._key,
             self._dimension,
-            SPACE,
+            self.space,
             m,
             ef_construction,
             SEED,
@@ -238,19 +273,22 @@ class SnapshotFolder:
         body["checksum"] = zlib.crc32(_canonical(body))
         replace_file(self._path, json.dumps(body, indent=1).encode())
 
-    def _load_graph(self, manifest: Manifest) -> Graph | None:
-        path = self.folder / manifest.file
+    def _load_graph(self, manifest: Manifest) -> VectorIndex | None:
         try:
-            return Graph.load(
-                path,
-                nodes=manifest.nodes,
-                last=manifest.last,
-                size=manifest.bytes,
-                sums=manifest.sum,
-            )
+            return self._load(manifest)
         except ValueError as error:
-            self._note(path, str(error))
+            self._note(self.folder / manifest.file, str(error))
             return None
+
+    def _load(self, manifest: Manifest) -> VectorIndex:
+        """The index of a manifest; raises `ValueError`, which says what is wrong with it."""
+        return Graph.load(
+            self.folder / manifest.file,
+            nodes=manifest.nodes,
+            last=manifest.last,
+            size=manifest.bytes,
+            sums=manifest.sum,
+        )
 
     def _note(self, path: Path, detail: str) -> None:
         damage = Corruption(f"{self.folder.name}/{path.name}", 0, 0, detail)

@@ -375,6 +375,13 @@ class Catalog:
             self._masks[wanted] = (mask, count)
         return mask[:stop], count
 
+    def filtered_by(self, sequences: Numbers) -> dict[str, NDArray[Any]]:
+        """What filters look at, of episodes by their sequence numbers: :data:`FIELDS`, ``reason``
+        and ``success``, each of shape (len(sequences),)."""
+        ordinals = np.searchsorted(self.sequences, sequences)
+        told = {name: self.column(name)[ordinals] for name in (*FIELDS, "reason")}
+        return told | {"success": self._columns["flags"][ordinals] & SUCCESS > 0}
+
     def wanted(self, filter: Filter, ordinals: Numbers) -> NDArray[np.bool_]:
         """Which of these episodes a filter keeps, shape (len(ordinals),)."""
         kept = np.ones(len(ordinals), dtype=np.bool_)

@@ -66,3 +66,32 @@ def test_llama_cpp_serves_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         )
         assert result.n == 4
         assert not [e for e in result.episodes if e.outcome.detail]
+
+
+def test_two_servers_share_a_run_and_one_of_them_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    real: Any = importlib.import_module("real_server")
+    fetch: Any = importlib.import_module("fetch_smollm2")
+    folder = LocalModel(fetch.gguf_file(), slots=2).folder
+    settings = RunSettings(batch=4, max_steps=3)
+    with real.serving(folder, tmp_path / "first.log") as first:
+        with real.serving(folder, tmp_path / "second.log") as second:
+            model = ServerModel([first, second], str(folder), concurrency=4)
+            one = evaluate(
+                ServerModel(first, str(folder)), "toy", tasks=4, out=tmp_path / "one",
+                settings=settings,
+            )  # fmt: skip
+            both = evaluate(model, "toy", tasks=4, out=tmp_path / "both", settings=settings)
+            assert [[s.action for s in e.steps] for e in both.episodes] == [
+                [s.action for s in e.steps] for e in one.episodes
+            ]
+            for url in (first, second):
+                done = (tmp_path / ("first.log" if url == first else "second.log")).read_text()
+                assert "POST /v1/chat/completions" in done
+            with pytest.raises(ValueError, match=r"does not take adapter .*--enable-lora"):
+                model.set_adapter(tmp_path)  # it knows no such address
+        rest = evaluate(model, "toy", tasks=8, out=tmp_path / "rest", settings=settings)
+        assert not [e for e in rest.episodes if e.outcome.detail]
+        assert set(model.out_of_service) == {second}

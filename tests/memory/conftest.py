@@ -1,5 +1,6 @@
 """Made-up episodes, and a memory in a temporary folder."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from relive.memory import (
     StopReason,
     Task,
 )  # fmt: skip
+from relive.memory.search import accuracy
 
 Make = Callable[..., Episode]
 
@@ -83,6 +85,21 @@ def found(memory: Memory, text: str, at: int | None = None, **options: Any) -> l
     return [
         hit.episode_id for hit in memory.search(Query(text, **{"k": 99, **options}), HOLDOUT, at)
     ]
+
+
+def indexes(*marks: Any) -> list[Any]:
+    """All kinds of index: each has to find what comparing everything finds. `marks` are for those
+    that take longer than the graph."""
+    there = importlib.util.find_spec("lancedb") is not None
+    missing = pytest.mark.skipif(not there, reason="lancedb is not installed")
+    return ["hnsw", pytest.param("lancedb", marks=[missing, *marks])]
+
+
+@pytest.fixture
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is measured with fewer searches, where each takes milliseconds."""
+    monkeypatch.setattr(accuracy, "SAMPLE", 8)
+    monkeypatch.setattr(accuracy, "FAR", 4)
 
 
 @pytest.fixture

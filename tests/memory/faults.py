@@ -42,7 +42,9 @@ CACHES = ("catalog", "vectors", "index")
 """Folders that may be deleted at any time."""
 EMBEDDER = HashedEmbedder(32)
 """Small, so that files are, too: every byte of them is damaged in turn."""
-SMALL = IndexSettings(exact_limit=40, publish_rows=40)
+SMALL = IndexSettings(
+    engine=os.environ.get("RELIVE_TEST_INDEX", ""), exact_limit=40, publish_rows=40
+)  # an environment variable, since other processes open memories, too
 """Graphs and snapshots come into use from few rows on."""
 _VERBS = "put heat cool clean slice examine move fetch".split()
 _KINDS = "hot cold small large red green wooden metal empty full".split()

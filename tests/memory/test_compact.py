@@ -16,7 +16,7 @@ from relive.memory.search.field_index import FieldIndex
 from relive.memory.storage.log import Log
 from relive.memory.storage.rows import RowFile
 from relive.memory.storage.segments import Kind, segment_path, segments, superseded
-from tests.memory.conftest import HOLDOUT, Make, goal, shown
+from tests.memory.conftest import HOLDOUT, Make, goal, indexes, shown
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -205,9 +205,10 @@ def test_again_and_again(folder: Path, episode: Make) -> None:
         assert memory.verify() == ()
 
 
-def test_the_graph_stays(folder: Path, episode: Make) -> None:
+@pytest.mark.parametrize("engine", indexes(pytest.mark.slow))
+def test_the_index_stays(folder: Path, episode: Make, engine: str) -> None:
     """It is not built anew for a few that are gone, in this process or the next."""
-    index = IndexSettings(exact_limit=20)
+    index = IndexSettings(engine=engine, exact_limit=20)
     with Memory(folder, index=index) as memory:
         memory.add_many([episode(number, goal(number)) for number in range(100)])
         memory.publish_index()

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ class Made:
         *,
         writable: bool = True,
         settings: IndexSettings = SMALL,
+        columns: Any = None,
     ) -> None:
         for name in ("vectors", "index"):
             (folder / name).mkdir(exist_ok=True)
@@ -50,6 +52,7 @@ class Made:
             embed=lambda numbers: vectors[numbers],
             writable=writable,
             settings=settings,
+            columns=columns,
         )
         count = len(vectors) // per_episode
         self.sequences = 3 * np.arange(count)

@@ -12,7 +12,7 @@ import pytest
 from relive.memory import Episode, HashedEmbedder, Hit, IndexSettings, Memory, Query
 from relive.memory.search.fields import field_texts, query_text
 from relive.memory.storage.catalog import FIELDS
-from tests.memory.conftest import HOLDOUT, Make, found, goal
+from tests.memory.conftest import HOLDOUT, Make, found, goal, indexes
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -154,13 +154,18 @@ class Oracle:
         )[: query.k]
 
 
-@pytest.mark.parametrize("approximate", [False, True])
+@pytest.mark.parametrize("engine", ["", *indexes()])
 def test_filters_at_any_selectivity_against_the_oracle(
-    folder: Path, episode: Make, approximate: bool
+    folder: Path, episode: Make, engine: str, request: pytest.FixtureRequest
 ) -> None:
     """`only` that keeps nearly all, a half, a handful or nobody; with deletions, old positions,
     several fields, and a graph."""
-    index = IndexSettings(exact_limit=60, publish_rows=40) if approximate else IndexSettings()
+    approximate = bool(engine)
+    if engine == "lancedb":
+        request.getfixturevalue("small_samples")
+    index = IndexSettings()
+    if approximate:
+        index = IndexSettings(engine=engine, exact_limit=60, publish_rows=40)
     draw = random.Random(4)
     made = []
     for number in range(300):

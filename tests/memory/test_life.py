@@ -36,6 +36,8 @@ def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
             assert [past.id for past in one.iterate()] == ["episode-0", "episode-1", "episode-3"]
             assert found(one, goal(2), at=4)[0] == "episode-2"
             assert [len(one.entries(at)) for at in range(6)] == [0, 1, 2, 3, 4, 3]
+            assert [len(one.entries(since=at)) for at in range(6)] == [3, 2, 1, 1, 0, 0]
+            assert [entry.position for entry in one.entries(3, 1)] == [1, 2]
             for ask in (one.get, one.meta, one.usefulness):
                 with pytest.raises(KeyError, match="it was deleted"):
                     ask("episode-2")

@@ -23,7 +23,7 @@ from relive.memory import (
     Task,
 )
 from relive.memory.normal import normal_goal, normal_text
-from tests.memory.conftest import strict
+from tests.memory.conftest import indexes, strict
 
 GOAL = "put a hot mug in cabinet"
 TESTER = strict("my game", "test", "my room", "my goal", Purpose.EVALUATE)
@@ -220,11 +220,14 @@ def oracle(memory: Memory, query: Query, task: Task, purpose: Purpose, at: int) 
     return [episode_id for *_, episode_id in sorted(scored)[: query.k]]
 
 
-@pytest.mark.parametrize("approximate", [False, True])
-def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> None:
+@pytest.mark.parametrize("engine", ["", *indexes(pytest.mark.slow)])
+def test_against_the_oracle(folder: Path, episode: Make, engine: str) -> None:
     """Random memories, tasks and filters, most of them so narrow that nearly everything is removed:
     k hits whenever k entries qualify, and the right ones. With a graph under it too."""
-    index = IndexSettings(exact_limit=50, publish_rows=50) if approximate else IndexSettings()
+    approximate = bool(engine)
+    index = IndexSettings()
+    if approximate:
+        index = IndexSettings(engine=engine, exact_limit=50, publish_rows=50)
     draw = random.Random(3)
     with Memory(folder, index=index) as memory:
         for number in range(400):
@@ -242,6 +245,8 @@ def test_against_the_oracle(folder: Path, episode: Make, approximate: bool) -> N
                     success=draw.random() < 0.5,
                 )
             )
+        if engine == "lancedb":  # it is measured when it is published
+            memory.publish_index()
         assert (memory.stats().index_entries > 0) == approximate
         for _ in range(150):
             purpose = draw.choice(list(Purpose))
