@@ -27,6 +27,7 @@ Extra = Literal[
     "trackio",
     "wandb",
     "report",
+    "ray",
 ]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
@@ -42,6 +43,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
     "report": ("jinja2", "sklearn"),
+    "ray": ("ray",),
 }
 """The packages of each extra, by the names they are imported under; see `pyproject.toml`."""
 
@@ -58,6 +60,7 @@ _PURPOSES: dict[Extra, str] = {
     "trackio": "logging to trackio",
     "wandb": "logging to Weights & Biases",
     "report": "making pages",
+    "ray": "running on a cluster",
 }
 
 

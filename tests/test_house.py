@@ -26,6 +26,7 @@ DOORS = {
     "hnswlib": ("memory/search",),
     "msgpack": ("memory/storage",),
     "textworld": ("envs/household", "envs/textworld", "envs/tales"),
+    "ray": ("agent/cluster",),
     "py4j": ("envs/jvm.py", "envs/scienceworld", "envs/textworld_express"),
 }
 """Where heavy libraries may be imported."""

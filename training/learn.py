@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..agent.cluster.executor import IN_PROCESS, Executor
+from ..agent.cluster.settings import RaySettings
 from ..agent.collect import collect, collect_demonstrations, played
 from ..agent.evaluation.metrics import paired
 from ..agent.evaluation.statistics import PairedDifference
@@ -70,6 +72,8 @@ class LearnSettings:
     select: SelectSettings = field(default_factory=SelectSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
+    """Of a cluster, where episodes are played on one."""
 
     def __post_init__(self) -> None:
         if (
@@ -177,6 +181,7 @@ class Learner:
         memory: open for writing; by default one in the run directory, open until `close`.
         on_event: told about progress.
         rehearsal: from a seed to endless examples that are rehearsed; None for none.
+        executor: where episodes are played; by default in this process.
 
     Raises:
         ValueError: the directory holds a run with other settings, or the suite cannot give what is
@@ -192,8 +197,10 @@ class Learner:
         memory: Memory | None = None,
         on_event: OnEvent = ignore,
         rehearsal: Callable[[int], Iterator[Example]] | None = None,
+        executor: Executor = IN_PROCESS,
     ) -> None:
         self.settings, self.on_event, self.rehearsal = settings, on_event, rehearsal
+        self.executor = executor
         self.suite, self.model = suite, model
         self.spec = spec_of(suite, model)
         if model.adapter is not None:
@@ -221,8 +228,8 @@ class Learner:
             )
         self.demonstrations = settings.demonstrations_of(suite)
         record = {
-            # How many rounds there are to be may change on the way.
-            "learn": {k: v for k, v in as_stored(settings).items() if k != "rounds"},
+            # How many rounds there are to be may change on the way, and where they are played.
+            "learn": {k: v for k, v in as_stored(settings).items() if k not in ("rounds", "ray")},
             "memory": str(memory.path) if memory is not None else "memory",
             "weights": model.base_sha256,
             "suite": suite.version,
@@ -234,7 +241,9 @@ class Learner:
         ]
         self._own = memory is None
         self.memory = (
-            Memory(path / "memory", fields=settings.retrieval.fields) if memory is None else memory
+            executor.memory(path / "memory", settings.retrieval.fields)
+            if memory is None
+            else memory
         )
 
     def __enter__(self) -> "Learner":
@@ -268,8 +277,9 @@ class Learner:
         """Fills the memory with the expert's episodes, before the first round."""
         if self.demonstrations and not self.rounds:
             collect_demonstrations(
-                self.memory, self.suite, self.demonstrations, self.settings.run, self.on_event
-            )
+                self.memory, self.suite, self.demonstrations, self.settings.run, self.on_event,
+                executor=self.executor,
+            )  # fmt: skip
 
     @property
     def adapter(self) -> str:
@@ -290,7 +300,7 @@ class Learner:
         s = self.settings
         self.model.temperature = s.temperature if purpose is Purpose.ACT else 0.0
         retriever = self._retriever(self.spec, position, purpose) if remember else None
-        return Runner(self.suite, self.model, s.run, retriever)
+        return self.executor.runner(self.suite, self.model, s.run, retriever)
 
     def _retriever(self, spec: PromptSpec, position: int, purpose: Purpose) -> MemoryRetriever:
         return MemoryRetriever(

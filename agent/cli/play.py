@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.terminal import complain
-from .options import ALL, add_flag, add_log_to, add_settings, flags_of, suite_named
+from .options import ALL, add_flag, add_log_to, add_on, add_settings, flags_of, suite_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,7 @@ def _count(text: str) -> int:
 
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_settings(parser)
+    add_on(parser)
     add_log_to(parser)
     group = parser.add_argument_group("who acts")
     add_flag(
@@ -199,8 +200,9 @@ def _status(episodes: "Sequence[Episode]") -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ...memory import Memory, Purpose
+    from ...memory import Purpose
     from ...memory.plain import counted
+    from ..cluster.executor import executor
     from ..collect import collect
     from ..evaluation.live import LiveProgress
     from ..evaluation.metrics import table
@@ -208,21 +210,23 @@ def _run(args: argparse.Namespace) -> int:
     from ..evaluation.report import console, results_table
     from ..evaluation.tracking import tracked
     from ..events import Phase
-    from ..load_policy import load_policy
     from ..policy import counter_of
     from ..retriever import MemoryRetriever
-    from ..runner import Runner, spec_of
+    from ..runner import spec_of
     from ..settings import as_stored
 
     settings = _settings(args, "train")
     suite, tasks = _suite_and_tasks(settings)
-    policy = load_policy(settings.policy, suite, settings.run.batch)
-    with Memory(args.memory, fields=settings.retrieval.fields) as memory:
+    with (
+        executor(args.on, settings.ray) as place,
+        place.memory(args.memory, settings.retrieval.fields) as memory,
+    ):
+        policy = place.policy(settings.policy, suite, settings.run.batch)
         _check_position(args.at, memory)
         retriever = MemoryRetriever(
             memory, spec_of(suite), counter_of(policy), settings.retrieval, Purpose.ACT, args.at
         )
-        runner = Runner(suite, policy, settings.run, retriever)
+        runner = place.runner(suite, policy, settings.run, retriever)
         described = as_stored(settings)
         with (
             LiveProgress() as live,
@@ -249,27 +253,29 @@ def _run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from ...memory import Memory
+    from ..cluster.executor import executor
     from ..evaluation.evaluate import LeakageError, evaluate
     from ..evaluation.live import LiveProgress
     from ..evaluation.report import console, results_table
     from ..evaluation.tracking import tracked
-    from ..load_policy import load_policy
     from ..settings import as_stored
 
     settings = _settings(args, "test")
     suite, tasks = _suite_and_tasks(settings)
     memory = Memory(args.memory, "r") if args.memory else None
     _check_position(args.at, memory)
-    policy = load_policy(settings.policy, suite, settings.run.batch)
     leaked: LeakageError | None = None
     with (
+        executor(args.on, settings.ray) as place,
         LiveProgress() as live,
         tracked(args.log_to, "eval", args.out, as_stored(settings), live.on_event) as on_event,
     ):
         try:
+            policy = place.policy(settings.policy, suite, settings.run.batch)
             result = evaluate(
                 policy, suite, memory, tasks=tasks, split=settings.split, at=args.at, out=args.out,
                 retrieval=settings.retrieval, settings=settings.run, on_event=on_event,
+                executor=place,
             )  # fmt: skip
         except LeakageError as error:
             leaked, result = error, error.evaluation

@@ -1,0 +1,226 @@
+"""The workers of a run, seen from the process that drives it: who is handed which task, and what
+becomes of the tasks of one that is lost.
+
+A task counts as played when its episode has arrived here, and never before: whatever a lost worker
+had in hand is handed out again, and what it might still say is not listened to.
+"""
+
+import math
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...envs import Task
+from ...extras import needs
+from ...memory.episode import Actor
+from .calls import ActorLostError, answer, free_resources, spread, start
+from .jobs import Job
+from .rollout import CONTROL, GROUPS, Ended, Message, Placed, Ready, Rollout
+from .settings import RaySettings
+
+with needs("ray"):
+    import ray
+
+PREFETCH = 2
+"""Tasks that a worker has in hand beyond those it plays, so that it need not wait for the next."""
+_PULSE = 1.0
+"""Seconds between looks at whether anybody is there at all."""
+_CLOSING_SECONDS = 5.0
+
+
+class Worker:
+    """One actor that plays, its successors included.
+
+    Args:
+        settings: what it takes.
+    """
+
+    def __init__(self, settings: RaySettings) -> None:
+        self._options = {"concurrency_groups": GROUPS, **spread(settings.amounts)}
+        self.hand: dict[int, Task] = {}
+        """What it was given and has not answered, by number."""
+        self.losses = 0
+        """How often it was lost since it last finished an episode."""
+        self.slots = 0
+        """How many episodes it plays at once; 0 until it is ready."""
+        self.placed = False
+        """Whether it is known to run somewhere."""
+        self._actor: Any = None
+        self._job: Job | None = None
+        self._name = ""
+        self.messages: Any = None
+        """What it says, one reference after the other."""
+
+    @property
+    def actor(self) -> Any:
+        """The handle of its actor."""
+        if self._actor is None:
+            self._actor = start(Rollout, **self._options)
+        return self._actor
+
+    def begin(self, job: Job) -> None:
+        """Makes it load what a job needs."""
+        self._job, self._name = job, uuid.uuid4().hex
+        self.hand, self.slots, self.placed = {}, 0, False
+        self.messages = self.actor.play.options(num_returns="streaming").remote(self._name, job)
+
+    def give(self, tasks: Sequence[tuple[int, Task]]) -> None:
+        """Hands it tasks."""
+        self.hand.update(tasks)
+        self._control("give", self._name, self._job, tasks)
+
+    def receive(self) -> Message:
+        """What it said; for one that has something to say.
+
+        Raises:
+            ActorLostError: it is gone.
+            Exception: what it raised.
+        """
+        try:
+            message: Message = answer(next(self.messages))
+        except StopIteration:
+            raise ActorLostError("it ended before its tasks did") from None
+        if isinstance(message, Placed):
+            self.placed = True
+        elif isinstance(message, Ready):
+            self.slots = message.slots
+        else:
+            self.losses = 0
+            self.hand.pop(message.number, None)
+        return message
+
+    def end(self) -> None:
+        """Says that the job is done."""
+        self._control("end", self._name)
+        self.messages = None
+
+    def kill(self) -> None:
+        """Ends its actor, whatever it does."""
+        if self._actor is not None:
+            ray.kill(self._actor)
+        self._actor = self.messages = None
+        self.hand, self.slots, self.placed = {}, 0, False
+
+    def closing(self) -> Any:
+        """A reference to the end of its files; None where it has no actor."""
+        return None if self._actor is None else self._control("close")
+
+    def _control(self, name: str, *arguments: Any) -> Any:
+        method = getattr(self.actor, name)
+        return method.options(concurrency_group=CONTROL).remote(*arguments)
+
+
+def close_all(workers: Sequence[Worker]) -> None:
+    """Ends workers; those that answer remove what they left on disk."""
+    closing = [reference for worker in workers if (reference := worker.closing()) is not None]
+    if closing:
+        ray.wait(closing, num_returns=len(closing), timeout=_CLOSING_SECONDS)
+    for worker in workers:
+        worker.kill()
+
+
+class Crew:
+    """Plays the tasks of one job with some workers.
+
+    Args:
+        workers: who plays; they have nothing else to do.
+        job: what is played.
+        tasks: which; each is played once.
+        actor: the record that every worker has to agree with.
+        settings: how much is put up with.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        job: Job,
+        tasks: Sequence[Task],
+        actor: Actor,
+        settings: RaySettings,
+    ) -> None:
+        self._workers, self._job, self._actor, self._settings = workers, job, actor, settings
+        self._todo = deque(enumerate(tasks))
+        self._left = len(tasks)
+        self._lost_with: Counter[int] = Counter()
+        self._seen = time.monotonic()
+
+    @property
+    def running(self) -> int:
+        """Tasks that are in somebody's hands."""
+        return sum(len(worker.hand) for worker in self._workers)
+
+    def play(self) -> Iterator[Ended]:
+        """Yields every episode once, as it arrives.
+
+        Raises:
+            RuntimeError: there is no place for any worker, workers are lost again and again, or one
+                of them acts otherwise than this process would.
+            Exception: what a worker raised.
+        """
+        for worker in self._workers:
+            worker.begin(self._job)
+        while self._left:
+            self._hand_out()
+            for worker in self._heard():
+                try:
+                    message = worker.receive()
+                except ActorLostError as lost:
+                    self._replace(worker, lost)
+                    continue
+                if isinstance(message, Ready):
+                    self._check(message)
+                elif isinstance(message, Ended):
+                    self._left -= 1
+                    yield message
+        for worker in self._workers:
+            worker.end()
+
+    def _hand_out(self) -> None:
+        """Gives everybody enough to do, and nobody so much that others stand idle in the end."""
+        share = math.ceil(self._left / len(self._workers))
+        for worker in self._workers:
+            room = min(worker.slots + PREFETCH, share) - len(worker.hand) if worker.slots else 0
+            given = [self._todo.popleft() for _ in range(min(room, len(self._todo)))]
+            if given:
+                worker.give(given)
+
+    def _heard(self) -> list[Worker]:
+        """Workers that have said something."""
+        by_stream = {worker.messages: worker for worker in self._workers}
+        streams = list(by_stream)
+        ready, _ = ray.wait(streams, num_returns=1, timeout=_PULSE)
+        if ready:
+            ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
+        if any(worker.placed for worker in self._workers):
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > self._settings.patience:
+            raise RuntimeError(
+                f"no worker found a place within {self._settings.patience:g} s: each takes "
+                f"{self._settings.amounts}, and what is free is {free_resources()}; wait for "
+                "others to end, or ask for less (ray.cpus, ray.gpus, ray.memory, ray.resources)"
+            )
+        return [by_stream[stream] for stream in ready]
+
+    def _replace(self, worker: Worker, lost: ActorLostError) -> None:
+        """Takes back what a lost worker had in hand, and puts another one into its place."""
+        self._todo.extendleft(reversed(worker.hand.items()))
+        self._lost_with.update(worker.hand.keys())
+        worker.losses += 1
+        most = self._settings.losses
+        again = max((self._lost_with[number] for number in worker.hand), default=0)
+        if max(worker.losses, again) > most:
+            what = "a worker" if worker.losses > most else "the worker with the same task"
+            raise RuntimeError(
+                f"{what} was lost {most + 1} times (ray.losses = {most}), at last: {lost}"
+            ) from lost
+        worker.kill()
+        worker.begin(self._job)
+
+    def _check(self, ready: Ready) -> None:
+        if ready.actor != self._actor:
+            raise RuntimeError(
+                f"a worker acts as {ready.actor}, and this process would act as {self._actor}: "
+                "every node needs the same model and the same version of relive"
+            )
