@@ -3,11 +3,15 @@
 Ray's own types say nothing of an actor's methods, so handles and references are `Any` here.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from ...extras import needs
 
+# Read when Ray is imported: what its parts say about lost nodes, twenty lines each, would be written
+# to the standard output, between tables and progress.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 with needs("ray"):
     import ray
     from ray.exceptions import RayError, RayTaskError

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ LOCAL = "local"
 """Address that starts a cluster of this machine."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of a cluster that is started here. Episodes and adapters are small."""
+
+
+_REACH_SECONDS = 10.0
 
 
 class Cluster:
@@ -241,6 +245,7 @@ def _connect(address: str, settings: RaySettings) -> None:
         ConnectionError: there is none at that address, or it does not take this process.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    _reach(address)
     options: dict[str, Any] = {}
     if address == LOCAL:
         asked = math.ceil(settings.workers * settings.cpus)
@@ -256,10 +261,29 @@ def _connect(address: str, settings: RaySettings) -> None:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
         first = " ".join(str(error).split())[:300]
-        raise ConnectionError(
-            f"cannot join the cluster at {address} ({first}): this machine must be a node of it "
-            "(ray start --address=HOST:PORT); --on ray starts one of this machine alone"
-        ) from error
+        raise _no_cluster(address, first) from error
+
+
+def _reach(address: str) -> None:
+    """Looks whether anybody listens at an address: Ray itself tries for a quarter of an hour.
+
+    Raises:
+        ConnectionError: nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, why: str) -> ConnectionError:
+    return ConnectionError(
+        f"cannot join the cluster at {address} ({why}): this machine must be a node of it "
+        "(ray start --address=HOST:PORT); --on ray starts one of this machine alone"
+    )
 
 
 def room_for(settings: RaySettings, listed: Sequence[dict[str, Any]]) -> int:

@@ -8,6 +8,7 @@ had in hand is handed out again, and what it might still say is not listened to.
 import math
 import time
 import uuid
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -28,6 +29,11 @@ PREFETCH = 2
 _PULSE = 1.0
 """Seconds between looks at whether anybody is there at all."""
 _CLOSING_SECONDS = 5.0
+_SHOWN = 200  # characters of what Ray says of a lost actor
+
+
+class WorkerLostWarning(UserWarning):
+    """A worker was lost, with its node or alone; what it was playing is played again."""
 
 
 class Worker:
@@ -104,8 +110,8 @@ class Worker:
         self.hand, self.slots, self.placed = {}, 0, False
 
     def closing(self) -> Any:
-        """A reference to the end of its files; None where it has no actor."""
-        return None if self._actor is None else self._control("close")
+        """A reference to the end of its files; None where it has none."""
+        return self._control("close") if self._actor is not None and self.placed else None
 
     def _control(self, name: str, *arguments: Any) -> Any:
         method = getattr(self.actor, name)
@@ -215,6 +221,12 @@ class Crew:
             raise RuntimeError(
                 f"{what} was lost {most + 1} times (ray.losses = {most}), at last: {lost}"
             ) from lost
+        warnings.warn(
+            f"a worker was lost with {len(worker.hand)} tasks in hand, which are played again: "
+            f"{str(lost)[:_SHOWN]}",
+            WorkerLostWarning,
+            stacklevel=2,
+        )
         worker.kill()
         worker.begin(self._job)
 
