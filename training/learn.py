@@ -327,20 +327,14 @@ class Learner:
         # Two policies that solve nothing are alike, which is no evidence for either.
         adopted = gate.difference >= -self.settings.margin and candidate_rate > 0
         return Round(
-            **done,
-            candidate=version,
-            adopted=adopted,
+            **done, candidate=version, adopted=adopted,
             adapter=version if adopted else incumbent,
             validation=candidate_rate if adopted else incumbent_rate,
             gate={
-                "difference": gate.difference,
-                "low": gate.low,
-                "high": gate.high,
-                "n": gate.n,
-                "candidate": candidate_rate,
-                "incumbent": incumbent_rate,
+                "difference": gate.difference, "low": gate.low, "high": gate.high, "n": gate.n,
+                "candidate": candidate_rate, "incumbent": incumbent_rate,
             },
-        )
+        )  # fmt: skip
 
     def _rollouts(self, number: int, version: str, position: int) -> tuple[int, int]:
         """Plays training tasks until there are enough new successes; returns episodes and

@@ -9,8 +9,8 @@ from typing import Any
 
 from ...extras import needs
 
-# Read when Ray is imported: what its parts say about lost nodes, twenty lines each, would be written
-# to the standard output, between tables and progress.
+# Read when Ray is imported: what its parts say about lost nodes, twenty lines each, would go to the
+# standard output, between tables and progress.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 with needs("ray"):
     import ray

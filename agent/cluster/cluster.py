@@ -49,8 +49,8 @@ class Cluster:
     """An :class:`relive.agent.cluster.executor.Executor` on Ray; a context manager.
 
     Args:
-        address: of the cluster's head, ``auto``, or ``local`` to start a cluster here. Where this
-            process is connected already, that is used, and stays.
+        address: of the cluster's head, ``auto``, or ``local`` to start a cluster here. The cluster
+            that this process is connected to already is used by all of them, and stays.
         settings: what workers take.
 
     Raises:
@@ -60,7 +60,6 @@ class Cluster:
 
     def __init__(self, address: str, settings: RaySettings) -> None:
         self._settings = settings
-        self._address = address
         self._workers: list[Worker] = []
         self._busy = False
         self._memories: list[ActorMemory] = []
@@ -70,6 +69,8 @@ class Cluster:
         self._ours = not ray.is_initialized()
         if self._ours:
             _connect(address, settings)
+        elif ":" in address and address != (now := ray.get_runtime_context().gcs_address):
+            raise _no_cluster(address, f"this process is connected to {now}")
         try:
             self._node: str = ray.get_runtime_context().get_node_id()
             self.size = room_for(settings, nodes())
