@@ -240,11 +240,9 @@ class Learner:
             read_as(Round, r, "rounds.json") for r in self.directory.read("rounds.json") or []
         ]
         self._own = memory is None
-        self.memory = (
-            executor.memory(path / "memory", settings.retrieval.fields)
-            if memory is None
-            else memory
-        )
+        if memory is None:
+            memory = executor.memory(path / "memory", settings.retrieval.fields)
+        self.memory = memory
 
     def __enter__(self) -> "Learner":
         return self
