@@ -136,7 +136,7 @@ class Workshop:
         self._policy: tuple[tuple[str, PolicySettings, int], AnyPolicy] | None = None
         self._memories: dict[str, tuple[Memory, Callable[[], object]]] = {}
         self._copies: list[Copy] = []
-        self._adapters = tempfile.TemporaryDirectory(prefix="relive-adapters-")
+        self._adapters: tempfile.TemporaryDirectory[str] | None = None
 
     def close(self) -> None:
         """Gives up what was opened."""
@@ -144,7 +144,8 @@ class Workshop:
             memory.close()
         for copy in self._copies:
             copy.close()
-        self._adapters.cleanup()
+        if self._adapters is not None:
+            self._adapters.cleanup()
 
     def runner(self, job: Job) -> Runner:
         """Whoever plays the tasks of a job."""
@@ -176,7 +177,10 @@ class Workshop:
     def _adapt(self, model: Any, recipe: PolicyRecipe) -> None:
         wanted = recipe.adapter.version if recipe.adapter else None
         if model.adapter != wanted:
-            folder = recipe.adapter.put(Path(self._adapters.name)) if recipe.adapter else None
+            folder = None
+            if recipe.adapter is not None:
+                self._adapters = self._adapters or tempfile.TemporaryDirectory(prefix="relive-")
+                folder = recipe.adapter.put(Path(self._adapters.name))
             model.set_adapter(folder, wanted)
         if recipe.temperature is not None:
             model.temperature = recipe.temperature
