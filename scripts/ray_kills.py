@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,8 @@ RUN = RunSettings(batch=2, max_steps=20, seed=3)
 BEFORE, BETWEEN = 24, 12
 """Episodes that the memory holds before, and that are stored between two kills."""
 WAIT_SECONDS = 0.02
+MARK = "RELIVE_KILLS"
+"""Variable that all processes of a trial inherit, so that nobody else's are killed."""
 KINDS = ("worker", "writer", "node", "driver", "head")
 LONGEST_SECONDS = 120.0
 PATIENCE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -175,10 +178,12 @@ class Trial:
 
 
 def processes(title: str) -> Iterator[int]:
-    """Processes whose command line begins with something."""
+    """Processes of this trial whose command line begins with something."""
+    own = f"{MARK}={os.environ[MARK]}\0".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if (folder / "cmdline").read_bytes().startswith(title.encode()):
+            named = (folder / "cmdline").read_bytes().startswith(title.encode())
+            if named and own in (folder / "environ").read_bytes():
                 yield int(folder.name)
         except OSError:
             continue
@@ -187,6 +192,7 @@ def processes(title: str) -> Iterator[int]:
 def count(rounds: int) -> dict[str, float]:
     """Kills everything once a round, and counts what is lost, doubled, or another episode than one
     process makes."""
+    os.environ[MARK] = uuid.uuid4().hex
     planned = [kind for _ in range(rounds) for kind in KINDS]
     tasks = BETWEEN * (len(planned) + 1)
     todo = SUITE.tasks("train", tasks)

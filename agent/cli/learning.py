@@ -1,6 +1,7 @@
 """The commands that learn: `relive learn`, `train`, `study` and `stream`."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from ...extras import needs
@@ -85,10 +86,10 @@ def _learn(args: argparse.Namespace) -> None:
     suite = suite_named(settings.suite)
     with (
         executor(args.on, settings.ray) as place,
+        nullcontext(place.model(settings.policy, settings.run.batch)) as model,
         LiveProgress() as live,
         tracked(args.log_to, "learn", args.out, as_stored(settings), live.on_event) as on_event,
     ):
-        model = place.model(settings.policy, settings.run.batch)
         memory = place.memory(args.memory, settings.retrieval.fields) if args.memory else None
         learner = Learner(
             args.out, settings, suite, model, memory, on_event, rehearsal_of(model), place

@@ -1,6 +1,7 @@
 """The commands that play: `relive run` and `relive eval`."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,9 +220,9 @@ def _run(args: argparse.Namespace) -> int:
     suite, tasks = _suite_and_tasks(settings)
     with (
         executor(args.on, settings.ray) as place,
+        nullcontext(place.policy(settings.policy, suite, settings.run.batch)) as policy,
         place.memory(args.memory, settings.retrieval.fields) as memory,
     ):
-        policy = place.policy(settings.policy, suite, settings.run.batch)
         _check_position(args.at, memory)
         retriever = MemoryRetriever(
             memory, spec_of(suite), counter_of(policy), settings.retrieval, Purpose.ACT, args.at
@@ -267,11 +268,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     leaked: LeakageError | None = None
     with (
         executor(args.on, settings.ray) as place,
+        nullcontext(place.policy(settings.policy, suite, settings.run.batch)) as policy,
         LiveProgress() as live,
         tracked(args.log_to, "eval", args.out, as_stored(settings), live.on_event) as on_event,
     ):
         try:
-            policy = place.policy(settings.policy, suite, settings.run.batch)
             result = evaluate(
                 policy, suite, memory, tasks=tasks, split=settings.split, at=args.at, out=args.out,
                 retrieval=settings.retrieval, settings=settings.run, on_event=on_event,
