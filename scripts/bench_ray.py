@@ -25,6 +25,7 @@ from pathlib import Path
 import ray_kills
 
 from relive.agent.cluster.cluster import Cluster
+from relive.agent.cluster.executor import IN_PROCESS, Executor
 from relive.agent.cluster.settings import RaySettings
 from relive.agent.conversation import Action, Asked
 from relive.agent.load_policy import PolicySettings, load_policy
@@ -71,34 +72,40 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def overhead(repeats: int = 5, tasks: int = 240) -> dict[str, float]:
-    """Throughput of the expert on the household, two nodes with a worker each against one process;
-    with the store of every episode, which is in the memory's hands on both sides."""
-    suite = get_suite("household")
-    todo, run = suite.tasks("train", tasks), RunSettings()
-    sides: dict[str, list[float]] = {"alone": [], "cluster": []}
+    """Throughput of the expert on the household, two nodes with a worker each against one process,
+    and one worker against it; every episode is stored on all sides."""
+    suite, run, kind = get_suite("household"), RunSettings(), PolicySettings(kind="expert")
+    todo = suite.tasks("train", tasks)
+    sides: dict[str, list[float]] = {"alone": [], "one": [], "two": []}
     with (
         tempfile.TemporaryDirectory() as folder,
         two_nodes(1),
-        Cluster("auto", RaySettings(workers=2)) as place,
+        Cluster("auto", RaySettings(workers=2)) as two,
     ):
-        policy = place.policy(PolicySettings(kind="expert"), suite, run.batch)
-        there = place.runner(suite, policy, run)
-        here = Runner(suite, load_policy(PolicySettings(kind="expert"), suite), run)
-        play_all(there, todo), play_all(here, todo)  # everything is imported and parsed
-        for turn in range(repeats):
-            with Memory(Path(folder) / f"alone-{turn}") as memory:
-                took = seconds(lambda: play_all(here, todo, memory.add))  # noqa: B023
-            sides["alone"].append(took)
-            memory = place.memory(Path(folder) / f"cluster-{turn}")
-            took = seconds(lambda: play_all(there, todo, memory.add))  # noqa: B023
-            sides["cluster"].append(took)
-            memory.close()
-    ratios = [a / c for a, c in zip(sides["alone"], sides["cluster"], strict=True)]
+
+        def play(name: str, place: Executor, path: Path) -> None:
+            policy = place.policy(kind, suite, run.batch)
+            with place.memory(path) as memory:
+                runner = place.runner(suite, policy, run)
+                sides[name].append(seconds(lambda: play_all(runner, todo, memory.add)))
+
+        for turn in range(repeats + 1):  # the first one imports and parses, and does not count
+            two.size = 2
+            play("alone", IN_PROCESS, Path(folder) / f"alone-{turn}")
+            play("two", two, Path(folder) / f"two-{turn}")
+            two.size = 1
+            play("one", two, Path(folder) / f"one-{turn}")
+    alone, one, two_took = (sides[name][1:] for name in ("alone", "one", "two"))
     return {
-        "ray_overhead": round(statistics.median(ratios), 3),
-        "episodes_per_second_alone": round(tasks / statistics.median(sides["alone"]), 1),
-        "episodes_per_second_cluster": round(tasks / statistics.median(sides["cluster"]), 1),
+        "ray_overhead": _ratio(alone, two_took),
+        "ray_overhead_one_worker": _ratio(alone, one),
+        "episodes_per_second_alone": round(tasks / statistics.median(alone), 1),
+        "episodes_per_second_cluster": round(tasks / statistics.median(two_took), 1),
     }
+
+
+def _ratio(before: Sequence[float], after: Sequence[float]) -> float:
+    return round(statistics.median(b / a for b, a in zip(before, after, strict=True)), 3)
 
 
 def waiting(repeats: int = 3, tasks: int = 48) -> dict[str, float]:

@@ -56,8 +56,8 @@ class Worker:
         self._actor: Any = None
         self._job: Job | None = None
         self._name = ""
-        self.messages: Any = None
-        """What it says, one reference after the other."""
+        self._messages: Any = None
+        self._calls: list[Any] = []
 
     @property
     def actor(self) -> Any:
@@ -70,22 +70,31 @@ class Worker:
         """Makes it load what a job needs."""
         self._job, self._name = job, uuid.uuid4().hex
         self.hand, self.slots, self.placed = {}, 0, False
-        self.messages = self.actor.play.options(num_returns="streaming").remote(self._name, job)
+        self._messages = self.actor.play.options(num_returns="streaming").remote(self._name, job)
 
     def give(self, tasks: Sequence[tuple[int, Task]]) -> None:
         """Hands it tasks."""
         self.hand.update(tasks)
-        self._control("give", self._name, self._job, tasks)
+        self._calls.append(self._control("give", self._name, self._job, tasks))
 
-    def receive(self) -> Message:
-        """What it said; for one that has something to say.
+    @property
+    def references(self) -> list[Any]:
+        """What Ray is to wait for: its next message, and whether it got what it was given."""
+        return [self._messages, *self._calls]
+
+    def receive(self, reference: Any) -> Message | None:
+        """What is behind one of its references that is ready; None where it got what it was given.
 
         Raises:
-            ActorLostError: it is gone.
+            ActorLostError: it is gone, or does not know what it was given.
             Exception: what it raised.
         """
+        if reference is not self._messages:
+            self._calls.remove(reference)
+            answer(reference)
+            return None
         try:
-            message: Message = answer(next(self.messages))
+            message: Message = answer(next(self._messages))
         except StopIteration:
             raise ActorLostError("it ended before its tasks did") from None
         if isinstance(message, Placed):
@@ -100,13 +109,14 @@ class Worker:
     def end(self) -> None:
         """Says that the job is done."""
         self._control("end", self._name)
-        self.messages = None
+        self._messages, self._calls = None, []
 
     def kill(self) -> None:
         """Ends its actor, whatever it does."""
         if self._actor is not None:
             ray.kill(self._actor)
-        self._actor = self.messages = None
+        self._actor = self._messages = None
+        self._calls = []
         self.hand, self.slots, self.placed = {}, 0, False
 
     def closing(self) -> Any:
@@ -169,9 +179,11 @@ class Crew:
             worker.begin(self._job)
         while self._left:
             self._hand_out()
-            for worker in self._heard():
+            for worker, reference in self._heard():
+                if reference not in worker.references:
+                    continue  # it was replaced a moment ago
                 try:
-                    message = worker.receive()
+                    message = worker.receive(reference)
                 except ActorLostError as lost:
                     self._replace(worker, lost)
                     continue
@@ -192,13 +204,13 @@ class Crew:
             if given:
                 worker.give(given)
 
-    def _heard(self) -> list[Worker]:
-        """Workers that have said something."""
-        by_stream = {worker.messages: worker for worker in self._workers}
-        streams = list(by_stream)
-        ready, _ = ray.wait(streams, num_returns=1, timeout=_PULSE)
+    def _heard(self) -> list[tuple[Worker, Any]]:
+        """Workers that have said something, and what of theirs is ready."""
+        owners = {one: worker for worker in self._workers for one in worker.references}
+        waiting = list(owners)
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=_PULSE)
         if ready:
-            ready, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
         if any(worker.placed for worker in self._workers):
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > self._settings.patience:
@@ -207,7 +219,7 @@ class Crew:
                 f"{self._settings.amounts}, and what is free is {free_resources()}; wait for "
                 "others to end, or ask for less (ray.cpus, ray.gpus, ray.memory, ray.resources)"
             )
-        return [by_stream[stream] for stream in ready]
+        return [(owners[one], one) for one in ready]
 
     def _replace(self, worker: Worker, lost: ActorLostError) -> None:
         """Takes back what a lost worker had in hand, and puts another one into its place."""
