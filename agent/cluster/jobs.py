@@ -11,8 +11,8 @@ from typing import Any
 from ...envs import Suite
 from ...envs.registry import load_suite
 from ...memory import EntryMeta, Memory, Purpose, Retrieval
+from ...memory.maintenance.replica import Copy, remove_unused
 from ...memory.search.embed import Embedder
-from ...memory.storage.replica import Copy, remove_unused
 from ..conversation import AnyPolicy
 from ..load_policy import PolicySettings, load_policy
 from ..policy import counter_of
@@ -71,7 +71,7 @@ class MemoryRecipe:
     """How a memory is read where its episodes are needed."""
 
     files: Any
-    """The actor that answers ``changes(have)`` (:func:`relive.memory.storage.replica.changes`)."""
+    """The actor that answers ``changes(have)`` (:func:`relive.memory.maintenance.replica.changes`)."""
     path: str
     node: str
     """Id of the node where it lies at `path`; everybody there opens it itself."""

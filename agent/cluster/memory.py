@@ -9,7 +9,7 @@ from typing import Any
 from ...extras import needs
 from ...memory import Memory
 from ...memory.episode import Episode
-from ...memory.storage.replica import Changes, Copied, changes
+from ...memory.maintenance.replica import Changes, Copied, changes
 from .calls import ActorLostError, answer, beside_driver, start
 
 with needs("ray"):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from relive.memory import Episode, Memory
+from relive.memory.maintenance.replica import Changes, Copied, Copy, changes, remove_unused
 from relive.memory.search.index import IndexSettings
-from relive.memory.storage.replica import Changes, Copied, Copy, changes, remove_unused
 
 SMALL = IndexSettings(exact_limit=20, publish_rows=20)
 MakeEpisode = Callable[..., Episode]

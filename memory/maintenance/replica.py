@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .durable import TEMPORARY, open_file, open_to_read, write_all
+from ..storage.durable import TEMPORARY, open_file, open_to_read, write_all
 
 CHUNK = 16 * 2**20
 """Bytes that are sent at once, at most; a few of them are in memory at a time."""
