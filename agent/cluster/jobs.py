@@ -71,7 +71,7 @@ class MemoryRecipe:
     """How a memory is read where its episodes are needed."""
 
     files: Any
-    """The actor that answers ``changes(have)`` (:func:`relive.memory.maintenance.replica.changes`)."""
+    """The actor that answers ``changes(have)`` as :mod:`relive.memory.maintenance.replica`."""
     path: str
     node: str
     """Id of the node where it lies at `path`; everybody there opens it itself."""
