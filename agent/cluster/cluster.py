@@ -23,8 +23,8 @@ from ..load_policy import PolicySettings, load_model, load_policy
 from ..retriever import MemoryRetriever, Retriever
 from ..run_episode import Success, stated_success
 from ..runner import Runner, RunSettings, spec_of
-from .calls import answer, beside_driver, nodes, start
-from .crew import Crew, Worker, close_all
+from .calls import beside_driver, nodes, start
+from .crew import Crew, Worker, close_all, no_place
 from .jobs import AdapterFiles, Job, MemoryRecipe, PolicyRecipe, RetrievalRecipe
 from .memory import ActorMemory, MemoryFiles
 from .runner import ClusterRunner, RemotePolicy
@@ -112,7 +112,10 @@ class Cluster:
             job = Job(_sent(suite), self._recipe(settings), RunSettings(batch=slots),
                       stated_success, None, 1)  # fmt: skip
             (worker,) = self._crew(1)
-            policy: Any = RemotePolicy(settings, answer(worker.actor.describe.remote(job)))
+            actor = worker.describe(job, self._settings.patience)
+            if actor is None:
+                raise no_place(self._settings)
+            policy: Any = RemotePolicy(settings, actor)
         else:
             policy = load_policy(settings, suite, slots)
         self._loaded.append((policy, settings))

@@ -66,6 +66,21 @@ class Worker:
             self._actor = start(Rollout, **self._options)
         return self._actor
 
+    def describe(self, job: Job, patience: float) -> Actor | None:
+        """The record of a job's policy, as this worker loads it; None where it finds no place
+        within so many seconds.
+
+        Raises:
+            ActorLostError: it was lost meanwhile.
+            Exception: the policy cannot be loaded there.
+        """
+        there = self._control("node")
+        if not ray.wait([there], timeout=patience)[0]:
+            return None
+        self.placed = True
+        actor: Actor = answer(self.actor.describe.remote(job))
+        return actor
+
     def begin(self, job: Job) -> None:
         """Makes it load what a job needs."""
         self._job, self._name = job, uuid.uuid4().hex
@@ -126,6 +141,15 @@ class Worker:
     def _control(self, name: str, *arguments: Any) -> Any:
         method = getattr(self.actor, name)
         return method.options(concurrency_group=CONTROL).remote(*arguments)
+
+
+def no_place(settings: RaySettings) -> RuntimeError:
+    """What is said where others have taken all the room there is."""
+    return RuntimeError(
+        f"no worker found a place within {settings.patience:g} s: each takes {settings.amounts}, "
+        f"and what is free is {free_resources()}; wait for others to end, or ask for less "
+        "(ray.cpus, ray.gpus, ray.memory, ray.resources)"
+    )
 
 
 def close_all(workers: Sequence[Worker]) -> None:
@@ -214,11 +238,7 @@ class Crew:
         if any(worker.placed for worker in self._workers):
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > self._settings.patience:
-            raise RuntimeError(
-                f"no worker found a place within {self._settings.patience:g} s: each takes "
-                f"{self._settings.amounts}, and what is free is {free_resources()}; wait for "
-                "others to end, or ask for less (ray.cpus, ray.gpus, ray.memory, ray.resources)"
-            )
+            raise no_place(self._settings)
         return [(owners[one], one) for one in ready]
 
     def _replace(self, worker: Worker, lost: ActorLostError) -> None:

@@ -60,6 +60,10 @@ class Rollout:
         self._workshop = Workshop(self._node)
         self._queues: dict[str, TaskQueue] = {}
 
+    def node(self) -> str:
+        """Where it is: the id of its node."""
+        return self._node
+
     def describe(self, job: Job) -> Actor:
         """The record of a job's policy."""
         policy = self._workshop.policy(job, self._workshop.suite(job))

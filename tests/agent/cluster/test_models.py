@@ -1,8 +1,6 @@
 """Language models on a cluster: loaded by the workers, adapters and all."""
 
 import shutil
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,11 @@ from relive.agent.collect import collect_demonstrations
 from relive.agent.load_policy import PolicySettings
 from relive.agent.runner import RunSettings, UnfitModelWarning
 from relive.envs import get_suite
-from relive.memory import Episode, Memory, Retrieval
-from relive.memory.storage import codec
+from relive.memory import Memory, Retrieval
 from relive.training.learn import Learner, LearnSettings, Round
 from relive.training.lora import LoraSettings
 from relive.training.select import SelectSettings
+from tests.agent.cluster.compare import essence
 
 pytest.importorskip("relive.agent.cluster.calls", exc_type=ImportError)
 from relive.agent.cluster.cluster import Cluster
@@ -41,12 +39,6 @@ LEARN = LearnSettings(
     retrieval=Retrieval(k=1, max_tokens=300),
     run=RunSettings(max_steps=3, batch=2),
 )
-
-
-def essence(episodes: Iterable[Episode]) -> dict[str, bytes]:
-    """The stored bytes of each task's episode, without its id and its times."""
-    plain = [replace(e, id="one", started=0.0, timings={}) for e in episodes]
-    return {e.task.identity: codec.prepare(e).payload for e in plain}
 
 
 def learned(place: Executor, folder: Path) -> tuple[list[Round], dict[str, dict[str, bytes]]]:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from relive.agent.policy import ExpertPolicy, words
 from relive.agent.retriever import MemoryRetriever
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
-from relive.memory import Episode, Memory, Purpose, Retrieval
+from relive.memory import Memory, Purpose, Retrieval
 from relive.memory.episode import Actor
-from relive.memory.storage import codec
+from tests.agent.cluster.compare import essence
 
 pytest.importorskip("relive.agent.cluster.calls", exc_type=ImportError)
 from relive.agent.cluster.cluster import Cluster
@@ -31,12 +31,6 @@ from relive.agent.cluster.crew import WorkerLostWarning
 pytestmark = pytest.mark.ray
 SUITE = get_suite("toy")
 RUN = RunSettings(batch=2, seed=5)
-
-
-def essence(episodes: Iterable[Episode]) -> dict[str, bytes]:
-    """The stored bytes of each task's episode, without its id and its times."""
-    plain = [replace(e, id="one", started=0.0, timings={}) for e in episodes]
-    return {e.task.identity: codec.prepare(e).payload for e in plain}
 
 
 def retriever_of(memory: Memory, at: int | None) -> MemoryRetriever:
@@ -110,9 +104,16 @@ def test_what_a_worker_raises_is_raised_here(two_nodes: object, settings: RaySet
         runner = place.runner(SUITE, Stopping(), RUN)
         with pytest.raises(StopRun, match="the budget is spent"):
             list(runner.run(SUITE.tasks("train", 6)))
-        # It goes on to be of use.
-        policy = place.policy(PolicySettings(kind="expert"), SUITE, 2)
+        # It goes on to be of use, and leaves no room for others.
+        expert = PolicySettings(kind="expert")
+        policy = place.policy(expert, SUITE, 2)
         assert len(list(place.runner(SUITE, policy, RUN).run(SUITE.tasks("train", 6)))) == 6
+        with Cluster("auto", replace(settings, patience=1)) as other:
+            with pytest.raises(RuntimeError, match="no worker found a place within 1 s"):
+                other.policy(PolicySettings(), SUITE, 2)
+            waiting = other.runner(SUITE, other.policy(expert, SUITE, 2), RUN)
+            with pytest.raises(RuntimeError, match="no worker found a place within 1 s"):
+                list(waiting.run(SUITE.tasks("train", 1)))
 
 
 def test_whatever_is_killed_every_task_ends_in_one_stored_episode(
