@@ -28,6 +28,7 @@ Extra = Literal[
     "wandb",
     "report",
     "lancedb",
+    "ray",
 ]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
@@ -44,6 +45,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "wandb": ("wandb",),
     "report": ("jinja2", "sklearn"),
     "lancedb": ("lancedb", "pyarrow"),
+    "ray": ("ray",),
 }
 """The packages of each extra, by the names they are imported under; see `pyproject.toml`."""
 
@@ -61,6 +63,7 @@ _PURPOSES: dict[Extra, str] = {
     "wandb": "logging to Weights & Biases",
     "report": "making pages",
     "lancedb": "an index in LanceDB",
+    "ray": "running on a cluster",
 }
 
 

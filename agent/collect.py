@@ -10,8 +10,9 @@ from ..envs import Suite
 from ..memory import Memory
 from ..memory.episode import Actor, Episode, StopReason
 from ..task import Task
+from .cluster.executor import IN_PROCESS, Executor
 from .events import EpisodeEnded, OnEvent, Phase, TasksPlanned, ignore
-from .policy import ExpertPolicy
+from .load_policy import PolicySettings
 from .runner import Runner, RunSettings, play_all
 
 BROKEN = (StopReason.ENVIRONMENT_ERROR, StopReason.POLICY_ERROR)
@@ -85,6 +86,7 @@ def collect_demonstrations(
     settings: RunSettings | None = None,
     on_event: OnEvent = ignore,
     start: int = 0,
+    executor: Executor = IN_PROCESS,
 ) -> None:
     """Adds the expert's episodes at `count` train tasks, spread over all types; what is there is
     not played again.
@@ -97,13 +99,14 @@ def collect_demonstrations(
             solves what is listed.
         on_event: told about progress.
         start: train tasks per type to skip, so that several memories share none.
+        executor: where they are played; by default in this process.
     """
     plain = settings or RunSettings()
     run = RunSettings(
         batch=plain.batch, workers=plain.workers, timeout=plain.timeout, seed=plain.seed
     )
-    expert = ExpertPolicy(suite)
-    runner = Runner(suite, expert, run)
+    expert = executor.policy(PolicySettings(kind="expert"), suite, run.batch)
+    runner = executor.runner(suite, expert, run)
     tasks = suite.up_to("train", count, start=start)
     on_event(Phase("expert demonstrations"))
     for _ in collect(memory, runner, tasks, on_event=on_event):

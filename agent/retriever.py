@@ -110,16 +110,16 @@ class MemoryRetriever:
     ) -> None:
         self.memory, self.spec, self.count = memory, spec, count
         self.settings, self.purpose, self.where = settings, purpose, where
-        self._at = at
+        self.at = at
 
     @property
     def position(self) -> int:
         """Log position that is read."""
-        return self.memory.position if self._at is None else self._at
+        return self.memory.position if self.at is None else self.at
 
     def frozen(self) -> "MemoryRetriever":
         """The same, but bound to what the memory holds now."""
-        if self._at is not None:
+        if self.at is not None:
             return self
         return MemoryRetriever(
             self.memory, self.spec, self.count, self.settings, self.purpose, self.memory.position,

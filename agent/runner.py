@@ -6,9 +6,11 @@ depend on what ran beside it: random numbers come from the run's seed and the ta
 reads the memory at a fixed position.
 """
 
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -77,6 +79,37 @@ class RunSettings:
             )
 
 
+class TaskQueue:
+    """Numbered tasks that wait for a slot; more may be put in from another thread while they are
+    played."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, Task]] = deque()
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, tasks: Iterable[tuple[int, Task]]) -> None:
+        """Adds tasks, with a number each that their episodes are told apart by."""
+        with self._changed:
+            self._waiting.extend(tasks)
+            self._changed.notify_all()
+
+    def close(self, *, drop: bool = False) -> None:
+        """Says that no more will come; `drop` also forgets those that wait."""
+        with self._changed:
+            self._closed = True
+            if drop:
+                self._waiting.clear()
+            self._changed.notify_all()
+
+    def take(self, wait: bool) -> tuple[int, Task] | None:
+        """The next task; None where there is none now, or, with `wait`, never will be."""
+        with self._changed:
+            while wait and not self._waiting and not self._closed:
+                self._changed.wait()
+            return self._waiting.popleft() if self._waiting else None
+
+
 @dataclass(slots=True)
 class Clock:
     """Where the time of a run went, in seconds of wall time; what is in neither part is the loop's
@@ -129,37 +162,67 @@ class Runner:
         """
         if not tasks:
             return
-        s = self.settings
-        if s.admissible and type(self.suite.make()).admissible is TextEnv.admissible:
+        self.check()
+        try:
+            self.suite.prepare(tasks, max(1, self._workers))
+        except Exception as error:  # whoever plays a task that cannot be made is told so
+            warnings.warn(f"{self.suite.name}: {error}", stacklevel=2)
+        queue = TaskQueue()
+        queue.put(enumerate(tasks))
+        queue.close()
+        for _, episode in self.follow(queue, len(tasks)):
+            yield episode
+
+    def check(self) -> None:
+        """Raises unless tasks can be played here; raises as :meth:`run`."""
+        if self.settings.admissible and type(self.suite.make()).admissible is TextEnv.admissible:
             raise ValueError(
                 f"suite {self.suite.name!r} does not list admissible commands: play it without "
                 "--admissible (run.admissible)"
             )
-        workers = s.workers or min(self.suite.processes, s.batch)
-        copies = self.suite.copies or len(tasks)
-        slots = min(workers or s.batch, len(tasks), copies)
         self.suite.check_ready()
-        try:
-            self.suite.prepare(tasks, max(1, workers))
-        except Exception as error:  # whoever plays a task that cannot be made is told so
-            warnings.warn(f"{self.suite.name}: {error}", stacklevel=2)
+
+    @property
+    def _workers(self) -> int:
+        """Environment processes; 0 to play in this one."""
+        return self.settings.workers or min(self.suite.processes, self.settings.batch)
+
+    def slots(self, most: int) -> int:
+        """Episodes at once, of `most` tasks in all."""
+        return min(self._workers or self.settings.batch, most, self.suite.copies or most)
+
+    def follow(self, queue: TaskQueue, most: int) -> Iterator[tuple[int, Episode]]:
+        """Plays tasks as they come, until there will be no more; yields each episode, with the
+        number of its task, as it ends.
+
+        Args:
+            queue: where tasks come from. What can be made beforehand was made.
+            most: how many there can be.
+        """
+        slots = self.slots(most)
         pool = EnvPool(
-            self.suite, min(workers, slots), s.timeout, slots=slots, admissible=s.admissible
+            self.suite,
+            min(self._workers, slots),
+            self.settings.timeout,
+            slots=slots,
+            admissible=self.settings.admissible,
         )
         began = time.monotonic()
         try:
             with pool:
-                for episode in self._play(pool, slots, list(reversed(tasks))):
+                for ended in self._play(pool, slots, queue):
                     self.clock.total += time.monotonic() - began
                     began = time.monotonic()
-                    yield episode
+                    yield ended
         finally:
             self._hold(0)
         self.clock.total += time.monotonic() - began
 
-    def _play(self, pool: EnvPool, slots: int, todo: list[Task]) -> Iterator[Episode]:
+    def _play(self, pool: EnvPool, slots: int, queue: TaskQueue) -> Iterator[tuple[int, Episode]]:
         running: dict[int, EpisodeRun] = {}
+        numbers: dict[int, int] = {}
         asking: dict[int, Asked] = {}
+        idle = list(reversed(range(slots)))
         in_flight = 0
         ended: list[tuple[int, Episode]] = []
 
@@ -181,19 +244,22 @@ class Runner:
                 pool.submit_step(slot, need.action)
                 in_flight += 1
 
-        def start(slot: int) -> None:
-            if todo:
-                running[slot] = self._begin(todo.pop())
+        def fill() -> None:
+            """Begins waiting tasks in idle slots; where nothing else goes on, waits for one."""
+            while idle and (taken := queue.take(wait=not running and not ended)):
+                slot = idle.pop()
+                numbers[slot] = taken[0]
+                running[slot] = self._begin(taken[1])
                 advance(slot)
 
-        for slot in range(slots):
-            start(slot)
+        fill()
         while running or ended:
             while ended:
                 slot, episode = ended.pop()
                 self._hold(len(running))
-                yield episode
-                start(slot)
+                yield numbers[slot], episode
+                idle.append(slot)
+                fill()
             if in_flight:
                 now = time.monotonic()
                 replies = pool.wait(0.0 if asking else None)
@@ -217,6 +283,7 @@ class Runner:
                         advance(slot, error=action)
                     else:
                         advance(slot, action)
+            fill()
 
     def _hold(self, episodes: int) -> None:
         """Tells a policy whose adapter can change how many episodes depend on it."""

@@ -57,6 +57,12 @@ assert main(["envs", "list"]) == 0
         ("import relive.training.lora", "llm"),
         ("relive.envs.get_suite('household')", "household"),
         ("from relive.agent.evaluation.report import pyplot; pyplot()", "plots"),
+        (
+            "from relive.agent.cluster.executor import executor\n"
+            "from relive.agent.cluster.settings import RaySettings\n"
+            "with executor('ray', RaySettings()): pass",
+            "ray",
+        ),
     ],
 )
 def test_a_missing_one_is_named_with_its_line(tmp_path: Path, code: str, extra: str) -> None:

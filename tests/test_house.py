@@ -27,6 +27,7 @@ DOORS = {
     "lancedb": ("memory/search/lance.py",),
     "msgpack": ("memory/storage",),
     "textworld": ("envs/household", "envs/textworld", "envs/tales"),
+    "ray": ("agent/cluster",),
     "py4j": ("envs/jvm.py", "envs/scienceworld", "envs/textworld_express"),
 }
 """Where heavy libraries may be imported."""

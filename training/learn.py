@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..agent.cluster.executor import IN_PROCESS, Executor
+from ..agent.cluster.settings import RaySettings
 from ..agent.collect import collect, collect_demonstrations, played
 from ..agent.evaluation.metrics import paired
 from ..agent.evaluation.statistics import PairedDifference
@@ -68,6 +70,8 @@ class LearnSettings:
     select: SelectSettings = field(default_factory=SelectSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
+    """Of a cluster, where episodes are played on one."""
 
     def __post_init__(self) -> None:
         if (
@@ -171,6 +175,7 @@ class Learner:
         memory: open for writing; by default one in the run directory, open until `close`.
         on_event: told about progress.
         rehearsal: from a seed to endless examples that are rehearsed; None for none.
+        executor: where episodes are played; by default in this process.
 
     Raises:
         ValueError: the directory holds a run with other settings, or the suite cannot give what is
@@ -186,8 +191,10 @@ class Learner:
         memory: Memory | None = None,
         on_event: OnEvent = ignore,
         rehearsal: Callable[[int], Iterator[Example]] | None = None,
+        executor: Executor = IN_PROCESS,
     ) -> None:
         self.settings, self.on_event, self.rehearsal = settings, on_event, rehearsal
+        self.executor = executor
         self.suite, self.model = suite, model
         self.spec = spec_of(suite, model)
         if model.adapter is not None:
@@ -215,8 +222,8 @@ class Learner:
             )
         self.demonstrations = settings.demonstrations_of(suite)
         record = {
-            # How many rounds there are to be may change on the way.
-            "learn": {k: v for k, v in as_stored(settings).items() if k != "rounds"},
+            # How many rounds there are to be may change on the way, and where they are played.
+            "learn": {k: v for k, v in as_stored(settings).items() if k not in ("rounds", "ray")},
             "memory": str(memory.path) if memory is not None else "memory",
             "weights": model.base_sha256,
             "suite": suite.version,
@@ -227,9 +234,9 @@ class Learner:
             read_as(Round, r, "rounds.json") for r in self.directory.read("rounds.json") or []
         ]
         self._own = memory is None
-        self.memory = (
-            Memory(path / "memory", fields=settings.retrieval.fields) if memory is None else memory
-        )
+        if memory is None:
+            memory = executor.memory(path / "memory", settings.retrieval.fields)
+        self.memory = memory
 
     def __enter__(self) -> "Learner":
         return self
@@ -262,8 +269,9 @@ class Learner:
         """Fills the memory with the expert's episodes, before the first round."""
         if self.demonstrations and not self.rounds:
             collect_demonstrations(
-                self.memory, self.suite, self.demonstrations, self.settings.run, self.on_event
-            )
+                self.memory, self.suite, self.demonstrations, self.settings.run, self.on_event,
+                executor=self.executor,
+            )  # fmt: skip
 
     @property
     def adapter(self) -> str:
@@ -284,7 +292,7 @@ class Learner:
         s = self.settings
         self.model.temperature = s.temperature if purpose is Purpose.ACT else 0.0
         retriever = self._retriever(self.spec, position, purpose) if remember else None
-        return Runner(self.suite, self.model, s.run, retriever)
+        return self.executor.runner(self.suite, self.model, s.run, retriever)
 
     def _retriever(self, spec: PromptSpec, position: int, purpose: Purpose) -> MemoryRetriever:
         return MemoryRetriever(
@@ -311,20 +319,14 @@ class Learner:
         # Two policies that solve nothing are alike, which is no evidence for either.
         adopted = gate.difference >= -self.settings.margin and candidate_rate > 0
         return Round(
-            **done,
-            candidate=version,
-            adopted=adopted,
+            **done, candidate=version, adopted=adopted,
             adapter=version if adopted else incumbent,
             validation=candidate_rate if adopted else incumbent_rate,
             gate={
-                "difference": gate.difference,
-                "low": gate.low,
-                "high": gate.high,
-                "n": gate.n,
-                "candidate": candidate_rate,
-                "incumbent": incumbent_rate,
+                "difference": gate.difference, "low": gate.low, "high": gate.high, "n": gate.n,
+                "candidate": candidate_rate, "incumbent": incumbent_rate,
             },
-        )
+        )  # fmt: skip
 
     def _rollouts(self, number: int, version: str, position: int) -> tuple[int, int]:
         """Plays training tasks until there are enough new successes; returns episodes and

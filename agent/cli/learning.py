@@ -1,11 +1,12 @@
 """The commands that learn: `relive learn`, `train`, `study` and `stream`."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from ...extras import needs
 from ..evaluation.terminal import say
-from .options import add_log_to, add_settings, suite_named
+from .options import add_log_to, add_on, add_settings, suite_named
 
 
 def add_learning_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,6 +23,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
         help="an existing memory to go on with (default: one in the run directory)",
     )
     add_settings(learn)
+    add_on(learn)
     add_log_to(learn)
     learn.set_defaults(act=_learn)
 
@@ -74,21 +76,24 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
 
 def _learn(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
-    from ...memory import Memory
     from ...training.learn import Learner, LearnSettings
+    from ..cluster.executor import executor
     from ..evaluation.live import LiveProgress
     from ..evaluation.tracking import tracked
-    from ..load_policy import load_model
     from ..settings import as_stored, load
 
     settings = load(LearnSettings, args.config, args.set)
-    suite, model = suite_named(settings.suite), load_model(settings.policy, settings.run.batch)
-    memory = Memory(args.memory, fields=settings.retrieval.fields) if args.memory else None
+    suite = suite_named(settings.suite)
     with (
+        executor(args.on, settings.ray) as place,
+        nullcontext(place.model(settings.policy, settings.run.batch)) as model,
         LiveProgress() as live,
         tracked(args.log_to, "learn", args.out, as_stored(settings), live.on_event) as on_event,
     ):
-        learner = Learner(args.out, settings, suite, model, memory, on_event, rehearsal_of(model))
+        memory = place.memory(args.memory, settings.retrieval.fields) if args.memory else None
+        learner = Learner(
+            args.out, settings, suite, model, memory, on_event, rehearsal_of(model), place
+        )
         with learner:
             rounds = learner.run()
     for r in rounds:

@@ -41,6 +41,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_on(parser: argparse.ArgumentParser) -> None:
+    """Add ``--on``, the place of :func:`relive.agent.cluster.executor.executor`."""
+    parser.add_argument(
+        "--on", default="", metavar="WHERE",
+        help="where to play: ray (workers on this machine), ray://auto (the cluster that this "
+        "machine is a node of) or ray://HOST:PORT; how many and how large: --set ray.workers=8 "
+        "(default: in this process)",
+    )  # fmt: skip
+
+
 def add_log_to(parser: argparse.ArgumentParser) -> None:
     """Add ``--log-to``, the targets of :func:`relive.agent.evaluation.tracking.tracked`."""
     parser.add_argument(

@@ -1,11 +1,12 @@
 """The commands that play: `relive run` and `relive eval`."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.terminal import complain
-from .options import ALL, add_flag, add_log_to, add_settings, flags_of, suite_named
+from .options import ALL, add_flag, add_log_to, add_on, add_settings, flags_of, suite_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,7 @@ def _count(text: str) -> int:
 
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_settings(parser)
+    add_on(parser)
     add_log_to(parser)
     group = parser.add_argument_group("who acts")
     add_flag(
@@ -200,8 +202,9 @@ def _status(episodes: "Sequence[Episode]") -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ...memory import Memory, Purpose
+    from ...memory import Purpose
     from ...memory.plain import counted
+    from ..cluster.executor import executor
     from ..collect import collect
     from ..evaluation.live import LiveProgress
     from ..evaluation.metrics import table
@@ -209,21 +212,23 @@ def _run(args: argparse.Namespace) -> int:
     from ..evaluation.report import console, results_table
     from ..evaluation.tracking import tracked
     from ..events import Phase
-    from ..load_policy import load_policy
     from ..policy import counter_of
     from ..retriever import MemoryRetriever
-    from ..runner import Runner, spec_of
+    from ..runner import spec_of
     from ..settings import as_stored
 
     settings = _settings(args, "train")
     suite, tasks = _suite_and_tasks(settings)
-    policy = load_policy(settings.policy, suite, settings.run.batch)
-    with Memory(args.memory, fields=settings.retrieval.fields) as memory:
+    with (
+        executor(args.on, settings.ray) as place,
+        nullcontext(place.policy(settings.policy, suite, settings.run.batch)) as policy,
+        place.memory(args.memory, settings.retrieval.fields) as memory,
+    ):
         _check_position(args.at, memory)
         retriever = MemoryRetriever(
             memory, spec_of(suite), counter_of(policy), settings.retrieval, Purpose.ACT, args.at
         )
-        runner = Runner(suite, policy, settings.run, retriever)
+        runner = place.runner(suite, policy, settings.run, retriever)
         described = as_stored(settings)
         with (
             LiveProgress() as live,
@@ -250,20 +255,21 @@ def _run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from ...memory import Memory
+    from ..cluster.executor import executor
     from ..evaluation.evaluate import LeakageError, evaluate
     from ..evaluation.live import LiveProgress
     from ..evaluation.report import console, results_table
     from ..evaluation.tracking import tracked
-    from ..load_policy import load_policy
     from ..settings import as_stored
 
     settings = _settings(args, "test")
     suite, tasks = _suite_and_tasks(settings)
     memory = Memory(args.memory, "r") if args.memory else None
     _check_position(args.at, memory)
-    policy = load_policy(settings.policy, suite, settings.run.batch)
     leaked: LeakageError | None = None
     with (
+        executor(args.on, settings.ray) as place,
+        nullcontext(place.policy(settings.policy, suite, settings.run.batch)) as policy,
         LiveProgress() as live,
         tracked(args.log_to, "eval", args.out, as_stored(settings), live.on_event) as on_event,
     ):
@@ -271,6 +277,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             result = evaluate(
                 policy, suite, memory, tasks=tasks, split=settings.split, at=args.at, out=args.out,
                 retrieval=settings.retrieval, settings=settings.run, on_event=on_event,
+                executor=place,
             )  # fmt: skip
         except LeakageError as error:
             leaked, result = error, error.evaluation

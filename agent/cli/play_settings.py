@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ...memory import Retrieval
+from ..cluster.settings import RaySettings
 from ..load_policy import PolicySettings
 from ..runner import RunSettings
 from .options import ALL
@@ -23,6 +24,8 @@ class PlaySettings:
     policy: PolicySettings = field(default_factory=PolicySettings)
     retrieval: Retrieval = field(default_factory=Retrieval, metadata={"stored": "recall"})
     run: RunSettings = field(default_factory=RunSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
+    """Of a cluster, with ``--on``."""
 
     def __post_init__(self) -> None:
         if self.tasks < ALL or self.start < 0:

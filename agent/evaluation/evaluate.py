@@ -16,6 +16,7 @@ from ...envs.base import types_of
 from ...memory import Memory, Purpose, Retrieval
 from ...memory.episode import Actor, Episode
 from ...task import Task
+from ..cluster.executor import IN_PROCESS, Executor
 from ..conversation import AnyPolicy
 from ..events import EpisodeEnded, OnEvent, Phase, TasksPlanned, ignore
 from ..policy import as_policy, counter_of
@@ -103,6 +104,7 @@ def evaluate(
     success: Success | None = None,
     settings: RunSettings | None = None,
     on_event: OnEvent = ignore,
+    executor: Executor = IN_PROCESS,
 ) -> Evaluation:
     """Plays every task once and says how it went; nothing is added to the memory.
 
@@ -122,6 +124,7 @@ def evaluate(
         success: as for :meth:`relive.Agent.run`.
         settings: batch, workers, seed and step limit.
         on_event: told about progress.
+        executor: where it is played; by default in this process.
 
     Raises:
         ValueError: the split may be retrieved from, the log position is unknown, or the folder
@@ -158,7 +161,7 @@ def evaluate(
         retriever = MemoryRetriever(
             memory, spec_of(suite), counter_of(acting), retrieval, Purpose.EVALUATE, position
         )
-    runner = Runner(suite, acting, run, retriever, success or stated_success)
+    runner = executor.runner(suite, acting, run, retriever, success or stated_success)
     if folder is None:
         on_event(TasksPlanned(len(wanted)))
         entries = None if memory is None else len(memory)

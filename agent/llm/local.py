@@ -203,6 +203,11 @@ class LocalModel:
         return self._adapter[0] if self._adapter else None
 
     @property
+    def adapter_folder(self) -> Path | None:
+        """Where the adapter in use was loaded from; None for the bare model."""
+        return self._checked[self._adapter[2]] if self._adapter else None
+
+    @property
     def actor(self) -> Actor:
         """Who acts as it is now, for the record."""
         return Actor(

@@ -1,1 +1,1 @@
-"""What keeps a memory in order: counting, evicting, compacting, making caches anew."""
+"""What keeps a memory in order: counting, evicting, compacting, new caches, copies."""
