@@ -213,13 +213,13 @@ class Memory(MemoryReader):
         )
 
     def rate(self, episode_id: str, name: str, value: float) -> int:
-        """Give an episode a rating (a later one of the same name replaces it). Durable; returns the
-        log position.
+        """Give an episode a rating (a later one of the same name replaces it; one that is no number
+        counts nothing). Durable; returns the log position.
 
         Raises:
             KeyError: no such episode.
             TypeError: the name is no text, or the value no number.
-            ValueError: the value is not finite, or something cannot be stored.
+            ValueError: something cannot be stored.
         """
         rating = annotations.Rating(episode_id, name, value, time.time())
         return self._append_annotation(episode_id, Kind.RATING, annotations.encode_rating(rating))

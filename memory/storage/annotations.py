@@ -3,7 +3,6 @@ deletions, what takes ratings and deletions back, and how runs ended that had th
 what of it a log holds so far.
 """
 
-import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -109,8 +108,6 @@ def encode_rating(rating: Rating) -> bytes:
     """The rating as bytes; as all that follow, raises `TypeError` or `ValueError` for what cannot
     be stored."""
     rating = validated(Rating, rating, "a rating")
-    if not math.isfinite(rating.value):
-        raise ValueError(f"a rating is a finite number, not {rating.value}")
     fields = {"v": VERSION, "episode": rating.episode, "name": rating.name}
     return pack({**fields, "value": rating.value, "time": rating.time}, "a rating")
 
