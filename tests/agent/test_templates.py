@@ -34,11 +34,12 @@ def test_an_agent_acts_and_learns(
 ) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     checks: Any = import_module("check_templates")
-    found = [checks.check(file, tokenizer, thinking) for file in FILES]
+    some = FILES if thinking == "off" else FILES[::3]  # all: scripts/check_templates.py
+    found = [checks.check(file, tokenizer, thinking) for file in some]
     bad = [one for one in found if not (one.acts and one.learns)]
     if thinking == "on":  # not every model thinks
         assert all("has no place for thoughts" in one.note for one in bad)
-        assert len(found) - len(bad) >= 30
+        assert len(found) - len(bad) >= 9
     else:
         assert bad == []
         assert len(found) >= 70

@@ -201,10 +201,10 @@ def test_a_bad_adapter_is_rolled_back(tmp_path: Path) -> None:
         successes=1,
         most_episodes=3,
         demonstrations=18,
-        validation=10,
+        validation=6,
         select=SelectSettings(policies=("local", "expert")),
         lora=LoraSettings(steps=3, learning_rate=1.0, batch_tokens=2000),
-        run=RunSettings(max_steps=30),
+        run=RunSettings(max_steps=15),
     )
     with learner(tmp_path / "run", ruinous) as cycle:
         (only,) = cycle.run()
