@@ -237,6 +237,17 @@ class Suite(ABC):
         """
         raise KeyError(kind)
 
+    def proposed(self, goal: str, actions: Sequence[str], seed: int = 0) -> Variation | None:
+        """Asks whether there is a train task with this goal that these actions solve: what somebody
+        made up, as an experience; None where it does not work, or nobody can say.
+
+        Args:
+            goal: as the agent would read it.
+            actions: from the beginning.
+            seed: decides which room is tried first.
+        """
+        return None
+
     def names(self, observation: str) -> list[str]:
         """Names of things in an observation, for filling the blanks of templates at random."""
         return names_in(observation)

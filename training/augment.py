@@ -1,8 +1,13 @@
-"""More to learn from each success: variations of it that its suite knows to be true.
+"""More to learn from than what was lived: variations of successes, and what the model makes up.
 
-A suite says what else an episode shows (:meth:`relive.envs.Suite.variations`): the goal in other
-words, another goal that was reached as well, the way back. Each becomes an episode to learn from,
-and is never stored: it was not lived.
+*Variations.* A suite says what else an episode shows (:meth:`relive.envs.Suite.variations`): the
+goal in other words, another goal that was reached as well, the way back. Each becomes an episode to
+learn from, and is never stored: it was not lived.
+
+*Proposals.* The model reads many episodes at once and goes on with one more, goal and actions, as
+it would stand in its memory block. The suite is asked whether there is a train task with that goal
+that these actions solve (:meth:`relive.envs.Suite.proposed`). What works is learnt from; the rest
+is counted.
 """
 
 import random
@@ -10,6 +15,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..agent.llm.local import LocalModel
+from ..agent.llm.prose import continued
+from ..agent.prompt import demonstration, system_text
+from ..agent.runner import spec_of
 from ..envs import Suite
 from ..envs.base import Variation
 from ..memory.episode import Episode, Outcome, Step, StopReason
@@ -67,6 +76,79 @@ def augment(
             found += [_episode(episode, one) for one in chosen]
             counts[kind] += len(chosen)
     return Augmented(tuple(found), dict(counts))
+
+
+def propose(
+    model: LocalModel,
+    suite: Suite,
+    episodes: Sequence[Episode],
+    count: int,
+    types: Sequence[str] = (),
+    *,
+    shown: int = 8,
+    tokens: int = 240,
+    temperature: float = 0.7,
+    seed: int = 0,
+) -> Augmented:
+    """Episodes that a model makes up from others, those that work.
+
+    Args:
+        model: who proposes; it acts as it is, with an adapter or without.
+        suite: whose tasks.
+        episodes: what it is shown, `shown` of them at a time.
+        count: proposals.
+        types: task types that may be learnt from; any if empty.
+        tokens: of a proposal at most.
+        temperature, seed: of what is drawn.
+
+    Returns:
+        Those that work, each goal with the same actions once. Counts: ``works``, ``again`` (made up
+        before), ``other type``, ``does not work``, ``says nothing``.
+
+    Raises:
+        ValueError: there are no episodes, or the model has no room for so many.
+    """
+    if not episodes:
+        raise ValueError("there are no episodes to make others up from")
+    spec = spec_of(suite, model)
+    found: dict[tuple[str, tuple[str, ...]], Episode] = {}
+    counts: Counter[str] = Counter()
+    for number in range(count):
+        rng = random.Random(f"propose/{seed}/{number}")
+        some = rng.sample(list(episodes), min(shown, len(episodes)))
+        demos = [demonstration(spec, one) for one in some]
+        head = "Success. Task:" if spec.goal_form == "instruction" else "Success. Your task is to:"
+        text = continued(
+            model, f"{system_text(spec, demos)}\n\n{head}", tokens=tokens,
+            temperature=temperature, seed=rng.getrandbits(31),
+        )  # fmt: skip
+        goal, actions = _read(text)
+        if not goal or not actions:
+            counts["says nothing"] += 1
+            continue
+        made = suite.proposed(goal, actions, number)
+        if made is None:
+            counts["does not work"] += 1
+        elif types and made.type not in types:
+            counts["other type"] += 1
+        elif (goal, tuple(actions)) in found:
+            counts["again"] += 1
+        else:
+            counts["works"] += 1
+            base = some[0]
+            task = replace(base.task, identity=f"proposed/{seed}/{number}", room="", seed=number)
+            found[goal, tuple(actions)] = _episode(
+                replace(base, id=f"proposed-{seed}-{number}", task=task), made
+            )
+    return Augmented(tuple(found.values()), dict(counts))
+
+
+def _read(text: str) -> tuple[str, list[str]]:
+    """Goal and actions of an episode as a memory block has it; of what is cut off, nothing."""
+    block = text.split("\n\n", 1)[0]
+    goal, *lines = block.split("\n")
+    actions = [line.removeprefix("Action: ") for line in lines if line.startswith("Action: ")]
+    return goal.strip().removesuffix("."), [action.strip() for action in actions]
 
 
 def _episode(episode: Episode, variation: Variation) -> Episode:

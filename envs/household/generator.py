@@ -35,7 +35,7 @@ _WITHOUT_POSE = {
     "HandTowelHolder": 2,
     "TowelHolder": 1,
 }
-_LAMPS = ("DeskLamp", "FloorLamp")
+LAMPS = ("DeskLamp", "FloorLamp")
 _LAMP_STANDS = frozenset({"Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable", "Shelf"})
 # Kinds that the domain itself mentions, so that every problem has to declare them.
 _NAMED_RECEPTACLES = ("SinkBasin", "Microwave", "Fridge")
@@ -113,7 +113,7 @@ def generate(task_type: str, seed: int, split: str) -> World:
     rng = random.Random(f"household/{VERSION}/{split}/{task_type}/{seed}")
     rooms = [n for kind in sorted(goals.room_kinds(task_type)) for n in ROOMS[split].get(kind, ())]
     for _ in range(_ATTEMPTS):
-        world = _draw(task_type, rng, rng.choice(rooms))
+        world = drawn(task_type, rng, rng.choice(rooms))
         if world is not None:
             return world
     raise RuntimeError(
@@ -168,7 +168,7 @@ def _separate(receptacles: Sequence[Receptacle]) -> tuple[Receptacle, ...]:
     return tuple(separate)
 
 
-def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
+def drawn(task_type: str, rng: random.Random, room: int) -> World | None:
     """One attempt at a game in a room; None when the room does not allow it."""
     receptacles, kinds_in_room = furniture(room)
     receptacle_kinds = sorted({receptacle.kind for receptacle in receptacles})
@@ -186,7 +186,7 @@ def _draw(task_type: str, rng: random.Random, room: int) -> World | None:
     ]
     lamp = ""
     if task_type == "look_at_obj_in_light":
-        lamps = [kind for kind in _LAMPS if kind in kinds_in_room]
+        lamps = [kind for kind in LAMPS if kind in kinds_in_room]
         if not lamps:
             return None
         lamp = rng.choice(lamps)
@@ -286,7 +286,7 @@ def problem_text(world: World) -> str:
     lines += [
         f"(objectAtLocation {name} {mangle(location_of[t.receptacle])})" for name, t in things
     ]
-    lines += [f"(pickupable {name})" for name, t in things if t.kind not in _LAMPS]
+    lines += [f"(pickupable {name})" for name, t in things if t.kind not in LAMPS]
     lines += [
         f"(isReceptacleObject {name})"
         for name, t in things

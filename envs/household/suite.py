@@ -9,7 +9,7 @@ from .env import HouseholdEnv
 from .expert import HouseholdExpert
 from .rooms import GROUPS, TASK_TYPES
 from .tasks import MAX_STEPS, SUITE, VERSION, listing
-from .variations import KINDS
+from .variations import KINDS, proposed
 
 
 class HouseholdSuite(Suite):
@@ -72,6 +72,10 @@ class HouseholdSuite(Suite):
     def variations(self, task: Task, actions: Sequence[str], kind: str) -> Iterable[Variation]:
         """See `relive.envs.household.variations`."""
         return KINDS[kind](task, actions)
+
+    def proposed(self, goal: str, actions: Sequence[str], seed: int = 0) -> Variation | None:
+        """See `relive.envs.household.variations.proposed`."""
+        return proposed(goal, actions, seed)
 
     def make(self) -> HouseholdEnv:
         """A fresh environment."""

@@ -1,18 +1,20 @@
 """What else an episode shows: the same goal in the world's other words, another goal that its
-actions reached as well, and the way back.
+actions reached as well, and the way back; and whether what somebody made up works.
 
 Nothing is assumed: every variation is played in the game that it would belong to, and is given only
 if its goal holds at the end and did not hold before.
 """
 
-from collections.abc import Iterator, Sequence
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ...task import Task
 from ..base import Variation
-from . import goals
+from . import assets, generator, goals
 from .generator import Thing, World
-from .rooms import TASK_TYPES
+from .rooms import ROOMS, TASK_TYPES
 from .simulate import Simulation
 from .tasks import world_of
 
@@ -68,6 +70,69 @@ def reversal(task: Task, actions: Sequence[str]) -> Iterator[Variation]:
     for wording in goals.goal(PLACING)[1]:
         if found := _played(_worded(turned, wording), way, "reversal", skip_refused=True):
             yield found
+
+
+def proposed(goal: str, actions: Sequence[str], seed: int = 0) -> Variation | None:
+    """What somebody made up, as an experience: in a room for training a game is laid out in which
+    the goal makes sense and its thing lies where the actions take it from, and they are played.
+
+    Returns:
+        None where the world has no such goal, no room for it, or the actions do not reach it.
+    """
+    rng = random.Random(f"proposed/{seed}/{goal}")
+    taken = _split(actions, "take")
+    for kind in TASK_TYPES:
+        if goals.objects_needed(kind) > 1:
+            continue
+        for wording in goals.goal(kind)[1]:
+            told = _reads(wording, goal)
+            if told is None or not taken:
+                continue
+            rooms = [n for place in sorted(goals.room_kinds(kind))
+                     for n in ROOMS["train"].get(place, ())]  # fmt: skip
+            for room in rng.sample(rooms, len(rooms)):
+                world = _laid_out(kind, told, " ".join(taken[0][-2:]), goal, room, rng)
+                found = world and _played(world, actions, "proposed")
+                if found:
+                    return found
+    return None
+
+
+def _reads(wording: str, goal: str) -> dict[str, str] | None:
+    """What a goal of a wording names."""
+    parts = (re.escape(part) for part in re.split(r"\{\w+\}", wording))
+    names = re.findall(r"\{(\w+)\}", wording)
+    found = re.fullmatch(r"(\w+)".join(parts), goal)
+    return dict(zip(names, found.groups(), strict=True)) if found else None
+
+
+def _laid_out(
+    kind: str, told: Mapping[str, str], place: str, goal: str, room: int, rng: random.Random
+) -> World | None:
+    """A game in a room with one thing of the goal's kind, at a place; None where there is none."""
+    world = generator.drawn(kind, rng, room)
+    if world is None:
+        return None
+    known = {name.lower(): name for name in (*world.object_kinds, *generator.LAMPS)}
+    holders = {receptacle.kind.lower(): receptacle.kind for receptacle in world.receptacles}
+    target = known.get(told["obj"])
+    destination = holders.get(told.get("recep", ""), "")
+    lamp = known.get(told.get("toggle", ""), "")
+    there = Simulation(world).places.get(place)
+    if target is None or there is None or target not in assets.holds()[there.kind]:
+        return None
+    treated = all(target in assets.affordances()[t.affordance] for t in goals.treatments(kind))
+    if world.lamp:
+        if not lamp or lamp != world.lamp:
+            return None
+    elif not destination or target not in assets.holds()[destination]:
+        return None
+    if not treated or there.kind == destination:
+        return None
+    kept = [thing for thing in world.things if thing.kind != target]
+    things = sorted([*kept, Thing(f"{target}|+00.00|+00.00|+00.00", target, there.id)],
+                    key=lambda thing: thing.id)  # fmt: skip
+    return replace(world, target=target, destination=destination, goal=goal, things=tuple(things))
 
 
 KINDS = {"wordings": wordings, "hindsight": hindsight, "reversal": reversal}

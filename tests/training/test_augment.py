@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from relive.agent.llm.local import LocalModel
+from relive.agent.llm.prose import continued
 from relive.agent.policy import ExpertPolicy
 from relive.agent.runner import Runner, RunSettings
 from relive.agent.settings import build
@@ -16,7 +17,7 @@ from relive.envs.household.suite import HouseholdSuite
 from relive.envs.household.tasks import world_of
 from relive.envs.household.variations import KINDS, _worded
 from relive.memory import Episode, Memory
-from relive.training.augment import augment
+from relive.training.augment import augment, propose
 from relive.training.learn import LearnSettings
 from relive.training.select import SelectSettings
 from relive.training.tune import train_on_memory
@@ -95,3 +96,72 @@ def test_variations_are_learnt_from_and_counted(lived: list[Episode], tmp_path: 
 
 class _Mute(HouseholdSuite):
     variation_kinds = ()
+
+
+WAY = ["go to sinkbasin 1", "take plate 1 from sinkbasin 1", "go to countertop 1",
+       "move plate 1 to countertop 1"]  # fmt: skip
+
+
+def test_what_is_made_up_is_played_before_it_is_believed() -> None:
+    suite = get_suite("household")
+    made = suite.proposed("put a plate in countertop", WAY)
+    assert made is not None
+    assert (made.kind, made.type) == ("proposed", "pick_and_place_simple")
+    assert made.opening.endswith("Your task is to: put a plate in countertop.")
+    assert [action for action, _ in made.steps] == WAY
+    assert made.steps[1][1] == "You pick up the plate 1 from the sinkbasin 1."
+    again = suite.proposed("put a plate in countertop", WAY)
+    assert again == made
+    for goal, actions in (
+        ("put a golden plate in countertop", WAY),  # no such goal
+        ("put a plate in countertop", WAY[:3]),  # not reached
+        ("put a plate in sinkbasin", WAY),  # it lies there
+        ("put a hot plate in countertop", WAY),  # not heated
+        ("put a plate in countertop", []),
+        ("", WAY),
+    ):
+        assert suite.proposed(goal, actions) is None
+    assert get_suite("toy").proposed("put a plate in countertop", WAY) is None
+
+
+def test_the_model_makes_up_episodes_and_what_works_is_kept(
+    lived: list[Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([
+        " put a plate in countertop.\n" + "".join(f"Action: {a}\nObservation: x\n" for a in WAY),
+        " put a plate in countertop.\n" + "".join(f"Action: {a}\nObservation: y\n" for a in WAY),
+        " put a golden cup in locker.\nAction: go to shelf 1\nObservation: x",
+        " clean some plate and put it in countertop.\n" + "".join(
+            f"Action: {a}\n" for a in [*WAY[:2], "clean plate 1 with sinkbasin 1", *WAY[2:]]),
+        "",
+    ])  # fmt: skip
+    shown: list[str] = []
+
+    def write(model: LocalModel, system: str, **how: object) -> str:
+        shown.append(system)
+        return next(told)
+
+    monkeypatch.setattr("relive.training.augment.continued", write)
+    model, suite = LocalModel("bundled"), get_suite("household")
+    made = propose(model, suite, lived, 5, ("pick_and_place_simple",), shown=3)
+    assert made.counts == {
+        "works": 1, "again": 1, "does not work": 1, "other type": 1, "says nothing": 1,
+    }  # fmt: skip
+    (episode,) = made.episodes
+    assert [step.action for step in episode.steps] == WAY
+    assert episode.id not in {e.id for e in lived}
+    assert all(text.endswith("\n\nSuccess. Your task is to:") for text in shown)
+    assert all(text.count("\n\nSuccess. ") == 4 for text in shown)
+    with pytest.raises(ValueError, match="no episodes"):
+        propose(model, suite, [], 1)
+
+
+def test_a_model_goes_on_where_its_system_turn_was_broken_off() -> None:
+    model = LocalModel("bundled")
+    told = "Experience:\n\nSuccess. Your task is to: put a mug in"
+    first = continued(model, told, tokens=6, seed=1)
+    assert first == continued(model, told, tokens=6, seed=1)
+    assert len({continued(model, told, tokens=6, seed=seed) for seed in range(4)}) > 1
+    assert model.count_tokens(first) <= 8
+    with pytest.raises(ValueError, match="leave no room"):
+        continued(model, told, tokens=10_000)

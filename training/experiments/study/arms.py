@@ -33,6 +33,9 @@ class Training:
     variations: tuple[str, ...] = ()
     """What else is learnt from each episode (:mod:`relive.training.augment`); optimiser steps stay
     as they are."""
+    proposals: bool = False
+    """Whether the model makes up as many further episodes as there are, of which those that work
+    are learnt from."""
     council: Literal["", "route", "vote"] = ""
     """Rule of a council (:mod:`relive.agent.ensemble.council`) with a specialist for each easy
     type, of the same total rank, data and optimiser steps; empty for one adapter."""
@@ -53,6 +56,7 @@ TRAININGS: Mapping[str, Training] = {
         f"lora-{kind}": Training(False, variations=(kind,))
         for kind in ("wordings", "hindsight", "reversal")
     },
+    "rag-lora-proposals": Training(True, robust=True, rehearsal=True, proposals=True),
     "council": Training(True, robust=True, rehearsal=True, council="route"),
     "council-vote": Training(True, robust=True, rehearsal=True, council="vote"),
 }
