@@ -107,10 +107,14 @@ def markdown(methods: Sequence[MethodSettings], records: Sequence[Record]) -> st
             f"{100 * r['success']:.1f} ({100 * r['low']:.0f}–{100 * r['high']:.0f})" if r else "–"
             for r in (tiers.get("easy"), tiers.get("hard"))
         ]
-        first = next(iter(tiers.values()))
+        whole = [tiers[tier] for tier in TESTED if tier in tiers] or list(tiers.values())
+        cost = [
+            sum(r["n"] * r[name] for r in whole) / sum(r["n"] for r in whole)
+            for name in ("tokens_per_task", "seconds_per_task")
+        ]
         lines.append(
-            f"| {method} | {condition} | {first['memory']} | {said[0]} | {said[1]} | "
-            f"{first['tokens_per_task']:,.0f} | {first['seconds_per_task']:.2f} |"
+            f"| {method} | {condition} | {whole[0]['memory']} | {said[0]} | {said[1]} | "
+            f"{cost[0]:,.0f} | {cost[1]:.2f} |"
         )
     lines += ["", "| a | b | tier | n | a − b, points (95 %) | p (Holm) |", "|" + "---|" * 6]
     lines += [
