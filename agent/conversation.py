@@ -157,6 +157,29 @@ class Playing:
             )
 
 
+class Together(Playing):
+    """The same for policies that play as one: what is told one of them, all are told.
+
+    Args:
+        policies: those that have adapters (an attribute ``playing``) count.
+    """
+
+    def __init__(self, *policies: object) -> None:
+        super().__init__()
+        known = [getattr(policy, "playing", None) for policy in policies]
+        self._each = list({id(one): one for one in known if isinstance(one, Playing)}.values())
+
+    def tell(self, who: int, episodes: int) -> None:
+        """Says that `who` has so many episodes running now."""
+        for one in self._each:
+            one.tell(who, episodes)
+
+    def check(self) -> None:
+        """Raises while episodes run with any of them, see `Playing.check`."""
+        for one in self._each:
+            one.check()
+
+
 class Policy(Protocol):
     """Whatever can act: a language model, a script, a person."""
 

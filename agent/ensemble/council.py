@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ...memory.episode import Actor
-from ..conversation import Action, Asked, Policy
+from ..conversation import Action, Asked, Policy, Together
 from ..policy import actor_of
 from .votes import Vote, vote
 
@@ -47,6 +47,7 @@ class Council:
                 f"{rule!r}"
             )
         self.members, self.base, self.kind_of, self.rule = dict(members), base, kind_of, rule
+        self.playing = Together(base, *members.values())
         self.agreed: dict[str, list[float]] = {}
         """Task identity -> at each of its decisions, the share of answers that named the action
         taken; 1 where one member answered alone."""
@@ -55,12 +56,8 @@ class Council:
     def actor(self) -> Actor:
         """The base, with all members' adapters."""
         base = actor_of(self.base)
-        known = [actor_of(member) for member in self.members.values()]
-        return replace(
-            base, policy="council", adapter="+".join(one.adapter for one in known),
-            weights="+".join(one.weights[:12] for one in known),  # whole ones would fill a page
-            settings={**base.settings, "council": self.rule},
-        )  # fmt: skip
+        all_ = joined(base, [actor_of(member) for member in self.members.values()])
+        return replace(all_, policy="council", settings={**base.settings, "council": self.rule})
 
     def answer(self, asked: Sequence[Asked]) -> list[Action]:
         """One action for each, see `relive.agent.conversation.TaskPolicy.answer`."""
@@ -82,6 +79,14 @@ class Council:
         """Who answers where these past episodes are in the context."""
         known = [kind for kind in dict.fromkeys(map(self.kind_of, shown)) if kind in self.members]
         return known if known and self.rule == "route" else list(self.members)
+
+
+def joined(base: Actor, members: Sequence[Actor]) -> Actor:
+    """A record of who acts, with the adapters and weights of all members."""
+    return replace(
+        base, adapter="+".join(one.adapter for one in members),
+        weights="+".join(one.weights[:12] for one in members),  # whole ones would fill a page
+    )  # fmt: skip
 
 
 def _ask(policy: Policy, asked: Sequence[Asked]) -> list[Action]:

@@ -8,11 +8,11 @@ fit, and an empty block hands the task to the base.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from ...memory.episode import Actor
-from ..conversation import Action, Asked, Policy
+from ..conversation import Action, Asked, Policy, Together
 from ..policy import actor_of
+from .council import joined
 
 
 class Explorer:
@@ -20,18 +20,20 @@ class Explorer:
 
     Args:
         tuned: acts where something is shown.
-        base: acts where nothing is.
+        base: acts where nothing is: the bare model, or one with another adapter.
     """
 
     def __init__(self, tuned: Policy, base: Policy) -> None:
         self.tuned, self.base = tuned, base
-        self.playing: Any = getattr(tuned, "playing", None)
+        self.playing = Together(tuned, base)
 
     @property
     def actor(self) -> Actor:
-        """The tuned one, and that it leaves to the base what it does not know."""
-        tuned = actor_of(self.tuned)
-        return replace(tuned, settings={**tuned.settings, "explores": True})
+        """The tuned one, and that it leaves to the base what it does not know; both where both have
+        adapters."""
+        tuned, base = actor_of(self.tuned), actor_of(self.base)
+        acts = joined(tuned, [tuned, base]) if base.adapter else tuned
+        return replace(acts, settings={**tuned.settings, "explores": True})
 
     def answer(self, asked: Sequence[Asked]) -> list[Action]:
         """One action for each, see `relive.agent.conversation.TaskPolicy.answer`."""

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from relive.agent.conversation import Action, Asked, Conversation, Turn, Usage
+from relive.agent.conversation import Action, Asked, Conversation, Playing, Turn, Usage
 from relive.agent.ensemble.council import Council
 from relive.agent.ensemble.explorer import Explorer
 from relive.agent.ensemble.orders import OrderVote, in_orders, orders
@@ -76,6 +76,7 @@ class Reader:
 
     def __init__(self, say: str = "") -> None:
         self.say, self.asked = say, 0
+        self.playing: Playing | None = None
 
     def act(
         self, conversations: Sequence[Conversation], seeds: Sequence[int] | None = None
@@ -141,3 +142,22 @@ def test_the_base_explores_where_nothing_is_known() -> None:
     assert (tuned.asked, base.asked) == (2, 1)
     assert policy.answer([]) == []
     assert policy.actor.settings["explores"] is True
+
+
+def test_no_adapter_changes_under_those_who_play_together() -> None:
+    players = [Reader("x"), Reader("y"), Reader("z")]
+    for player in players[:2]:
+        player.playing = Playing()
+    for policy in (
+        Explorer(players[0], players[1]),
+        Council(dict(zip("ab", players[:2], strict=True)), players[2], str),
+        Council({"a": players[0], "b": players[0]}, players[1], str),
+    ):
+        policy.playing.tell(7, 2)
+        for player in players[:2]:
+            with pytest.raises(RuntimeError, match="2 episodes"):
+                player.playing.check()
+        with pytest.raises(RuntimeError, match="2 episodes"):
+            policy.playing.check()
+        policy.playing.tell(7, 0)
+        policy.playing.check()

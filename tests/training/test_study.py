@@ -289,6 +289,7 @@ def test_methods_are_compared_in_one_table(tiny_model: Path, tmp_path: Path) -> 
     methods = (
         MethodSettings("council", "lora/empty", ("council/empty", "council-vote/empty")),
         MethodSettings("fading", "lora/empty", ("rag-lora-fade/empty",)),
+        MethodSettings("routed", "lora/empty", ("routed/empty",)),
         MethodSettings("votes", "none/matching/k3", ("none/matching/k3/vote",)),
     )
     s = replace(settings(tiny_model, conditions=(), methods=methods), per_tier=2)
@@ -296,7 +297,14 @@ def test_methods_are_compared_in_one_table(tiny_model: Path, tmp_path: Path) -> 
     records = study.run()
     assert {r["condition"] for r in records} == {c for m in methods for c in m.conditions}
     adapters = {folder.name for folder in (tmp_path / "run" / "adapters").iterdir()}
-    assert adapters == {"lora-base-s0", "rag-lora-fade-base-s0", "council-fetch-base-s0"}
+    assert adapters == {
+        "lora-base-s0", "rag-lora-fade-base-s0", "rag-lora-robust-base-s0", "council-fetch-base-s0",
+    }  # fmt: skip
+    played = {
+        c: [(r["task"], r["actions"]) for r in records if r["condition"] == c]
+        for c in ("lora/empty", "routed/empty")
+    }
+    assert played["routed/empty"] == played["lora/empty"]  # nothing is shown
     council = [r for r in records if r["train"] == "council"]
     assert all(r["members"] == ["council-fetch-base-s0"] for r in council)
     assert all(0 < r["agreement"] <= 1 for r in council)
@@ -307,7 +315,7 @@ def test_methods_are_compared_in_one_table(tiny_model: Path, tmp_path: Path) -> 
     assert made["tests"] == []  # of one room, nothing can be said
     rooms = [{**r, "room": r["task"]} for r in records]
     tests = {(t["a"], t["b"], t["tier"]) for t in table(methods, rooms)["tests"]}
-    assert len(tests) == 2 * 4
+    assert len(tests) == 2 * 5
     assert ("council/empty", "lora/empty", "hard") in tests
     assert "| council | council-vote/empty | empty |" in markdown_of_methods(methods, records)
     name = publish(tmp_path / "out", study, records)

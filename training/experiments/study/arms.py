@@ -9,7 +9,7 @@ base, the copier) is named apart.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ....envs import Suite
 from ....memory.query import ORDERS
@@ -39,6 +39,9 @@ class Training:
     council: Literal["", "route", "vote"] = ""
     """Rule of a council (:mod:`relive.agent.ensemble.council`) with a specialist for each easy
     type, of the same total rank, data and optimiser steps; empty for one adapter."""
+    routed: tuple[str, ...] = ()
+    """Two trainings: whose adapter acts where something is shown, and whose where nothing is
+    (:mod:`relive.agent.ensemble.explorer`); empty where one adapter always acts."""
 
 
 TRAININGS: Mapping[str, Training] = {
@@ -59,6 +62,7 @@ TRAININGS: Mapping[str, Training] = {
     "rag-lora-proposals": Training(True, robust=True, rehearsal=True, proposals=True),
     "council": Training(True, robust=True, rehearsal=True, council="route"),
     "council-vote": Training(True, robust=True, rehearsal=True, council="vote"),
+    "routed": Training(True, routed=("rag-lora-robust", "lora")),
 }
 """``none`` (the frozen base), ``copier`` and ``copier-search`` (scripted) need no training."""
 
@@ -83,6 +87,16 @@ VOTE = "vote"
 """As a cell's order: several orders, and the action that most answers name."""
 FULL = 1000
 """As a cell's k: as many episodes as fit."""
+
+
+class Adapter(NamedTuple):
+    """One adapter that a cell is measured with."""
+
+    name: str
+    train: str
+    """How it is trained."""
+    kind: str
+    """Type that it learns from; empty for all easy ones."""
 
 
 def tiers_of(suite: Suite) -> Mapping[str, tuple[str, ...]]:
@@ -184,14 +198,16 @@ class Cell:
         name = "council" if TRAININGS[self.train].council else self.train
         return f"{name}-{self.base}-s{self.seed}"
 
-    def adapters(self, easy: Sequence[str]) -> Mapping[str, str]:
-        """Names of the adapters to train, by the type that each learns from; under an empty type
-        one that learns from all."""
+    def adapters(self, easy: Sequence[str]) -> list[Adapter]:
+        """The adapters to train: one for all easy types, or as many as act together."""
         if not self.adapter:
-            return {}
-        if not TRAININGS[self.train].council:
-            return {"": self.adapter}
-        return {kind: f"council-{kind}-{self.base}-s{self.seed}" for kind in easy}
+            return []
+        training, end = TRAININGS[self.train], f"{self.base}-s{self.seed}"
+        if training.council:
+            return [Adapter(f"council-{kind}-{end}", self.train, kind) for kind in easy]
+        if training.routed:
+            return [Adapter(f"{train}-{end}", train, "") for train in training.routed]
+        return [Adapter(self.adapter, self.train, "")]
 
 
 def cells(

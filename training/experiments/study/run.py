@@ -17,6 +17,7 @@ from typing import Any
 from ....agent.collect import collect
 from ....agent.conversation import AnyPolicy
 from ....agent.ensemble.council import Council
+from ....agent.ensemble.explorer import Explorer
 from ....agent.ensemble.orders import OrderVote
 from ....agent.evaluation.records import Record, read, record, write
 from ....agent.events import OnEvent, Phase, ignore
@@ -95,12 +96,15 @@ class JobContext:
         if rule := TRAININGS[cell.train].council if cell.train in TRAININGS else "":
             local.set_adapter(None)
             members = {
-                kind: local.twin(folder / name)
-                for kind, name in cell.adapters(self.tiers.types[EASY]).items()
+                one.kind: local.twin(folder / one.name)
+                for one in cell.adapters(self.tiers.types[EASY])
             }
             kind_of = lambda name: memory.meta(name).task.type  # noqa: E731
             return Council(members, local, kind_of, rule), local.count_tokens
-        local.set_adapter(folder / cell.adapter if cell.adapter else None, cell.adapter or None)
+        names = [one.name for one in cell.adapters(self.tiers.types[EASY])]
+        local.set_adapter(folder / names[0] if names else None, names[0] if names else None)
+        if len(names) > 1:
+            return Explorer(local, local.twin(folder / names[1])), local.count_tokens
         return (
             OrderVote(local, ORDERS_ASKED) if cell.order == VOTE else local, local.count_tokens
         )  # fmt: skip
@@ -158,7 +162,8 @@ def train_arm(
     job, training = JobContext.at(path, settings), TRAININGS[train]
     model = job.model(base)
     easy = job.tiers.types[EASY]
-    name = Cell(train, base=base, seed=seed).adapters(easy)[kind]
+    wanted = Cell(train, base=base, seed=seed).adapters(easy)
+    name = next(one.name for one in wanted if one.kind == kind)
     with Memory(memory_path(path, "expert", seed), "r") as memory:
         learnt = (kind,) if kind else easy
         episodes = select(memory, SelectSettings(policies=("expert",), types=learnt))
@@ -260,14 +265,14 @@ def make_runner(
     """A cell's runner, and what makes a record of its episodes."""
     policy, count = job.policy(cell, memory)
     retriever = under(cell.memory, job.retriever(memory, cell, count, Purpose.EVALUATE))
-    members = list(cell.adapters(job.tiers.types[EASY]).values())
+    members = [one.name for one in cell.adapters(job.tiers.types[EASY])]
     condition = {
         **asdict(cell),
         "condition": cell.condition,
         "rooms": job.settings.split,
         "adapter": cell.adapter,
         "model": job.settings.model_name,
-        **({"members": members} if isinstance(policy, Council) else {}),
+        **({"members": members} if isinstance(policy, Council | Explorer) else {}),
         "suite": job.settings.suite,
     }
 
@@ -367,10 +372,10 @@ class Study:
         easy = Tiers(s, get_suite(s.suite)).types[EASY]
         adapters: dict[str, tuple[Any, ...]] = {}
         for c in wanted:
-            for kind, name in c.adapters(easy).items():
-                told = (path, s, c.train, c.base, c.seed, None, None, kind)
-                if not (path / "adapters" / name / "manifest.json").exists():
-                    adapters.setdefault(name, told)
+            for one in c.adapters(easy):
+                told = (path, s, one.train, c.base, c.seed, None, None, one.kind)
+                if not (path / "adapters" / one.name / "manifest.json").exists():
+                    adapters.setdefault(one.name, told)
         self.jobs("adapters", [(name, train_arm, told) for name, told in adapters.items()])
         todo = [c for c in wanted if not records_file(path, c).exists()]
         own = dict.fromkeys((c.train, c.seed) for c in todo if c.source == "own")
