@@ -4,6 +4,9 @@
 goal in other words, another goal that was reached as well, the way back. Each becomes an episode to
 learn from, and is never stored: it was not lived.
 
+*Paraphrases.* The model says goals in other words. No environment can check that: what was done
+holds for them where every word that the actions name is kept.
+
 *Proposals.* The model reads many episodes at once and goes on with one more, goal and actions, as
 it would stand in its memory block. The suite is asked whether there is a train task with that goal
 that these actions solve (:meth:`relive.envs.Suite.proposed`). What works is learnt from; the rest
@@ -11,6 +14,7 @@ is counted.
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +80,78 @@ def augment(
             found += [_episode(episode, one) for one in chosen]
             counts[kind] += len(chosen)
     return Augmented(tuple(found), dict(counts))
+
+
+WORDINGS = """The same instruction in two wordings:
+
+1. open the door and close the window = close the window after opening the door
+2. bring a letter to the office = take some letter to the office
+3. wash the car and drive it into the garage = put a washed car into the garage
+4. {goal} ="""
+"""What a model is asked to go on with. Its examples are of no world that the project knows."""
+
+
+def paraphrase(
+    model: LocalModel,
+    episodes: Sequence[Episode],
+    *,
+    tries: int = 6,
+    tokens: int = 32,
+    temperature: float = 0.7,
+    seed: int = 0,
+) -> Augmented:
+    """The same episodes, their goals as the model says them in other words.
+
+    Args:
+        model: who writes; it goes on with a list, so it need not follow instructions.
+        episodes: successes, say.
+        tries: of each goal, until one can be used.
+        tokens: of a try at most.
+        temperature, seed: of what is drawn.
+
+    Returns:
+        One episode at most for each. Counts: ``paraphrases`` (goals), and tries that were of no
+        use: ``as it was``, ``too long`` (more than twice as many words), ``loses a word`` (of the
+        goal, of three letters or more, that the actions name).
+    """
+    found: list[Episode] = []
+    counts: Counter[str] = Counter({"paraphrases": 0})
+    for episode in episodes:
+        goal = episode.task.goal
+        done = set(_words(" ".join(step.action for step in episode.steps)))
+        kept = [word for word in _words(goal) if word in done and len(word) > 2]
+        rng = random.Random(f"paraphrase/{seed}/{episode.task.identity}")
+        for _ in range(tries):
+            text = continued(
+                model, WORDINGS.format(goal=goal), tokens=tokens, temperature=temperature,
+                seed=rng.getrandbits(31),
+            )  # fmt: skip
+            said = text.strip().split("\n")[0].split(" = ")[0].strip().removesuffix(".")
+            words = _words(said)
+            if len(words) > 2 * len(_words(goal)):
+                counts["too long"] += 1
+            elif not words or words == _words(goal):
+                counts["as it was"] += 1
+            elif not all(any(new.startswith(word) for new in words) for word in kept):
+                counts["loses a word"] += 1
+            else:
+                counts["paraphrases"] += 1
+                found.append(_reworded(episode, said))
+                break
+    return Augmented(tuple(found), dict(counts))
+
+
+def _reworded(episode: Episode, goal: str) -> Episode:
+    """The episode with another goal, which its opening may say as well."""
+    first, *steps = episode.steps
+    opening = replace(first, observation=first.observation.replace(episode.task.goal, goal))
+    return replace(
+        episode, task=replace(episode.task, goal=goal), steps=(opening, *steps)
+    )  # fmt: skip
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def propose(

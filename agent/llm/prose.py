@@ -44,4 +44,6 @@ def continued(
             torch.tensor([ids], device=model.device), max_new_tokens=tokens, do_sample=True,
             temperature=temperature, top_k=0, pad_token_id=min(model.encoder.stop_ids),
         )  # fmt: skip
-    return model.encoder.text(said[0][len(ids) :].tolist())
+    new = said[0][len(ids) :].tolist()
+    end = next((i for i, token in enumerate(new) if token in model.encoder.stop_ids), len(new))
+    return model.encoder.text(new[:end])

@@ -17,7 +17,7 @@ from relive.envs.household.suite import HouseholdSuite
 from relive.envs.household.tasks import world_of
 from relive.envs.household.variations import KINDS, _worded
 from relive.memory import Episode, Memory
-from relive.training.augment import augment, propose
+from relive.training.augment import augment, paraphrase, propose
 from relive.training.learn import LearnSettings
 from relive.training.select import SelectSettings
 from relive.training.tune import train_on_memory
@@ -154,6 +154,41 @@ def test_the_model_makes_up_episodes_and_what_works_is_kept(
     assert all(text.count("\n\nSuccess. ") == 4 for text in shown)
     with pytest.raises(ValueError, match="no episodes"):
         propose(model, suite, [], 1)
+
+
+def test_the_model_says_goals_in_other_words_and_keeps_what_matters(
+    lived: list[Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three goals: of one everything said is of no use, of the others the second and the first."""
+    some = [e for e in lived if e.task.type == "pick_clean_then_place_in_recep"][:3]
+    things = [next(s.action for s in e.steps if s.action.startswith("take")).split()[1]
+              for e in some]  # fmt: skip
+    ends = [next(s.action for s in e.steps if s.action.startswith("move")).split()[-2]
+            for e in some]  # fmt: skip
+    good = [
+        f"the {a} wants Cleaning, then into the {b}s" for a, b in zip(things, ends, strict=True)
+    ]
+    told = iter([
+        f" {some[0].task.goal}.\n5. x", " wash the car = x", " " + "very " * 40, "",
+        f" {good[1].replace(things[1], 'thing')}", f" {good[1]}.\n5. else",
+        f" {good[2]} = again",
+    ])  # fmt: skip
+    shown: list[str] = []
+
+    def write(model: LocalModel, system: str, **how: object) -> str:
+        shown.append(system)
+        return next(told)
+
+    monkeypatch.setattr("relive.training.augment.continued", write)
+    model = LocalModel("bundled")
+    made = paraphrase(model, some, tries=4)
+    assert made.counts == {"paraphrases": 2, "as it was": 2, "loses a word": 2, "too long": 1}
+    assert [e.task.goal for e in made.episodes] == good[1:]
+    assert shown[0].endswith(f"\n4. {some[0].task.goal} =")
+    for episode, lived_, goal in zip(made.episodes, some[1:], good[1:], strict=True):
+        assert episode.steps[0].observation.endswith(f"Your task is to: {goal}.")
+        assert episode.steps[1:] == lived_.steps[1:]
+        assert (episode.id, episode.task.type) == (lived_.id, lived_.task.type)
 
 
 def test_a_model_goes_on_where_its_system_turn_was_broken_off() -> None:

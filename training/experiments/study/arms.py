@@ -33,6 +33,8 @@ class Training:
     variations: tuple[str, ...] = ()
     """What else is learnt from each episode (:mod:`relive.training.augment`); optimiser steps stay
     as they are."""
+    paraphrases: bool = False
+    """Whether the model says the goals in other words, which are learnt from as well."""
     proposals: bool = False
     """Whether the model makes up as many further episodes as there are, of which those that work
     are learnt from."""
@@ -59,6 +61,7 @@ TRAININGS: Mapping[str, Training] = {
         f"lora-{kind}": Training(False, variations=(kind,))
         for kind in ("wordings", "hindsight", "reversal")
     },
+    "rag-lora-paraphrases": Training(True, robust=True, rehearsal=True, paraphrases=True),
     "rag-lora-proposals": Training(True, robust=True, rehearsal=True, proposals=True),
     "council": Training(True, robust=True, rehearsal=True, council="route"),
     "council-vote": Training(True, robust=True, rehearsal=True, council="vote"),

@@ -34,7 +34,7 @@ from ....envs import Task, get_suite
 from ....memory import Memory, Purpose
 from ....memory.episode import Episode
 from ....memory.storage.lock import WriterLock
-from ...augment import augment, propose
+from ...augment import augment, paraphrase, propose
 from ...lora import LoraSettings
 from ...pretraining.rehearsal import rehearsal
 from ...select import SelectSettings, select
@@ -168,6 +168,8 @@ def train_arm(
         learnt = (kind,) if kind else easy
         episodes = select(memory, SelectSettings(policies=("expert",), types=learnt))
         made = augment(job.suite, episodes, training.variations, easy, seed=seed)
+        if training.paraphrases:
+            made = paraphrase(model, episodes, seed=seed)
         if training.proposals:
             made = propose(model, job.suite, episodes, len(episodes), easy, seed=seed)
         episodes = [*episodes, *made.episodes]
