@@ -10,13 +10,13 @@ from typing import Any
 
 from ....agent.evaluation.records import Record
 from ....agent.evaluation.statistics import holm
-from .arms import Cell
+from .arms import SEALED, Cell
 from .results import Row, difference, in_group, interval
 from .settings import MethodSettings
 
-TIERS = ("easy", "binding", "structure", "hard")
+TIERS = ("easy", "binding", "structure", "hard", SEALED)
 """Groups of tasks that the table has rows for, where there are such."""
-TESTED = ("easy", "hard")
+TESTED = ("easy", "hard", SEALED)
 """Groups in which variants are tested against their baseline."""
 
 
@@ -98,14 +98,15 @@ def _test(
 def markdown(methods: Sequence[MethodSettings], records: Sequence[Record]) -> str:
     """The table as text."""
     made = table(methods, records)
-    lines = ["| method | variant | memory | easy | hard | tokens | seconds |", "|" + "---|" * 7]
+    head = ("method", "variant", "memory", *TESTED, "tokens", "seconds")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     cells: dict[tuple[str, str], dict[str, Row]] = {}
     for row in made["rows"]:
         cells.setdefault((row["method"], row["condition"]), {})[row["tier"]] = row
     for (method, condition), tiers in cells.items():
         said = [
             f"{100 * r['success']:.1f} ({100 * r['low']:.0f}–{100 * r['high']:.0f})" if r else "–"
-            for r in (tiers.get("easy"), tiers.get("hard"))
+            for r in map(tiers.get, TESTED)
         ]
         whole = [tiers[tier] for tier in TESTED if tier in tiers] or list(tiers.values())
         cost = [
@@ -113,7 +114,7 @@ def markdown(methods: Sequence[MethodSettings], records: Sequence[Record]) -> st
             for name in ("tokens_per_task", "seconds_per_task")
         ]
         lines.append(
-            f"| {method} | {condition} | {whole[0]['memory']} | {said[0]} | {said[1]} | "
+            f"| {method} | {condition} | {whole[0]['memory']} | {' | '.join(said)} | "
             f"{cost[0]:,.0f} | {cost[1]:.2f} |"
         )
     lines += ["", "| a | b | tier | n | a − b, points (95 %) | p (Holm) |", "|" + "---|" * 6]
