@@ -5,10 +5,12 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...agent.events import JobEnded, OnEvent
@@ -19,7 +21,12 @@ Job = tuple[str, Callable[..., object], tuple[Any, ...]]
 
 
 def run_jobs(
-    directory: RunDirectory, what: str, jobs: Sequence[Job], processes: int, on_event: OnEvent
+    directory: RunDirectory,
+    what: str,
+    jobs: Sequence[Job],
+    processes: int,
+    on_event: OnEvent,
+    after: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> None:
     """Runs jobs, notes in ``seconds.json`` how long each took, and stops at the first that fails.
 
@@ -27,32 +34,44 @@ def run_jobs(
         directory: the run they belong to.
         what: what they are, for who watches.
         jobs: each resumable by itself.
-        processes: how many at once; with 1 everything happens in this process.
+        processes: how many at once; with 1 everything happens in this process, in this order.
         on_event: told about each job that is done.
+        after: name of a job -> those that must be done before it. They stand before it in `jobs`;
+            what does not is done already.
     """
     if not jobs:
         return
     seconds: dict[str, float] = directory.read("seconds.json") or {}
+    finished = 0
 
-    def done(number: int, name: str, took: float) -> None:
+    def done(name: str, took: float) -> None:
+        nonlocal finished
+        finished += 1
         seconds[name] = round(seconds.get(name, 0.0) + took, 1)
         directory.write("seconds.json", seconds)
-        on_event(JobEnded(what, name, number, len(jobs), took))
+        on_event(JobEnded(what, name, finished, len(jobs), took))
 
     if processes == 1:
-        for number, (name, act, arguments) in enumerate(jobs, 1):
-            done(number, name, _timed(act, arguments))
+        for name, act, arguments in jobs:
+            done(name, _timed(act, arguments))
         return
     # Forked workers would inherit torch's threads in an undefined state.
     context = multiprocessing.get_context("forkserver")
     ended, end = context.Pipe(duplex=False)  # closing `end` is what workers are told
+    workers = min(processes, len(jobs))
     pool = ProcessPoolExecutor(
-        min(processes, len(jobs)), mp_context=context, initializer=_end_early, initargs=(ended,)
+        workers, mp_context=context, initializer=_end_early, initargs=(ended,)
     )
+    todo, running = list(jobs), dict[Future[float], str]()
     try:
-        running = {pool.submit(_timed, act, arguments): name for name, act, arguments in jobs}
-        for number, future in enumerate(as_completed(running), 1):
-            done(number, running[future], future.result())
+        while todo or running:
+            open_ = {*running.values(), *(name for name, *_ in todo)}
+            ready = [job for job in todo if open_.isdisjoint(after.get(job[0], ()))]
+            for job in ready[: workers - len(running)]:
+                todo.remove(job)
+                running[pool.submit(_timed, *job[1:])] = job[0]
+            for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                done(running.pop(future), future.result())
     except BaseException:
         # What runs is resumable; waiting for it would make Ctrl-C take minutes.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -8,10 +8,11 @@ processes of one thread each; what is done is found again after a kill. Source o
 et al., arXiv:2603.18272; definitions in `relive.training.experiments.study.arms`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ....agent.collect import collect
@@ -22,6 +23,7 @@ from ....agent.ensemble.orders import OrderVote
 from ....agent.evaluation.records import Record, read, record, write
 from ....agent.events import OnEvent, Phase, ignore
 from ....agent.llm.local import LocalModel
+from ....agent.llm.manifest import FILE as MANIFEST
 from ....agent.llm.weights import find_model, hash_weights
 from ....agent.load_policy import PolicySettings, load_model
 from ....agent.policy import ExpertPolicy
@@ -372,17 +374,26 @@ class Study:
             self.on_event(Phase(f"demonstrations of seed {seed}"))
             fill_memory(path, s, seed)
         easy = Tiers(s, get_suite(s.suite)).types[EASY]
-        adapters: dict[str, tuple[Any, ...]] = {}
+        adapters: dict[str, Job] = {}
+        lives: dict[str, Job] = {}
+        played: list[Job] = []
+        after: dict[str, list[str]] = {}
         for c in wanted:
-            for one in c.adapters(easy):
+            named = c.adapters(easy)
+            for one in named:
                 told = (path, s, one.train, c.base, c.seed, None, None, one.kind)
-                if not (path / "adapters" / one.name / "manifest.json").exists():
-                    adapters.setdefault(one.name, told)
-        self.jobs("adapters", [(name, train_arm, told) for name, told in adapters.items()])
-        todo = [c for c in wanted if not records_file(path, c).exists()]
-        own = dict.fromkeys((c.train, c.seed) for c in todo if c.source == "own")
-        self.jobs("own memories", [(f"own-s{n}", live_own, (path, s, t, n)) for t, n in own])
-        self.jobs("cells", [(c.name, play_cell, (path, s, c)) for c in todo])
+                if not (path / "adapters" / one.name / MANIFEST).exists():
+                    adapters.setdefault(one.name, (one.name, train_arm, told))
+            if records_file(path, c).exists():
+                continue
+            after[c.name] = [one.name for one in named]
+            if c.source == "own":
+                life = f"own-s{c.seed}"
+                lives.setdefault(life, (life, live_own, (path, s, c.train, c.seed)))
+                after[life] = after[c.name]
+                after[c.name] = [life]
+            played.append((c.name, play_cell, (path, s, c)))
+        self.jobs("study", [*adapters.values(), *lives.values(), *played], after)
         return [r for c in wanted for r in read(records_file(path, c))]
 
     def summary(self) -> dict[str, Any]:
@@ -402,6 +413,11 @@ class Study:
             "job_seconds": round(sum(seconds.values())),
         }
 
-    def jobs(self, what: str, jobs: Sequence[Job]) -> None:
-        """Runs jobs in the study's processes."""
-        run_jobs(self.directory, what, jobs, self.settings.jobs, self.on_event)
+    def jobs(
+        self,
+        what: str,
+        jobs: Sequence[Job],
+        after: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
+        """Runs jobs in the study's processes, see `relive.training.experiments.jobs.run_jobs`."""
+        run_jobs(self.directory, what, jobs, self.settings.jobs, self.on_event, after)
