@@ -124,14 +124,6 @@ class ChatEncoder:
             return self._by_turn.encode(known, True)[0]
         return list(self._prompt_cached(known))
 
-    def tokens(self, text: str) -> list[int]:
-        """The ids of a text that is written as it stands, special tokens included."""
-        return self._tokenize(text)
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of ids."""
-        return self._decode(ids)
-
     def sequences(
         self,
         conversation: Conversation,

@@ -32,7 +32,7 @@ def continued(
     written = model.encoder.template.render((Turn("system", system), Turn("user", ".")))
     if system not in written:
         raise ValueError(f"the chat template of {model.model_name} rewrites the system turn")
-    ids = model.encoder.tokens(written[: written.index(system) + len(system)])
+    ids = model.encoder.ids_of(written[: written.index(system) + len(system)])
     if len(ids) + tokens > model.context:
         raise ValueError(
             f"{len(ids)} tokens leave no room for {tokens} in the {model.context} of "
@@ -46,4 +46,4 @@ def continued(
         )  # fmt: skip
     new = said[0][len(ids) :].tolist()
     end = next((i for i, token in enumerate(new) if token in model.encoder.stop_ids), len(new))
-    return model.encoder.text(new[:end])
+    return model.encoder.text_of(new[:end])
