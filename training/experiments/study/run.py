@@ -350,7 +350,9 @@ class Study:
         if not sealed:  # what is named and none of the usual ones
             usual = {c.condition for c in found}
             named = [w for w in wanted if not set(w) & set("*?[") and w not in usual]
-            chosen += [Cell.of(w, seed) for seed in range(s.seeds) for w in named]
+            for cell in map(Cell.of, named):  # as many episodes as fit take long: one seed
+                seeds = 1 if cell.k == FULL else s.seeds
+                chosen += [replace(cell, seed=seed) for seed in range(seeds)]
         return chosen
 
     def run(self, sealed: bool = False) -> list[Record]:
