@@ -211,6 +211,8 @@ class Retrieval:
             diversity=self.diversity,
             ratings=self.ratings,
             length_penalty=self.length_penalty,
+            usefulness=self.usefulness,
+            min_score=self.min_score,
         )  # which says what is wrong with them
         _check_texts("splits", self.splits)
         for name in ("k", "max_tokens"):

@@ -200,11 +200,11 @@ def draw(
         return found[:count]
 
     few = stop <= 2 * LOOKED_AT * count
-    found = qualifying(
-        rng.permutation(stop) if few else rng.choice(stop, LOOKED_AT * count, replace=False)
-    )
+    every = library.catalog.by_task(stop)  # the log's order depends on what ran beside what
+    drawn = rng.permutation(stop) if few else rng.choice(stop, LOOKED_AT * count, replace=False)
+    found = qualifying(every[drawn])
     if len(found) < count and not few:
-        found = qualifying(rng.permutation(stop))
+        found = qualifying(every[rng.permutation(stop)])
     if not len(found):
         return []
     parts = [

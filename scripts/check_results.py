@@ -38,9 +38,9 @@ from relive.training.experiments.stream.publish import disagreements as stream_d
 from relive.training.experiments.study.arms import Cell
 from relive.training.experiments.study.results import WEIGHTS, adapters_of
 from relive.training.experiments.study.results import disagreements as study_disagreements
-from relive.training.experiments.study.run import fill_memory, replay_cell
 from relive.training.experiments.study.settings import StudySettings
 from relive.training.experiments.study.tasks import tasks_for
+from relive.training.experiments.study.work import fill_memory, replay_cell
 
 Loaded = tuple[dict[str, Any], list[Record]]
 

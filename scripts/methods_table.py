@@ -19,6 +19,7 @@ from relive.agent.evaluation.terminal import say
 from relive.agent.rundir import write_json
 from relive.agent.settings import build
 from relive.training.experiments.study.methods import markdown, table
+from relive.training.experiments.study.results import interval
 from relive.training.experiments.study.settings import MethodSettings
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -56,8 +57,11 @@ def methods_of(summary: Row) -> tuple[MethodSettings, ...]:
     return tuple(build(MethodSettings, one) for one in summary["settings"]["methods"])
 
 
-def _row(method: str, variant: str, tier: str, memory: str, won: float, n: int, **more: Any) -> Row:
-    low, high = wilson(round(won * n), n)
+def _row(
+    method: str, variant: str, tier: str, memory: str, won: float, n: int,
+    ends: tuple[float, float] | None = None, **more: Any,
+) -> Row:  # fmt: skip
+    low, high = ends or wilson(round(won * n), n)
     return {
         "method": method, "variant": variant, "tier": tier, "memory": memory,
         "success": round(won, 4), "n": n, "low": round(low, 4), "high": round(high, 4),
@@ -81,7 +85,7 @@ def _exploring(file: Path) -> list[Row]:
                 "seconds_per_task": round(sum(r["seconds"] for r in mine) / n, 3),
             }
             told = {"from": file.name, **cost}
-            found.append(_row("own exploration", arm, tier, "own", won, n, **told))
+            found.append(_row("own exploration", arm, tier, "own", won, n, interval(mine), **told))
     return found
 
 

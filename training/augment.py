@@ -4,8 +4,8 @@
 goal in other words, another goal that was reached as well, the way back. Each becomes an episode to
 learn from, and is never stored: it was not lived.
 
-*Paraphrases.* The model says goals in other words. No environment can check that: what was done
-holds for them where every word that the actions name is kept.
+*Paraphrases.* The model says goals in other words. No environment can check that; words are: what
+the actions name must stay, and nothing that other episodes' actions name may come in.
 
 *Proposals.* The model reads many episodes at once and goes on with one more, goal and actions, as
 it would stand in its memory block. The suite is asked whether there is a train task with that goal
@@ -112,14 +112,17 @@ def paraphrase(
     Returns:
         One episode at most for each. Counts: ``paraphrases`` (goals), and tries that were of no
         use: ``as it was``, ``too long`` (more than twice as many words), ``loses a word`` (of the
-        goal, of three letters or more, that the actions name).
+        goal, that the actions name), ``adds a word`` (that the actions of others name).
     """
+    acted = [_words(" ".join(step.action for step in episode.steps)) for episode in episodes]
+    often = Counter(word for words in acted for word in set(words))
+    # What stands in most episodes (go, to, take) says nothing about one.
+    names = {word for word, count in often.items() if 2 * count <= len(acted)}
     found: list[Episode] = []
     counts: Counter[str] = Counter({"paraphrases": 0})
-    for episode in episodes:
+    for episode, done in zip(episodes, acted, strict=True):
         goal = episode.task.goal
-        done = set(_words(" ".join(step.action for step in episode.steps)))
-        kept = [word for word in _words(goal) if word in done and len(word) > 2]
+        kept = set(_words(goal)) & set(done)
         rng = random.Random(f"paraphrase/{seed}/{episode.task.identity}")
         for _ in range(tries):
             text = continued(
@@ -132,8 +135,10 @@ def paraphrase(
                 counts["too long"] += 1
             elif not words or words == _words(goal):
                 counts["as it was"] += 1
-            elif not all(any(new.startswith(word) for new in words) for word in kept):
+            elif kept - set(words):
                 counts["loses a word"] += 1
+            elif (set(words) - set(_words(goal))) & names:
+                counts["adds a word"] += 1
             else:
                 counts["paraphrases"] += 1
                 found.append(_reworded(episode, said))
@@ -151,7 +156,8 @@ def _reworded(episode: Episode, goal: str) -> Episode:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    """The words of a text, without the ending of regular plurals."""
+    return [re.sub(r"(?<=\w\w[^s\W])s$", "", word) for word in re.findall(r"\w+", text.casefold())]
 
 
 def propose(
@@ -178,8 +184,9 @@ def propose(
         temperature, seed: of what is drawn.
 
     Returns:
-        Those that work, each goal with the same actions once. Counts: ``works``, ``again`` (made up
-        before), ``other type``, ``does not work``, ``says nothing``.
+        Those that work, each goal with the same actions once. Counts: ``works``, ``copied`` (from
+        what it was shown), ``again`` (made up before), ``other type``, ``does not work``, ``says
+        nothing``.
 
     Raises:
         ValueError: there are no episodes, or the model has no room for so many.
@@ -201,6 +208,9 @@ def propose(
         goal, actions = _read(text)
         if not goal or not actions:
             counts["says nothing"] += 1
+            continue
+        if (goal, actions) in [(e.task.goal, [s.action for s in e.steps]) for e in some]:
+            counts["copied"] += 1
             continue
         made = suite.proposed(goal, actions, number)
         if made is None:

@@ -142,16 +142,17 @@ def in_parts(
     return parts, 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fading:
     """A curriculum from memory to none."""
 
     without: Sequence[Sequences | None]
-    """Each example without its memory; None where it had none."""
+    """Each example without its memory; None where it always has it."""
     share: float
     """Of the examples with a memory, how many come without it in the end."""
-    over: int
-    """Examples after which that is so; before, the share grows evenly from 0."""
+    progress: float = 0.0
+    """How much of the training is behind, in [0, 1]: whoever trains says so. The share grows evenly
+    with it."""
 
 
 def mixed(
@@ -169,12 +170,11 @@ def mixed(
         rehearsal: endless.
         mix: how many of how many are rehearsal.
         seed: decides the order.
-        fading: what examples are without their memory, and how soon that is what comes.
+        fading: what examples are without their memory, and how much of them comes now.
     """
     rng, fate = random.Random(seed), random.Random(f"fading/{seed}")
     rehearsed, of = mix
     queue: list[int] = []
-    drawn = 0
     for number in itertools.count():
         if (number + 1) * rehearsed // of > number * rehearsed // of:
             assert rehearsal is not None
@@ -183,11 +183,10 @@ def mixed(
             queue = queue or rng.sample(range(len(encoded)), len(encoded))
             index = queue.pop()
             without = fading.without[index] if fading else None
-            if fading and without and fate.random() < fading.share * min(1, drawn / fading.over):
+            if fading and without and fate.random() < fading.share * fading.progress:
                 yield without
             else:
                 yield encoded[index]
-            drawn += 1
 
 
 def batches(items: Iterator[Sequences], tokens: int, examples: int = 0) -> Iterator[list[Encoded]]:

@@ -194,7 +194,7 @@ def train_adapter(
     told = {"lora": as_stored(settings), "base": model.base_sha256, "start": _hash_of(start)}
     if share := manifest.context.get("fade"):
         told["fade"] = share
-    kept = None if together.count > 1 else Unfinished(out, told, encodings.sequences)
+    kept = None if together.count > 1 else Unfinished(out, told, encodings.sequences, model.device)
     half = out.with_name(out.name + ".half")
     with model.lent() as base:
         try:
@@ -202,7 +202,7 @@ def train_adapter(
             tuned = together.shard(tuned)
             losses, supervised = _optimise(
                 tuned, encodings.sequences, _rehearsed(model, rehearsal, longest, settings),
-                _fading(model, encodings.examples, manifest, settings),
+                _fading(model, encodings.examples, manifest, settings, longest),
                 settings, together, kept, report, checkpoint,
             )  # fmt: skip
             if together.first:
@@ -302,21 +302,20 @@ def _fading(
     examples: Sequence[Example],
     manifest: AdapterManifest,
     settings: LoraSettings,
+    longest: int,
 ) -> Fading | None:
-    """The curriculum that examples ask for; what is shorter than they are fits where they do."""
+    """The curriculum that examples ask for. What does not fit in one piece without its memory keeps
+    it: such episodes are learnt in parts."""
     share = float(manifest.context.get("fade", 0.0))
     if not share:
         return None
-    without = [
-        encode_example(
-            model.encoder, replace(one, conversation=one.fading), settings.learn_reasoning
-        )
-        if one.fading
-        else None
-        for one in examples
-    ]
-    size = settings.batch_examples or max(1, len(examples) // settings.steps)
-    return Fading(without, share, size * settings.steps)
+    without: list[list[Encoded] | None] = []
+    for one in examples:
+        bare = replace(one, conversation=one.fading) if one.fading else None
+        found = encode_example(model.encoder, bare, settings.learn_reasoning) if bare else []
+        fits = all(len(each.ids) <= longest for each in found)
+        without.append(found if found and fits else None)
+    return Fading(without, share)
 
 
 def _optimise(
@@ -341,10 +340,12 @@ def _optimise(
     )
     at_once = min(_piece(settings, tuned), -(-settings.batch_tokens // together.count))
     losses, supervised = kept.restore(tuned, optimiser) if kept else ([], 0)
-    for _ in losses:
-        next(stream)
-    for step in range(len(losses), settings.steps):
+    for step in range(settings.steps):
+        if fading:
+            fading.progress = step / settings.steps
         batch = next(stream)
+        if step < len(losses):  # learnt before it was stopped
+            continue
         count = sum(sum(mask[1:]) for _, mask in batch)
         left = max(0.05, 1 - step / settings.steps) if settings.decay else 1.0
         for group in optimiser.param_groups:

@@ -128,7 +128,9 @@ def train_on_memory(
         )
     on_event(Phase(f"fine-tuning {out.name} on {len(episodes)} successes"))
     lora = settings.lora.resolved(rehearsal is not None)
-    more = augment(suite, episodes, chosen.variations, chosen.types, seed=lora.seed)
+    now = (suite.name, suite.version)  # what others were like cannot be laid out anew
+    own = [one for one in episodes if (one.task.suite, one.task.version) == now]
+    more = augment(suite, own, chosen.variations, chosen.types, seed=lora.seed)
     return tune(
         model,
         {spec_of(suite, model): [*episodes, *more.episodes]},

@@ -31,10 +31,15 @@ class Unfinished:
         told: whatever decides the training besides its sequences, as JSON. A state of anything else
             is not gone on from, and is written over.
         sequences: what is learnt.
+        device: where; a GPU has random numbers of its own.
     """
 
     def __init__(
-        self, out: Path, told: Mapping[str, Any], sequences: Sequence[Sequence[Encoded]]
+        self,
+        out: Path,
+        told: Mapping[str, Any],
+        sequences: Sequence[Sequence[Encoded]],
+        device: torch.device,
     ) -> None:
         self.file = out.with_name(out.name + ".unfinished")
         key = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
@@ -43,6 +48,7 @@ class Unfinished:
                 key.update(repr((list(ids), list(mask))).encode())
         self._key = key.hexdigest()
         self._kept = time.monotonic()
+        self._cuda = device if device.type == "cuda" else None
 
     def restore(self, tuned: Any, optimiser: Any) -> tuple[list[float], int]:
         """Puts a model and its optimiser where the training was stopped.
@@ -62,6 +68,8 @@ class Unfinished:
         set_peft_model_state_dict(tuned, state["adapter"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
+        if self._cuda is not None and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self._cuda)
         return list(state["losses"]), int(state["supervised"])
 
     def keep(self, tuned: Any, optimiser: Any, losses: Sequence[float], supervised: int) -> None:
@@ -75,6 +83,7 @@ class Unfinished:
                 "adapter": get_peft_model_state_dict(tuned),
                 "optimiser": optimiser.state_dict(),
                 "random": torch.get_rng_state(),
+                **self._random_cuda(),
                 "losses": list(losses),
                 "supervised": supervised,
             },
@@ -82,6 +91,11 @@ class Unfinished:
         )
         os.replace(half, self.file)
         self._kept = time.monotonic()
+
+    def _random_cuda(self) -> dict[str, torch.Tensor]:
+        if self._cuda is None:
+            return {}
+        return {"random_cuda": torch.cuda.get_rng_state(self._cuda)}
 
     def done(self) -> None:
         """Removes what was kept: the adapter is there."""

@@ -135,7 +135,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> None:
-    from ...training.experiments.study.curve import curves
+    from ...training.experiments.study.curve import curves, measured
     from ...training.experiments.study.methods import markdown as markdown_of_methods
     from ...training.experiments.study.pictures import picture, picture_of_curves
     from ...training.experiments.study.results import known, markdown, publish
@@ -156,7 +156,7 @@ def _study(args: argparse.Namespace) -> None:
         study = Study(args.out, settings, on_event)
         records = study.run(args.sealed)
         on_event(known(records))
-        rows = curves(study) if args.curves else []
+        rows = curves(study) if args.curves else measured(study)
     if settings.methods:
         console().print(markdown_of_methods(settings.methods, records))
     else:

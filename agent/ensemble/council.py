@@ -14,6 +14,7 @@ from typing import Literal
 from ...memory.episode import Actor
 from ..conversation import Action, Asked, Policy, Together
 from ..policy import actor_of
+from .through import Through
 from .votes import Vote, vote
 
 Rule = Literal["route", "vote"]
@@ -21,7 +22,7 @@ Rule = Literal["route", "vote"]
 ``vote``: all of them always answer."""
 
 
-class Council:
+class Council(Through):
     """Specialists that act as one.
 
     Args:
@@ -46,6 +47,7 @@ class Council:
                 f"a council needs members, and a rule route or vote: got {len(members)} and "
                 f"{rule!r}"
             )
+        super().__init__(base)
         self.members, self.base, self.kind_of, self.rule = dict(members), base, kind_of, rule
         self.playing = Together(base, *members.values())
         self.agreed: dict[str, list[float]] = {}

@@ -13,9 +13,10 @@ from ...memory.episode import Actor
 from ..conversation import Action, Asked, Policy, Together
 from ..policy import actor_of
 from .council import joined
+from .through import Through
 
 
-class Explorer:
+class Explorer(Through):
     """Two policies, of which what was retrieved chooses one.
 
     Args:
@@ -24,6 +25,7 @@ class Explorer:
     """
 
     def __init__(self, tuned: Policy, base: Policy) -> None:
+        super().__init__(tuned)
         self.tuned, self.base = tuned, base
         self.playing = Together(tuned, base)
 

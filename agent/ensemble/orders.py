@@ -15,10 +15,11 @@ from ...memory.episode import Actor
 from ..conversation import Action, Conversation, Policy
 from ..policy import actor_of
 from ..prompt import EXPERIENCE, demonstrations_of
+from .through import Through
 from .votes import vote
 
 
-class OrderVote:
+class OrderVote(Through):
     """A policy that asks another one under several orders of what it is shown.
 
     Args:
@@ -34,8 +35,8 @@ class OrderVote:
     def __init__(self, policy: Policy, most: int = 6) -> None:
         if most < 1:
             raise ValueError(f"a vote needs at least one order, not {most}")
+        super().__init__(policy)
         self.policy, self.most = policy, most
-        self.action_format = getattr(policy, "action_format", None)
         self.playing = getattr(policy, "playing", None)
 
     @property

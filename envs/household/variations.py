@@ -166,7 +166,8 @@ def _played(
     world: World, actions: Sequence[str], kind: str, *, skip_refused: bool = False
 ) -> Variation | None:
     """The variation in which these actions are played in a world, up to where its goal holds; None
-    where it never does, or did from the beginning."""
+    where it never does, or did from the beginning, or an action is refused: what looks around
+    (``look``, ``inventory``) is not simulated."""
     from .engine import REFUSED
 
     game = Simulation(world)
@@ -176,8 +177,10 @@ def _played(
     steps: list[tuple[str, str]] = []
     for action in actions:
         seen = game.step(action)
-        if not (skip_refused and seen == REFUSED):
+        if seen != REFUSED:
             steps.append((action, seen))
+        elif not skip_refused:
+            return None
         if game.won():
             return Variation(kind, world.goal, world.task_type, opening, tuple(steps))
     return None

@@ -146,6 +146,7 @@ class Catalog:
         self._order: Numbers | None = None  # ordinals by hash of id, of the first so many episodes
         self._recent: dict[int, list[int]] = {}
         self._masks: dict[Filter, tuple[NDArray[np.bool_], int]] = {}
+        self._by_task: Numbers = np.empty(0, dtype=np.int64)
         self._others: dict[
             int, list[tuple[int, int]]
         ] = {}  # by kind, row and target: ratings, notes, credits
@@ -359,6 +360,15 @@ class Catalog:
         other = self.column("near")[ordinals] != np.uint64(same)
         task = self.column("task")[ordinals].view(np.int64)
         return np.lexsort((ordinals, task, other, -scores))
+
+    def by_task(self, stop: int) -> Numbers:
+        """The first `stop` ordinals in an order that does not depend on which episode ended first:
+        by a hash of the task, then oldest first."""
+        found = self._by_task
+        if len(found) != stop:
+            task = self.column("task")[:stop].view(np.int64)
+            found = self._by_task = np.lexsort((np.arange(stop), task))
+        return found
 
     def matching(self, wanted: Filter, stop: int) -> tuple[NDArray[np.bool_], int]:
         """Which of the first `stop` episodes a filter keeps, and how many of all they are.

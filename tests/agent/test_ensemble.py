@@ -5,11 +5,13 @@ from itertools import permutations
 
 import pytest
 
+from relive.agent.action_format import PLAIN, REACT
 from relive.agent.conversation import Action, Asked, Conversation, Playing, Turn, Usage
 from relive.agent.ensemble.council import Council
 from relive.agent.ensemble.explorer import Explorer
 from relive.agent.ensemble.orders import OrderVote, in_orders, orders
 from relive.agent.ensemble.votes import vote
+from relive.agent.policy import counter_of
 from relive.agent.prompt import (
     Demonstration,
     begin,
@@ -142,6 +144,27 @@ def test_the_base_explores_where_nothing_is_known() -> None:
     assert (tuned.asked, base.asked) == (2, 1)
     assert policy.answer([]) == []
     assert policy.actor.settings["explores"] is True
+
+
+def test_who_asks_others_says_what_they_say() -> None:
+    """Prompts, token budgets and counts are those of the model that is asked."""
+
+    class Model(Reader):
+        action_format, model_name = REACT, "m"
+        charge = print
+
+        def count_tokens(self, text: str) -> int:
+            return 7
+
+    model, plain = Model(), Reader()
+    for policy in (OrderVote(model), Council({"a": plain}, model, str), Explorer(model, plain)):
+        assert counter_of(policy)("one two") == 7
+        assert (policy.action_format, policy.model_name) == (REACT, "m")
+        assert callable(policy.charge)
+    for policy in (OrderVote(plain), Council({"a": model}, plain, str), Explorer(plain, model)):
+        assert counter_of(policy)("one two") == 2
+        assert (policy.action_format, policy.model_name) == (PLAIN, "")
+        assert policy.charge is None
 
 
 def test_no_adapter_changes_under_those_who_play_together() -> None:

@@ -1,6 +1,7 @@
 """The holdout, rule by rule, and retrieval against a plain oracle."""
 
 import hashlib
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -296,3 +297,29 @@ def test_the_goal_that_was_stored_is_the_first_hit(tmp_path: Path, count: int) -
 def test_retrieval_settings_of_wrong_types_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         Retrieval(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"min_score": math.nan}, {"usefulness": math.inf}])
+def test_retrieval_settings_without_a_value_are_refused(wrong: dict[str, float]) -> None:
+    """Before a run, not in each of its episodes."""
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* finite"):
+        Retrieval(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_drawn_does_not_depend_on_which_episode_ended_first(
+    tmp_path: Path, episode: Make
+) -> None:
+    made = [episode(number, f"goal {number}") for number in range(60)]
+    drawn = []
+    for name, order in (("as played", made), ("otherwise", random.Random(1).sample(made, 60))):
+        with Memory(tmp_path / name) as memory:
+            memory.add_many(order)
+            drawn.append([dict(memory.draw(Query(GOAL), 5, seed=seed)) for seed in range(20)])
+            early = {
+                one
+                for seed in range(20)
+                for one in dict(memory.draw(Query(GOAL), 5, seed=seed, at=30))
+            }
+            assert early <= {one.id for one in order[:30]}
+    assert drawn[0] == drawn[1]
+    assert len(set().union(*drawn[0])) > 30

@@ -78,6 +78,15 @@ def test_what_a_suite_cannot_vary_is_said(lived: list[Episode]) -> None:
         list(get_suite("toy").variations(lived[0].task, [], "wordings"))
 
 
+def test_what_cannot_be_simulated_makes_no_variation(lived: list[Episode]) -> None:
+    """Rather than one whose observations are false."""
+    suite = get_suite("household")
+    actions = [step.action for step in lived[0].steps]
+    assert list(suite.variations(lived[0].task, actions, "wordings"))
+    for strange in ("look", "inventory", "examine bed 1"):
+        assert not list(suite.variations(lived[0].task, [strange, *actions], "wordings"))
+
+
 def test_variations_are_learnt_from_and_counted(lived: list[Episode], tmp_path: Path) -> None:
     settings = build(LearnSettings, {
         "select": {"policies": ["expert"], "variations": ["wordings", "reversal"]},
@@ -89,6 +98,15 @@ def test_variations_are_learnt_from_and_counted(lived: list[Episode], tmp_path: 
         made = train_on_memory(settings, get_suite("household"), model, memory, tmp_path / "a")
         assert made.extra["variations"]["wordings"] == 4
         assert made.examples == 4 + sum(made.extra["variations"].values())
+        # Of another world, or another version of this one, nothing can be laid out anew.
+        strange = [
+            replace(lived[n], id=f"strange-{n}", task=replace(lived[n].task, **told))
+            for n, told in ((4, {"version": "household-0"}), (5, {"suite": ""}))
+        ]
+        memory.add_many(strange)
+        more = train_on_memory(settings, get_suite("household"), model, memory, tmp_path / "more")
+        assert more.extra == made.extra
+        assert more.examples == made.examples + 2
         toys = replace(settings, select=SelectSettings(("expert",), variations=("wordings",)))
         with pytest.raises(ValueError, match="knows no variations"):
             train_on_memory(toys, _Mute(), model, memory, tmp_path / "b")
@@ -131,6 +149,7 @@ def test_the_model_makes_up_episodes_and_what_works_is_kept(
         " put a plate in countertop.\n" + "".join(f"Action: {a}\nObservation: x\n" for a in WAY),
         " put a plate in countertop.\n" + "".join(f"Action: {a}\nObservation: y\n" for a in WAY),
         " put a golden cup in locker.\nAction: go to shelf 1\nObservation: x",
+        f" {lived[0].task.goal}.\n" + "".join(f"Action: {s.action}\n" for s in lived[0].steps),
         " clean some plate and put it in countertop.\n" + "".join(
             f"Action: {a}\n" for a in [*WAY[:2], "clean plate 1 with sinkbasin 1", *WAY[2:]]),
         "",
@@ -143,15 +162,16 @@ def test_the_model_makes_up_episodes_and_what_works_is_kept(
 
     monkeypatch.setattr("relive.training.augment.continued", write)
     model, suite = LocalModel("bundled"), get_suite("household")
-    made = propose(model, suite, lived, 5, ("pick_and_place_simple",), shown=3)
+    made = propose(model, suite, lived, 6, ("pick_and_place_simple",), shown=len(lived))
     assert made.counts == {
         "works": 1, "again": 1, "does not work": 1, "other type": 1, "says nothing": 1,
+        "copied": 1,
     }  # fmt: skip
     (episode,) = made.episodes
     assert [step.action for step in episode.steps] == WAY
     assert episode.id not in {e.id for e in lived}
     assert all(text.endswith("\n\nSuccess. Your task is to:") for text in shown)
-    assert all(text.count("\n\nSuccess. ") == 4 for text in shown)
+    assert all(text.count("\n\nSuccess. ") == len(lived) + 1 for text in shown)
     with pytest.raises(ValueError, match="no episodes"):
         propose(model, suite, [], 1)
 
@@ -161,17 +181,17 @@ def test_the_model_says_goals_in_other_words_and_keeps_what_matters(
 ) -> None:
     """Three goals: of one everything said is of no use, of the others the second and the first."""
     some = [e for e in lived if e.task.type == "pick_clean_then_place_in_recep"][:3]
+    other = next(e for e in lived if e.task.type == "look_at_obj_in_light")
+    lamp = next(s.action for s in other.steps if s.action.startswith("use")).split()[1]
     things = [next(s.action for s in e.steps if s.action.startswith("take")).split()[1]
               for e in some]  # fmt: skip
     ends = [next(s.action for s in e.steps if s.action.startswith("move")).split()[-2]
             for e in some]  # fmt: skip
-    good = [
-        f"the {a} wants Cleaning, then into the {b}s" for a, b in zip(things, ends, strict=True)
-    ]
+    good = [f"bring the {a}s, once Clean, into the {b}" for a, b in zip(things, ends, strict=True)]
     told = iter([
         f" {some[0].task.goal}.\n5. x", " wash the car = x", " " + "very " * 40, "",
-        f" {good[1].replace(things[1], 'thing')}", f" {good[1]}.\n5. else",
-        f" {good[2]} = again",
+        f" {good[1].replace(things[1], things[1] + 'like')}", f" {good[1]} by the {lamp}",
+        f" {good[1]}.\n5. else", f" {good[2]} = again", *[""] * 4,
     ])  # fmt: skip
     shown: list[str] = []
 
@@ -181,8 +201,10 @@ def test_the_model_says_goals_in_other_words_and_keeps_what_matters(
 
     monkeypatch.setattr("relive.training.augment.continued", write)
     model = LocalModel("bundled")
-    made = paraphrase(model, some, tries=4)
-    assert made.counts == {"paraphrases": 2, "as it was": 2, "loses a word": 2, "too long": 1}
+    made = paraphrase(model, [*some, other], tries=4)
+    assert made.counts == {
+        "paraphrases": 2, "as it was": 6, "loses a word": 2, "adds a word": 1, "too long": 1,
+    }  # fmt: skip
     assert [e.task.goal for e in made.episodes] == good[1:]
     assert shown[0].endswith(f"\n4. {some[0].task.goal} =")
     for episode, lived_, goal in zip(made.episodes, some[1:], good[1:], strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.agent.llm.chat import ChatEncoder
+from relive.agent.llm.chat import ChatEncoder, Encoded
 from relive.agent.policy import ExpertPolicy, words
 from relive.agent.retriever import MemoryRetriever, RetrievedContext
 from relive.agent.runner import Runner, play_all, spec_of
@@ -143,13 +143,21 @@ def test_memory_fades_over_the_training(memory: Memory) -> None:
     assert [one.fading for one in made] == [one.conversation for one in plain]
     encoded = [[([n], [True])] for n in range(len(made))]
     without = [[([-1], [True])] for _ in made]
-    drawn = itertools.islice(mixed(encoded, None, (0, 1), 0, Fading(without, 1.0, 2400)), 2400)
-    faded = [one[0][0] == [-1] for one in drawn]
+
+    def fading(count: int) -> list[list[Encoded]]:
+        told = Fading(without, 1.0)
+        stream = mixed(encoded, None, (0, 1), 0, told)
+        found = []
+        for number in range(count):
+            told.progress = number / count
+            found.append(next(stream))
+        return found
+
+    faded = [one[0][0] == [-1] for one in fading(2400)]
     first, middle, last = (sum(faded[a : a + 400]) / 400 for a in (0, 1000, 2000))
     assert 0.02 < first < 0.15 < 0.4 < middle < 0.6 < 0.85 < last < 0.98
     # Those that keep their memory come as without a curriculum.
     same = itertools.islice(mixed(encoded, None, (0, 1), 0), 2400)
-    again = itertools.islice(mixed(encoded, None, (0, 1), 0, Fading(without, 1.0, 2400)), 2400)
-    assert all(a == b or b == without[0] for a, b in zip(same, again, strict=True))
+    assert all(a == b or b == without[0] for a, b in zip(same, fading(2400), strict=True))
     with pytest.raises(ValueError, match="fade must be"):
         ContextRates(fade=1.5)

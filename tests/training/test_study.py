@@ -106,7 +106,9 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     assert len(records) == 4 * 6
     assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
     assert len(done) == 2 + 1 + 4  # adapters, own memory, cells
-    with Memory(tmp_path / "run" / "own-s0", "r") as own:
+    assert done.index("rag-lora-robust-base-s0") < done.index("own-rag-lora-robust-base-s0")
+    assert done[0] == "none+empty+s0" or done[0].startswith("rag-lora-robust")
+    with Memory(tmp_path / "run" / "own-rag-lora-robust-base-s0", "r") as own:
         assert {e.policy for e in own.entries()} == {"local"}
         assert len(own) == s.demonstrations
     # What is done is not done again; what is lost is.
@@ -278,7 +280,8 @@ def test_a_condition_names_its_cell(condition: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong", ["", "none", "none/", "dance/empty", "none/empty/k0", "none/matching/k2",
-              "none/matching/vote/k1", "none/matching/loud", "none/empty/k1"],
+              "none/matching/vote/k1", "none/matching/loud", "none/empty/k1",
+              "council/matching/vote", "routed/empty/vote", "copier/matching/vote"],
 )  # fmt: skip
 def test_what_is_no_condition_is_said(wrong: str) -> None:
     with pytest.raises(ValueError, match="is no condition"):
@@ -308,6 +311,16 @@ def test_methods_are_compared_in_one_table(tiny_model: Path, tmp_path: Path) -> 
     council = [r for r in records if r["train"] == "council"]
     assert all(r["members"] == ["council-fetch-base-s0"] for r in council)
     assert all(0 < r["agreement"] <= 1 for r in council)
+    agreed = next(r for r in table(methods, records)["rows"] if r["condition"] == "council/empty")
+    assert agreed["n_always_agreed"] + agreed["n_not_always"] == agreed["n"]
+    told = [
+        {**r, "agreement": share, "success": won}
+        for r, share, won in zip(council, (1.0, 1.0, 0.5), (1, 0, 1), strict=False)
+    ]
+    told = [{**r, "tier": "easy", "condition": "council/empty"} for r in told]
+    row = table(methods[:1], told)["rows"][0]
+    assert (row["n_always_agreed"], row["success_always_agreed"]) == (2, 0.5)
+    assert (row["n_not_always"], row["success_not_always"]) == (1, 1.0)
     made = table(methods, records)
     assert {row["variant"] for row in made["rows"] if row["method"] == "votes"} == {
         "baseline", "none/matching/k3/vote",

@@ -176,7 +176,11 @@ class Cell:
                 name = {"dynamic": "query", "own": "source", "control": "base"}.get(part, "")
                 said[name] = part
         known = {"none", *SCRIPTED, *TRAININGS}
-        if train in known and memory in ("matching", "other", "empty") and "" not in said:
+        alone = train not in SCRIPTED and not (
+            train in TRAININGS and (TRAININGS[train].council or TRAININGS[train].routed)
+        )
+        votes = alone or said.get("order") != VOTE
+        if train in known and memory in ("matching", "other", "empty") and "" not in said and votes:
             cell = cls(train, memory, seed=seed, **said)
             if cell.condition == condition:
                 return cell

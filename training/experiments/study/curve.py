@@ -25,9 +25,11 @@ from ...batches import encode_example
 from ...examples import example
 from ...teacher_forced import Action, forced, mean_loss
 from .arms import EASY, HARD, Cell
-from .run import JobContext, Study, fill_memory, folder_settings, memory_path, train_arm
+from .context import JobContext, memory_path
+from .run import Study
 from .settings import StudySettings
 from .tasks import Tiers
+from .work import fill_memory, folder_settings, train_arm
 
 _TREATED = re.compile(r"\w+ .+ with (.+)")
 
@@ -74,6 +76,14 @@ def curves(study: Study) -> list[dict[str, Any]]:
         study.jobs(
             "curves", [(f"curve-{arm}", measure_curve, (study.path, settings, arm)) for arm in todo]
         )
+    return measured(study)
+
+
+def measured(study: Study) -> list[dict[str, Any]]:
+    """Rows of :func:`curves` that are there already; none where the folder holds other curves."""
+    settings, before = study.settings, study.directory.read("curve/settings.json")
+    if before != json.loads(json.dumps(asdict(settings.curve))):
+        return []
     found = [(arm, _rows(study.directory, settings, arm)) for arm in settings.curve.arms]
     return [{"arm": arm, **row} for arm, rows in found for row in rows if row is not None]
 
@@ -116,7 +126,7 @@ def _measured(
     tasks = [
         t for types in job.tiers.types.values() for t in _spread(suite, wanted.per_tier, types)
     ]
-    with Memory(memory_path(job.path, "expert", 0), "r") as memory:
+    with Memory(memory_path(job.path, Cell("none")), "r") as memory:
         retriever = job.retriever(memory, cell, local.count_tokens, Purpose.EVALUATE)
         runner = Runner(suite, local, job.settings.run, retriever)
         episodes = measure(directory, f"curve/episodes/{name}", runner, tasks)

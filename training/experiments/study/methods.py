@@ -66,20 +66,21 @@ def _row(method: MethodSettings, condition: str, tier: str, mine: Sequence[Recor
 
 
 def _agreement(mine: Sequence[Record]) -> Row:
-    """How well a council's agreement says whether it is right: success where it agreed more than
-    usual, and where less."""
-    known = sorted((r["agreement"], r["success"]) for r in mine if "agreement" in r)
-    if len(known) < 2:
+    """How well a council's agreement says whether it is right: success of the tasks in which its
+    members always agreed, and of the others."""
+    known = [r for r in mine if "agreement" in r]
+    if not known:
         return {}
-    half = len(known) // 2
-    parts = {"less": known[:half], "more": known[half:]}
-    return {
-        "agreement": round(sum(a for a, _ in known) / len(known), 4),
-        **{
-            f"success_where_agreed_{name}": round(sum(won for _, won in part) / len(part), 4)
-            for name, part in parts.items()
-        },
-    }
+    found: Row = {"agreement": round(sum(r["agreement"] for r in known) / len(known), 4)}
+    for name, some in (
+        ("always_agreed", [r for r in known if r["agreement"] == 1]),
+        ("not_always", [r for r in known if r["agreement"] < 1]),
+    ):
+        found[f"n_{name}"] = len(some)
+        found[f"success_{name}"] = (
+            round(sum(r["success"] for r in some) / len(some), 4) if some else None
+        )
+    return found
 
 
 def _test(

@@ -114,7 +114,12 @@ def in_group(records: Iterable[Record], condition: str, group: str) -> list[Reco
 
 
 def clusters(records: Sequence[Record]) -> list[tuple[str, int]]:
-    """The cluster of each record: its room and its seed; in a suite without rooms, its task."""
+    """The cluster of each record: its room and its seed; in a suite without rooms, its task.
+
+    Seeds have tasks, memories and adapters of their own and share their rooms. With the room alone
+    intervals hardly change (docs/results.md), but no test of the kitchens' tasks could tell
+    anything, however large the difference: there are six kitchens.
+    """
     return [(r["room"] or r["task"], r["seed"]) for r in records]
 
 
