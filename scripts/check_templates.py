@@ -7,6 +7,8 @@ in an unusual way, and what `ChatEncoder` gives is compared with `apply_chat_tem
 """
 
 import argparse
+import copy
+import functools
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,9 +44,14 @@ class Checked:
     note: str
 
 
+@functools.cache
+def _loaded(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def tokenizer_for(source: str, folder: Path) -> Any:
     """The tokenizer of a folder that knows a template's markers as special tokens."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer = copy.deepcopy(_loaded(folder))
     markers = sorted(set(MARKERS.findall(source)))
     tokenizer.add_special_tokens({"additional_special_tokens": markers})
     tokenizer.chat_template = source

@@ -1,7 +1,6 @@
 """Settings of the whole test suite."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -12,5 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Translations of games go to a folder of the test run, never to the user's cache."""
-    os.environ.setdefault("RELIVE_CACHE", str(Path(tmp_path_factory.mktemp("cache"))))
+    """Translations of games and models go to a folder of the test run, which its processes share,
+    never to the user's cache."""
+    run = tmp_path_factory.getbasetemp()
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
+    os.environ.setdefault("RELIVE_CACHE", str(run / "cache"))
