@@ -16,6 +16,7 @@ from typing import Protocol
 
 from ..memory import EntryMeta, Hit, Holdout, Memory, Purpose, Query, Retrieval
 from ..memory.episode import Retrieved, StopReason
+from ..memory.search.embed import AbsentEmbedder
 from ..memory.search.fields import query_text
 from ..task import Task
 from .prompt import Demonstration, PromptSpec, demonstration, fit
@@ -108,6 +109,8 @@ class MemoryRetriever:
         at: int | None = None,
         where: Callable[[EntryMeta], bool] | None = None,
     ) -> None:
+        if isinstance(memory.embedder, AbsentEmbedder):
+            memory.embedder.encode([])  # says so now, and not in every episode
         self.memory, self.spec, self.count = memory, spec, count
         self.settings, self.purpose, self.where = settings, purpose, where
         self.at = at

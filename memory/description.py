@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .search.embed import Embedder
+from .search.embed import AbsentEmbedder, Embedder
 from .search.fields import FIELDS
 from .search.index import ENGINES
 from .search.tuned import keep_embedder, kept_embedder
@@ -28,18 +28,34 @@ def is_memory(folder: Path) -> bool:
     return (folder / DESCRIPTION).exists() or bool(segments(folder / "log"))
 
 
-def own_embedder(folder: Path) -> Embedder:
-    """The embedder of the memory in a folder, if it is a tuned one that it keeps; otherwise the
-    default.
+def own_embedder(folder: Path, anew: bool = False) -> Embedder:
+    """The embedder of the memory in a folder, as far as it can be had: the default one, or a tuned
+    one that the memory keeps; otherwise what stands for it, or the default one where everything is
+    embedded anew.
 
     Raises:
         ValueError: as :func:`relive.memory.search.tuned.kept_embedder`.
     """
     try:
-        identity = str(json.loads(read_file(folder / DESCRIPTION))["embedder"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        identity = ""  # no memory yet, or what `identify` will report
-    return kept_embedder(folder, identity)
+        description = json.loads(read_file(folder / DESCRIPTION))
+        identity, dimension = str(description["embedder"]), int(description["dimension"])
+        sound = description.get("checksum") == _checksum(description)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        AttributeError,
+        RecursionError,
+    ):
+        identity, dimension, sound = "", 0, False  # no memory yet, or what `identify` will report
+    found = kept_embedder(folder, identity)
+    # Of another version of an embedder of ours the vectors are stale: that is to be said at once.
+    ours = identity.partition("-")[0] in {
+        own.partition("-")[0] for own in (found.identity, "tuned-")
+    }
+    return found if ours or anew or not sound else AbsentEmbedder(identity, dimension)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,12 @@ class MemoryReader:
             return self._state.position
 
     @property
+    def identity(self) -> str:
+        """Names this memory, wherever its folder lies: 32 hexadecimal digits, given when it was
+        made."""
+        return self._state.memory.hex()
+
+    @property
     def writable(self) -> bool:
         """Whether it can be added to."""
         return self._writable

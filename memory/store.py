@@ -53,7 +53,8 @@ class Memory(MemoryReader):
         path: the folder.
         mode: ``create`` to read and to add to it, made if it is not there; ``w`` the same, but it
             must be there; ``r`` to read only, as any number of processes may.
-        embedder: Default: the tuned one that it keeps, or the hashed one. Another is refused.
+        embedder: Default: the tuned one that it keeps, or the hashed one; where it was made with
+            another, all goes on that needs no new vectors. Another than the memory's is refused.
         reembed: Accept another embedder: embed all fields again; a writer makes it the memory's
             embedder from now on (the old vectors are kept beside the new).
         fields: Which texts of an episode it can be found by, some of
@@ -93,19 +94,17 @@ class Memory(MemoryReader):
         if self.path.is_file():
             raise NotADirectoryError(f"{self.path} is a file, and a memory is a folder")
         folder = self.path.absolute()  # the process may change its directory
-        embedder = own_embedder(folder) if embedder is None else embedder
+        embedder = own_embedder(folder, reembed) if embedder is None else embedder
         check_embedder(embedder)
         if mode != "create" and not is_memory(self.path):
-            hint = (
-                "check the path"
-                if self.path.exists()
-                else "nothing is there; mode='create' makes one, and so does relive run"
-            )
+            nothing = "nothing is there; mode='create' makes one, and so does relive run"
+            hint = "check the path" if self.path.exists() else nothing
             raise FileNotFoundError(f"there is no memory in {self.path} (no {DESCRIPTION}): {hint}")
         self._writable = mode != "r"
         self._process = os.getpid()
         self._mutex = threading.RLock()  # state
         self._embedding = threading.Lock()  # the embedder
+        self._deduplicating = threading.Lock()  # adding what is to be there once
         self._closed = False
         self._lock: WriterLock | None = None
         if self._writable:
@@ -183,12 +182,15 @@ class Memory(MemoryReader):
         for one in ready:
             check_complete(one.episode)
         episodes = [one.episode for one in ready]
-        if deduplicate:
+        if not deduplicate:
+            return self._add(ready)
+        with self._deduplicating:  # nobody adds another of them between the look and the commit
             with self._mutex:
-                episodes = self._state.without_duplicates(episodes)
-            kept = set(map(id, episodes))
-            ready = [one for one in ready if id(one.episode) in kept]
-        if not episodes:
+                kept = set(map(id, self._state.without_duplicates(episodes)))
+            return self._add([one for one in ready if id(one.episode) in kept])
+
+    def _add(self, ready: Sequence[codec.Prepared]) -> int:
+        if not (episodes := [one.episode for one in ready]):
             return self.position
 
         def check(brought: set[str]) -> None:

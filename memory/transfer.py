@@ -142,7 +142,7 @@ def import_lines(
     _, first = next(lines, (1, b""))
     _check_header(first, name)
     importer = Importer(memory, name)
-    for number, line in lines:
+    for number, line in _up_to_damage(lines, importer):
         try:
             parsed = _parse(line)
         except ValueError as error:
@@ -153,6 +153,21 @@ def import_lines(
         if on_progress is not None:
             on_progress(number)
     return importer.finish()
+
+
+def _up_to_damage(
+    lines: Iterator[tuple[int, bytes | None]], importer: "Importer"
+) -> Iterator[tuple[int, bytes | None]]:
+    number = 1
+    try:
+        for number, line in lines:
+            yield number, line
+    except DamagedFileError as error:
+        importer.refuse(number + 1, str(error))
+
+
+class DamagedFileError(ValueError):
+    """A compressed file ends early or is damaged."""
 
 
 def _by_line(problem: Problem) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from ..agent.cluster.executor import IN_PROCESS, Executor
 from ..agent.cluster.settings import RaySettings
 from ..agent.collect import collect, collect_demonstrations, played
+from ..agent.evaluation.evaluate import content_of
 from ..agent.evaluation.metrics import paired
 from ..agent.evaluation.statistics import PairedDifference
 from ..agent.events import OnEvent, Phase, RoundEnded, ignore
@@ -225,6 +226,7 @@ class Learner:
             # How many rounds there are to be may change on the way, and where they are played.
             "learn": {k: v for k, v in as_stored(settings).items() if k not in ("rounds", "ray")},
             "memory": str(memory.path) if memory is not None else "memory",
+            **(content_of(memory) if memory is not None else {}),
             "weights": model.base_sha256,
             "suite": suite.version,
             "prompt": PROMPT_VERSION,

@@ -287,7 +287,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     console().print(results_table(result.rows, title))
     for note in result.notes:
         complain(note)
-    if memory:
+    if memory is not None:
         console().print(str(result.audit))
     if leaked:
         raise leaked
@@ -295,8 +295,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _check_position(at: int | None, memory: Any) -> None:
-    if at is not None and not (memory and 0 <= at <= memory.position):
+    if at is not None and not (memory is not None and 0 <= at <= memory.position):
         raise ValueError(
-            f"--at {at} is no log position of --memory {memory.path if memory else None}: give one "
+            f"--at {at} is no log position of --memory {None if memory is None else memory.path}: give one "
             "from 0 to its newest"
         )

@@ -157,6 +157,12 @@ def evaluate(
             )
         if at is None and folder is not None:
             at = recorded(folder, "position")  # though the memory has grown since
+            if at is not None and at > memory.position:
+                raise ValueError(
+                    f"the evaluation in {folder} read its memory at log position {at}, and "
+                    f"{memory.path} goes to {memory.position}: it is another memory; use another "
+                    "folder"
+                )
         position = memory.position if at is None else at
         retriever = MemoryRetriever(
             memory, spec_of(suite), counter_of(acting), retrieval, Purpose.EVALUATE, position
@@ -197,6 +203,16 @@ def evaluate(
     return result
 
 
+def content_of(memory: Memory) -> dict[str, Any]:
+    """What decides what is found in a memory, besides the log position: a run that goes on must
+    find the same."""
+    return {
+        "memory_id": memory.identity,
+        "memory_embedder": memory.embedder.identity,
+        "memory_fields": list(memory.fields),
+    }
+
+
 def _record(
     suite: Suite,
     tasks: Sequence[Task],
@@ -219,6 +235,7 @@ def _record(
         "actor": runner.actor,
         **({} if says_who else {"policy": fingerprint(policy)}),
         **({"success": fingerprint(success)} if success else {}),
-        "memory": str(memory.path) if memory else None,
+        "memory": None if memory is None else str(memory.path),
+        **({} if memory is None else content_of(memory)),
         "position": retriever.position if retriever else None,
     }

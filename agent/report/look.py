@@ -36,7 +36,10 @@ class View:
 
     def overview(self) -> Plain:
         """Counts, and every entry by column: what lists, filters and the map are made of."""
-        memory, entries = self.memory, self.memory.entries()
+        memory = self.memory
+        if not memory.writable:
+            memory.refresh()  # another process may have added to it
+        entries = memory.entries()
         at = self._map()
         columns: dict[str, list[Any]] = {
             name: []

@@ -47,6 +47,7 @@ class Unknown(StrEnum):
     NO_MEMORY = "the memory that was read is not at hand: give it with --memory"
     NO_SETTINGS = "the episode does not say how the memory was asked"
     OTHER_MEMORY = "the memory at hand is not the one that was read, or an older state of it"
+    SUITE = "the suite was named with an argument, which may open anything and is not opened here"
     CHANGED = (
         "the memory would show something else now: episodes were deleted for good, or the "
         "tokenizer or the suite that was used then is not here"
@@ -124,11 +125,16 @@ class Prompts:
         ]  # fmt: skip
 
     def _retriever(self, episode: Episode) -> MemoryRetriever | Unknown:
-        settings = _retrieval(episode.actor)
         if isinstance(self.memory, Unknown):
             return self.memory
+        try:
+            settings = _retrieval(episode.actor)
+        except (TypeError, ValueError):  # of another version, or made up
+            settings = None
         if settings is None or episode.memory_position < 0:
             return Unknown.NO_SETTINGS
+        if ":" in episode.task.suite:
+            return Unknown.SUITE
         if episode.memory_position > self.memory.position:
             return Unknown.OTHER_MEMORY
         count = _counter(episode.actor.policy, episode.actor.model)
@@ -164,10 +170,10 @@ def _retrieval(actor: Actor) -> Retrieval | None:
 
 def purpose_of(task: Task) -> Purpose | None:
     """What for a memory is asked by whoever plays a task, by what the task says of itself. In an
-    environment of one's own everything may be shown."""
-    if stored_suite(task.suite)[0] is None:
-        return None
-    return Purpose.ACT if task.split == "train" else Purpose.EVALUATE
+    environment of one's own everything may be shown, unless it is under evaluation."""
+    if task.split != "train":
+        return Purpose.EVALUATE
+    return None if stored_suite(task.suite)[0] is None else Purpose.ACT
 
 
 def spec_of_episode(episode: Episode) -> PromptSpec:

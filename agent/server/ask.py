@@ -184,17 +184,20 @@ def _tokens(reply: Any) -> tuple[int, int]:
 
 def _answer(reply: Any, used: Usage) -> Answer:
     choices = getattr(reply, "choices", None)
-    message = (
-        getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-    )
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
     if message is None:
         raise _Nonsense(f"{reply!r:.100}")
     text = getattr(message, "content", None)
     reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     if not isinstance(text, str):
-        if text is not None or not isinstance(reasoning, str):
+        refusal = getattr(message, "refusal", None)
+        ended = isinstance(getattr(choice, "finish_reason", None), str)
+        if text is not None or not (ended or isinstance(reasoning, str)):
             raise _Nonsense(f"{reply!r:.100}")
-        text = ""  # it thought until it had no tokens left
+        text = ""  # it declined, said nothing, or thought until it had no tokens left
+        if not isinstance(reasoning, str) and isinstance(refusal, str):
+            reasoning = refusal
     thoughts, answer = split_thoughts(text)  # of a server that does not take them apart
     return Answer(answer, reasoning if isinstance(reasoning, str) else thoughts, used)
 

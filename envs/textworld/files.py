@@ -142,6 +142,16 @@ def _splits(root: Path) -> dict[str, tuple[Path, list[Path]]]:
             f"{root} has {' and '.join(folders)}, and no folder train: games in it are the ones "
             "that may be learnt from"
         )
+    beside = [
+        file for file in sorted(root.rglob("*")) if file.suffix.lower() in SUFFIXES and folders
+        and file.is_file() and file.relative_to(root).parts[0] not in folders
+    ]  # fmt: skip
+    if beside:
+        warnings.warn(
+            f"{len(beside)} games in {root} are left out, {beside[0].relative_to(root)} for "
+            f"example: they are in none of its folders {', '.join(folders)}",
+            stacklevel=2,
+        )
     found = {
         split: (folder, _games(folder)) for split, folder in (folders or {"train": root}).items()
     }

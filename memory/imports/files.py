@@ -7,12 +7,11 @@ from typing import BinaryIO
 
 from ..plain import described
 from ..store import Memory
-from ..transfer import FORMAT, Importer, import_lines, json_of
+from ..transfer import FORMAT, DamagedFileError, Importer, import_lines, json_of
 from . import alfworld_logs, messages
 from .parsed import Labels, Parsed
 from .report import ImportReport, Tally
 from .source import (
-    DamagedFileError,
     Item,
     first_line,
     line_items,

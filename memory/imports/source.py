@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from .. import transfer
+from ..transfer import DamagedFileError
 
 MAX_LIST = 256 * 2**20
 """Longest list that is read, in bytes: a list is held as a whole, lines are not."""
@@ -17,10 +18,6 @@ MAX_LIST = 256 * 2**20
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \t\r\n]*")
-
-
-class DamagedFileError(ValueError):
-    """A compressed file ends early or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)

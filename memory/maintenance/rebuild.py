@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..description import DESCRIPTION, identify, is_memory, own_embedder
-from ..search.embed import Embedder, Vectors
+from ..search.embed import AbsentEmbedder, Embedder, Vectors
 from ..search.encode import check_embedder
 from ..search.index import IndexSettings
 from ..search.vectors import column_name
@@ -64,6 +64,8 @@ def rebuild(
     another = reembed and embedder is not None
     embedder = own_embedder(folder) if embedder is None else embedder
     check_embedder(embedder)
+    if reembed and isinstance(embedder, AbsentEmbedder):
+        embedder.encode([])  # which says that it cannot, before the old vectors are gone
     if not is_memory(folder):
         raise FileNotFoundError(
             f"there is no memory in {folder} (no {DESCRIPTION}): check the path"

@@ -170,6 +170,8 @@ class Copy:
                 brought = fetch(have)
                 for part in brought.parts:
                     have[part.name] = self._take(part, have.get(part.name))
+                    if have[part.name].whole:  # what is in place must not be taken for begun
+                        self._save(have)
                 if brought.parts:
                     self._save(have)
                 if brought.finished:
@@ -201,7 +203,8 @@ class Copy:
             os.close(descriptor)
 
     def _take(self, part: Part, known: Copied | None) -> Copied:
-        """Puts bytes where they belong. Done again after a kill, it changes nothing."""
+        """Puts bytes where they belong. Done again after a kill, it changes nothing; where what
+        they go on from is not there, the file is sent again from its beginning."""
         path = self.path / part.name
         path.parent.mkdir(parents=True, exist_ok=True)
         begun = path.with_name(path.name + TEMPORARY)
@@ -210,6 +213,8 @@ class Copy:
         flags = os.O_RDWR | os.O_CREAT | (0 if part.offset else os.O_TRUNC)
         descriptor = open_file(target, flags)
         try:
+            if os.fstat(descriptor).st_size < part.offset:
+                return Copied(part.inode, part.changed, 0, zlib.crc32(b""), False)
             os.lseek(descriptor, part.offset, os.SEEK_SET)
             write_all(descriptor, part.data)
             size = part.offset + len(part.data)

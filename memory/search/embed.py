@@ -43,6 +43,31 @@ class Embedder(Protocol):
         ...
 
 
+class AbsentEmbedder:
+    """Stands for an embedder that a memory was made with and that nobody has given: all that needs
+    no new vectors goes on.
+
+    Args:
+        identity: of the embedder.
+        dimension: of its vectors.
+    """
+
+    def __init__(self, identity: str, dimension: int) -> None:
+        self.identity, self.dimension = identity, dimension
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Says what to do.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"this memory was embedded with {self.identity}, which is not here: open it with "
+            "Memory(path, embedder=...), or give it another embedder for good (relive memory "
+            "rebuild --embedder hashed)"
+        )
+
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 

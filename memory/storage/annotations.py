@@ -291,15 +291,18 @@ class Annotations:
         return decode_removal(payload).name if said.value is None else decode_rating(payload).name
 
     def notes(self, sequence: int) -> tuple[str, ...]:
-        """Remarks about the episode with this sequence number, oldest first."""
+        """Remarks about the episode with this sequence number, oldest first; without those that are
+        damaged, which ``verify`` names."""
         noted = self._catalog.others(Kind.NOTE)
         for row_number, target in noted[self._notes_seen :]:
             self._notes.setdefault(target, []).append(row_number)
         self._notes_seen = len(noted)
-        numbers = self._notes.get(sequence, [])
-        return tuple(
-            decode_note(self._log.read(self._catalog.place_of_row(n))).text for n in numbers
-        )
+        found = []
+        for row_number in self._notes.get(sequence, []):
+            with suppress(ValueError):
+                payload = self._log.read(self._catalog.place_of_row(row_number))
+                found.append(decode_note(payload).text)
+        return tuple(found)
 
 
 class _Said(NamedTuple):

@@ -1,6 +1,7 @@
 """The second door: an agent in an environment that nobody registered."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from relive.agent.evaluation.evaluate import evaluate
 from relive.agent.evaluation.fingerprint import fingerprint
 from relive.agent.run_episode import SuccessUnknownError
 from relive.envs import Reply, get_suite
-from relive.memory import Memory, Retrieval, StopReason
+from relive.memory import HashedEmbedder, Memory, Retrieval, StopReason
+from relive.memory.maintenance.rebuild import rebuild
 from tests.agent.text_world import CODES, Safe
 
 
@@ -272,6 +274,7 @@ def test_an_evaluation_is_not_gone_on_with_by_another(memory: Memory, tmp_path: 
     def good(messages: list[dict[str, str]]) -> str:
         return policy(messages)
 
+    list(Agent(policy, memory).run(Safe, 3))
     assert evaluate(good, Safe, memory, tasks=3, out=out).success == 1.0
     assert evaluate(good, Safe, memory, tasks=3, out=out).success == 1.0  # read again
     others = (lambda messages: "dial 0", Acts(["dial 0"]), Acts(["dial 1"]))
@@ -280,6 +283,22 @@ def test_an_evaluation_is_not_gone_on_with_by_another(memory: Memory, tmp_path: 
             evaluate(other, Safe, memory, tasks=3, out=out)
     with pytest.raises(ValueError, match="other settings"):
         evaluate(good, Safe, memory, tasks=3, out=out, success=lambda reply: False)
+    # Nor with another memory in the same place, nor by other vectors.
+    path = memory.path
+    memory.close()
+    rebuild(path, embedder=HashedEmbedder(16), reembed=True)
+    with (
+        Memory(path, "r", embedder=HashedEmbedder(16)) as changed,
+        pytest.raises(ValueError, match="other settings"),
+    ):
+        evaluate(good, Safe, changed, tasks=3, out=out)
+    shutil.rmtree(path)
+    with Memory(path) as another:
+        with pytest.raises(ValueError, match="it is another memory"):
+            evaluate(good, Safe, another, tasks=3, out=out)
+        list(Agent(policy, another).run(Safe, 9))
+        with pytest.raises(ValueError, match="other settings"):
+            evaluate(good, Safe, another, tasks=3, out=out)
     marks = {fingerprint(value) for value in (*others, good, policy, partial(policy, 3), Safe, 3)}
     assert len(marks) == 8
     assert fingerprint(partial(policy, 3)) == fingerprint(partial(policy, 3))

@@ -141,6 +141,20 @@ def test_errors_of_the_moment_are_waited_out(serve: Any, tmp_path: Path, fault: 
     assert all(e.usage["prompt"] >= 20 * len(e.steps) for e in episodes)
 
 
+@pytest.mark.parametrize(
+    "message", [{"content": None}, {"content": None, "refusal": "I would rather not."}]
+)
+def test_saying_nothing_is_an_answer(serve: Any, message: dict[str, Any]) -> None:
+    """Not a fault of the server, which would be asked again and paid for ten minutes."""
+    reply = said("x")
+    reply["choices"][0]["message"] = {"role": "assistant", **message}
+    server = serve(lambda n, body: (200, {}, reply))
+    (action,) = ServerModel(server.url, "m").act([TALK])
+    assert (action.text, len(server.requests)) == ("", 1)
+    assert "There is no action" in action.problem
+    assert action.reasoning == message.get("refusal", "")
+
+
 def test_retry_after_is_heeded(serve: Any) -> None:
     late: Reply = (429, {"Retry-After": "1"}, {"error": {"message": "later"}})
     server = serve(lambda n, body: late if n == 0 else (200, {}, said("look")))

@@ -382,7 +382,12 @@ def test_folders_are_splits_and_types_and_bring_experts(tmp_path: Path) -> None:
         for file in (game_of(task), game_of(task).with_suffix(".json")):
             shutil.copy(file, tmp_path / folder / f"a{file.suffix}")
     (tmp_path / "test" / "b.ulx").write_bytes(b"Glul")
-    with pytest.warns(UserWarning, match=r"b\.ulx.*Glulx"):
+    (tmp_path / "extra").mkdir()
+    shutil.copy(game_of(coin()), tmp_path / "extra" / "c.z8")
+    with (
+        pytest.warns(UserWarning, match=r"b\.ulx.*Glulx"),
+        pytest.warns(UserWarning, match=r"1 games .* left out, extra/c\.z8 .* train, test"),
+    ):
         suite = suite_of(str(tmp_path))
     assert suite.splits == ("train", "test")
     assert suite.types == ("coins", "hunts")

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from relive import Agent
 from relive.memory import Episode, HashedEmbedder, Memory, Retrieved, Step
 from relive.memory.maintenance.rebuild import rebuild
 from relive.memory.search.embed import Vectors
+from relive.memory.transfer import export_file
 from tests.memory.conftest import Make, found, make_episode, shown
 
 GOOD = make_episode(0)
@@ -304,3 +306,41 @@ def test_a_run_teaches_only_what_can_be_stored(store: Memory) -> None:
     store.add(GOOD)
     assert store.record_outcome(shown(make_episode(1), GOOD.id)) == 2
     assert store.usefulness(GOOD.id).shown == 1
+
+
+class OnesOwn(HashedEmbedder):
+    """One that only the program that made it has."""
+
+    identity = "mine-1"
+
+
+def test_what_was_made_with_ones_own_embedder_can_be_read_and_kept_in_order(
+    folder: Path, episode: Callable[..., Episode], tmp_path: Path
+) -> None:
+    """Without it all goes on that needs no new vectors; what does says what to do, and changes
+    nothing."""
+    with Memory(folder, embedder=OnesOwn()) as memory:
+        memory.add_many([episode(number) for number in range(4)])
+    with Memory(folder, "w") as memory:
+        assert memory.stats().embedder == "mine-1"
+        assert export_file(memory, tmp_path / "all.jsonl") == 4
+        memory.annotate("episode-1", "seen")
+        memory.delete("episode-2")
+        memory.compact()
+        assert memory.verify() == ()
+        agent = Agent(lambda messages: "look", memory)
+        acts: list[Callable[[], object]] = [
+            lambda: memory.search("a mug"), lambda: memory.add(episode(9)),
+            lambda: list(agent.run("toy", 1)),
+        ]  # fmt: skip
+        for act in acts:
+            with pytest.raises(ValueError, match=r"embedded with mine-1, which is not here"):
+                act()
+        assert len(memory) == 3
+    with pytest.raises(ValueError, match="mine-1, which is not here"):
+        rebuild(folder, reembed=True)
+    rebuild(folder)
+    with Memory(folder, "r", embedder=OnesOwn()) as memory:
+        assert len(memory.search("a mug", k=9)) == 3
+    with pytest.raises(ValueError, match=r"embedded with mine-1 .* not with hashed"):
+        Memory(folder, embedder=HashedEmbedder())

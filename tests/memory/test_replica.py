@@ -129,3 +129,32 @@ def test_the_last_user_removes_a_copy_and_those_of_dead_users_go(tmp_path: Path)
     os.close(dead._users)  # as the kernel does when its process is killed
     remove_unused(tmp_path / "copies")
     assert not dead.path.exists()
+
+
+def test_a_copy_whose_notes_were_lost_is_whole_all_the_same(
+    tmp_path: Path, episode: MakeEpisode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file was put in place, and what says so was not written: the disk was full."""
+    with Memory(tmp_path / "m") as memory:
+        memory.add_many([episode(n) for n in range(60)])
+    (segment,) = (tmp_path / "m" / "log").iterdir()
+    most = segment.stat().st_size // 3
+    saved = Copy._save
+    for fatal in range(8):
+        copy, calls = Copy(tmp_path / f"c{fatal}"), 0
+
+        def full(self: Copy, have: Mapping[str, Copied], fatal: int = fatal) -> None:
+            nonlocal calls
+            calls += 1
+            if calls - 1 == fatal:
+                raise OSError("disk full")
+            saved(self, have)
+
+        monkeypatch.setattr(Copy, "_save", full)
+        with pytest.raises(OSError, match="disk full"):
+            copy.update(Source(tmp_path / "m", most))
+        copy.update(Source(tmp_path / "m", most))
+        for file in (tmp_path / "m").rglob("*"):
+            if file.is_file() and file.parent.name in ("log", "vectors"):
+                there = copy.path / file.relative_to(tmp_path / "m")
+                assert there.read_bytes() == file.read_bytes(), (fatal, file)

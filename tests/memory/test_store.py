@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -484,3 +485,17 @@ def test_progress_is_from_0_to_1(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match="progress from 0 to 1"):
                 memory.add(goal="x", steps=[], success=False, score=score)
         assert len(memory) == 0
+
+
+def test_of_the_same_added_by_many_at_once_one_is_kept(store: Memory) -> None:
+    """With ``deduplicate``; each of them is told that it is there."""
+    barrier = threading.Barrier(6)
+
+    def add(_: int) -> int:
+        barrier.wait()
+        return store.add(goal="a", steps=[("x", "y")], success=True, task_id="T", deduplicate=True)
+
+    with ThreadPoolExecutor(6) as pool:
+        positions = list(pool.map(add, range(6)))
+    assert len(store) == 1
+    assert set(positions) == {store.position}

@@ -1,6 +1,7 @@
 """Out as lines of JSON and in again: nothing is lost, and what somebody else wrote is checked line
 by line."""
 
+import gzip
 import io
 import json
 import random
@@ -20,6 +21,7 @@ from relive.memory import (
     StopReason,
     transfer,
 )
+from relive.memory.imports.files import import_file
 from relive.memory.plain import plain, read_as
 from relive.memory.transfer import HEADER, Imported, export_file, export_lines, import_lines
 
@@ -167,6 +169,34 @@ def test_the_first_line_says_what_it_is(store: Memory, episode: Make) -> None:
 
 STEP = {"observation": "o", "action": "a"}
 OUTCOME = {"success": True, "score": 1, "reason": "solved"}
+
+
+def test_an_export_that_was_cut_off_gives_what_is_there(
+    store: Memory, episode: Make, tmp_path: Path
+) -> None:
+    with Memory(tmp_path / "other") as other:
+        other.add_many([episode(number) for number in range(20)])
+        whole = gzip.compress(b"".join(export_lines(other)))
+    done = import_file(store, io.BytesIO(whole[: len(whole) * 9 // 10]), "x.gz").imported
+    assert 0 < done.added < 20
+    assert done.added == len(store)
+    assert done.bad == 1
+    assert "cut off or damaged" in done.problems[0].detail
+
+
+def test_a_damaged_remark_costs_no_export(folder: Path, episode: Make, tmp_path: Path) -> None:
+    with Memory(folder) as memory:
+        memory.add_many([episode(number) for number in range(3)])
+        memory.annotate("episode-1", "a remark that is damaged")
+        memory.annotate("episode-1", "and one that is not")
+    (segment,) = (folder / "log").iterdir()
+    data = bytearray(segment.read_bytes())
+    data[data.index(b"a remark that")] ^= 1
+    segment.write_bytes(data)
+    with Memory(folder, "w") as memory:
+        assert memory.notes("episode-1") == ("and one that is not",)
+        assert export_file(memory, tmp_path / "all.jsonl") == 3
+        assert memory.verify()
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,15 @@ def test_without_writing_nothing_is_changed(made: Made) -> None:
             view.change("delete", {"id": first(memory)})
 
 
+def test_what_another_process_adds_is_seen(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.memory, tmp_path / "memory")
+    with relive.Memory(tmp_path / "memory") as memory, relive.Memory(memory.path, "r") as reader:
+        view = View(reader)
+        before = len(view.overview()["entries"]["id"])
+        memory.add(goal="dance", steps=[("x", "y")], success=True)
+        assert len(view.overview()["entries"]["id"]) == before + 1
+
+
 def test_what_is_no_memory_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory", "browse", "--memory", str(tmp_path / "gone")]) == 2
     assert "no folder" in capsys.readouterr().err

@@ -204,6 +204,11 @@ def test_why_a_text_is_not_known_is_said(made: Made, tmp_path: Path) -> None:
     with relive.Memory(tmp_path / "memory") as memory:
         alone = replace(episode, memory_position=-1)
         assert Prompts(memory).shown(alone, 0) is Unknown.NO_SETTINGS
+        for strange in ({"k": "many"}, {"k": 2, "query": "semantic"}):
+            odd = replace(episode, actor=replace(episode.actor, settings=strange))
+            assert Prompts(memory).shown(odd, 0) is Unknown.NO_SETTINGS
+        named = replace(episode, task=replace(episode.task, suite="textworld:games"))
+        assert Prompts(memory).shown(named, 0) is Unknown.SUITE
         # Of a shorter block, as a tokenizer that is not here would have made it.
         first = replace(episode.steps[0], retrieved=episode.steps[0].retrieved[:1])
         fewer = replace(episode, steps=(first, *episode.steps[1:]))
