@@ -295,8 +295,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _check_position(at: int | None, memory: Any) -> None:
-    if at is not None and not (memory is not None and 0 <= at <= memory.position):
+    if at is not None and (memory is None or not 0 <= at <= memory.position):
+        path = None if memory is None else memory.path
         raise ValueError(
-            f"--at {at} is no log position of --memory {None if memory is None else memory.path}: give one "
-            "from 0 to its newest"
+            f"--at {at} is no log position of --memory {path}: give one from 0 to its newest"
         )
