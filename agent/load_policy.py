@@ -1,8 +1,6 @@
 """From settings to a policy: what the command line and the scripts have in common."""
 
 import math
-import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..envs import Suite, entry
 from ..envs.base import has_expert
+from ..envs.registry import search_here
 from ..memory.episode import Actor
 from .action_format import format_of
 from .conversation import AnyPolicy
@@ -145,8 +144,7 @@ def own_policy(target: str) -> AnyPolicy:
         ImportError: there is no such module, or nothing of that name in it.
         ValueError: it cannot be made, or cannot act.
     """
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    search_here()
     found = entry(target, "of a policy")
     if isinstance(found, type):
         try:

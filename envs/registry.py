@@ -12,6 +12,8 @@ A package adds its own suite through the entry-point group ``relive.envs``, in i
 
 import difflib
 import importlib
+import os
+import sys
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -123,6 +125,13 @@ def load_suite(target: str) -> Suite:
             )
         _loaded[target] = suite
     return _loaded[target]
+
+
+def search_here() -> None:
+    """Lets modules in the current folder be imported by name, as ``python`` does and an installed
+    command does not."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def entry(target: str, of: str) -> Any:

@@ -10,7 +10,7 @@ rooms itself and is fine-tuned on its successes and the expert's, each under wha
 have shown; of heating and cooling nothing is trained on. Last the same unseen tasks again, with the
 grown memory and the adapter. So memory earns the procedures, and the adapter the second object.
 
-The settings were chosen on these valid rooms. This is a demonstration, not a measurement: for those
+The settings were chosen on valid rooms. This is a demonstration, not a measurement: for those
 see docs/results.md.
 """
 
@@ -60,7 +60,7 @@ SETTINGS = LearnSettings(
     lora=LoraSettings(steps=120, batch_examples=5, learning_rate=1.5e-3, rehearsal=0.2),
     run=RunSettings(batch=16),
 )
-"""Chosen on valid rooms, where the demo plays."""
+"""Chosen on valid rooms."""
 NAMES = {
     "none": "without memory",
     "memory": "with memory",

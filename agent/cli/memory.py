@@ -31,7 +31,7 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         return parser
 
     command("stats", _stats, "what it holds, and what was found damaged")
-    search = command("search", _search, "what an agent with this goal would be shown, and why")
+    search = command("search", _search, "the episodes closest to a goal, and why")
     search.add_argument("goal", help="for example 'put a hot mug in cabinet'")
     search.add_argument("--k", type=int, default=5, help="number of episodes (default 5)")
     search.add_argument("--all-outcomes", action="store_true", help="failures too")

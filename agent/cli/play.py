@@ -100,7 +100,7 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     )  # fmt: skip
     add_flag(group, "--adapter", "policy.adapter", "folder of a PEFT adapter")
     add_flag(group, "--temperature", "policy.temperature", "0 is greedy (default)", type=float)
-    add_flag(group, "--dtype", "policy.dtype", "float32 (default) or bfloat16")
+    add_flag(group, "--dtype", "policy.dtype", "float32 (default), bfloat16 or 4bit")
     add_flag(group, "--k", "retrieval.k", "past episodes shown (default 2; 0 for none)", type=int)
     add_flag(
         group, "--max-tokens", "retrieval.max_tokens",

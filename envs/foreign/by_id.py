@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from ..registry import UnknownSuiteError, register_gymnasium
+from ..registry import UnknownSuiteError, register_gymnasium, search_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class MadeById:
             register_gymnasium()
         try:
             if module:
+                search_here()
                 importlib.import_module(module)
             return cls(gymnasium.spec(name))
         except ModuleNotFoundError as error:

@@ -281,7 +281,8 @@ def test_a_module_is_imported_for_its_ids(tmp_path: Path, monkeypatch: pytest.Mo
         "        return 'Ding.', 1.0, True, False, {'success': action == 'ring'}\n"
         "gymnasium.register('MyBell-v0', entry_point=Bell)\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # as an installed command finds it
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     assert play(gymnasium_suite("my_bells:MyBell-v0")).success
 
 
