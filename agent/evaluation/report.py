@@ -90,7 +90,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], Callable[[Row], bool]], ...] = 
         lambda row: "–" if row.shown is None else f"{row.shown:.1f}",
         lambda row: row.shown is not None,
     ),
-    ("right procedure %", lambda row: percent(row.right_type), _always),
+    ("retrieval precision@k %", lambda row: percent(row.right_type), _always),
     (
         "tokens",
         lambda row: "–" if row.tokens is None else f"{row.tokens:,.0f}",

@@ -367,7 +367,7 @@ def markdown(records: Sequence[Record]) -> str:
     ]
     cells = {(row["condition"], row["tier"]): row for row in summaries(records)}
     lines = [
-        "| condition | " + " | ".join(groups) + " | right procedure |",
+        "| condition | " + " | ".join(groups) + " | retrieval precision@k |",
         "|---" * (len(groups) + 2) + "|",
     ]
     for condition in dict.fromkeys(r["condition"] for r in records):
