@@ -1,5 +1,6 @@
 """Variations of episodes: each is true in the real game, and keeps to what was asked for."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def test_what_is_made_up_is_played_before_it_is_believed() -> None:
     assert get_suite("toy").proposed("put a plate in countertop", WAY) is None
 
 
+def written(told: Iterator[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has every model write what is told; returns what it is asked to go on with."""
+    shown: list[str] = []
+
+    def write(model: LocalModel, system: str, **how: object) -> str:
+        shown.append(system)
+        return next(told)
+
+    monkeypatch.setattr("relive.training.augment.continued", write)
+    return shown
+
+
 def test_the_model_makes_up_episodes_and_what_works_is_kept(
     lived: list[Episode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,13 +167,7 @@ def test_the_model_makes_up_episodes_and_what_works_is_kept(
             f"Action: {a}\n" for a in [*WAY[:2], "clean plate 1 with sinkbasin 1", *WAY[2:]]),
         "",
     ])  # fmt: skip
-    shown: list[str] = []
-
-    def write(model: LocalModel, system: str, **how: object) -> str:
-        shown.append(system)
-        return next(told)
-
-    monkeypatch.setattr("relive.training.augment.continued", write)
+    shown = written(told, monkeypatch)
     model, suite = LocalModel("bundled"), get_suite("household")
     made = propose(model, suite, lived, 6, ("pick_and_place_simple",), shown=len(lived))
     assert made.counts == {
@@ -193,13 +200,7 @@ def test_the_model_says_goals_in_other_words_and_keeps_what_matters(
         f" {good[1].replace(things[1], things[1] + 'like')}", f" {good[1]} by the {lamp}",
         f" {good[1]}.\n5. else", f" {good[2]} = again", *[""] * 4,
     ])  # fmt: skip
-    shown: list[str] = []
-
-    def write(model: LocalModel, system: str, **how: object) -> str:
-        shown.append(system)
-        return next(told)
-
-    monkeypatch.setattr("relive.training.augment.continued", write)
+    shown = written(told, monkeypatch)
     model = LocalModel("bundled")
     made = paraphrase(model, [*some, other], tries=4)
     assert made.counts == {
