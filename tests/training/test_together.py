@@ -29,7 +29,9 @@ def train(folder: Path, out: Path) -> None:
     manifest = train_adapter(
         model, examples, SETTINGS, out, AdapterManifest("a", "tiny", model.base_sha256)
     )
-    print(json.dumps([manifest.loss_first, manifest.loss_last, manifest.adapter_sha256]))
+    said = [manifest.loss_first, manifest.loss_last, manifest.adapter_sha256]
+    # One write with its line end: `print` makes two, and another process may write in between.
+    sys.stdout.write(json.dumps(said) + "\n")
 
 
 def test_two_processes_train_what_one_trains(tiny_model: Path, tmp_path: Path) -> None:
