@@ -5,8 +5,8 @@ Two ways of asking, as in the paper (Ferraz et al., arXiv:2603.18272, section "Q
 once, at the start, by the text of the goal. *Dynamic*: at every step, by the goal and what was done
 and seen last; the prompt changes whenever the answer does, so its encoding cannot be reused from
 there on. A third one is *opening*: once, at the start, by the first observation, for suites whose
-goals all read alike. The task type is never part of the query and never a filter; the suite is,
-unless the settings say otherwise.
+goals all read alike. What is asked at the start can be asked once more after some steps. The task
+type is never part of the query and never a filter; the suite is, unless the settings say otherwise.
 """
 
 import random
@@ -44,9 +44,8 @@ class Retriever(Protocol):
         """Log position of the memory that is read, for the record."""
         ...
 
-    @property
-    def dynamic(self) -> bool:
-        """Whether to ask again at every step."""
+    def due(self, step: int) -> bool:
+        """Whether to ask before the step with this index; always before the first, 0."""
         ...
 
     def frozen(self) -> "Retriever":
@@ -129,10 +128,10 @@ class MemoryRetriever:
             self.where,
         )  # fmt: skip
 
-    @property
-    def dynamic(self) -> bool:
-        """Whether to ask again at every step."""
-        return self.settings.query == "dynamic"
+    def due(self, step: int) -> bool:
+        """Whether to ask before the step with this index."""
+        s = self.settings
+        return s.query == "dynamic" or step in (0, s.refresh_after)
 
     def __call__(
         self,
@@ -181,7 +180,7 @@ class MemoryRetriever:
 
     def asked(self, task: Task, history: History = (), opening: str = "") -> str:
         """The text that is asked by after some steps; see `__call__`."""
-        if self.settings.query == "opening":
+        if self.settings.query == "opening" and not history:
             return opening or task.goal
         return query_text(task.goal, history)
 

@@ -192,7 +192,8 @@ def run_episode(
         context = ask(())
         conversation = begin(spec, opening, context.demonstrations)
         for index in range(max_steps):
-            if index and retriever and retriever.dynamic:
+            asks = retriever is not None and retriever.due(index)
+            if index and asks:
                 seen = [step.observation for step in steps[1:]] + [observation]
                 context = ask([(s.action, after) for s, after in zip(steps, seen, strict=True)])
                 conversation = (
@@ -222,7 +223,7 @@ def run_episode(
             else:
                 reply = yield NeedStep(action.text)
                 spent["environment"] += reply.seconds
-            shown = context.retrieved if index == 0 or (retriever and retriever.dynamic) else ()
+            shown = context.retrieved if asks else ()
             invalid = bool(reply.info.get("invalid", False))
             steps.append(
                 Step(

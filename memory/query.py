@@ -170,6 +170,11 @@ class Retrieval:
     """``static``: ask once, by the goal. ``opening``: ask once, by the first observation, for
     worlds whose goals all read alike (with ``fields=("first",)``). ``dynamic``: ask at every step,
     by the goal and the latest steps."""
+    refresh_after: int = field(default=0, metadata={"sparse": True})
+    """Ask once more before the step with this index, by the goal and the steps so far; 0: never.
+    For worlds in which what is to be done is told by the first steps (a recipe is read). The memory
+    block then stays, so that an episode can be trained on under it (with ``"window"`` among the
+    fields)."""
     fields: tuple[str, ...] = field(default=("goal",), metadata={"stored": "keys"})
     """Which texts of a stored episode are compared with the query: ``goal``, ``first``
     (observation), ``window`` (of its steps, for dynamic queries). The memory must have them:
@@ -215,7 +220,7 @@ class Retrieval:
             min_score=self.min_score,
         )  # which says what is wrong with them
         _check_texts("splits", self.splits)
-        for name in ("k", "max_tokens"):
+        for name in ("k", "max_tokens", "refresh_after"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise TypeError(f"retrieval.{name} must be an int, not {value!r}")
@@ -230,14 +235,24 @@ class Retrieval:
                 "retrieval.query 'opening' asks by the first observation, which has to be compared "
                 f"with those of the memory: use retrieval.fields ['first'], not {self.fields}"
             )
+        if self.refresh_after and self.query == "dynamic":
+            raise ValueError(
+                "retrieval.refresh_after asks once more, and retrieval.query 'dynamic' at every "
+                "step: use one of them"
+            )
+        if self.refresh_after and "window" not in self.fields:
+            raise ValueError(
+                "retrieval.refresh_after asks by the first steps, which have to be compared with "
+                f"those of the memory: add 'window' to retrieval.fields, which are {self.fields}"
+            )
         if self.long not in ("shorten", "skip"):
             raise ValueError(f"retrieval.long is {self.long!r}; use 'shorten' or 'skip'")
         if self.outcomes not in ("successes", "all"):
             raise ValueError(f"retrieval.outcomes is {self.outcomes!r}; use 'successes' or 'all'")
-        if self.k < 0 or self.max_tokens < 0:
+        if min(self.k, self.max_tokens, self.refresh_after) < 0:
             raise ValueError(
-                f"retrieval.k ({self.k}) and retrieval.max_tokens ({self.max_tokens}) must not be "
-                "negative"
+                f"retrieval.k ({self.k}), retrieval.max_tokens ({self.max_tokens}) and "
+                f"retrieval.refresh_after ({self.refresh_after}) must not be negative"
             )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ..agent.conversation import Conversation, Turn
 from ..agent.prompt import PromptSpec, begin, demonstration, fit, system_text
-from ..agent.retriever import MemoryRetriever, RetrievedContext
+from ..agent.retriever import History, MemoryRetriever, RetrievedContext
 from ..memory.episode import Episode, Step
 
 SAMPLE = 64
@@ -62,7 +62,8 @@ def example(
     spec: PromptSpec, episode: Episode, context: RetrievedContext, memory: str = "retrieved"
 ) -> Example:
     """The episode as the agent would have seen it with these demonstrations, up to its last
-    action."""
+    action. Where retrieval asked once more after some steps, all of it is under what was shown
+    then."""
     turns: list[Turn] = list(begin(spec, episode.steps[0].observation, context.demonstrations))
     for i, step in enumerate(episode.steps):
         if i:
@@ -106,10 +107,10 @@ def build_examples(
     Raises:
         ValueError: `retriever` is dynamic; an example is one conversation with one memory block.
     """
-    if retriever.dynamic:
+    if retriever.settings.query == "dynamic":
         raise ValueError(
-            "an episode is trained on under one memory block: use retrieval.query = 'static' for "
-            "training"
+            "an episode is trained on under one memory block: use retrieval.query = 'static' or "
+            "'opening' for training"
         )
     examples = []
     for number, episode in enumerate(episodes):
@@ -134,6 +135,7 @@ def build_examples(
                     episode,
                     retriever(
                         episode.task,
+                        first_steps(episode, retriever.settings.refresh_after),
                         exclude=frozenset({episode.id}),
                         opening=episode.steps[0].observation,
                     ),
@@ -143,6 +145,12 @@ def build_examples(
     if rates.fade:
         return [_fading(retriever.spec, one) for one in examples]
     return examples
+
+
+def first_steps(episode: Episode, count: int) -> History:
+    """The first steps of an episode; none where it has no step after them."""
+    done = episode.steps[:count] if len(episode.steps) > count else ()
+    return [(s.action, o) for s, o in zip(done, episode.observations[1:], strict=False)]
 
 
 def _fading(spec: PromptSpec, one: Example) -> Example:
@@ -157,7 +165,8 @@ def _irrelevant(
 ) -> RetrievedContext:
     """Episodes from the less similar half of a sample of what retrieval might show."""
     memory, task = retriever.memory, episode.task
-    asked = retriever.asked(task, (), episode.observations[0])
+    history = first_steps(episode, retriever.settings.refresh_after)
+    asked = retriever.asked(task, history, episode.observations[0])
     query = retriever.query(task, asked, frozenset({episode.id}))
     drawn = memory.draw(
         query, SAMPLE, rng.getrandbits(32), retriever.holdout(task), retriever.position

@@ -121,6 +121,11 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
         "and the latest steps",
     )  # fmt: skip
     add_flag(
+        group, "--refresh-after", "retrieval.refresh_after",
+        "ask once more after this many steps, by the goal and these (with window among --fields)",
+        type=int,
+    )  # fmt: skip
+    add_flag(
         group, "--fields", "retrieval.fields",
         "what the query is compared with, by comma: goal (default), first (observation), window "
         "(of steps)", type=_names,

@@ -138,11 +138,7 @@ class _Counted:
     """Retrieval that notes how long the history was each time it was asked."""
 
     def __init__(self, retriever: MemoryRetriever) -> None:
-        self.retriever, self.position, self.dynamic = (
-            retriever,
-            retriever.position,
-            retriever.dynamic,
-        )
+        self.retriever, self.position, self.due = retriever, retriever.position, retriever.due
         self.asked: list[int] = []
 
     def frozen(self) -> "_Counted":
@@ -179,6 +175,39 @@ def test_dynamic_retrieval_asks_at_every_step_and_keeps_the_conversation(tmp_pat
         # What the prompt showed at each step is what was recorded as retrieved for it.
         for step, system in zip(episode.steps, systems, strict=True):
             assert f"Your task is to: {memory.get(step.retrieved[0].episode).task.goal}." in system
+
+
+def test_memory_can_be_asked_once_more_after_some_steps(tmp_path: Path) -> None:
+    (task,) = SUITE.tasks("valid", 1)
+    with Memory(tmp_path / "m", fields=("goal", "window")) as memory:
+        for episode in play_all(runner(), SUITE.tasks("train", 12)):
+            memory.add(episode)
+        settings = Retrieval(k=1, refresh_after=2, fields=("goal", "window"))
+        counted = _Counted(
+            MemoryRetriever(memory, spec_of(SUITE), words, settings, Purpose.EVALUATE)
+        )
+        policy = _Shown()
+        (episode,) = play_all(Runner(SUITE, policy, retriever=counted), [task])
+        assert counted.asked == [0, 2]
+        told = [len(step.retrieved) for step in episode.steps]
+        assert told == [1, 0, 1] + [0] * (len(told) - 3)
+        later = memory.get(episode.steps[2].retrieved[0].episode).task.goal
+        assert all(f"Your task is to: {later}." in system for system in policy.systems[2:])
+        assert len(set(policy.systems[:2])) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"refresh_after": 2}, "add 'window'"),
+        ({"refresh_after": -1, "fields": ("goal", "window")}, "must not be negative"),
+        ({"refresh_after": 1.5}, "must be an int"),
+        ({"refresh_after": 2, "query": "dynamic", "fields": ("window",)}, "use one of them"),
+    ],
+)
+def test_asking_once_more_needs_what_it_compares(settings: dict[str, object], said: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=said):
+        Retrieval(**settings)  # type: ignore[arg-type]
 
 
 def test_what_is_retrieved_does_not_depend_on_how_episodes_were_scheduled(tmp_path: Path) -> None:

@@ -46,6 +46,28 @@ def test_context_is_what_the_agent_would_have_been_shown(memory: Memory) -> None
         assert made.conversation[-1].role == "assistant"
 
 
+def test_an_example_is_under_what_was_shown_last(tmp_path: Path) -> None:
+    settings = Retrieval(k=1, refresh_after=3, fields=("goal", "window"))
+    with Memory(tmp_path / "m", fields=settings.fields) as memory:
+        memory.add_many(play_all(Runner(SUITE, ExpertPolicy(SUITE)), SUITE.tasks("train", 24)))
+        asking = MemoryRetriever(memory, SPEC, words, settings, Purpose.TRAIN)
+        differ = 0
+        for episode in memory.iterate():
+            (made,) = build_examples([episode], asking, ContextRates(0, 0), seed=0)
+            done = zip(episode.steps[:3], episode.observations[1:4], strict=True)
+            history = [(step.action, seen) for step, seen in done]
+            own = frozenset({episode.id})
+            shown = asking(episode.task, history, own)
+            assert made.conversation[0] == example(SPEC, episode, shown).conversation[0]
+            differ += shown.demonstrations != asking(episode.task, (), own).demonstrations
+        assert differ  # else the test would say nothing
+        # A first step that was the last one is not asked about.
+        short = replace(episode, steps=episode.steps[:2])
+        (made,) = build_examples([short], asking, ContextRates(0, 0), seed=0)
+        shown = asking(short.task, (), own)
+        assert made.conversation[0] == example(SPEC, short, shown).conversation[0]
+
+
 def test_the_episode_and_its_task_are_never_in_its_own_context(memory: Memory) -> None:
     episodes = list(memory.iterate())
     again = replace(episodes[0], id="same-task-again")

@@ -36,7 +36,7 @@ class OtherTypes:
 
     def __init__(self, matching: MemoryRetriever) -> None:
         self.matching = matching
-        self.dynamic, self.settings = matching.dynamic, matching.settings
+        self.due, self.settings = matching.due, matching.settings
 
     @property
     def position(self) -> int:

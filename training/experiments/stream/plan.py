@@ -163,9 +163,10 @@ class StreamSettings:
                 f"{len(self.stages)} stages cannot be put into {self.orders} different orders: ask "
                 "for fewer"
             )
-        if self.retrieval.query != "static" and any(ARMS[arm].adapter for arm in self.arms):
+        if self.retrieval.query == "dynamic" and any(ARMS[arm].adapter for arm in self.arms):
             raise ValueError(
-                "an episode is trained on under one memory block: use retrieval.query = 'static'"
+                "an episode is trained on under one memory block: use retrieval.query = 'static' "
+                "or 'opening'"
             )
 
 

@@ -101,7 +101,7 @@ class Study:
         easy = Tiers(s, get_suite(s.suite)).types[EASY]
         jobs: dict[str, Job] = {}  # what a cell needs stands right before it
         after: dict[str, list[str]] = {}
-        for c in wanted:
+        for c in sorted(wanted, key=self._place):
             named = c.adapters(easy)
             for one in named:
                 told = (path, s, one.train, c.base, c.seed, None, None, one.kind)
@@ -120,6 +120,14 @@ class Study:
         if not sealed and SEALED in get_suite(s.suite).groups:
             wanted += [c for c in self.cells(sealed=True) if records_file(path, c).exists()]
         return [r for c in wanted for r in read(records_file(path, c))]
+
+    def _place(self, cell: Cell) -> tuple[int, int]:
+        """When it is a cell's turn: of each seed first what the settings name first, and where they
+        name nothing, as listed."""
+        if not (named := self.settings.conditions):
+            return 0, 0
+        fits = (place for place, name in enumerate(named) if fnmatch(cell.condition, name))
+        return cell.seed, next(fits, len(named))
 
     def summary(self) -> dict[str, Any]:
         """What a published result says of how it was made."""
