@@ -107,7 +107,7 @@ def test_a_small_study_runs_resumes_and_is_recomputed(tiny_model: Path, tmp_path
     assert {r["condition"] for r in records} == {c.condition for c in study.cells()}
     assert len(done) == 2 + 1 + 4  # adapters, own memory, cells
     assert done.index("rag-lora-robust-base-s0") < done.index("own-rag-lora-robust-base-s0")
-    # In the order in which they are named; what a cell needs is made right before it, and none waits
+    # In the order in which they are named; what one needs is made right before it, and none waits
     # for all adapters.
     assert [name for name in done if "+" in name] == [Cell.of(c).name for c in s.conditions]
     assert done.index("lora-base-s0") == done.index("lora+empty+s0") - 1
