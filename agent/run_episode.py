@@ -13,6 +13,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from numbers import Real
 from typing import Any
 
@@ -117,6 +118,12 @@ def _seen(reply: Reply, show_admissible: bool) -> str:
     return f"{reply.observation}{ADMISSIBLE}{', '.join(reply.admissible)}"
 
 
+def _refusals(steps: Sequence[Step]) -> int:
+    """How many times the latest action was refused in a row."""
+    again = takewhile(lambda s: s.invalid and s.action == steps[-1].action, reversed(steps))
+    return sum(1 for _ in again)
+
+
 _ALL_BUT = math.nextafter(1.0, 0.0)
 
 _UNSTATED = (
@@ -135,6 +142,7 @@ def run_episode(
     run_seed: int = 0,
     success: Success = stated_success,
     show_admissible: bool = False,
+    give_up_after: int = 0,
 ) -> EpisodeRun:
     """Runs one episode and returns it.
 
@@ -148,6 +156,8 @@ def run_episode(
         success: whether the goal is reached, by the environment's answer; None for unknown.
         show_admissible: list the commands that would be accepted below every observation; they are
             not stored.
+        give_up_after: end the episode when the same action was refused so many times in a row; 0
+            never does.
 
     Yields:
         `NeedReset` once, then `Asked` and `NeedStep` in turn. `EnvironmentFailure` and
@@ -192,6 +202,9 @@ def run_episode(
         context = ask(())
         conversation = begin(spec, opening, context.demonstrations)
         for index in range(max_steps):
+            if give_up_after and _refusals(steps) >= give_up_after:
+                outcome = Outcome(False, outcome.score, StopReason.STUCK)
+                break
             asks = retriever is not None and retriever.due(index)
             if index and asks:
                 seen = [step.observation for step in steps[1:]] + [observation]

@@ -53,7 +53,8 @@ def at_home(suite: Suite) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How episodes are run; none of it but `max_steps` and `seed` may change a result."""
+    """How episodes are run; none of it but `max_steps`, `give_up_after` and `seed` may
+    change a result."""
 
     max_steps: int = 0
     """Actions per episode; 0 takes the suite's own limit."""
@@ -69,14 +70,19 @@ class RunSettings:
     admissible: bool = False
     """List the commands that would be accepted below every observation, and let the random policy
     choose among them. For comparison only: no result with it compares with one without."""
+    give_up_after: int = field(default=0, metadata={"sparse": True})
+    """End an episode in which the same action was refused so many times in a row; 0 never does.
+    A greedy policy hardly ever leaves such a loop (of 3,478 successes of the bundled model 2 hold
+    ten refusals, and 775 of 2,642 failures), and its actions are the dearest."""
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.workers < 0 or self.max_steps < 0 or self.timeout <= 0:
+        if self.batch < 1 or self.timeout <= 0:
             raise ValueError(
-                "run settings need batch >= 1, workers >= 0, max_steps >= 0 and timeout > 0, got "
-                f"{self.batch}, "
-                f"{self.workers}, {self.max_steps} and {self.timeout}"
+                f"run settings need batch >= 1 and timeout > 0, got {self.batch} and {self.timeout}"
             )
+        for name in ("workers", "max_steps", "give_up_after"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"run.{name} is {getattr(self, name)}; it must not be negative")
 
 
 class TaskQueue:
@@ -296,6 +302,7 @@ class Runner:
         return run_episode(
             task, spec_of(self.suite, self.policy), self.actor, self.retriever, limit,
             self.settings.seed, self.success, self.settings.admissible,
+            self.settings.give_up_after,
         )  # fmt: skip
 
     def _act(self, asked: Sequence[Asked]) -> Sequence[Action | PolicyFailure]:

@@ -24,6 +24,8 @@ class StopReason(StrEnum):
     """The environment raised, died or did not answer in time; says nothing about the policy."""
     POLICY_ERROR = "policy error"
     """The policy raised, or the conversation no longer fitted into its context."""
+    STUCK = "stuck"
+    """The policy repeated what was refused, as often as the run's settings bear."""
 
 
 @dataclass(frozen=True, slots=True)

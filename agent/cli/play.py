@@ -160,6 +160,12 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
         group, "--max-steps", "run.max_steps", "actions per episode (default: the suite's)",
         type=int,
     )  # fmt: skip
+    add_flag(
+        group, "--give-up-after", "run.give_up_after",
+        "end an episode whose policy repeats a refused action so many times in a row (default: "
+        "never)",
+        type=int,
+    )  # fmt: skip
     add_flag(group, "--batch", "run.batch", "episodes at once (default 16)", type=int)
     add_flag(
         group, "--workers", "run.workers",

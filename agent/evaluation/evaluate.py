@@ -231,6 +231,7 @@ def _record(
         "tasks": len(tasks),
         "tasks_hash": hashlib.sha256(identities.encode()).hexdigest()[:16],
         "max_steps": runner.settings.max_steps,
+        **({"give_up_after": stuck} if (stuck := runner.settings.give_up_after) else {}),
         "seed": runner.settings.seed,
         "actor": runner.actor,
         **({} if says_who else {"policy": fingerprint(policy)}),

@@ -1,5 +1,6 @@
 """The loop and the runner, on the toy suite with scripted policies."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,48 @@ def test_the_step_limit_ends_an_episode() -> None:
     assert len(episode.steps) == 3
     assert episode.outcome.reason is StopReason.STEP_LIMIT
     assert not episode.success
+
+
+class _Stubborn:
+    """Says what it was told to say, over and over."""
+
+    def __init__(self, *told: str) -> None:
+        self.told = itertools.cycle(told)
+
+    def answer(self, asked: Sequence[Asked]) -> list[Action]:
+        return [Action(next(self.told)) for _ in asked]
+
+
+@pytest.mark.parametrize(
+    ("words_said", "steps", "reason"),
+    [
+        (("sing",), 4, StopReason.STUCK),
+        (("sing", "dance"), 12, StopReason.STEP_LIMIT),  # never the same twice in a row
+        (("sing", "sing", "sing", "dance"), 12, StopReason.STEP_LIMIT),
+        (("look",), 12, StopReason.STEP_LIMIT),  # accepted, however often
+    ],
+)
+def test_who_repeats_what_is_refused_is_stopped(
+    words_said: tuple[str, ...], steps: int, reason: StopReason, tmp_path: Path
+) -> None:
+    run = RunSettings(batch=1, max_steps=12, give_up_after=4)
+    (episode,) = play_all(Runner(SUITE, _Stubborn(*words_said), run), SUITE.tasks("train", 1))
+    assert len(episode.steps) == steps
+    assert episode.outcome.reason is reason
+    assert not episode.success
+    with Memory(tmp_path / "m") as memory:
+        memory.add(episode)
+        assert memory.get(episode.id).outcome == episode.outcome
+    with Memory(tmp_path / "m", "r") as memory:
+        assert memory.meta(episode.id).reason is reason
+
+
+def test_nobody_is_stopped_unless_asked_for() -> None:
+    run = RunSettings(batch=1, max_steps=12)
+    (episode,) = play_all(Runner(SUITE, _Stubborn("sing"), run), SUITE.tasks("train", 1))
+    assert len(episode.steps) == 12
+    with pytest.raises(ValueError, match="give_up_after is -1"):
+        RunSettings(give_up_after=-1)
 
 
 def test_replay_repeats_recorded_episodes() -> None:
