@@ -13,7 +13,7 @@ import pytest
 from relive.agent.cli import main
 from relive.agent.evaluation.records import REPLAYED, record
 from relive.agent.load_policy import PolicySettings, load_model
-from relive.agent.runner import Runner, play_all, spec_of
+from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.agent.settings import build
 from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
@@ -55,6 +55,7 @@ def settings(**changes: Any) -> StreamSettings:
         seeds=1,
         jobs=1,
         lora=LoraSettings(steps=2, batch_examples=2, rehearsal=0.0),
+        run=RunSettings(max_steps=20, give_up_after=5),  # nothing here depends on late successes
     )
     return replace(small, **changes)
 
