@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..memory import EntryMeta, Hit, Holdout, Memory, Purpose, Query, Retrieval
-from ..memory.episode import Retrieved, StopReason
+from ..memory.episode import Episode, Retrieved, StopReason
 from ..memory.search.embed import AbsentEmbedder
 from ..memory.search.fields import query_text
 from ..task import Task
@@ -77,6 +77,21 @@ def ordered(shown: Sequence[Demonstration], order: str, task: Task) -> tuple[Dem
         random.Random(f"order/{task.identity}").shuffle(drawn)
         return tuple(drawn)
     return tuple(shown)
+
+
+def first_steps(episode: Episode, count: int) -> History:
+    """The first steps of an episode; none where it has no step after them."""
+    done = episode.steps[:count] if len(episode.steps) > count else ()
+    return [(s.action, o) for s, o in zip(done, episode.observations[1:], strict=False)]
+
+
+def refreshed(episode: Episode, retriever: "Retriever | None") -> int:
+    """The step before which an episode's memory block was asked for that stayed: 0, or that of
+    ``retrieval.refresh_after``."""
+    steps = range(1, len(episode.steps))
+    if retriever is None or all(map(retriever.due, steps)):
+        return 0
+    return next((step for step in steps if retriever.due(step)), 0)
 
 
 _MOST_HITS = 48

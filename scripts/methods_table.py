@@ -59,11 +59,11 @@ def methods_of(summary: Row) -> tuple[MethodSettings, ...]:
 
 def _row(
     method: str, variant: str, tier: str, memory: str, won: float, n: int,
-    ends: tuple[float, float] | None = None, **more: Any,
+    ends: tuple[float, float] | None = None, split: str = "valid", **more: Any,
 ) -> Row:  # fmt: skip
     low, high = ends or wilson(round(won * n), n)
     return {
-        "method": method, "variant": variant, "tier": tier, "memory": memory,
+        "method": method, "variant": variant, "tier": tier, "memory": memory, "split": split,
         "success": round(won, 4), "n": n, "low": round(low, 4), "high": round(high, 4),
         "tokens_per_task": None, "seconds_per_task": None, **more,
     }  # fmt: skip
@@ -84,7 +84,7 @@ def _exploring(file: Path) -> list[Row]:
                 "tokens_per_task": round(sum(r["tokens"] for r in mine) / n, 1),
                 "seconds_per_task": round(sum(r["seconds"] for r in mine) / n, 3),
             }
-            told = {"from": file.name, **cost}
+            told: Row = {"from": file.name, "split": "test", **cost}
             found.append(_row("own exploration", arm, tier, "own", won, n, interval(mine), **told))
     return found
 

@@ -41,8 +41,11 @@ class Timed:
 
     inner: MemoryRetriever
     seconds: float = 0.0
-    dynamic: bool = False
     settings: Retrieval = field(default_factory=Retrieval)
+
+    def due(self, step: int) -> bool:
+        """As the retriever."""
+        return self.inner.due(step)
 
     @property
     def position(self) -> int:

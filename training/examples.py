@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ..agent.conversation import Conversation, Turn
 from ..agent.prompt import PromptSpec, begin, demonstration, fit, system_text
-from ..agent.retriever import History, MemoryRetriever, RetrievedContext
+from ..agent.retriever import MemoryRetriever, RetrievedContext, first_steps, ordered
 from ..memory.episode import Episode, Step
 
 SAMPLE = 64
@@ -147,12 +147,6 @@ def build_examples(
     return examples
 
 
-def first_steps(episode: Episode, count: int) -> History:
-    """The first steps of an episode; none where it has no step after them."""
-    done = episode.steps[:count] if len(episode.steps) > count else ()
-    return [(s.action, o) for s, o in zip(done, episode.observations[1:], strict=False)]
-
-
 def _fading(spec: PromptSpec, one: Example) -> Example:
     if one.memory == "empty":
         return one
@@ -178,6 +172,8 @@ def _irrelevant(
         demonstration(retriever.spec, memory.get(name, retriever.position), reword=s.translate)
         for name, _ in chosen
     ]
-    return RetrievedContext(
-        fit(found, s.max_tokens, retriever.count, s.k, shorten=s.long == "shorten")
+    latest = " ".join(history[-1]) if history else ""
+    shown = fit(
+        found, s.max_tokens, retriever.count, s.k, shorten=s.long == "shorten", latest=latest
     )
+    return RetrievedContext(ordered(shown, s.order, task))

@@ -225,7 +225,7 @@ def train_adapter(
         supervised_tokens=supervised,
         loss_first=round(sum(losses[:10]) / len(losses[:10]), 4),
         loss_last=round(sum(losses[-10:]) / len(losses[-10:]), 4),
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(time.monotonic() - started + (kept.seconds_before if kept else 0.0), 1),
     )
     if together.first:
         written = replace(written, adapter_sha256=hash_weights(half))

@@ -47,7 +47,8 @@ class Unfinished:
             for ids, mask in some:
                 key.update(repr((list(ids), list(mask))).encode())
         self._key = key.hexdigest()
-        self._kept = time.monotonic()
+        self._began = self._kept = time.monotonic()
+        self._before = 0.0
         self._cuda = device if device.type == "cuda" else None
 
     def restore(self, tuned: Any, optimiser: Any) -> tuple[list[float], int]:
@@ -70,7 +71,13 @@ class Unfinished:
         torch.set_rng_state(state["random"])
         if self._cuda is not None and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self._cuda)
+        self._before = float(state.get("seconds", 0.0))
         return list(state["losses"]), int(state["supervised"])
+
+    @property
+    def seconds_before(self) -> float:
+        """Seconds that the part took that was done before it was stopped."""
+        return self._before
 
     def keep(self, tuned: Any, optimiser: Any, losses: Sequence[float], supervised: int) -> None:
         """Keeps the state after a step, if the last one that was kept is long enough ago."""
@@ -86,6 +93,7 @@ class Unfinished:
                 **self._random_cuda(),
                 "losses": list(losses),
                 "supervised": supervised,
+                "seconds": self._before + time.monotonic() - self._began,
             },
             half,
         )

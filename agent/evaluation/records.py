@@ -13,7 +13,7 @@ from typing import Any
 from ...memory import Memory
 from ...memory.episode import Episode
 from ...memory.storage.durable import replace_file
-from ..retriever import Retriever
+from ..retriever import Retriever, first_steps, refreshed
 from .audit import audit_of
 
 Record = dict[str, Any]
@@ -36,15 +36,21 @@ def record(
         condition: fields that say under which; they come first.
         store: memory that was read; None when there was none.
         retriever: what was retrieved with; with `count` it gives the length of the memory block at
-            the start.
+            the start. Where it asked once more after some steps, the record is of what was shown
+            from then on.
         count: number of tokens of a text.
     """
-    first = episode.observations[0]
-    shown = retriever(episode.task, opening=first).demonstrations if retriever and count else ()
+    first, again = episode.observations[0], refreshed(episode, retriever)
+    history = first_steps(episode, again)
+    shown = (
+        retriever(episode.task, history, opening=first).demonstrations
+        if retriever and count
+        else ()
+    )
     # As of then: what was shown may have been evicted since.
     at = episode.memory_position if episode.memory_position >= 0 else None
     found = (
-        [store.meta(r.episode, at).task for s in episode.steps for r in s.retrieved]
+        [store.meta(r.episode, at).task for s in episode.steps[again:] for r in s.retrieved]
         if store
         else []
     )

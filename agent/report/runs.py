@@ -129,7 +129,7 @@ def _stores(path: Path, settings: Mapping[str, Any], memory: Path | None) -> Ite
 def _remembered(folder: Path, path: Path) -> bool:
     """Whether it is what a run, or a life of a stream, remembered, and not what was measured."""
     its_own = folder.parent == path or folder.parent.parent == path / "lives"
-    return its_own and (folder.name == "memory" or folder.name.startswith(("memory-s", "own-s")))
+    return its_own and (folder.name == "memory" or folder.name.startswith(("memory-s", "own-")))
 
 
 def _condition(name: str, path: Path) -> str:
@@ -147,7 +147,9 @@ def _memory_read(path: Path, folder: Path) -> Path | None:
     """The memory that a condition's episodes read, if it is still there: what the run says, one in
     the run's folder, or one beside the episodes."""
     seed = folder.name.rpartition("+s")[2]
-    source = "own" if "+own" in folder.name else "memory"
+    train, *parts = folder.name.split("+")
+    base = "control" if "control" in parts else "base"
+    source = f"own-{train}-{base}" if "own" in parts else "memory"
     told = memory_of(path)
     candidates = [
         *([told] if told else []),

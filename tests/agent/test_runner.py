@@ -8,6 +8,7 @@ import pytest
 
 from relive.agent.collect import collect
 from relive.agent.conversation import Action, Asked, Conversation, Turn
+from relive.agent.evaluation.records import record
 from relive.agent.load_policy import PolicySettings, load_policy
 from relive.agent.policy import ExpertPolicy, ReplayPolicy, actor_of, words
 from relive.agent.prompt import system_text
@@ -237,6 +238,20 @@ def test_memory_can_be_asked_once_more_after_some_steps(tmp_path: Path) -> None:
         later = memory.get(episode.steps[2].retrieved[0].episode).task.goal
         assert all(f"Your task is to: {later}." in system for system in policy.systems[2:])
         assert len(set(policy.systems[:2])) == 1
+        # What is kept of it speaks of what was shown from then on.
+        kept = record(episode, {}, memory, counted.retriever, words)
+        assert kept["retrieved"] == [
+            [memory.meta(r.episode).task.identity, memory.meta(r.episode).task.type]
+            for r in episode.steps[2].retrieved
+        ]
+        (demo,) = counted.retriever(
+            task,
+            [
+                (s.action, o)
+                for s, o in zip(episode.steps[:2], episode.observations[1:3], strict=True)
+            ],
+        ).demonstrations
+        assert kept["memory_tokens"] == words(demo.text)
 
 
 @pytest.mark.parametrize(

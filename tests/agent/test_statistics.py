@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from relive.agent.evaluation import statistics
-from relive.agent.evaluation.statistics import cluster_interval, holm, paired_difference
+from relive.agent.evaluation.statistics import (
+    cluster_interval,
+    crossed_interval,
+    holm,
+    paired_difference,
+)
 
 
 def outcomes(
@@ -41,6 +46,33 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.91 <= covered["clusters"] / repeats <= 0.98
     assert 0.42 <= covered["clusters, 50 %"] / repeats <= 0.58
     assert covered["tasks"] / repeats < 0.85  # what ignoring the clusters would do
+
+
+def test_what_rooms_and_trainings_share_is_covered_by_drawing_both() -> None:
+    rng = np.random.default_rng(7)
+    rooms, trainings, repeats = 12, 6, 200
+    rows, columns = (grid.ravel().tolist() for grid in np.indices((rooms, trainings)))
+    pairs = list(zip(rows, columns, strict=True))
+    crossed = pairwise = 0
+    for seed in range(repeats):
+        effects = rng.normal(0, 1, (rooms, 1)) + rng.normal(0, 1, (1, trainings))
+        values = (effects + rng.normal(0, 0.3, (rooms, trainings))).ravel()
+        low, high = crossed_interval(values, rows, columns, draws=400, seed=seed)
+        crossed += low <= 0 <= high
+        low, high = cluster_interval(values, pairs, draws=400, seed=seed)
+        pairwise += low <= 0 <= high
+    assert crossed / repeats > 0.85  # six trainings are few
+    assert pairwise / repeats < 0.65
+
+
+def test_what_is_missing_in_a_crossed_design_is_left_out() -> None:
+    values, rows, columns = [1.0, 1.0, 0.0], ["a", "b", "b"], [0, 0, 1]
+    low, high = crossed_interval(values, rows, columns)
+    assert (low, high) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="2 rows and 1 columns"):
+        crossed_interval([1.0, 0.0], ["a", "b"], [0, 0])
+    with pytest.raises(ValueError, match="3 values need as many labels"):
+        crossed_interval(values, rows[:2], columns[:2])
 
 
 def test_clusters_without_variation_inside_count_once() -> None:

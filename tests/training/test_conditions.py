@@ -45,6 +45,20 @@ def test_other_memory_has_no_episode_of_the_type_under_test_and_is_not_longer(
         )
 
 
+def test_other_memory_is_the_closest_one_in_whatever_order(retriever: MemoryRetriever) -> None:
+    def shown(order: str) -> list[tuple[str, float]]:
+        settings = Retrieval(k=2, order=order)
+        matching = MemoryRetriever(
+            retriever.memory, retriever.spec, words, settings, Purpose.EVALUATE
+        )
+        other = under("other", matching)
+        assert other is not None
+        return [(r.episode, r.score) for r in other(SUITE.tasks("valid", 12)[5]).retrieved]
+
+    assert shown("closest-first") == list(reversed(shown("closest-last")))
+    assert len(shown("closest-last")) > 1
+
+
 def test_what_is_too_unlike_is_not_shown(retriever: MemoryRetriever) -> None:
     """With the type in the memory the same as ever; without it nothing, where otherwise something
     else is shown."""

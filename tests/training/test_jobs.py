@@ -57,3 +57,18 @@ def test_what_fails_ends_the_experiment(tmp_path: Path) -> None:
         ended(tmp_path, jobs, 2, {"wrong": ["quick"], "after it": ["wrong"]})
     assert (tmp_path / "quick").exists()
     assert not (tmp_path / "after it").exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_was_stopped_took_its_time_as_well(tmp_path: Path, processes: int) -> None:
+    jobs: list[Job] = [
+        ("slow", leave, (tmp_path / "no folder" / "slow", 1.2)),
+        ("other", leave, (tmp_path / "other", 0.0)),
+    ]
+    with pytest.raises(FileNotFoundError):
+        ended(tmp_path, jobs, processes, {})
+    (tmp_path / "no folder").mkdir()
+    before = RunDirectory(tmp_path / "run", {}).read("seconds.json")["slow"]
+    ended(tmp_path, jobs, processes, {})
+    after = RunDirectory(tmp_path / "run", {}).read("seconds.json")["slow"]
+    assert min(before, after - before) > 1.1  # it sleeps 1.2

@@ -14,6 +14,7 @@ from relive.envs import get_suite
 from relive.memory import Memory, Retrieval
 from relive.training.examples import ContextRates
 from relive.training.experiments.study.arms import Cell, cells
+from relive.training.experiments.study.context import life_of, lives_as
 from relive.training.experiments.study.methods import markdown as markdown_of_methods
 from relive.training.experiments.study.methods import table
 from relive.training.experiments.study.results import (
@@ -253,8 +254,43 @@ def test_rows_tests_and_text_follow_from_records() -> None:
     assert tests["rag-lora/matching", "lora/empty", "binding"]["low"] == 1.0
     assert all(0 < t["p"] <= 1 for t in tests.values())
     text = markdown(records)
-    assert "| rag-lora/matching | 100.0 (100–100)" in text
+    assert "| rag-lora/matching | 100.0 (84–100)" in text  # twenty of twenty are not all there are
     assert "+75.0" in text
+
+
+def test_differences_say_how_far_other_trainings_would_be() -> None:
+    alike, apart = (
+        [
+            *(r for s in range(3) for r in made_up("rag-lora/matching", "binding", won[s], s)),
+            *(r for s in range(3) for r in made_up("lora/empty", "binding", [0] * 20, s)),
+        ]
+        for won in ([[1, 0] * 10] * 3, [[1] * 20, [1, 0] * 10, [0] * 20])
+    )
+    spans = []
+    for records in (alike, apart):
+        (test,) = (t for t in compared(records) if t["tier"] == "binding")
+        assert test["difference"] == 0.5
+        spans.append(test["crossed"][1] - test["crossed"][0])
+    assert spans[1] > 2 * spans[0]
+
+
+def test_cells_of_a_study_that_asks_again_can_be_dynamic(tiny_model: Path, tmp_path: Path) -> None:
+    asked = Retrieval(refresh_after=2, fields=("goal", "window"), max_tokens=300)
+    s = settings(tiny_model, retrieval=asked, first_seed=1, conditions=("none/matching/dynamic",))
+    study = Study(tmp_path / "run", s)
+    assert [c.name for c in study.cells()] == ["none+matching+dynamic+s1"]
+    records = study.run()
+    assert {r["seed"] for r in records} == {1}
+    shared = study.directory.read("seconds.json")["none+matching+dynamic+s1"] / len(records)
+    assert {r["seconds"] for r in records} == {round(shared, 3)}
+
+
+def test_all_cells_of_a_training_read_one_life() -> None:
+    usual = Cell.of("rag-lora-robust/matching/own", seed=2)
+    for condition in ("rag-lora-robust/matching/k4/own", "rag-lora-robust/matching/dynamic/own"):
+        cell = Cell.of(condition, seed=2)
+        assert life_of(cell) == life_of(usual)
+        assert lives_as(cell) == usual
 
 
 def test_seeds_are_paired_only_with_themselves() -> None:

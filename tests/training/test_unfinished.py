@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from relive.agent.llm.local import LocalModel
 from relive.agent.llm.manifest import AdapterManifest
@@ -58,16 +59,21 @@ def finished(
     return manifest, steps
 
 
-def test_what_goes_on_is_what_was_never_stopped(tiny: LocalModel, tmp_path: Path) -> None:
+def test_what_goes_on_is_what_was_never_stopped(
+    tiny: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, all_steps = finished(tiny, tmp_path / "whole")
     assert all_steps == [1, 2, 3, 4, 5, 6]
     stopped(tiny, tmp_path / "part", 2)
     stopped(tiny, tmp_path / "part", 4)
+    before = torch.load(tmp_path / "part.unfinished", weights_only=True)["seconds"]
+    monkeypatch.setattr(unfinished.time, "monotonic", lambda: 1000.0)  # what follows takes no time
     manifest, steps = finished(tiny, tmp_path / "part")
     assert steps == [5, 6]
     assert manifest.adapter_sha256 == whole.adapter_sha256
     assert (manifest.loss_first, manifest.loss_last) == (whole.loss_first, whole.loss_last)
     assert manifest.supervised_tokens == whole.supervised_tokens
+    assert manifest.seconds == round(before, 1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["part", "whole"]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...agent.prompt import Demonstration
-from ...agent.retriever import History, MemoryRetriever, RetrievedContext, Retriever
+from ...agent.retriever import History, MemoryRetriever, RetrievedContext, Retriever, ordered
 from ...task import Task
 
 MEMORIES = ("matching", "other", "empty")
@@ -57,7 +57,8 @@ class OtherTypes:
         tokens = sum(
             m.count(demo.text) for demo in m(task, history, opening=opening).demonstrations
         )
-        more = replace(m.settings, k=m.settings.k + 3)
+        # The closest are kept, whatever order they are shown in.
+        more = replace(m.settings, k=m.settings.k + 3, order="closest-last")
         other = MemoryRetriever(
             m.memory,
             m.spec,
@@ -68,9 +69,9 @@ class OtherTypes:
             lambda e: e.task.type != task.type,
         )
         found = other(task, history, opening=opening)
-        shown = cut(found.demonstrations, tokens, m)
-        kept = {demo.episode for demo in shown}
-        return RetrievedContext(shown, tuple(r for r in found.retrieved if r.episode in kept))
+        shown = ordered(cut(found.demonstrations, tokens, m), m.settings.order, task)
+        scored = {r.episode: r for r in found.retrieved}
+        return RetrievedContext(shown, tuple(scored[demo.episode] for demo in shown))
 
 
 def cut(

@@ -28,7 +28,8 @@ def run_jobs(
     on_event: OnEvent,
     after: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> None:
-    """Runs jobs, notes in ``seconds.json`` how long each took, and stops at the first that fails.
+    """Runs jobs, notes in ``seconds.json`` how long each took, also where it is stopped on the way
+    (but not where all is killed), and stops at the first that fails.
 
     Args:
         directory: the run they belong to.
@@ -44,16 +45,25 @@ def run_jobs(
     seconds: dict[str, float] = directory.read("seconds.json") or {}
     finished = 0
 
+    def spent(name: str, took: float) -> None:
+        seconds[name] = round(seconds.get(name, 0.0) + took, 1)
+        directory.write("seconds.json", seconds)
+
     def done(name: str, took: float) -> None:
         nonlocal finished
         finished += 1
-        seconds[name] = round(seconds.get(name, 0.0) + took, 1)
-        directory.write("seconds.json", seconds)
+        spent(name, took)
         on_event(JobEnded(what, name, finished, len(jobs), took))
 
     if processes == 1:
         for name, act, arguments in jobs:
-            done(name, _timed(act, arguments))
+            began = time.monotonic()
+            try:
+                act(*arguments)
+            except BaseException:
+                spent(name, time.monotonic() - began)
+                raise
+            done(name, time.monotonic() - began)
         return
     # Forked workers would inherit torch's threads in an undefined state.
     context = multiprocessing.get_context("forkserver")
@@ -63,6 +73,7 @@ def run_jobs(
         workers, mp_context=context, initializer=_end_early, initargs=(ended,)
     )
     todo, running = list(jobs), dict[Future[float], str]()
+    began_at: dict[str, float] = {}
     try:
         while todo or running:
             open_ = {*running.values(), *(name for name, *_ in todo)}
@@ -70,9 +81,13 @@ def run_jobs(
             for job in ready[: workers - len(running)]:
                 todo.remove(job)
                 running[pool.submit(_timed, *job[1:])] = job[0]
+                began_at[job[0]] = time.monotonic()
             for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
-                done(running.pop(future), future.result())
+                took = future.result()
+                done(running.pop(future), took)
     except BaseException:
+        for name in running.values():
+            spent(name, time.monotonic() - began_at[name])
         # What runs is resumable; waiting for it would make Ctrl-C take minutes.
         pool.shutdown(wait=False, cancel_futures=True)
         end.close()

@@ -29,9 +29,10 @@ def score_candidates(
     Raises:
         ValueError: dynamic retrieval, or fewer than two queries with two candidates each.
     """
-    if retrieval.query == "dynamic":
+    if retrieval.query == "dynamic" or retrieval.refresh_after:
         raise ValueError(
-            "a retriever is tuned for one question per episode: retrieval.query=static"
+            "a retriever is tuned for one question per episode: use retrieval.query 'static' and "
+            "retrieval.refresh_after 0"
         )
     position, spec = memory.position, spec_of(suite, model)
     everyone = tuple(sorted({entry.policy for entry in memory.entries(at=position)}))

@@ -118,9 +118,12 @@ class StreamRun:
             self.directory.write(self._file(f"stage-{number}.json"), plan)
         if (self.arm.memory or self.arm.adapter) and not plan["lived"]:
             began = time.monotonic()
-            self._gather(number, memory, plan["position"])
-            plan |= {"lived": True, "seconds": time.monotonic() - began}
-            self.directory.write(self._file(f"stage-{number}.json"), plan)
+            try:
+                self._gather(number, memory, plan["position"])
+                plan["lived"] = True
+            finally:  # what was stopped took its time, too
+                plan["seconds"] += time.monotonic() - began
+                self.directory.write(self._file(f"stage-{number}.json"), plan)
         if self.arm.evict:
             total = sum(stage.tasks for stage in self.stages)
             capacity = max(1, round(self.settings.capacity * total))

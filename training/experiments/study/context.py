@@ -23,6 +23,8 @@ from .copy_baseline import CopyPolicy
 from .settings import StudySettings
 from .tasks import Tiers
 
+OWN = "own-"
+"""How folders of memories begin that an agent of the study lived."""
 ORDERS_ASKED = 6
 """Orders of the past episodes that a vote asks under."""
 
@@ -97,7 +99,7 @@ class JobContext:
         """A cell's retrieval, at a log position of the memory."""
         asked = replace(self.settings.retrieval, k=cell.k)
         if cell.query == "dynamic":
-            asked = replace(asked, query="dynamic")
+            asked = replace(asked, query="dynamic", refresh_after=0)
         if cell.order and cell.order != VOTE:
             asked = replace(asked, order=cell.order)
         if cell.tokens:
@@ -114,8 +116,14 @@ def memory_path(path: Path, cell: Cell) -> Path:
 
 
 def life_of(cell: Cell) -> str:
-    """Name of the life in which a cell's agent fills a memory of its own."""
-    return f"own-{cell.train}-{cell.base}-s{cell.seed}"
+    """Name of the life in which a cell's agent fills a memory of its own (:func:`lives_as`)."""
+    return f"{OWN}{cell.train}-{cell.base}-s{cell.seed}"
+
+
+def lives_as(cell: Cell) -> Cell:
+    """How the agent of a cell lives: as shown what is usual, so that all cells of one training read
+    the same memory."""
+    return Cell(cell.train, base=cell.base, seed=cell.seed, source="own")
 
 
 def make_runner(

@@ -55,6 +55,7 @@ def _row(method: MethodSettings, condition: str, tier: str, mine: Sequence[Recor
         "condition": condition,
         "tier": tier,
         "memory": Cell.of(condition).memory,
+        "split": mine[0]["rooms"],
         "success": round(sum(r["success"] for r in mine) / count, 4),
         "n": count,
         "low": round(low, 4),

@@ -2,8 +2,11 @@
 of a report.
 
 Rates are in [0, 1]. Intervals resample whole clusters, a cluster being one room in one seed:
-episodes in one room are alike, and one seed shares its adapters and its memory. Tests compare two
-conditions on the very same tasks; p-values of all tests together are corrected by Holm's method.
+episodes in one room are alike, and one seed shares its adapters and its memory. They speak of the
+adapters that were trained. How much other trainings would differ is in the second interval of a
+difference (``crossed``), for which rooms and seeds are drawn apart; with few seeds it is wide.
+Tests compare two conditions on the very same tasks; p-values of all tests together are corrected by
+Holm's method.
 """
 
 import shutil
@@ -14,7 +17,12 @@ from typing import TYPE_CHECKING, Any
 from ....agent.evaluation.audit import summed
 from ....agent.evaluation.metrics import wilson
 from ....agent.evaluation.records import Record, right_type_share, write
-from ....agent.evaluation.statistics import cluster_interval, holm, paired_difference
+from ....agent.evaluation.statistics import (
+    cluster_interval,
+    crossed_interval,
+    holm,
+    paired_difference,
+)
 from ....agent.events import ResultsKnown
 from ....agent.llm.manifest import FILE as MANIFEST
 from ....agent.llm.weights import hash_weights, with_adapter
@@ -124,9 +132,10 @@ def clusters(records: Sequence[Record]) -> list[tuple[str, int]]:
 
 
 def interval(records: Sequence[Record]) -> tuple[float, float]:
-    """95 % interval of the success rate: by clusters, or Wilson's where there is but one."""
+    """95 % interval of the success rate: by clusters, or Wilson's where there is but one, or where
+    all came out alike: what is drawn from them does, too, and has no width."""
     labels = clusters(records)
-    if len(set(labels)) < 2:
+    if len(set(labels)) < 2 or len({bool(r["success"]) for r in records}) < 2:
         return wilson(sum(r["success"] for r in records), len(records))
     return cluster_interval([float(r["success"]) for r in records], labels)
 
@@ -182,22 +191,30 @@ def compared(records: Sequence[Record]) -> list[Row]:
 
 
 def difference(one: Sequence[Record], other: Sequence[Record], measure: str) -> Row | None:
-    """Their mean difference on the tasks that both played; None without at least two clusters."""
+    """Their mean difference on the tasks that both played; None without at least two clusters.
+
+    Where there are several seeds, ``crossed`` is its interval with rooms and seeds drawn apart.
+    """
     first, second = ({(r["task"], r["seed"]): r for r in records} for records in (one, other))
     both = [key for key in first if key in second]
     labels = clusters([first[key] for key in both])
     if len(set(labels)) < 2:
         return None
-    test = paired_difference(
-        [float(first[key][measure]) for key in both],
-        [float(second[key][measure]) for key in both],
-        labels,
+    one_by_one, other_by_one = (
+        [float(some[key][measure]) for key in both] for some in (first, second)
     )
+    test = paired_difference(one_by_one, other_by_one, labels)
+    places, seeds = zip(*labels, strict=True)
+    ends = {}
+    if min(len(set(places)), len(set(seeds))) > 1:
+        gaps = [a - b for a, b in zip(one_by_one, other_by_one, strict=True)]
+        ends = {"crossed": [round(end, 4) for end in crossed_interval(gaps, places, seeds)]}
     return {
         "n": test.n,
         "difference": round(test.difference, 4),
         "low": round(test.low, 4),
         "high": round(test.high, 4),
+        **ends,
         "p_raw": test.p,
     }
 

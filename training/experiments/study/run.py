@@ -75,7 +75,7 @@ class Study:
             for cell in map(Cell.of, named):  # as many episodes as fit take long: one seed
                 seeds = 1 if cell.k == FULL else s.seeds
                 chosen += [replace(cell, seed=seed) for seed in range(seeds)]
-        return chosen
+        return [replace(cell, seed=s.first_seed + cell.seed) for cell in chosen]
 
     def run(self, sealed: bool = False) -> list[Record]:
         """Does what is not done yet and returns the records of all finished cells.
@@ -119,7 +119,15 @@ class Study:
         self.jobs("study", list(jobs.values()), after)
         if not sealed and SEALED in get_suite(s.suite).groups:
             wanted += [c for c in self.cells(sealed=True) if records_file(path, c).exists()]
-        return [r for c in wanted for r in read(records_file(path, c))]
+        return [r for c in wanted for r in self._records(c)]
+
+    def _records(self, cell: Cell) -> list[Record]:
+        """Records of a cell that is done. What a task took is its share of what the cell took:
+        while one of a batch waits for the others, the clock of all of them runs."""
+        found = read(records_file(self.path, cell))
+        took = (self.directory.read("seconds.json") or {}).get(cell.name)
+        share = {} if took is None else {"seconds": round(took / len(found), 3)}
+        return [r | share for r in found]
 
     def _place(self, cell: Cell) -> tuple[int, int]:
         """When it is a cell's turn: of each seed first what the settings name first, and where they

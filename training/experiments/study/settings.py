@@ -63,6 +63,8 @@ class StudySettings:
     seeds: int = 3
     """Each with its own demonstrations, training sample, adapter initialisation, order and test
     tasks; more can be added to a study."""
+    first_seed: int = field(default=0, metadata={"sparse": True})
+    """The first of them: tasks of earlier seeds were looked at while designing."""
     demonstrations: int = 600
     """Expert episodes in the memory of a seed, spread over all task types; the easy half is what
     trainings see."""
@@ -97,6 +99,8 @@ class StudySettings:
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.per_tier < 1 or self.demonstrations < 1 or self.jobs < 1:
             raise ValueError("study needs seeds, per_tier, demonstrations and jobs of at least 1")
+        if self.first_seed < 0:
+            raise ValueError(f"study.first_seed is {self.first_seed}; it must not be negative")
         if self.lora.rehearsal is None:
             raise ValueError(
                 "study needs lora.rehearsal as a number: the share that arms with rehearsal use; "

@@ -24,7 +24,7 @@ from ...pretraining.rehearsal import rehearsal
 from ...select import SelectSettings, select
 from ...tune import tune
 from .arms import EASY, TRAININGS, Cell, rates_of
-from .context import JobContext, agreements, life_of, make_runner, memory_path
+from .context import JobContext, agreements, life_of, lives_as, make_runner, memory_path
 from .settings import StudySettings
 from .tasks import demonstration_tasks, tasks_for
 
@@ -114,7 +114,7 @@ def live_own(path: Path, settings: StudySettings, cell: Cell) -> None:
     seen nothing. Within a chunk the memory is read as the chunk found it, so the result does not
     depend on what ended first.
     """
-    job = JobContext.at(path, settings)
+    job, cell = JobContext.at(path, settings), lives_as(cell)
     tasks = demonstration_tasks(settings, job.suite, cell.seed)
     directory = RunDirectory(path, folder_settings(settings))
     file = f"{life_of(cell)}.json"
@@ -172,7 +172,17 @@ def folder_settings(settings: StudySettings) -> dict[str, Any]:
     """What a study's folder belongs to. How many jobs, which cells and whether curves are wanted
     may change on the way; the control base is looked at when its cells are (`Study.run`)."""
     # What a seed's numbers do not depend on; the model is known by its weights.
-    free = ("jobs", "seeds", "conditions", "control", "curve", "name", "model", "methods")
+    free = (
+        "jobs",
+        "seeds",
+        "first_seed",
+        "conditions",
+        "control",
+        "curve",
+        "name",
+        "model",
+        "methods",
+    )
     deciding = {k: v for k, v in as_stored(settings).items() if k not in free}
     weights = {"base": hash_weights(find_model(settings.model))}
     return {
