@@ -12,7 +12,7 @@ from relive.agent.evaluation.records import record
 from relive.agent.load_policy import PolicySettings, load_policy
 from relive.agent.policy import ExpertPolicy, ReplayPolicy, actor_of, words
 from relive.agent.prompt import system_text
-from relive.agent.retriever import History, MemoryRetriever, RetrievedContext
+from relive.agent.retriever import History, MemoryRetriever, RetrievedContext, first_steps
 from relive.agent.run_episode import draw_seed
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
@@ -244,13 +244,7 @@ def test_memory_can_be_asked_once_more_after_some_steps(tmp_path: Path) -> None:
             [memory.meta(r.episode).task.identity, memory.meta(r.episode).task.type]
             for r in episode.steps[2].retrieved
         ]
-        (demo,) = counted.retriever(
-            task,
-            [
-                (s.action, o)
-                for s, o in zip(episode.steps[:2], episode.observations[1:3], strict=True)
-            ],
-        ).demonstrations
+        (demo,) = counted.retriever(task, first_steps(episode, 2)).demonstrations
         assert kept["memory_tokens"] == words(demo.text)
 
 

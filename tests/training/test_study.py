@@ -259,17 +259,19 @@ def test_rows_tests_and_text_follow_from_records() -> None:
 
 
 def test_differences_say_how_far_other_trainings_would_be() -> None:
-    alike, apart = (
-        [
-            *(r for s in range(3) for r in made_up("rag-lora/matching", "binding", won[s], s)),
-            *(r for s in range(3) for r in made_up("lora/empty", "binding", [0] * 20, s)),
-        ]
-        for won in ([[1, 0] * 10] * 3, [[1] * 20, [1, 0] * 10, [0] * 20])
-    )
+    some = [1, 0, 1, 1, 0] * 4
     spans = []
-    for records in (alike, apart):
+    for won in ([some] * 3, [[1] * 20, some, [1] * 4 + [0] * 16]):
+        records = [
+            r
+            for seed in range(3)
+            for r in (
+                *made_up("rag-lora/matching", "binding", won[seed], seed),
+                *made_up("lora/empty", "binding", [0] * 20, seed),
+            )
+        ]
         (test,) = (t for t in compared(records) if t["tier"] == "binding")
-        assert test["difference"] == 0.5
+        assert test["difference"] == 0.6
         spans.append(test["crossed"][1] - test["crossed"][0])
     assert spans[1] > 2 * spans[0]
 
