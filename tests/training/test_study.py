@@ -283,8 +283,8 @@ def test_cells_of_a_study_that_asks_again_can_be_dynamic(tiny_model: Path, tmp_p
     assert [c.name for c in study.cells()] == ["none+matching+dynamic+s1"]
     records = study.run()
     assert {r["seed"] for r in records} == {1}
-    shared = study.directory.read("seconds.json")["none+matching+dynamic+s1"] / len(records)
-    assert {r["seconds"] for r in records} == {round(shared, 3)}
+    took = study.directory.read("seconds.json")["none+matching+dynamic+s1"]
+    assert sum(r["seconds"] for r in records) == pytest.approx(took, rel=0.05)
 
 
 def test_all_cells_of_a_training_read_one_life() -> None:

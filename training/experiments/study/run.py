@@ -122,12 +122,14 @@ class Study:
         return [r for c in wanted for r in self._records(c)]
 
     def _records(self, cell: Cell) -> list[Record]:
-        """Records of a cell that is done. What a task took is its share of what the cell took:
-        while one of a batch waits for the others, the clock of all of them runs."""
+        """Records of a cell that is done. What a task took is its share, by actions, of what the
+        cell took: while one of a batch waits for the others, the clock of all of them runs."""
         found = read(records_file(self.path, cell))
         took = (self.directory.read("seconds.json") or {}).get(cell.name)
-        share = {} if took is None else {"seconds": round(took / len(found), 3)}
-        return [r | share for r in found]
+        actions = sum(len(r["actions"]) for r in found)
+        if took is None or not actions:
+            return found
+        return [r | {"seconds": round(took * len(r["actions"]) / actions, 3)} for r in found]
 
     def _place(self, cell: Cell) -> tuple[int, int]:
         """When it is a cell's turn: of each seed first what the settings name first, and where they
