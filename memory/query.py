@@ -161,7 +161,7 @@ class Retrieval:
     """Tokens of the memory block at most."""
     long: str = "shorten"
     """What becomes of an episode that does not fit into its share of the block: ``shorten`` shows
-    its beginning and end, or, where steps were taken before it was asked for, a window around what is at hand; ``skip``
+    its beginning and end, or, asked for after some steps, a window around what is at hand; ``skip``
     shows the next hit instead."""
     outcomes: str = "successes"
     """``successes`` or ``all``. Failures are labelled when shown; early in learning they would
