@@ -184,8 +184,9 @@ class MemoryReader:
 
         Args:
             episode_id: its id.
-            at: Log position; an episode that was deleted after it is still there, until the memory
-                is compacted, and ratings that were given after it are not.
+            at: Log position; an episode that was added after it is not there yet, one that was
+                deleted after it still is, until the memory is compacted, and ratings that were
+                given after it are not.
 
         Raises:
             EpisodeNotFoundError: no such episode.
@@ -384,16 +385,19 @@ class MemoryReader:
 
     def _alive(self, episode_id: str, at: int | None = None) -> int | None:
         """Ordinal of an episode that is there at a position."""
-        ordinal = self._state.find(episode_id)
-        if ordinal is None or self._state.catalog.deleted(np.array([ordinal]), self._until(at))[0]:
+        ordinal, until = self._state.find(episode_id), self._until(at)
+        if ordinal is None or self._state.catalog.sequences[ordinal] >= until:
             return None
-        return ordinal
+        return None if self._state.catalog.deleted(np.array([ordinal]), until)[0] else ordinal
 
     def _ordinal(self, episode_id: str, at: int | None = None) -> int:
         ordinal = self._alive(episode_id, at)
         if ordinal is None:
-            deleted = self._state.find(episode_id) is not None
-            raise EpisodeNotFoundError(episode_id, str(self.path), deleted)
+            there = self._state.find(episode_id)
+            early = there is not None and self._state.catalog.sequences[there] >= self._until(at)
+            hint = f" yet at log position {at}" if early else ""
+            deleted = there is not None and not early
+            raise EpisodeNotFoundError(episode_id, str(self.path), deleted, hint)
         return ordinal
 
 
