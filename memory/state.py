@@ -402,6 +402,7 @@ class State:
                 self._decoded(ordinal)
             except ValueError:
                 return False
+            self.id_of(ordinal)  # is kept, whatever becomes of the record
             self._readable.add(ordinal)
         return True
 
