@@ -14,6 +14,7 @@ import numpy as np
 from .compose import refuse_unknown
 from .episode import Episode
 from .holdout import Holdout
+from .maintenance.duplicates import duplicate_of
 from .maintenance.stats import MemoryStats, count
 from .maintenance.verify import all_damage, verify
 from .query import EntryMeta, EpisodeNotFoundError, Hit, Query
@@ -83,11 +84,11 @@ class MemoryReader:
             )
 
     def duplicate_of(self, episode: Episode) -> str | None:
-        """Id of an episode of the same task with the same actions that is there already; None if
-        there is none."""
+        """Id of an episode of the same task with the same actions that is there already and can be
+        read; None if there is none."""
         with self._mutex:
             self._require_open()
-            return self._state.duplicate_of(episode)
+            return self._fresh(lambda: duplicate_of(self._state, episode))
 
     def usefulness(self, episode_id: str) -> Usefulness:
         """What showing an episode did for the runs that were shown it
@@ -243,8 +244,8 @@ class MemoryReader:
         Damaged ones are left out."""
         with self._mutex:
             self._require_open()
-            ids = self._fresh(lambda: [self._state.id_of(ordinal) for ordinal in self._visible(at)])
-        for episode_id in ids:
+            named = self._fresh(lambda: self._state.named(np.array(self._visible(at), np.int64)))
+        for _, episode_id in named:
             try:
                 yield self.get(episode_id, at)
             except (KeyError, ValueError):
@@ -259,7 +260,7 @@ class MemoryReader:
 
     def vectors(self, field: str = "goal") -> tuple[tuple[str, ...], Vectors]:
         """Ids of all entries in the order of the log, and the vector of each one's first text of a
-        field, shape (number of entries, dimension).
+        field, shape (number of entries, dimension). One whose id cannot be read is left out.
 
         Raises:
             ValueError: the memory has no such field.
@@ -272,9 +273,10 @@ class MemoryReader:
                     f"the memory in {self.path} has no field {field!r}: it has "
                     f"{', '.join(state.spaces)}"
                 )
-            ordinals = np.array(self._visible(None), dtype=np.int64)
+            named = state.named(np.array(self._visible(None), dtype=np.int64))
+            ordinals = np.array([ordinal for ordinal, _ in named], dtype=np.int64)
             taken = state.spaces[field].vectors_of(state.catalog.sequences[ordinals])
-            return tuple(state.ids_of(ordinals)), taken
+            return tuple(name for _, name in named), taken
 
         with self._mutex:
             self._require_open()

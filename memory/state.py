@@ -29,7 +29,7 @@ from .storage.annotations import Annotations
 from .storage.catalog import NEVER, RATED, Catalog
 from .storage.codec import digest
 from .storage.durable import Corruption, RolledBackError
-from .storage.ingest import gap_row, rows_of, task_digest
+from .storage.ingest import gap_row, rows_of
 from .storage.log import Log
 from .storage.payload import CodecError
 from .storage.rows import Numbers, Rows
@@ -279,6 +279,17 @@ class State:
             for o, name in zip(ordinals, short, strict=True)
         ]
 
+    def named(self, ordinals: Numbers) -> list[tuple[int, str]]:
+        """Ordinals and ids of episodes; without those whose id is too long for the catalog and
+        whose record is damaged."""
+        found = []
+        for ordinal, name in zip(ordinals.tolist(), self.catalog.ids_of(ordinals), strict=True):
+            try:
+                found.append((ordinal, self.meta(ordinal).episode_id if name is None else name))
+            except ValueError:
+                continue  # noted
+        return found
+
     def payload(self, ordinal: int) -> bytes:
         """The record of an episode.
 
@@ -375,24 +386,6 @@ class State:
         """Number of episodes that were found damaged and are not deleted."""
         positions = self.catalog.delete_positions()
         return sum(positions[ordinal] == NEVER for ordinal in self._broken)
-
-    def duplicate_of(self, episode: Episode) -> str | None:
-        """Id of an episode of the same task with the same actions; None if there is none."""
-        same = self.catalog.column("task") == np.uint64(task_digest(episode.task.identity))
-        same &= self.catalog.column("actions") == np.uint64(codec.actions_digest(episode))
-        same &= self.catalog.delete_positions() == NEVER
-        found = np.flatnonzero(same)
-        return self.id_of(int(found[0])) if len(found) else None
-
-    def without_duplicates(self, episodes: Sequence[Episode]) -> list[Episode]:
-        """Those of which nothing is there yet, the first of each."""
-        digests = [(task_digest(e.task.identity), codec.actions_digest(e)) for e in episodes]
-        first = dict(reversed(list(zip(digests, episodes, strict=True))))
-        return [
-            e
-            for k, e in zip(digests, episodes, strict=True)
-            if first[k] is e and not self.duplicate_of(e)
-        ]
 
     def is_readable(self, ordinal: int) -> bool:
         """Whether the record of an episode can be read, all of it; looked at once, and again when

@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, cast
 from weakref import WeakSet
 
-import numpy as np
-
 from .compose import from_names
 from .description import DESCRIPTION, identify, is_memory, own_embedder
 from .episode import Episode
 from .maintenance.compact import Compaction
-from .maintenance.evict import evictable, victims
+from .maintenance.duplicates import new_among
+from .maintenance.evict import evicted
 from .query import EpisodeNotFoundError
 from .reader import MemoryReader
 from .search.embed import Embedder
@@ -186,8 +185,8 @@ class Memory(MemoryReader):
             return self._add(ready)
         with self._deduplicating:  # nobody adds another of them between the look and the commit
             with self._mutex:
-                kept = set(map(id, self._state.without_duplicates(episodes)))
-            return self._add([one for one in ready if id(one.episode) in kept])
+                kept = new_among(self._state, episodes)
+            return self._add([ready[place] for place in kept])
 
     def _add(self, ready: Sequence[codec.Prepared]) -> int:
         if not (episodes := [one.episode for one in ready]):
@@ -342,19 +341,14 @@ class Memory(MemoryReader):
         """
         with self._mutex:
             self._require_writable()
-            entries = evictable(self._state)
-            gone = victims(
-                entries,
+            ids = evicted(
+                self._state,
                 capacity=capacity,
                 before=before,
                 by=by,
                 keep_per_type=keep_per_type,
                 seed=seed,
             )
-            ordinals = np.searchsorted(
-                self._state.catalog.sequences, np.array(gone, dtype=np.int64)
-            )
-            ids = self._state.ids_of(ordinals)
         now = time.time()
         records = [
             (
@@ -365,7 +359,7 @@ class Memory(MemoryReader):
         ]
         if records:
             self._writer.append(Work(records, lambda _: None))
-        return tuple(ids)
+        return ids
 
     def compact(self) -> Compaction:
         """Take the bytes of deleted episodes away, and of everything said about them; says what it

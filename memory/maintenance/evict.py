@@ -4,11 +4,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..state import State
-from ..storage.catalog import NEVER, SUCCESS
+from ..storage.catalog import SUCCESS
 
 POLICIES = ("age", "usefulness", "largest-type", "random")
 """``age``: the oldest first. ``usefulness``: those that helped least, failures before successes
@@ -30,9 +31,22 @@ class Candidate:
     """Unix time in seconds."""
 
 
+def evicted(state: State, **settings: Any) -> tuple[str, ...]:
+    """Ids of the episodes to delete, in the order in which they go; arguments and errors as of
+    :func:`victims`."""
+    while True:
+        gone = np.array(victims(evictable(state), **settings), dtype=np.int64)
+        named = state.named(np.searchsorted(state.catalog.sequences, gone))
+        if len(named) == len(gone):
+            return tuple(name for _, name in named)
+        # One of them is damaged, which is known from now on: it takes nobody's place.
+
+
 def evictable(state: State) -> list[Candidate]:
-    """All episodes that are not deleted, as far as eviction is concerned."""
-    alive, table = np.flatnonzero(state.catalog.delete_positions() == NEVER), state.usefulness()
+    """All episodes that are neither deleted nor known to be damaged, as far as eviction is
+    concerned."""
+    ordinals, table = np.arange(len(state.catalog)), state.usefulness()
+    alive = ordinals[~state.is_gone(ordinals, state.position)]
     sequences = state.catalog.sequences[alive].tolist()
     columns = [
         state.catalog.column(name)[alive].tolist() for name in ("suite", "type", "flags", "time")

@@ -1,14 +1,16 @@
 """A memory with damaged records, known or not yet: they are never told of as if they were there,
 and nothing else is lost over them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relive.memory import IndexSettings, Memory, Query
+from relive.memory import Episode, IndexSettings, Memory, Query
 from relive.memory.storage.segments import FRAME_BYTES
+from relive.memory.transfer import export_file
 from tests.memory.conftest import make_episode
 from tests.memory.faults import only, records_of
 
@@ -35,6 +37,68 @@ def build(folder: Path, count: int, damaged: Collection[int], **about: Any) -> N
         others = range(count, count + 3)
         memory.add_many([make_episode(number, "water plants", **about) for number in others])
     damage(folder, damaged)
+
+
+def twin(number: int) -> Episode:
+    """Another episode of the same task with the same actions."""
+    return replace(make_episode(number, GOAL), id="twin")
+
+
+@pytest.fixture
+def unnamed(folder: Path) -> Path:
+    """Five episodes; the second is damaged, and its id cannot be read."""
+    with Memory(folder) as memory:
+        made = [make_episode(number, GOAL) for number in range(5)]
+        memory.add_many([made[0], replace(made[1], id=LONG), *made[2:]])
+    damage(folder, {1})
+    return folder
+
+
+LEFT = ["episode-0", "episode-2", "episode-3", "episode-4"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (lambda m: [episode.id for episode in m.iterate()], LEFT),
+        (lambda m: [entry.episode_id for entry in m.entries()], LEFT),
+        (lambda m: list(m.vectors()[0]), LEFT),
+        (lambda m: m.vectors()[1].shape[0], 4),
+        (lambda m: list(m.evict(capacity=0, keep_per_type=0)), LEFT),
+        (lambda m: sorted(dict(m.draw(Query(GOAL), 5, seed=1))), LEFT),
+        (lambda m: sorted(hit.episode_id for hit in m.search(GOAL, k=5)), LEFT),
+        (lambda m: m.duplicate_of(twin(1)), None),
+        (lambda m: (m.add(twin(1), deduplicate=True), "twin" in m), (6, True)),
+        (lambda m: export_file(m, m.path / "all.jsonl"), 4),
+    ],
+)  # fmt: skip
+def test_an_id_that_cannot_be_read(
+    unnamed: Path, ask: Callable[[Memory], object], answer: object
+) -> None:
+    with Memory(unnamed) as memory:
+        assert ask(memory) == answer
+
+
+def test_of_several_duplicates_one_that_can_be_read_counts(folder: Path) -> None:
+    """What is damaged is no reason to leave the same thing out."""
+    with Memory(folder) as memory:
+        memory.add_many([twin(0), replace(twin(0), id="another"), make_episode(1, GOAL)])
+    damage(folder, {0})
+    for known in (True, False):
+        with Memory(folder, "r") as memory:
+            if known:
+                memory.verify()
+            assert memory.duplicate_of(make_episode(0, GOAL)) == "another"
+    damage(folder, {1})
+    for number, known in enumerate((True, False)):
+        with Memory(folder) as memory:
+            if known:
+                memory.verify()
+            assert memory.duplicate_of(make_episode(0, GOAL)) is None
+            again = replace(twin(0), id=f"again {number}")
+            assert memory.add(again, deduplicate=True) == memory.position
+            assert again.id in memory
+            memory.delete(again.id)
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -90,3 +154,13 @@ def test_they_are_not_drawn(folder: Path) -> None:
             for one, before in zip(drawn, whole, strict=True):
                 assert set(one) >= {hit for hit in before if hit[0] not in gone}
             assert len(memory.draw(Query(GOAL), 99, 0)) == 43
+
+
+def test_they_take_nobodys_place_when_a_memory_is_bounded(folder: Path) -> None:
+    """Neither do they count for the capacity nor as the successes that stay of a type."""
+    build(folder, 4, {2, 3})
+    with Memory(folder) as memory:
+        memory.verify()
+        assert memory.evict(capacity=5, keep_per_type=0) == ()
+        assert memory.evict(capacity=1, keep_per_type=4) == ("episode-0",)
+        assert len(memory) == 4

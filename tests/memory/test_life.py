@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.memory import Memory, Query
+from relive.memory import Memory, Query, Step
 from relive.memory.maintenance.evict import POLICIES
 from relive.memory.search.usefulness import PRIOR
 from tests.memory.conftest import HOLDOUT, Make, found, goal, shown
@@ -154,8 +154,20 @@ def test_duplicates_are_left_out_if_asked_for(folder: Path, episode: Make) -> No
         assert "copy" in memory
         memory.add(replace(copy, id="on purpose"))
         assert "on purpose" in memory
+        assert memory.add_many([other := episode(5, goal(5)), other], deduplicate=True)
+        assert "episode-5" in memory
     with Memory(folder, "r") as memory:
         assert memory.duplicate_of(first) == "copy"
+
+
+def test_where_one_action_ends_and_the_next_begins_matters(folder: Path, episode: Make) -> None:
+    """One of two lines is not two, and none is not an empty one, though their hashes are equal."""
+    with Memory(folder) as memory:
+        for number, actions in enumerate((["x\ny"], ["x", "y"], [], [""])):
+            steps = tuple(Step("o", action) for action in actions)
+            made = replace(episode(number, goal(0), identity="game"), steps=steps)
+            assert memory.add_many([made, replace(made, id="twin")], deduplicate=True) == number + 1
+            assert memory.duplicate_of(replace(made, id="twin")) == made.id
 
 
 def test_what_helped_is_learned(folder: Path, episode: Make) -> None:
