@@ -11,7 +11,7 @@ import pytest
 from relive.memory import Episode, IndexSettings, Memory, Query
 from relive.memory.storage.segments import FRAME_BYTES
 from relive.memory.transfer import export_file
-from tests.memory.conftest import make_episode
+from tests.memory.conftest import make_episode, shown
 from tests.memory.faults import only, records_of
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -33,7 +33,8 @@ def damage(folder: Path, numbers: Collection[int]) -> None:
 def build(folder: Path, count: int, damaged: Collection[int], **about: Any) -> None:
     """Episodes with the same goal, some of them damaged, and three others behind them."""
     with Memory(folder) as memory:
-        memory.add_many([make_episode(number, GOAL, **about) for number in range(count)])
+        goals = range(len(memory), count)
+        memory.add_many([make_episode(number, GOAL, **about) for number in goals])
         others = range(count, count + 3)
         memory.add_many([make_episode(number, "water plants", **about) for number in others])
     damage(folder, damaged)
@@ -164,3 +165,35 @@ def test_they_take_nobodys_place_when_a_memory_is_bounded(folder: Path) -> None:
         assert memory.evict(capacity=5, keep_per_type=0) == ()
         assert memory.evict(capacity=1, keep_per_type=4) == ("episode-0",)
         assert len(memory) == 4
+
+
+def test_a_kind_is_counted_whichever_of_its_episodes_are_damaged(folder: Path) -> None:
+    """Its name is read from one of the others; one of which nothing can be read is not counted."""
+    with Memory(folder) as memory:
+        memory.add(make_episode(0, GOAL, task_type="cool"))
+    build(folder, 5, {0, 1, 2}, task_type="look")
+    with Memory(folder, "r") as memory:
+        stats = memory.stats()
+        assert (stats.by_type, stats.by_split) == ({"look": 5}, {"train": 5})
+        assert (stats.entries, stats.successes, len(memory)) == (5, 5, 5)
+
+
+def test_what_helped_and_is_gone_is_not_listed(folder: Path) -> None:
+    """Others are in its place."""
+    with Memory(folder) as memory:
+        memory.add_many([make_episode(number, GOAL) for number in range(9)])
+        for number in range(9):
+            run = make_episode(100 + number, identity="t")
+            memory.record_outcome(shown(run, f"episode-{number}"))
+            memory.record_outcome(make_episode(200 + number, identity="t", success=False))
+        assert list(memory.stats().most_useful) == [f"episode-{number}" for number in range(5)]
+        memory.delete("episode-1")
+        assert list(memory.stats().most_useful) == [
+            f"episode-{number}" for number in (0, 2, 3, 4, 5)
+        ]
+    damage(folder, {3})
+    with Memory(folder, "r") as memory:
+        memory.verify()
+        assert list(memory.stats().most_useful) == [
+            f"episode-{number}" for number in (0, 2, 4, 5, 6)
+        ]
