@@ -16,7 +16,7 @@ from .episode import Episode
 from .holdout import Holdout
 from .maintenance.duplicates import duplicate_of
 from .maintenance.stats import MemoryStats, count
-from .maintenance.verify import all_damage, verify
+from .maintenance.verify import all_damage, catalog_is_whole, verify
 from .query import EntryMeta, EpisodeNotFoundError, Hit, Query
 from .retrieval import draw, retrieve
 from .search.embed import Embedder, Vectors
@@ -327,6 +327,14 @@ class MemoryReader:
         Damaged rows of caches are made again. Damaged episodes are left out of searches from now
         on.
         """
+        with self._mutex:
+            self._require_open()
+            whole = catalog_is_whole(self._state)
+        if not whole:
+            # Not while another thread writes: the log is opened anew.
+            with self._writer.alone(), self._mutex:
+                self._require_open()
+                self._state.load()
         with self._mutex:
             self._require_open()
             self._fresh(lambda: verify(self._state))
