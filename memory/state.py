@@ -132,8 +132,7 @@ class State:
     def _excuse(self, unfinished: bool) -> None:
         """Finish a compaction that was interrupted: caches that do not fit are what it left behind,
         and no damage."""
-        unfinished = unfinished or bool(superseded(self.log.folder))
-        if not unfinished:
+        if not (unfinished or self._compacted()):
             return
         for found in [
             d
@@ -153,6 +152,12 @@ class State:
                 )
                 self.damage.append(Corruption("log", 0, 0, detail))
 
+    def _compacted(self) -> bool:
+        """Whether the log is, or was since the catalog was opened, in the middle of a
+        compaction."""
+        folder = self.log.folder
+        return bool(superseded(folder)) or self.catalog.is_behind(segments(folder))
+
     def _read_log(self, last: RecordLocation | None) -> bool:
         """Continue behind the last record that the catalog knows, or from the start if the log has
         another one there.
@@ -163,7 +168,7 @@ class State:
         if last is not None and not (
             self.catalog.fits(segments(self.log.folder)) and self.log.start_after(last)
         ):
-            unfinished = bool(superseded(self.log.folder))
+            unfinished = self._compacted()
             if not unfinished:
                 self.catalog.file.note(0, 0, "does not fit the log; it is made again")
             self.catalog.forget()
