@@ -75,6 +75,10 @@ class MemoryReader:
             self._require_open()
             return self._state.catalog.alive - self._state.broken_count
 
+    def __bool__(self) -> bool:
+        # One that is empty is a memory, too: `if memory` asks whether there is one.
+        return True
+
     def __contains__(self, episode_id: object) -> bool:
         with self._mutex:
             self._require_open()

@@ -87,6 +87,11 @@ def test_stats(store: Memory, episode: Make) -> None:
     assert stats.damage == ()
 
 
+def test_an_empty_memory_is_a_memory(store: Memory) -> None:
+    """Where a memory may be None, ``if memory`` asks whether there is one."""
+    assert (bool(store), len(store)) == (True, 0)
+
+
 def test_ratings_and_notes(folder: Path, episode: Make) -> None:
     """Given afterwards, durable, the last of a name counts, and they appear with the episode."""
     with Memory(folder) as memory:
