@@ -233,15 +233,14 @@ class MemoryReader:
         return self._metas_of(self._deleted)
 
     def notes(self, episode_id: str) -> tuple[str, ...]:
-        """Remarks about an episode, oldest first."""
+        """Remarks about an episode, oldest first.
+
+        Raises:
+            EpisodeNotFoundError: no such episode.
+        """
         with self._mutex:
             self._require_open()
-
-            def read() -> tuple[str, ...]:
-                ordinal = self._alive(episode_id)
-                return () if ordinal is None else self._state.notes(ordinal)
-
-            return self._fresh(read)
+            return self._fresh(lambda: self._state.notes(self._ordinal(episode_id)))
 
     def iterate(self, at: int | None = None) -> Iterator[Episode]:
         """All episodes in the order of the log; with ``at`` only those before that position.

@@ -38,10 +38,9 @@ def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
             assert [len(one.entries(at)) for at in range(6)] == [0, 1, 2, 3, 4, 3]
             assert [len(one.entries(since=at)) for at in range(6)] == [3, 2, 1, 1, 0, 0]
             assert [entry.position for entry in one.entries(3, 1)] == [1, 2]
-            for ask in (one.get, one.meta, one.usefulness):
+            for ask in (one.get, one.meta, one.usefulness, one.notes):
                 with pytest.raises(KeyError, match="it was deleted"):
                     ask("episode-2")
-            assert one.notes("episode-2") == ()
             assert (one.stats().entries, one.stats().deleted) == (3, 1)
         for change in (
             memory.delete,

@@ -106,7 +106,8 @@ def test_ratings_and_notes(folder: Path, episode: Make) -> None:
     with Memory(folder, "r") as memory:
         assert memory.get("episode-1").ratings == {"human": 0.75}
         assert memory.notes("episode-1") == ("took a detour",)
-        assert memory.notes("episode-2") == ()
+        with pytest.raises(KeyError, match=r"'episode-2' in .*: it is not there"):
+            memory.notes("episode-2")
         assert memory.position == 4
 
 
