@@ -316,6 +316,7 @@ class Memory(MemoryReader):
         with self._mutex:
             self._require_writable()
         run = codec.valid_episode(run)
+        check_complete(run)
         shown = codec.shown_in(run)
         credit = annotations.Credit(
             shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started
