@@ -154,8 +154,9 @@ class Memory(MemoryReader):
                 is unharmed.
             TypeError: a field holds something of another type than it should, or the embedder made
                 no array; the message names it.
-            ValueError: the memory is open for reading, the id is taken, the task lacks identity or
-                split, or something in it cannot be stored.
+            ValueError: the memory is open for reading, the id is taken (also by a deleted episode,
+                until the memory is compacted), the task lacks identity or split, or something in it
+                cannot be stored.
         """
         if known:
             if episode is not None:
@@ -194,7 +195,13 @@ class Memory(MemoryReader):
 
         def check(brought: set[str]) -> None:
             for episode in episodes:
-                if episode.id in brought or self._state.find(episode.id) is not None:
+                known = episode.id not in brought and self._state.find(episode.id) is not None
+                if known and self._alive(episode.id) is None:
+                    raise ValueError(
+                        f"episode {episode.id!r} was deleted from {self.path}, which still holds "
+                        "it, and ids are given once: restore it, or compact the memory first"
+                    )
+                if known or episode.id in brought:
                     raise ValueError(
                         f"there is already an episode {episode.id!r} in {self.path}; ids are given "
                         "once"

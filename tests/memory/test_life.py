@@ -51,7 +51,7 @@ def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
                 change("episode-2")
         with pytest.raises(KeyError, match="it is not there"):
             memory.delete("episode-7")
-        with pytest.raises(ValueError, match="ids are given once"):
+        with pytest.raises(ValueError, match=r"was deleted .* ids are given once: restore it, or"):
             memory.add(episode(2))
         with pytest.raises(ValueError, match="mode='w'"):
             reader.delete("episode-1")
