@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .compose import refuse_unknown
+from .compose import refuse_unknown, whole_number
 from .episode import Episode
 from .holdout import Holdout
 from .maintenance.duplicates import duplicate_of
@@ -169,8 +169,11 @@ class MemoryReader:
             looked at, however many there are.
 
         Raises:
-            TypeError, ValueError: as :meth:`search`.
+            TypeError, ValueError: as :meth:`search`; also for a `count` that is no whole number, or
+                negative.
         """
+        if (count := whole_number("count", count)) < 0:
+            raise ValueError(f"count is {count}; draw 0 episodes or more")
         holdout = _checked(query, holdout)
         vector = self._encode([query.text])[0]
         with self._mutex:
@@ -258,7 +261,13 @@ class MemoryReader:
 
     def entries(self, at: int | None = None, since: int = 0) -> Sequence[EntryMeta]:
         """What is known of all episodes, in the order of the log; damaged ones are left out. With
-        `at` only those before that position, with `since` only those from that one on."""
+        `at` only those before that position, with `since` only those from that one on.
+
+        Raises:
+            TypeError: a log position is a whole number.
+            ValueError: ``at`` lies beyond what was read.
+        """
+        since = _log_position("since", since)
         return self._metas_of(lambda: self._visible(at, since))
 
     def vectors(self, field: str = "goal") -> tuple[tuple[str, ...], Vectors]:
@@ -373,10 +382,7 @@ class MemoryReader:
         position = self._state.position
         if at is None:
             return position
-        if not isinstance(at, int | np.integer):
-            raise TypeError(
-                f"a log position is a whole number, not {at!r}: use one that memory.position gave"
-            )
+        at = _log_position("at", at)
         if not 0 <= at <= position:
             raise ValueError(
                 f"log position {at} is not known here (this is at {position}); refresh() to follow "
@@ -412,6 +418,10 @@ class MemoryReader:
             deleted = there is not None and not early
             raise EpisodeNotFoundError(episode_id, str(self.path), deleted, hint)
         return ordinal
+
+
+def _log_position(name: str, value: object) -> int:
+    return whole_number(name, value, ": use a log position that memory.position gave")
 
 
 def _checked(query: object, holdout: Holdout | None) -> Holdout:

@@ -358,13 +358,8 @@ class Memory(MemoryReader):
                 seed=seed,
             )
         now = time.time()
-        records = [
-            (
-                Kind.DELETE,
-                annotations.encode_deletion(annotations.Deletion(i, f"evicted by {by}", now)),
-            )
-            for i in ids
-        ]
+        deletions = [annotations.Deletion(name, f"evicted by {by}", now) for name in ids]
+        records = [(Kind.DELETE, annotations.encode_deletion(one)) for one in deletions]
         if records:
             self._writer.append(Work(records, lambda _: None))
         return ids
