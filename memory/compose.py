@@ -5,7 +5,7 @@ import inspect
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,17 @@ def refuse_unknown(call: str, given: Collection[str], known: Collection[str]) ->
             close = difflib.get_close_matches(name, known, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"{call} knows no {name!r}.{hint} It takes {', '.join(known)}")
+
+
+def whole_number(name: str, value: object, hint: str = "") -> int:
+    """The value of an argument that is a whole number; a truth value is none.
+
+    Raises:
+        TypeError: it is something else; the message names the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {value!r}{hint}")
+    return int(value)
 
 
 def from_names(known: Mapping[str, Any]) -> Episode:

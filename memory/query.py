@@ -264,7 +264,9 @@ class Explanation:
     """Inner product of the unit vectors of query and text."""
     considered: int
     """Entries that were at least as close, this one included: its rank before anything was
-    removed."""
+    removed. In a memory of more than `exact_limit` entries
+    (:class:`relive.memory.IndexSettings`) only of those that were looked at, and so are the two
+    numbers that follow: an index proposes some, and what no filter keeps may be passed over."""
     held_out: int
     """How many of those the holdout kept back (same task, near-duplicate, split under
     evaluation)."""
@@ -272,7 +274,8 @@ class Explanation:
     """How many of those the query did not want (failures, excluded, ``where``), or nobody is shown
     (rated unsafe)."""
     exact: bool
-    """Every entry was compared; false: the candidates came from the approximate index."""
+    """Every entry that could be a hit was compared; false: the candidates came from the approximate
+    index."""
     field: str = "goal"
     """Which of the episode's texts was closest."""
     usefulness: float = 0.0

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .compose import refuse_unknown
+from .compose import refuse_unknown, whole_number
 from .episode import Episode
 from .holdout import Holdout
+from .maintenance.duplicates import duplicate_of
 from .maintenance.stats import MemoryStats, count
-from .maintenance.verify import all_damage, verify
+from .maintenance.verify import all_damage, catalog_is_whole, verify
 from .query import EntryMeta, EpisodeNotFoundError, Hit, Query
 from .retrieval import draw, retrieve
 from .search.embed import Embedder, Vectors
@@ -74,6 +75,10 @@ class MemoryReader:
             self._require_open()
             return self._state.catalog.alive - self._state.broken_count
 
+    def __bool__(self) -> bool:
+        # One that is empty is a memory, too: `if memory` asks whether there is one.
+        return True
+
     def __contains__(self, episode_id: object) -> bool:
         with self._mutex:
             self._require_open()
@@ -83,11 +88,11 @@ class MemoryReader:
             )
 
     def duplicate_of(self, episode: Episode) -> str | None:
-        """Id of an episode of the same task with the same actions that is there already; None if
-        there is none."""
+        """Id of an episode of the same task with the same actions that is there already and can be
+        read; None if there is none."""
         with self._mutex:
             self._require_open()
-            return self._state.duplicate_of(episode)
+            return self._fresh(lambda: duplicate_of(self._state, episode))
 
     def usefulness(self, episode_id: str) -> Usefulness:
         """What showing an episode did for the runs that were shown it
@@ -164,8 +169,11 @@ class MemoryReader:
             looked at, however many there are.
 
         Raises:
-            TypeError, ValueError: as :meth:`search`.
+            TypeError, ValueError: as :meth:`search`; also for a `count` that is no whole number, or
+                negative.
         """
+        if (count := whole_number("count", count)) < 0:
+            raise ValueError(f"count is {count}; draw 0 episodes or more")
         holdout = _checked(query, holdout)
         vector = self._encode([query.text])[0]
         with self._mutex:
@@ -184,8 +192,9 @@ class MemoryReader:
 
         Args:
             episode_id: its id.
-            at: Log position; an episode that was deleted after it is still there, until the memory
-                is compacted, and ratings that were given after it are not.
+            at: Log position; an episode that was added after it is not there yet, one that was
+                deleted after it still is, until the memory is compacted, and ratings that were
+                given after it are not.
 
         Raises:
             EpisodeNotFoundError: no such episode.
@@ -227,23 +236,22 @@ class MemoryReader:
         return self._metas_of(self._deleted)
 
     def notes(self, episode_id: str) -> tuple[str, ...]:
-        """Remarks about an episode, oldest first."""
+        """Remarks about an episode, oldest first.
+
+        Raises:
+            EpisodeNotFoundError: no such episode.
+        """
         with self._mutex:
             self._require_open()
-
-            def read() -> tuple[str, ...]:
-                ordinal = self._alive(episode_id)
-                return () if ordinal is None else self._state.notes(ordinal)
-
-            return self._fresh(read)
+            return self._fresh(lambda: self._state.notes(self._ordinal(episode_id)))
 
     def iterate(self, at: int | None = None) -> Iterator[Episode]:
         """All episodes in the order of the log; with ``at`` only those before that position.
         Damaged ones are left out."""
         with self._mutex:
             self._require_open()
-            ids = self._fresh(lambda: [self._state.id_of(ordinal) for ordinal in self._visible(at)])
-        for episode_id in ids:
+            named = self._fresh(lambda: self._state.named(np.array(self._visible(at), np.int64)))
+        for _, episode_id in named:
             try:
                 yield self.get(episode_id, at)
             except (KeyError, ValueError):
@@ -253,12 +261,18 @@ class MemoryReader:
 
     def entries(self, at: int | None = None, since: int = 0) -> Sequence[EntryMeta]:
         """What is known of all episodes, in the order of the log; damaged ones are left out. With
-        `at` only those before that position, with `since` only those from that one on."""
+        `at` only those before that position, with `since` only those from that one on.
+
+        Raises:
+            TypeError: a log position is a whole number.
+            ValueError: ``at`` lies beyond what was read.
+        """
+        since = _log_position("since", since)
         return self._metas_of(lambda: self._visible(at, since))
 
     def vectors(self, field: str = "goal") -> tuple[tuple[str, ...], Vectors]:
         """Ids of all entries in the order of the log, and the vector of each one's first text of a
-        field, shape (number of entries, dimension).
+        field, shape (number of entries, dimension). One whose id cannot be read is left out.
 
         Raises:
             ValueError: the memory has no such field.
@@ -271,9 +285,10 @@ class MemoryReader:
                     f"the memory in {self.path} has no field {field!r}: it has "
                     f"{', '.join(state.spaces)}"
                 )
-            ordinals = np.array(self._visible(None), dtype=np.int64)
+            named = state.named(np.array(self._visible(None), dtype=np.int64))
+            ordinals = np.array([ordinal for ordinal, _ in named], dtype=np.int64)
             taken = state.spaces[field].vectors_of(state.catalog.sequences[ordinals])
-            return tuple(state.ids_of(ordinals)), taken
+            return tuple(name for _, name in named), taken
 
         with self._mutex:
             self._require_open()
@@ -326,6 +341,14 @@ class MemoryReader:
         """
         with self._mutex:
             self._require_open()
+            whole = catalog_is_whole(self._state)
+        if not whole:
+            # Not while another thread writes: the log is opened anew.
+            with self._writer.alone(), self._mutex:
+                self._require_open()
+                self._state.load()
+        with self._mutex:
+            self._require_open()
             self._fresh(lambda: verify(self._state))
             return all_damage(self._state)
 
@@ -359,10 +382,7 @@ class MemoryReader:
         position = self._state.position
         if at is None:
             return position
-        if not isinstance(at, int | np.integer):
-            raise TypeError(
-                f"a log position is a whole number, not {at!r}: use one that memory.position gave"
-            )
+        at = _log_position("at", at)
         if not 0 <= at <= position:
             raise ValueError(
                 f"log position {at} is not known here (this is at {position}); refresh() to follow "
@@ -384,17 +404,24 @@ class MemoryReader:
 
     def _alive(self, episode_id: str, at: int | None = None) -> int | None:
         """Ordinal of an episode that is there at a position."""
-        ordinal = self._state.find(episode_id)
-        if ordinal is None or self._state.catalog.deleted(np.array([ordinal]), self._until(at))[0]:
+        ordinal, until = self._state.find(episode_id), self._until(at)
+        if ordinal is None or self._state.catalog.sequences[ordinal] >= until:
             return None
-        return ordinal
+        return None if self._state.catalog.deleted(np.array([ordinal]), until)[0] else ordinal
 
     def _ordinal(self, episode_id: str, at: int | None = None) -> int:
         ordinal = self._alive(episode_id, at)
         if ordinal is None:
-            deleted = self._state.find(episode_id) is not None
-            raise EpisodeNotFoundError(episode_id, str(self.path), deleted)
+            there = self._state.find(episode_id)
+            early = there is not None and self._state.catalog.sequences[there] >= self._until(at)
+            hint = f" yet at log position {at}" if early else ""
+            deleted = there is not None and not early
+            raise EpisodeNotFoundError(episode_id, str(self.path), deleted, hint)
         return ordinal
+
+
+def _log_position(name: str, value: object) -> int:
+    return whole_number(name, value, ": use a log position that memory.position gave")
 
 
 def _checked(query: object, holdout: Holdout | None) -> Holdout:

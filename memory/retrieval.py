@@ -148,18 +148,26 @@ def retrieve(
                 yield NEXT * wide, among
         yield stop, among
 
-    for width, among in tries():
-        first = proposed if among is None and width < stop else None
-        found = _candidates(query, vector, library, width, stop, among, first)
-        qualified = _qualify(query, wanted, holdout, library, found, needed)
-        # Others may be as close as the last one, unless all of them were looked at.
-        full = len(qualified.ranks) == needed
-        least = float(found.scores[qualified.ranks[-1]]) if full else query.min_score
-        if width == stop or (qualified.finished and least is not None and least > found.floor):
-            break
-    hits = _hits(query, library, qualified, found, reading)
-    # What cannot be read is no hit. It is known as broken from now on.
-    return retrieve(query, vector, holdout, library, reading) if hits is None else hits
+    looked_at = needed
+    while True:
+        for width, among in tries():
+            first = proposed if among is None and width < stop else None
+            found = _candidates(query, vector, library, width, stop, among, first)
+            qualified = _qualify(query, wanted, holdout, library, found, needed)
+            # Others may be as close as the last one, unless all of them were looked at.
+            full = len(qualified.ranks) == needed
+            least = float(found.scores[qualified.ranks[-1]]) if full else query.min_score
+            if width == stop or (qualified.finished and least is not None and least > found.floor):
+                break
+        hits = _hits(query, library, qualified, found, reading)
+        if hits is not None:
+            return hits
+        # What cannot be read is no hit. It is known as broken from now on; where one is, many
+        # others may be, so that each turn looks at twice as many.
+        looked_at *= 2
+        closest = _qualify(query, wanted, holdout, library, found, looked_at).ranks
+        for ordinal in found.ordinals[closest].tolist():
+            library.readable(ordinal)
 
 
 def draw(
@@ -183,7 +191,8 @@ def draw(
 
     Returns:
         Ids and similarities, the most similar first. Only a few times `count` entries are looked
-        at, however many there are, unless nearly none of them qualifies.
+        at, however many there are, unless nearly none of them qualifies. Those that cannot be read
+        are passed over.
     """
     _require_keys(query, library)
     stop, wanted = (
@@ -193,11 +202,9 @@ def draw(
 
     def qualifying(ordinals: Numbers) -> Numbers:
         shown, kept = _masks(query, wanted, holdout, library, ordinals)
-        found = ordinals[shown & kept]
-        if query.where is not None:
-            right = (ordinal for ordinal in found.tolist() if query.where(library.meta(ordinal)))
-            found = np.array(list(islice(right, count)), dtype=np.int64)
-        return found[:count]
+        found = ordinals[shown & kept].tolist()
+        right = (one for one in found if _satisfies(query, library, one) and library.readable(one))
+        return np.array(list(islice(right, min(count, len(found)))), dtype=np.int64)
 
     few = stop <= 2 * LOOKED_AT * count
     every = library.catalog.by_task(stop)  # the log's order depends on what ran beside what
@@ -272,6 +279,17 @@ def _masks(
     return holdout.visible(library.catalog, ordinals), kept
 
 
+def _satisfies(query: Query, library: Library, ordinal: int) -> bool:
+    """Whether the query's ``where`` keeps an entry; it keeps none that cannot be read."""
+    if query.where is None:
+        return True
+    try:
+        entry = library.meta(ordinal)
+    except ValueError:
+        return False
+    return query.where(entry)
+
+
 def _qualify(
     query: Query,
     wanted: Filter,
@@ -288,8 +306,9 @@ def _qualify(
     shown, kept = _masks(query, wanted, holdout, library, ordinals)
     ranks = np.flatnonzero(shown & kept)
     if query.where is not None:
-        right = (rank for rank in ranks.tolist() if query.where(library.meta(int(ordinals[rank]))))
-        ranks = np.array(list(islice(right, count)), dtype=np.int64)
+        places = zip(ranks.tolist(), ordinals[ranks].tolist(), strict=True)
+        right = (rank for rank, ordinal in places if _satisfies(query, library, ordinal))
+        ranks = np.array(list(islice(right, min(count, len(ranks)))), dtype=np.int64)
         kept[:] = False
         kept[ranks] = True
     ranks = ranks[:count]

@@ -29,7 +29,7 @@ from .storage.annotations import Annotations
 from .storage.catalog import NEVER, RATED, Catalog
 from .storage.codec import digest
 from .storage.durable import Corruption, RolledBackError
-from .storage.ingest import gap_row, rows_of, task_digest
+from .storage.ingest import gap_row, rows_of
 from .storage.log import Log
 from .storage.payload import CodecError
 from .storage.rows import Numbers, Rows
@@ -132,8 +132,7 @@ class State:
     def _excuse(self, unfinished: bool) -> None:
         """Finish a compaction that was interrupted: caches that do not fit are what it left behind,
         and no damage."""
-        unfinished = unfinished or bool(superseded(self.log.folder))
-        if not unfinished:
+        if not (unfinished or self._compacted()):
             return
         for found in [
             d
@@ -153,6 +152,12 @@ class State:
                 )
                 self.damage.append(Corruption("log", 0, 0, detail))
 
+    def _compacted(self) -> bool:
+        """Whether the log is, or was since the catalog was opened, in the middle of a
+        compaction."""
+        folder = self.log.folder
+        return bool(superseded(folder)) or self.catalog.is_behind(segments(folder))
+
     def _read_log(self, last: RecordLocation | None) -> bool:
         """Continue behind the last record that the catalog knows, or from the start if the log has
         another one there.
@@ -163,7 +168,7 @@ class State:
         if last is not None and not (
             self.catalog.fits(segments(self.log.folder)) and self.log.start_after(last)
         ):
-            unfinished = bool(superseded(self.log.folder))
+            unfinished = self._compacted()
             if not unfinished:
                 self.catalog.file.note(0, 0, "does not fit the log; it is made again")
             self.catalog.forget()
@@ -279,6 +284,17 @@ class State:
             for o, name in zip(ordinals, short, strict=True)
         ]
 
+    def named(self, ordinals: Numbers) -> list[tuple[int, str]]:
+        """Ordinals and ids of episodes; without those whose id is too long for the catalog and
+        whose record is damaged."""
+        found = []
+        for ordinal, name in zip(ordinals.tolist(), self.catalog.ids_of(ordinals), strict=True):
+            try:
+                found.append((ordinal, self.meta(ordinal).episode_id if name is None else name))
+            except ValueError:
+                continue  # noted
+        return found
+
     def payload(self, ordinal: int) -> bytes:
         """The record of an episode.
 
@@ -376,24 +392,6 @@ class State:
         positions = self.catalog.delete_positions()
         return sum(positions[ordinal] == NEVER for ordinal in self._broken)
 
-    def duplicate_of(self, episode: Episode) -> str | None:
-        """Id of an episode of the same task with the same actions; None if there is none."""
-        same = self.catalog.column("task") == np.uint64(task_digest(episode.task.identity))
-        same &= self.catalog.column("actions") == np.uint64(codec.actions_digest(episode))
-        same &= self.catalog.delete_positions() == NEVER
-        found = np.flatnonzero(same)
-        return self.id_of(int(found[0])) if len(found) else None
-
-    def without_duplicates(self, episodes: Sequence[Episode]) -> list[Episode]:
-        """Those of which nothing is there yet, the first of each."""
-        digests = [(task_digest(e.task.identity), codec.actions_digest(e)) for e in episodes]
-        first = dict(reversed(list(zip(digests, episodes, strict=True))))
-        return [
-            e
-            for k, e in zip(digests, episodes, strict=True)
-            if first[k] is e and not self.duplicate_of(e)
-        ]
-
     def is_readable(self, ordinal: int) -> bool:
         """Whether the record of an episode can be read, all of it; looked at once, and again when
         it is read."""
@@ -402,6 +400,7 @@ class State:
                 self._decoded(ordinal)
             except ValueError:
                 return False
+            self.id_of(ordinal)  # is kept, whatever becomes of the record
             self._readable.add(ordinal)
         return True
 

@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, cast
 from weakref import WeakSet
 
-import numpy as np
-
 from .compose import from_names
 from .description import DESCRIPTION, identify, is_memory, own_embedder
 from .episode import Episode
 from .maintenance.compact import Compaction
-from .maintenance.evict import evictable, victims
+from .maintenance.duplicates import new_among
+from .maintenance.evict import evicted
 from .query import EpisodeNotFoundError
 from .reader import MemoryReader
 from .search.embed import Embedder
@@ -155,8 +154,9 @@ class Memory(MemoryReader):
                 is unharmed.
             TypeError: a field holds something of another type than it should, or the embedder made
                 no array; the message names it.
-            ValueError: the memory is open for reading, the id is taken, the task lacks identity or
-                split, or something in it cannot be stored.
+            ValueError: the memory is open for reading, the id is taken (also by a deleted episode,
+                until the memory is compacted), the task lacks identity or split, or something in it
+                cannot be stored.
         """
         if known:
             if episode is not None:
@@ -186,8 +186,8 @@ class Memory(MemoryReader):
             return self._add(ready)
         with self._deduplicating:  # nobody adds another of them between the look and the commit
             with self._mutex:
-                kept = set(map(id, self._state.without_duplicates(episodes)))
-            return self._add([one for one in ready if id(one.episode) in kept])
+                kept = new_among(self._state, episodes)
+            return self._add([ready[place] for place in kept])
 
     def _add(self, ready: Sequence[codec.Prepared]) -> int:
         if not (episodes := [one.episode for one in ready]):
@@ -195,7 +195,13 @@ class Memory(MemoryReader):
 
         def check(brought: set[str]) -> None:
             for episode in episodes:
-                if episode.id in brought or self._state.find(episode.id) is not None:
+                known = episode.id not in brought and self._state.find(episode.id) is not None
+                if known and self._alive(episode.id) is None:
+                    raise ValueError(
+                        f"episode {episode.id!r} was deleted from {self.path}, which still holds "
+                        "it, and ids are given once: restore it, or compact the memory first"
+                    )
+                if known or episode.id in brought:
                     raise ValueError(
                         f"there is already an episode {episode.id!r} in {self.path}; ids are given "
                         "once"
@@ -317,6 +323,7 @@ class Memory(MemoryReader):
         with self._mutex:
             self._require_writable()
         run = codec.valid_episode(run)
+        check_complete(run)
         shown = codec.shown_in(run)
         credit = annotations.Credit(
             shown, run.task.identity, run.task.type, run.actor.policy, run.success, run.started
@@ -342,30 +349,20 @@ class Memory(MemoryReader):
         """
         with self._mutex:
             self._require_writable()
-            entries = evictable(self._state)
-            gone = victims(
-                entries,
+            ids = evicted(
+                self._state,
                 capacity=capacity,
                 before=before,
                 by=by,
                 keep_per_type=keep_per_type,
                 seed=seed,
             )
-            ordinals = np.searchsorted(
-                self._state.catalog.sequences, np.array(gone, dtype=np.int64)
-            )
-            ids = self._state.ids_of(ordinals)
         now = time.time()
-        records = [
-            (
-                Kind.DELETE,
-                annotations.encode_deletion(annotations.Deletion(i, f"evicted by {by}", now)),
-            )
-            for i in ids
-        ]
+        deletions = [annotations.Deletion(name, f"evicted by {by}", now) for name in ids]
+        records = [(Kind.DELETE, annotations.encode_deletion(one)) for one in deletions]
         if records:
             self._writer.append(Work(records, lambda _: None))
-        return tuple(ids)
+        return ids
 
     def compact(self) -> Compaction:
         """Take the bytes of deleted episodes away, and of everything said about them; says what it

@@ -77,7 +77,11 @@ def export_lines(memory: Memory) -> Iterator[bytes]:
     ``stats().damage``."""
     yield _line(HEADER)
     for episode in memory.iterate():
-        yield _line({"v": VERSION, **plain(episode), "notes": list(memory.notes(episode.id))})
+        try:
+            notes = list(memory.notes(episode.id))
+        except EpisodeNotFoundError:
+            continue  # deleted since it was read
+        yield _line({"v": VERSION, **plain(episode), "notes": notes})
 
 
 def export_file(

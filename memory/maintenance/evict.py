@@ -1,19 +1,24 @@
 """Who has to go when a memory is bounded, without forgetting a kind of task altogether."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
+from ..compose import whole_number
 from ..state import State
-from ..storage.catalog import NEVER, SUCCESS
+from ..storage.catalog import SUCCESS
 
 POLICIES = ("age", "usefulness", "largest-type", "random")
-"""``age``: the oldest first. ``usefulness``: those that helped least, failures before successes
-among equals. ``largest-type``: the oldest of whichever task type has most. ``random``: a
-pseudo-random order that the seed decides, to compare with."""
+"""``age``: in the order in which they were added, whenever they started. ``usefulness``: those that
+helped least, failures before successes among equals. ``largest-type``: of whichever task type has
+most, the one that was added first. ``random``: a pseudo-random order that the seed decides, to
+compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class Candidate:
     """An entry, as far as eviction is concerned."""
 
     sequence: int
-    """Of its record: age."""
+    """Of its record: the order in which they were added."""
     type: int
     """Hash of suite and task type."""
     success: bool
@@ -30,9 +35,22 @@ class Candidate:
     """Unix time in seconds."""
 
 
+def evicted(state: State, **settings: Any) -> tuple[str, ...]:
+    """Ids of the episodes to delete, in the order in which they go; arguments and errors as of
+    :func:`victims`."""
+    while True:
+        gone = np.array(victims(evictable(state), **settings), dtype=np.int64)
+        named = state.named(np.searchsorted(state.catalog.sequences, gone))
+        if len(named) == len(gone):
+            return tuple(name for _, name in named)
+        # One of them is damaged, which is known from now on: it takes nobody's place.
+
+
 def evictable(state: State) -> list[Candidate]:
-    """All episodes that are not deleted, as far as eviction is concerned."""
-    alive, table = np.flatnonzero(state.catalog.delete_positions() == NEVER), state.usefulness()
+    """All episodes that are neither deleted nor known to be damaged, as far as eviction is
+    concerned."""
+    ordinals, table = np.arange(len(state.catalog)), state.usefulness()
+    alive = ordinals[~state.is_gone(ordinals, state.position)]
     sequences = state.catalog.sequences[alive].tolist()
     columns = [
         state.catalog.column(name)[alive].tolist() for name in ("suite", "type", "flags", "time")
@@ -67,7 +85,8 @@ def victims(
         seed: of the policy ``random``.
 
     Raises:
-        ValueError: an unknown policy, or nothing to go by.
+        TypeError: an argument is not of its type.
+        ValueError: an unknown policy, nothing to go by, a negative number, or a time that is none.
     """
     if by not in POLICIES:
         raise ValueError(f"unknown eviction policy {by!r}; use one of {', '.join(POLICIES)}")
@@ -75,8 +94,16 @@ def victims(
         raise ValueError(
             "eviction needs a capacity (how many may stay) or a time before which entries go"
         )
-    if capacity is not None and capacity < 0:
-        raise ValueError(f"the capacity is {capacity}; it cannot be negative")
+    least = {"keep_per_type": keep_per_type} | ({} if capacity is None else {"capacity": capacity})
+    for name, value in least.items():
+        if whole_number(name, value) < 0:
+            raise ValueError(f"{name} is {value}; it cannot be negative")
+    whole_number("seed", seed)
+    if before is not None:
+        if isinstance(before, bool) or not isinstance(before, Real):
+            raise TypeError(f"before must be a time in Unix seconds, not {before!r}")
+        if math.isnan(before):
+            raise ValueError(f"before is {before}; it must be a time in Unix seconds")
     left = Counter(entry.type for entry in entries if entry.success)
     gone: list[int] = []
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..state import State
 from ..storage.catalog import NEVER, SUCCESS, UNREADABLE
@@ -13,6 +15,9 @@ from ..storage.ingest import CREDIT
 from ..storage.rows import Numbers
 from ..storage.segments import Kind
 from .verify import all_damage
+
+BEST = 5
+"""Entries that are named as those that helped most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class MemoryStats:
     credits: int
     """Times that an episode was shown to a run whose end is known."""
     most_useful: Mapping[str, float]
-    """Ids and values of the entries that helped most, at most five."""
+    """Ids and values of the entries that helped most, at most :data:`BEST`."""
     other_records: int
     """Records of kinds that this program does not know."""
     position: int
@@ -59,31 +64,26 @@ def count(state: State) -> MemoryStats:
     """Count what is known of a memory."""
     catalog = state.catalog
     there = np.flatnonzero(catalog.delete_positions() == NEVER)
+    texts = {field: _texts(state, field, there) for field in ("type", "split", "policy")}
+    most_useful = _most_useful(state)
+    # Only now: what was found damaged on the way is none of those that can be read.
     alive = there[~state.is_gone(there, state.position)]
     kinds = np.concatenate(
         [part["kind"] for part in catalog.file.parts(0, len(catalog.file))]
         or [np.empty(0, np.uint8)]
     )
-    credited = sorted({target for _, target in catalog.others(CREDIT) if target < NEVER})
-    values = state.usefulness().values(credited) if credited else np.empty(0)
-    best = [i for i in np.argsort(-values, kind="stable")[:5].tolist() if values[i] > 0]
-    known = {sequence: catalog.ordinal_at(sequence) for sequence in (credited[i] for i in best)}
     return MemoryStats(
         path=str(state.folder),
         entries=len(alive),
         successes=int(np.count_nonzero(catalog.column("flags")[alive] & SUCCESS)),
-        by_type=_tally(state, "type", alive),
-        by_split=_tally(state, "split", alive),
-        by_policy=_tally(state, "policy", alive),
+        by_type=_tally(catalog.column("type")[alive], texts["type"]),
+        by_split=_tally(catalog.column("split")[alive], texts["split"]),
+        by_policy=_tally(catalog.column("policy")[alive], texts["policy"]),
         deleted=len(catalog) - len(there),
         ratings=int(np.count_nonzero(kinds == Kind.RATING)),
         notes=int(np.count_nonzero(kinds == Kind.NOTE)),
         credits=sum(target < NEVER for _, target in catalog.others(CREDIT)),
-        most_useful={
-            state.id_of(ordinal): round(float(values[credited.index(sequence)]), 4)
-            for sequence, ordinal in known.items()
-            if ordinal is not None
-        },
+        most_useful=most_useful,
         other_records=int(np.count_nonzero((kinds > max(Kind)) & (kinds < UNREADABLE))),
         position=state.position,
         log_bytes=state.log.size,
@@ -96,20 +96,53 @@ def count(state: State) -> MemoryStats:
     )
 
 
-def _tally(state: State, field: str, ordinals: Numbers) -> dict[str, int]:
-    """How many episodes have which text in a field; the texts are those of the first of each."""
-    hashes, first, counts = np.unique(
-        state.catalog.column(field)[ordinals], return_index=True, return_counts=True
-    )
-    tally = {}
-    for hashed, index, number in zip(hashes.tolist(), first.tolist(), counts.tolist(), strict=True):
+def _texts(state: State, field: str, ordinals: Numbers) -> dict[int, str]:
+    """By their hashes, the texts that these episodes have in a field; without those that only
+    damaged ones have."""
+    ordinals = ordinals[~state.is_gone(ordinals, state.position)]
+    column = state.catalog.column(field)[ordinals]
+
+    def text_of(ordinal: int) -> str | None:
         try:
-            meta = state.meta(int(ordinals[index]))
-            text = {"type": meta.task.type, "split": meta.task.split, "policy": meta.policy}[field]
+            meta = state.meta(ordinal)
         except ValueError:
-            text = f"(damaged, {hashed:016x})"
-        tally[text] = number
-    return tally
+            return None
+        return {"type": meta.task.type, "split": meta.task.split, "policy": meta.policy}[field]
+
+    texts = {}
+    hashes, first = np.unique(column, return_index=True)
+    for hashed, index in zip(hashes.tolist(), first.tolist(), strict=True):
+        text = text_of(int(ordinals[index]))
+        if text is None:  # then another one says it
+            others = map(text_of, ordinals[column == hashed].tolist())
+            text = next((other for other in others if other is not None), None)
+        if text is not None:
+            texts[hashed] = text
+    return texts
+
+
+def _tally(column: NDArray[np.uint64], texts: Mapping[int, str]) -> dict[str, int]:
+    """How many episodes have which text in a field, given their hashes."""
+    hashes, counts = np.unique(column, return_counts=True)
+    pairs = zip(hashes.tolist(), counts.tolist(), strict=True)
+    return {texts[hashed]: number for hashed, number in pairs}
+
+
+def _most_useful(state: State) -> dict[str, float]:
+    """Ids and values of the entries that helped most and can be read, at most :data:`BEST`."""
+    credited = [target for _, target in state.catalog.others(CREDIT) if target < NEVER]
+    ordinals = np.flatnonzero(np.isin(state.catalog.sequences, credited))
+    ordinals = ordinals[~state.is_gone(ordinals, state.position)]
+    if not len(ordinals):
+        return {}
+    values = state.usefulness().values(state.catalog.sequences[ordinals].tolist())
+    order = np.argsort(-values, kind="stable")
+    best = (
+        (name, round(float(values[place]), 4))
+        for place in order[values[order] > 0].tolist()
+        for _, name in state.named(ordinals[place : place + 1])
+    )
+    return dict(islice(best, BEST))
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -6,9 +6,15 @@ from ..storage.durable import Corruption
 from ..storage.segments import Kind
 
 
+def catalog_is_whole(state: State) -> bool:
+    """Whether the rows of the catalog agree with their checksums; they are mapped, and may have
+    been damaged since they were loaded."""
+    return bool(state.catalog.file.valid(0, len(state.catalog.file)).all())
+
+
 def verify(state: State) -> None:
-    """Read every record and every row of the caches, and compare their checksums; what is found
-    is noted."""
+    """Read every record and every row of the caches but the catalog's, which say where the records
+    lie, and compare their checksums; what is found is noted."""
     for ordinal in range(len(state.catalog)):
         try:
             state.read(ordinal)

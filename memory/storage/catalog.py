@@ -7,7 +7,7 @@ thousand episodes takes milliseconds. The file is a cache of the log; what it sa
 is checked against the log when a memory is opened.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -193,14 +193,19 @@ class Catalog:
 
     def fits(self, generations: Mapping[int, int]) -> bool:
         """Whether the rows were made from these generations of the log's segments."""
+        return all(generations.get(first) == number for first, number in self._generations())
+
+    def is_behind(self, generations: Mapping[int, int]) -> bool:
+        """Whether some were made from earlier generations: a compaction came after them."""
+        return any(generations.get(first, -1) > number for first, number in self._generations())
+
+    def _generations(self) -> Iterator[tuple[int, int]]:
+        """The segments of the rows and their generations, each pair at least once."""
         for part in self.file.parts(0, len(self.file)):
             records = part["kind"] != GAP
             segment, generation = part["segment"][records], part["generation"][records]
             begins = np.flatnonzero(np.diff(segment, prepend=segment[:1] + np.uint64(1)))
-            pairs = zip(segment[begins].tolist(), generation[begins].tolist(), strict=True)
-            if any(generations.get(first) != number for first, number in pairs):
-                return False
-        return True
+            yield from zip(segment[begins].tolist(), generation[begins].tolist(), strict=True)
 
     def forget(self) -> None:
         """Start again with nothing."""

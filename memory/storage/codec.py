@@ -54,7 +54,7 @@ class Head:
     started: float
     """Unix time in seconds."""
     actions: int
-    """64-bit hash of all actions; two episodes of one task with the same one are duplicates."""
+    """64-bit hash of all actions; duplicates, which are of one task, have the same one."""
     shown: tuple[str, ...]
     """Ids of the episodes that were in its context, each once."""
     memory_position: int
@@ -71,7 +71,8 @@ def digest(text: str) -> int:
 
 
 def actions_digest(episode: Episode) -> int:
-    """64-bit hash of all actions of an episode, in order."""
+    """64-bit hash of all actions of an episode, in order; not of where one ends and the next
+    begins."""
     return digest("\n".join(step.action for step in episode.steps))
 
 

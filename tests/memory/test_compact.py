@@ -126,15 +126,19 @@ def test_the_next_one_who_opens_it(memory: Memory, folder: Path, mode: str, cata
 
 
 def test_an_id_can_be_given_again(memory: Memory, episode: Make) -> None:
-    """Nothing that was said about the old one is said about the new one."""
+    """Nothing that was said about the old one is said about the new one, and who looks back does
+    not find the new one in its place."""
     with pytest.raises(ValueError, match="ids are given once"):
         memory.add(episode(1, goal(1)))
     memory.compact()
+    before = memory.position
     memory.add(episode(1, goal(1)))
     check(memory, [*LEFT, 1])
     assert memory.get("episode-1").ratings == {}
     assert memory.notes("episode-1") == ()
     assert memory.usefulness("episode-1").shown == 0
+    with pytest.raises(KeyError, match="it is not there yet"):
+        memory.get("episode-1", at=before)
 
 
 def test_what_was_learnt_survives(folder: Path, episode: Make) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from relive.memory import Memory
+from relive.memory.storage.catalog import ROW
+from relive.memory.storage.rows import HEADER_BYTES
 from tests.memory.faults import (
     CACHES,
     EMBEDDER,
@@ -397,3 +399,26 @@ def test_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert memory.notes("episode-5") == ("1.0", "2.0", "3.0") * 2
         assert not memory.stats().damage
     check(folder, ids_of(range(60)) - gone)
+
+
+@pytest.mark.parametrize("mode", ["r", "w"])
+def test_catalog_that_is_damaged_while_it_is_open(tmp_path: Path, mode: str) -> None:
+    """Its rows are mapped: verify looks at them once more, and makes what is damaged again."""
+    folder = tmp_path / "experience"
+    build(folder, range(12))
+    catalog = only(folder, "catalog/*.rows")
+    whole = catalog.read_bytes()
+    for byte in range(HEADER_BYTES + 3 * ROW.itemsize, HEADER_BYTES + 4 * ROW.itemsize, 5):
+        with open_memory(folder, mode) as memory:
+            assert memory.verify() == ()
+            with catalog.open("r+b") as file:
+                file.seek(byte)
+                file.write(bytes([whole[byte] ^ 4]))
+            (said,) = memory.verify()
+            assert (said.file, said.offset) == (
+                "catalog/catalog.rows",
+                HEADER_BYTES + 3 * ROW.itemsize,
+            )
+            judge(memory, ids_of(range(12)), numbers=range(1))
+        assert (catalog.read_bytes() == whole) == (mode == "w")
+        catalog.write_bytes(whole)

@@ -6,12 +6,15 @@ import shutil
 import struct
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from relive.memory.state import State
+from relive.memory.storage.catalog import Catalog
 from relive.memory.storage.durable import RolledBackError
+from relive.memory.storage.log_reader import LogReader
 from relive.memory.storage.segments import FRAME_BYTES
 from tests.memory.faults import (
     EMBEDDER,
@@ -252,3 +255,28 @@ def test_reader_that_opens_while_a_writer_compacts(
     monkeypatch.setattr(State, "_text", compact_first)
     with open_memory(folder) as reader:
         judge(reader, ids_of(range(40)) - {"episode-5"})
+
+
+@pytest.mark.parametrize("after", [Catalog.load, LogReader.start_after])
+def test_reader_that_opens_beside_a_compaction_is_told_of_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: Callable[..., object]
+) -> None:
+    """It may come between any two of its looks at catalog, log and columns."""
+    folder = tmp_path / "experience"
+    build(folder, range(20))
+
+    def compact_after(self: object, *arguments: object) -> object:
+        monkeypatch.undo()
+        done = after(self, *arguments)
+        with open_memory(folder, "w") as writer:
+            writer.delete("episode-5")
+            assert writer.compact().episodes == 1
+        return done
+
+    owner = Catalog if after is Catalog.load else LogReader
+    monkeypatch.setattr(owner, after.__name__, compact_after)
+    with open_memory(folder) as reader:
+        assert reader.stats().damage == ()
+        reader.refresh()
+        judge(reader, ids_of(range(20)) - {"episode-5"})
+        assert reader.stats().damage == ()

@@ -306,6 +306,12 @@ def test_a_run_teaches_only_what_can_be_stored(store: Memory) -> None:
     store.add(GOOD)
     assert store.record_outcome(shown(make_episode(1), GOOD.id)) == 2
     assert store.usefulness(GOOD.id).shown == 1
+    for lacking in ({"identity": ""}, {"split": " "}):
+        run = replace(GOOD, id="run", task=replace(GOOD.task, **lacking))
+        for take in (store.add, store.record_outcome):
+            with pytest.raises(ValueError, match=f"has no task {next(iter(lacking))}"):
+                take(shown(run, GOOD.id))
+    assert store.position == 2
 
 
 class OnesOwn(HashedEmbedder):

@@ -185,6 +185,10 @@ def test_at_a_position(store: Memory, episode: Make) -> None:
         assert set(found(store, TESTER, at=position)) == {
             f"episode-{number}" for number in range(count)
         }
+    for read in (store.get, store.meta, store.ratings):
+        read("episode-2", at=3)  # type: ignore[operator]
+        with pytest.raises(KeyError, match="is not there yet at log position 2"):
+            read("episode-2", at=2)  # type: ignore[operator]
     store.rate("episode-0", "human", 1.0)
     store.add(episode(5, GOAL))
     assert set(found(store, TESTER, at=positions[-1])) == {

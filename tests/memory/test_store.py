@@ -87,6 +87,11 @@ def test_stats(store: Memory, episode: Make) -> None:
     assert stats.damage == ()
 
 
+def test_an_empty_memory_is_a_memory(store: Memory) -> None:
+    """Where a memory may be None, ``if memory`` asks whether there is one."""
+    assert (bool(store), len(store)) == (True, 0)
+
+
 def test_ratings_and_notes(folder: Path, episode: Make) -> None:
     """Given afterwards, durable, the last of a name counts, and they appear with the episode."""
     with Memory(folder) as memory:
@@ -101,7 +106,8 @@ def test_ratings_and_notes(folder: Path, episode: Make) -> None:
     with Memory(folder, "r") as memory:
         assert memory.get("episode-1").ratings == {"human": 0.75}
         assert memory.notes("episode-1") == ("took a detour",)
-        assert memory.notes("episode-2") == ()
+        with pytest.raises(KeyError, match=r"'episode-2' in .*: it is not there"):
+            memory.notes("episode-2")
         assert memory.position == 4
 
 

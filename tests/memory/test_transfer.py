@@ -184,6 +184,24 @@ def test_an_export_that_was_cut_off_gives_what_is_there(
     assert "cut off or damaged" in done.problems[0].detail
 
 
+def test_an_episode_that_is_deleted_meanwhile_costs_no_export(
+    store: Memory, episode: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out."""
+    store.add_many([episode(number) for number in range(3)])
+    real = store.get
+
+    def read_and_delete(episode_id: str, at: int | None = None) -> Episode:
+        read = real(episode_id, at)
+        if episode_id == "episode-1":
+            store.delete(episode_id)
+        return read
+
+    monkeypatch.setattr(store, "get", read_and_delete)
+    ids = [json.loads(line).get("id") for line in transfer.export_lines(store)]
+    assert ids == [None, "episode-0", "episode-2"]
+
+
 def test_a_damaged_remark_costs_no_export(folder: Path, episode: Make, tmp_path: Path) -> None:
     with Memory(folder) as memory:
         memory.add_many([episode(number) for number in range(3)])

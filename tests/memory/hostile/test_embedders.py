@@ -216,7 +216,7 @@ def test_queries_that_make_no_sense_are_refused(store: Memory, name: str, value:
         ask(store, Query(**{"text": "anything", **{name: value}}))
 
 
-@pytest.mark.parametrize("at", [2.5, _NAN, -1, 99], ids=repr)
+@pytest.mark.parametrize("at", [2.5, _NAN, -1, 99, True, "1"], ids=repr)
 def test_positions_that_make_no_sense_are_refused(store: Memory, at: Any) -> None:
     """Row 7: a log position is a whole number that was reached."""
     store.add_many([make_episode(number) for number in range(5)])
@@ -229,3 +229,38 @@ def test_positions_that_make_no_sense_are_refused(store: Memory, at: Any) -> Non
     ):
         with pytest.raises((ValueError, TypeError), match=r"position|\bat\b"):
             read(at)
+
+
+@pytest.mark.parametrize("wrong", [2.0, _NAN, True, "1", None], ids=repr)
+def test_what_is_no_number_is_refused_as_a_number(store: Memory, wrong: Any) -> None:
+    """Row 7: by the name of the argument."""
+    store.add_many([make_episode(number) for number in range(5)])
+    acts: dict[str, Callable[[], object]] = {
+        "since": lambda: store.entries(since=wrong),
+        "count": lambda: store.draw(Query("anything"), wrong, 0),
+        "keep_per_type": lambda: store.evict(capacity=1, keep_per_type=wrong),
+        "seed": lambda: store.evict(capacity=1, seed=wrong),
+        "capacity": lambda: store.evict(capacity=wrong, before=1e10),
+        "before": lambda: store.evict(before=wrong, capacity=1),
+    }
+    for name, act in acts.items():
+        if (name, wrong) == ("before", 2.0) or (wrong is None and name in ("capacity", "before")):
+            continue
+        with pytest.raises((TypeError, ValueError), match=rf"^{name} (must be|is nan)"):
+            act()
+    assert len(store) == 5
+
+
+def test_numbers_that_are_too_small_are_refused(store: Memory) -> None:
+    """Row 7: nobody draws less than nothing."""
+    store.add_many([make_episode(number) for number in range(5)])
+    for act in (
+        lambda: store.draw(Query("anything"), -1, 0),
+        lambda: store.evict(capacity=-1),
+        lambda: store.evict(capacity=1, keep_per_type=-1),
+    ):
+        with pytest.raises(ValueError, match=r"^(count|capacity|keep_per_type) is -1"):
+            act()
+    assert [len(store.draw(Query("anything"), count, 0)) for count in (0, np.int8(3), 99)] == [
+        0, 3, 5,
+    ]  # fmt: skip
