@@ -71,6 +71,8 @@ class Description:
     """Kind of its index, of :data:`relive.memory.search.index.ENGINES`."""
     damage: tuple[Corruption, ...]
     """What was wrong with its file."""
+    stale: bool
+    """Whether its file says something else, or is not there: see :func:`describe`."""
 
 
 def identify(
@@ -78,15 +80,14 @@ def identify(
     embedder: Embedder,
     fields: Collection[str],
     engine: str,
-    writable: bool,
     reembed: bool,
 ) -> Description:
-    """What the memory in a folder is; a writer makes what is missing, adds `fields` to those that
-    it has, and notes the `engine` of its index where one is given.
+    """What the memory in a folder is, or is to be: with `fields` added to those that it has, and
+    the `engine` of its index where one is given. Nothing is written.
 
     Raises:
-        ValueError: a format that this program does not read, or another embedder and not
-            ``reembed``.
+        ValueError: a format that this program does not read, another embedder and not
+            ``reembed``, or a field to add whose texts nobody here can embed.
     """
     path = folder / DESCRIPTION
     damage = []
@@ -129,26 +130,37 @@ def identify(
             "embed everything again"
         )
     wanted = tuple(field for field in FIELDS if field in had or field in fields or field == "goal")
+    more = [field for field in wanted if field not in had]
+    if more and isinstance(embedder, AbsentEmbedder):
+        raise ValueError(
+            f"the memory in {folder} has no field {', '.join(more)}, and cannot be given one "
+            f"without its embedder {known}: open it with embedder=..., or with the fields it has"
+        )
     engine = engine or indexed
     now = (FORMAT, embedder.identity, set(wanted), engine)
-    if writable and (number, known, had, indexed) != now:
-        keep_embedder(folder, embedder)  # first: the description that names it must not be alone
-        _describe(folder, memory, embedder, wanted, engine)
-    return Description(memory, wanted, engine, tuple(damage))
+    stale = (number, known, had, indexed) != now
+    return Description(memory, wanted, engine, tuple(damage), stale)
 
 
-def _describe(
-    folder: Path, memory: bytes, embedder: Embedder, fields: tuple[str, ...], engine: str
-) -> None:
+def describe(folder: Path, embedder: Embedder, known: Description) -> None:
+    """Write what a memory is, if its file says something else. To be called once all vectors are
+    there: an embedder that fails must leave a memory that opens as before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if not known.stale:
+        return
+    keep_embedder(folder, embedder)  # first: the description that names it must not be alone
     description: dict[str, object] = {
         "format": FORMAT,
-        "id": memory.hex(),
+        "id": known.memory.hex(),
         "embedder": embedder.identity,
         "dimension": embedder.dimension,
-        "keys": list(fields),
+        "keys": list(known.fields),
     }
-    if engine != ENGINES[0]:  # memories made before there was a choice say nothing
-        description["index"] = engine
+    if known.engine != ENGINES[0]:  # memories made before there was a choice say nothing
+        description["index"] = known.engine
     description["checksum"] = _checksum(description)
     replace_file(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
     sync_folder(folder.parent)

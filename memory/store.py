@@ -18,7 +18,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .compose import from_names
-from .description import DESCRIPTION, identify, is_memory, own_embedder
+from .description import DESCRIPTION, describe, identify, is_memory, own_embedder
 from .episode import Episode
 from .maintenance.compact import Compaction
 from .maintenance.evict import evictable, victims
@@ -113,7 +113,7 @@ class Memory(MemoryReader):
             self._lock = WriterLock(folder / "lock")
         index = index or IndexSettings()
         try:
-            known = identify(folder, embedder, fields or (), index.engine, self._writable, reembed)
+            known = identify(folder, embedder, fields or (), index.engine, reembed)
             if self._writable:
                 for name in CACHES:
                     (folder / name).mkdir(exist_ok=True)
@@ -135,6 +135,8 @@ class Memory(MemoryReader):
         try:
             self._state.damage.extend(known.damage)
             self.refresh()
+            if self._writable:
+                describe(folder, embedder, known)
         except BaseException:
             self.close()
             raise
