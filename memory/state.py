@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .episode import Episode
 from .query import EntryMeta
 from .retrieval import Library
-from .search.embed import Embedder, Vectors
+from .search.embed import AbsentEmbedder, Embedder, Vectors
 from .search.encode import unit_vectors
 from .search.field_index import FieldIndex
 from .search.fields import field_texts, labels_from
@@ -217,7 +217,11 @@ class State:
             self.spaces[field].column.append(*labels_from(self.catalog, field, known), made)
 
     def _space(self, field: str) -> FieldIndex:
+        able = not isinstance(self.embedder, AbsentEmbedder)
+
         def embed(numbers: Numbers) -> Vectors:
+            if not able:
+                return self.encode([])  # which says so, before any text is read
             labels = self.spaces[field].column.labels[numbers].tolist()
             return self.encode([self._text(field, label) for label in labels])
 
@@ -229,6 +233,7 @@ class State:
             memory=self.memory,
             embed=embed,
             writable=self.writable,
+            able=able,
             settings=self.index,
             columns=self.catalog.filtered_by,
         )

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from .episode import Episode
 from .plain import described, plain, read_as
 from .query import EpisodeNotFoundError
+from .search.embed import AbsentEmbedder
 from .storage.codec import valid_episode
 from .storage.durable import TEMPORARY, create_file, publish_file
 from .store import Memory
@@ -134,7 +135,7 @@ def import_lines(
 
     Raises:
         ValueError: the file is no export, or of a version that this program does not read; or the
-            memory is open for reading.
+            memory is open for reading, or without the embedder that it was made with.
         OSError: the disk is full, for example; what was added so far is there.
     """
     memory.add_many([])  # says so if nothing can be added, before any line is blamed
@@ -180,9 +181,14 @@ class Importer:
     Args:
         memory: open for writing.
         name: of the file, for messages.
+
+    Raises:
+        ValueError: the memory was opened without the embedder that it was made with.
     """
 
     def __init__(self, memory: Memory, name: str) -> None:
+        if isinstance(memory.embedder, AbsentEmbedder):
+            memory.embedder.encode([])  # which says so, before any line is blamed
         self.added = self.there = self.deleted = self.bad = 0
         self.problems: list[Problem] = []
         self._memory, self._name = memory, name
