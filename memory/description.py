@@ -5,6 +5,7 @@ name of the embedder: the id stands in every segment of the log.
 """
 
 import json
+import os
 import uuid
 import zlib
 from collections.abc import Collection
@@ -16,16 +17,71 @@ from .search.fields import FIELDS
 from .search.index import ENGINES
 from .search.tuned import keep_embedder, kept_embedder
 from .storage.durable import Corruption, read_file, replace_file, sync_folder
+from .storage.lock import is_label
 from .storage.segments import memory_id, segments
 
 FORMAT = 2
 """Format number of a memory's folder, written and read."""
 DESCRIPTION = "memory.json"
+CACHES = {"catalog": ("*.rows",), "vectors": ("*.vec",), "index": ("*.hnsw", "*.json")}
+"""Folders of a memory that are made from its log, and the files in them."""
 
 
 def is_memory(folder: Path) -> bool:
     """Whether there is a memory in ``folder``, be it a damaged one."""
     return (folder / DESCRIPTION).exists() or bool(segments(folder / "log"))
+
+
+def place_of(path: str | os.PathLike[str], mode: str) -> Path:
+    """The folder at a path where there is a memory, or can be made where `mode` is ``create``.
+
+    Raises:
+        FileExistsError: a memory would be made among files of somebody else.
+        FileNotFoundError: there is none to be opened, or the path is a link that leads nowhere.
+        NotADirectoryError: it is a file.
+        ValueError: the path is empty, or the mode unknown.
+    """
+    if mode not in ("r", "w", "create"):
+        raise ValueError(
+            f"unknown mode {mode!r}: use 'r' to read, 'w' to add, 'create' to add and make it if "
+            "need be"
+        )
+    if not os.fspath(path):
+        raise ValueError("the path of a memory is empty: name a folder ('.' is the current one)")
+    folder = Path(path)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file, and a memory is a folder")
+    if folder.is_symlink() and not folder.exists():
+        raise FileNotFoundError(
+            f"{folder} is a symbolic link to {os.readlink(folder)}, where nothing is: make that "
+            "folder, or remove the link"
+        )
+    if mode != "create" and not is_memory(folder):
+        nothing = "nothing is there; mode='create' makes one, and so does relive run"
+        hint = "check the path" if folder.exists() else nothing
+        raise FileNotFoundError(f"there is no memory in {folder} (no {DESCRIPTION}): {hint}")
+    # In this order: another process may be making it.
+    if (foreign := _foreign(folder)) and not is_memory(folder):
+        raise FileExistsError(
+            f"{folder} is no memory (no {DESCRIPTION}), and a memory would put its own files where "
+            f"{foreign} is: give it a folder of its own"
+        )
+    return folder
+
+
+def _foreign(folder: Path) -> str:
+    """What lies in a folder where a memory's files would, and is nothing that making one leaves
+    behind when it is killed; empty if there is none."""
+    for name in ("log", *CACHES):
+        place = folder / name
+        if place.is_symlink():
+            continue  # nothing is written through one
+        if place.is_dir():
+            for found in sorted(os.listdir(place))[:1]:
+                return f"{name}/{found}"
+        elif place.exists():
+            return name
+    return "" if is_label(folder / "lock") else "lock"
 
 
 def own_embedder(folder: Path, anew: bool = False) -> Embedder:

@@ -35,8 +35,6 @@ from .storage.payload import CodecError
 from .storage.rows import Numbers, Rows
 from .storage.segments import Record, RecordLocation, segments, superseded
 
-CACHES = ("catalog", "vectors", "index")
-"""Folders of a memory that are made from its log."""
 _ATTEMPTS = 5  # readings of a log that a writer compacts meanwhile
 _BATCH = 1024  # records that are taken in together
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 from weakref import WeakSet
@@ -18,7 +17,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .compose import from_names
-from .description import DESCRIPTION, describe, identify, is_memory, own_embedder
+from .description import CACHES, describe, identify, own_embedder, place_of
 from .episode import Episode
 from .maintenance.compact import Compaction
 from .maintenance.evict import evictable, victims
@@ -28,7 +27,7 @@ from .search.embed import Embedder
 from .search.encode import check_embedder
 from .search.fields import FIELDS, field_texts
 from .search.index import IndexSettings
-from .state import CACHES, State
+from .state import State
 from .storage import annotations, codec
 from .storage.durable import refuse_links, remove_leftovers
 from .storage.lock import WriterLock
@@ -64,12 +63,13 @@ class Memory(MemoryReader):
 
     Raises:
         FileNotFoundError: there is no memory, and ``mode`` is not ``create``.
+        FileExistsError: one would be made among files of somebody else.
         BlockingIOError: someone else is writing it.
         OSError: it cannot be written, or a file or folder in it that is written to is a symbolic
             link.
-        TypeError: the embedder does not say what it is.
+        TypeError: the embedder is none, or does not say what it is.
         ValueError: another embedder, a format that this program does not read, an unknown mode or
-            field.
+            field, an empty path.
     """
 
     def __init__(
@@ -82,24 +82,13 @@ class Memory(MemoryReader):
         fields: Collection[str] | None = None,
         index: IndexSettings | None = None,
     ) -> None:
-        if mode not in ("r", "w", "create"):
-            raise ValueError(
-                f"unknown mode {mode!r}: use 'r' to read, 'w' to add, 'create' to add and make it "
-                "if need be"
-            )
+        self.path = place_of(path, mode)
         unknown = [field for field in fields or () if field not in FIELDS]
         if unknown:
             raise ValueError(f"unknown fields {unknown}: use some of {', '.join(FIELDS)}")
-        self.path = Path(path)
-        if self.path.is_file():
-            raise NotADirectoryError(f"{self.path} is a file, and a memory is a folder")
         folder = self.path.absolute()  # the process may change its directory
         embedder = own_embedder(folder, reembed) if embedder is None else embedder
         check_embedder(embedder)
-        if mode != "create" and not is_memory(self.path):
-            nothing = "nothing is there; mode='create' makes one, and so does relive run"
-            hint = "check the path" if self.path.exists() else nothing
-            raise FileNotFoundError(f"there is no memory in {self.path} (no {DESCRIPTION}): {hint}")
         self._writable = mode != "r"
         self._process = os.getpid()
         self._mutex = threading.RLock()  # state
@@ -115,9 +104,9 @@ class Memory(MemoryReader):
         try:
             known = identify(folder, embedder, fields or (), index.engine, reembed)
             if self._writable:
-                for name in CACHES:
+                for name, files in CACHES.items():
                     (folder / name).mkdir(exist_ok=True)
-                    remove_leftovers(folder / name)
+                    remove_leftovers(folder / name, *files)
             self._state = State(
                 folder,
                 memory=known.memory,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..description import DESCRIPTION, describe, identify, is_memory, own_embedder
+from ..description import CACHES, DESCRIPTION, describe, identify, is_memory, own_embedder
 from ..search.embed import AbsentEmbedder, Embedder, Vectors
 from ..search.encode import check_embedder
 from ..search.index import IndexSettings
 from ..search.vectors import column_name
-from ..state import CACHES, State
+from ..state import State
 from ..storage.durable import Corruption, refuse_links
 from ..storage.lock import WriterLock
 from .verify import all_damage

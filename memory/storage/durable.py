@@ -130,11 +130,13 @@ def _opened(descriptor: int, mode: str) -> BinaryIO:
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove files that something was writing when it died."""
-    for leftover in folder.glob("*" + TEMPORARY):
-        with suppress(IsADirectoryError):  # none of ours
-            leftover.unlink()
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove files that something was writing when it died; of those with other names than these
+    (patterns, without :data:`TEMPORARY`) somebody else knows what they are."""
+    for name in names:
+        for leftover in folder.glob(name + TEMPORARY):
+            with suppress(IsADirectoryError):  # none of ours
+                leftover.unlink()
 
 
 def replace_file(path: Path, data: bytes) -> None:

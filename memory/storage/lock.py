@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
 
-from .durable import open_file, write_all
+from .durable import open_file, read_file, write_all
 
 _held: "WeakSet[WriterLock]" = WeakSet()  # by this process
 _LONGEST = 80  # characters of a host's name or a time that are shown
@@ -88,6 +88,16 @@ def _release_copies() -> None:
 
 
 os.register_at_fork(after_in_child=_release_copies)
+
+
+def is_label(path: Path) -> bool:
+    """Whether a file is a lock's, empty, or not there; of what cannot be read :class:`WriterLock`
+    says why."""
+    try:
+        text = read_file(path)
+    except OSError:
+        return True
+    return not text or text.startswith(b'{"pid": ')
 
 
 def _describe(text: bytes, held_here: bool) -> str:

@@ -49,7 +49,7 @@ class Log(LogReader):
         self._dirty = False
         self._writer = -1
         if writable:
-            remove_leftovers(folder)
+            remove_leftovers(folder, "[0-9]*.log")
 
     def plan(self, records: Sequence[tuple[Kind, bytes]]) -> list[RecordLocation]:
         """Where :meth:`append` will put these records.

@@ -1,5 +1,6 @@
 """What opening a memory does to a folder, and what it leaves alone when it fails."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,11 +38,9 @@ def test_an_embedder_that_fails_changes_nothing(
     with Memory(folder) as memory:
         memory.add_many([episode(number, goal(number), steps=1) for number in range(1030)])
     before = (folder / "memory.json").read_bytes()
+    act = rebuild if rebuilt else Memory
     with pytest.raises(RuntimeError, match="the device is gone"):
-        if rebuilt:
-            rebuild(folder, embedder=Failing(texts), reembed=True)
-        else:
-            Memory(folder, embedder=Failing(texts), reembed=True)
+        act(folder, embedder=Failing(texts), reembed=True)
     assert (folder / "memory.json").read_bytes() == before
     with Memory(folder) as memory:
         assert memory.embedder.identity == "hashed-1-384"
@@ -67,3 +66,87 @@ def test_an_index_whose_package_is_missing_changes_nothing(
         rebuild(folder, index=IndexSettings(engine="lancedb"))
     with Memory(folder, "r") as memory:
         assert (len(memory), memory.stats().damage) == (2, ())
+
+
+FOREIGN = {
+    "log/app.tmp": b"mine",
+    "log/2024.log": b"mine",
+    "index/index.html": b"mine",
+    "catalog/x": b"",
+    "vectors/logo.vec.tmp": b"mine",
+    "index": b"mine",
+    "lock": b"my lock file",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_no_memory_is_made_among_files_of_others(folder: Path, name: str) -> None:
+    """Whoever names the wrong folder is told so, and loses nothing."""
+    file = folder / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(FOREIGN[name])
+    (folder / "notes.txt").write_text("not in the way")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(FileExistsError, match=f"is no memory .* where {name} is: give it a folder"):
+        Memory(folder)
+    assert sorted(folder.rglob("*")) == before
+    assert file.read_bytes() == FOREIGN[name]
+    file.unlink()
+    Memory(folder).close()
+    assert (folder / "notes.txt").read_text() == "not in the way"
+
+
+def test_a_memory_removes_only_what_it_left_behind(folder: Path, episode: Make) -> None:
+    """Files that somebody put into its folders stay, whatever they end in."""
+    with Memory(folder) as memory:
+        memory.add(episode(1))
+    theirs = [folder / name for name in ("log/app.tmp", "index/x.tmp", "vectors/logo.png.tmp")]
+    ours = [
+        folder / name
+        for name in (
+            "log/0000000000000001.log.tmp", "log/0000000000000000.0001.log.tmp",
+            "catalog/catalog.rows.tmp", "vectors/hashed.vec.tmp", "index/hashed.json.tmp",
+            "index/hashed-0000000000000001.hnsw.tmp",
+        )
+    ]  # fmt: skip
+    for file in (*theirs, *ours):
+        file.write_bytes(b"x")
+    with Memory(folder) as memory:
+        assert len(memory) == 1
+    assert [file.exists() for file in theirs] == [True] * len(theirs)
+    assert [file.exists() for file in ours] == [False] * len(ours)
+
+
+MADE = ("log", "lock", "label", "catalog", "vectors", "index", "memory.json.tmp")
+
+
+@pytest.mark.parametrize("steps", range(1, len(MADE) + 1))
+def test_a_making_that_was_killed_is_completed(folder: Path, steps: int, episode: Make) -> None:
+    """Wherever it stopped."""
+    folder.mkdir()
+    for step in MADE[:steps]:
+        if step == "label":
+            (folder / "lock").write_text('{"pid": 4711, "host": "elsew')
+        elif "lock" in step or "." in step:
+            (folder / step).touch()
+        else:
+            (folder / step).mkdir()
+    with Memory(folder) as memory:
+        memory.add(episode(1))
+    with Memory(folder, "r") as memory:
+        assert (len(memory), memory.verify()) == (1, ())
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is meant by whoever says so."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="the path of a memory is empty"):
+        Memory("")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "link").symlink_to("nowhere")
+    for mode in ("create", "w", "r"):
+        with pytest.raises(FileNotFoundError, match="link to nowhere, where nothing is: make that"):
+            Memory(tmp_path / "link", mode)
+    (tmp_path / "nowhere").mkdir()
+    Memory(tmp_path / "link").close()
+    assert (tmp_path / "nowhere" / "memory.json").exists()
