@@ -9,6 +9,7 @@ from ..task import Task
 from .episode import Episode, StopReason
 from .search.fields import FIELDS
 from .storage.catalog import Filter
+from .storage.codec import Head
 
 
 class EpisodeNotFoundError(KeyError):
@@ -46,6 +47,21 @@ class EntryMeta:
     adapter: str
     steps: int
     """Number of steps."""
+
+
+def meta_of(head: Head, position: int) -> EntryMeta:
+    """What is known of an episode whose record has this sequence number."""
+    return EntryMeta(
+        episode_id=head.id,
+        position=position,
+        task=head.task,
+        success=head.outcome.success,
+        score=head.outcome.score,
+        reason=head.outcome.reason,
+        policy=head.actor.policy,
+        adapter=head.actor.adapter,
+        steps=head.step_count,
+    )
 
 
 @dataclass(frozen=True, slots=True)

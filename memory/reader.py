@@ -38,7 +38,6 @@ class MemoryReader:
     _closed: bool
     _process: int
     _mutex: "threading.RLock"
-    _embedding: threading.Lock
 
     @property
     def position(self) -> int:
@@ -298,6 +297,9 @@ class MemoryReader:
         always up to date.
 
         Searches in other threads go on while a newer index is loaded.
+
+        Raises:
+            FileNotFoundError: the memory's folder was deleted.
         """
         with self._mutex:
             self._require_open()
@@ -330,8 +332,7 @@ class MemoryReader:
             return all_damage(self._state)
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
-        with self._embedding:
-            return self._state.encode(texts)
+        return self._state.encode(texts)
 
     def _require_open(self) -> None:
         if self._closed:

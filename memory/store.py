@@ -92,7 +92,6 @@ class Memory(MemoryReader):
         self._writable = mode != "r"
         self._process = os.getpid()
         self._mutex = threading.RLock()  # state
-        self._embedding = threading.Lock()  # the embedder
         self._deduplicating = threading.Lock()  # adding what is to be there once
         self._closed = False
         self._lock: WriterLock | None = None
@@ -407,7 +406,7 @@ class Memory(MemoryReader):
             self._mutex.release()
         else:  # a thread that was left behind was in the middle of something
             self._mutex, self._state.durable = threading.RLock(), False
-        self._embedding = threading.Lock()
+        self._state.embedding = threading.Lock()
         self._writer = Writer(self._state, self._mutex, self._require_writable)
 
     def _append_annotation(

@@ -31,6 +31,11 @@ class Corruption:
     detail: str
     """What was found and what was done about it."""
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Where it is, whatever the generation of the file is."""
+        return self.file.split(".")[0], self.offset, self.length
+
     def __str__(self) -> str:
         return f"{self.file}, byte {self.offset}, {self.length} bytes: {self.detail}"
 
@@ -38,6 +43,14 @@ class Corruption:
 class RolledBackError(RuntimeError):
     """What had been read is no longer there: it never was durable and its writer took it back, or
     it was compacted."""
+
+
+def gone(folder: Path) -> FileNotFoundError:
+    """What is raised where a memory that is open was deleted."""
+    return FileNotFoundError(
+        f"the memory in {folder} is gone: its folder was deleted or renamed while it was open; "
+        "close it, and open it where it is now"
+    )
 
 
 def sync_folder(folder: Path) -> None:

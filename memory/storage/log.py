@@ -7,13 +7,14 @@ positions survive damage, and gaps show what was lost. The bytes are described i
 ``docs/file-format.md``.
 """
 
+import errno
 import os
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .durable import Corruption, open_file, remove_leftovers, replace_file, write_all
+from .durable import Corruption, gone, open_file, remove_leftovers, replace_file, write_all
 from .log_reader import LogReader
 from .segments import (
     FRAME_BYTES,
@@ -94,6 +95,7 @@ class Log(LogReader):
             planned: what :meth:`plan` said of them, if it was asked.
 
         Raises:
+            FileNotFoundError: none of them was written, or only to a file that was deleted.
             OSError: none of them was written; the log ends where it did before, and a later append
                 may succeed.
             ValueError: as :meth:`plan`.
@@ -113,9 +115,13 @@ class Log(LogReader):
             self._dirty = True
             write_all(self._writer, buffer)
             os.fsync(self._writer)
+            if not os.fstat(self._writer).st_nlink:  # what nobody can open is not durable
+                raise FileNotFoundError(errno.ENOENT, "deleted")
         except OSError as error:
             with suppress(OSError):  # tried again before the next append
                 self._repair()
+            if error.errno == errno.ENOENT:
+                raise gone(self.folder.parent) from error
             raise OSError(
                 error.errno,
                 f"cannot write to {self._path(max(before, 0))}: {error.strerror}; nothing was "

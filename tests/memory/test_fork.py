@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_readers_go_on(folder: Path, episode: Make) -> None:
             assert follow() == ["episode-3"]
 
 
-@pytest.mark.parametrize("lock", ["_mutex", "_embedding"])
+@pytest.mark.parametrize("lock", ["_mutex", "_state.embedding"])
 def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock: str) -> None:
     """A thread held one when the process forked: the child does not wait for it."""
     with Memory(folder) as writer:
@@ -127,7 +128,7 @@ def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock
         held, leave = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with getattr(reader, lock):
+            with attrgetter(lock)(reader):
                 held.set()
                 leave.wait(20)
 
