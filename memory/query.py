@@ -87,7 +87,8 @@ class Query:
     """Episodes that ended for one of these reasons are not wanted."""
     where: Callable[[EntryMeta], bool] | None = None
     """Keep only entries for which this is true. For experiments (an index without the type under
-    test), not for normal use: it is called in Python for one candidate after the other."""
+    test), not for normal use: it is called in Python for one candidate after the other. It must not
+    change the memory (`RuntimeError`)."""
     only: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Keep only entries whose suite, type, split, policy or adapter is one of these: fast at any
     selectivity."""

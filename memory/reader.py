@@ -350,11 +350,12 @@ class MemoryReader:
 
     def _fresh(self, read: Callable[[], T]) -> T:
         """Read from the log; again if a writer compacted it since the memory was last read."""
-        try:
-            return read()
-        except FileNotFoundError:
-            self._state.load()
-            return read()
+        with self._writer.barred():
+            try:
+                return read()
+            except FileNotFoundError:
+                self._state.load()
+                return read()
 
     def _until(self, at: int | None) -> int:
         position = self._state.position

@@ -380,7 +380,7 @@ class Memory(MemoryReader):
 
     def close(self) -> None:
         """Close files and give the lock back; may be called twice. Everything added is already
-        durable."""
+        durable. Raises `RuntimeError` within a search of the same thread."""
         # Not while another thread writes: the number of a file that is closed under it may be that
         # of another file next.
         with self._writer.alone(), self._mutex:
@@ -425,6 +425,7 @@ class Memory(MemoryReader):
 
     def _require_writable(self) -> None:
         self._require_open()
+        self._writer.require_unbarred()
         if not self._writable:
             raise ValueError(
                 f"the memory in {self.path} is open for reading; open it with mode='w' to change it"

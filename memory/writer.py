@@ -55,6 +55,26 @@ class Writer:
         self._state, self._mutex, self._require = state, mutex, require
         self._group: GroupCommit[Work, int] = GroupCommit(self._commit)
         self._publishing: threading.Thread | None = None
+        self._reading = 0  # the thread that reads the state now
+
+    @contextmanager
+    def barred(self) -> Iterator[None]:
+        """While this thread reads, holding the mutex: it must not write meanwhile."""
+        before, self._reading = self._reading, threading.get_ident()
+        try:
+            yield
+        finally:
+            self._reading = before
+
+    def require_unbarred(self) -> None:
+        """Raises `RuntimeError` in a thread that reads: it would wait for its turn to write, and
+        who has that waits for the state."""
+        if self._reading == threading.get_ident():
+            raise RuntimeError(
+                "a memory is not changed or closed while the same thread searches it: collect in "
+                "the function that a Query calls (where=...) what is to be written, and write it "
+                "after the search"
+            )
 
     @property
     def busy(self) -> bool:
@@ -63,7 +83,8 @@ class Writer:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While nothing is written."""
+        """While nothing is written. Raises as :meth:`require_unbarred`."""
+        self.require_unbarred()
         with self._group.alone():
             if self._publishing is not None:
                 self._publishing.join()
