@@ -8,7 +8,8 @@ for ever. Nothing is written through a link, and nothing but regular files is op
 import errno
 import os
 import stat
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,14 @@ def open_file(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise _irregular(path)
     return descriptor
+
+
+def closing(owner: object, descriptor: int) -> Callable[[], object]:
+    """What closes a descriptor, once. It is called when its owner is gone, unless somebody called
+    it before; in a fork it closes the fork's copy."""
+    close = weakref.finalize(owner, os.close, descriptor)
+    close.atexit = False  # the kernel does
+    return close
 
 
 def _link(path: Path) -> OSError:

@@ -10,11 +10,11 @@ positions survive damage, and gaps show what was lost. The bytes are described i
 import errno
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .durable import Corruption, gone, open_file, remove_leftovers, replace_file, write_all
+from .durable import Corruption, closing, gone, open_file, remove_leftovers, replace_file, write_all
 from .log_reader import LogReader
 from .segments import (
     FRAME_BYTES,
@@ -49,6 +49,7 @@ class Log(LogReader):
         self._segment_bytes = segment_bytes
         self._dirty = False
         self._writer = -1
+        self._close_writer: Callable[[], object] = lambda: None
         if writable:
             remove_leftovers(folder, "[0-9]*.log")
 
@@ -161,8 +162,7 @@ class Log(LogReader):
     def close(self) -> None:
         """Close all files."""
         super().close()
-        if self._writer >= 0:
-            os.close(self._writer)
+        self._close_writer()
         self._writer = -1
 
     def _leave_tail(self, segment: int, length: int) -> None:
@@ -177,10 +177,10 @@ class Log(LogReader):
             self.unfinished = 0
 
     def _open_writer(self, segment: int) -> None:
-        if self._writer >= 0:
-            os.close(self._writer)
-            self._writer = -1
+        self._close_writer()
+        self._writer = -1
         self._writer = open_file(self._path(segment), os.O_WRONLY | os.O_APPEND)
+        self._close_writer = closing(self, self._writer)
 
     def _repair(self) -> None:
         """Bring the file back to the end of its last good record after a write that failed."""

@@ -1,5 +1,6 @@
 """A memory that is open while its process forks: writers refuse in the child, readers go on."""
 
+import gc
 import json
 import os
 import signal
@@ -139,3 +140,19 @@ def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock
         leave.set()
         thread.join()
         assert said == ["episode-1"]
+
+
+def test_a_fork_that_drops_its_copy_leaves_the_lock(folder: Path, episode: Make) -> None:
+    """And the files that its original writes."""
+    memories = [Memory(folder)]
+    memories[0].add(episode(1))
+
+    def drop() -> int:
+        memories.clear()
+        return gc.collect()
+
+    assert in_child(drop) > 0
+    with pytest.raises(BlockingIOError, match="another Memory of this very process"):
+        Memory(folder)
+    assert memories[0].add(episode(2)) == 2
+    memories[0].close()

@@ -1,7 +1,8 @@
 """What opening a memory does to a folder, and what it leaves alone when it fails."""
 
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,37 @@ def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "nowhere").mkdir()
     Memory(tmp_path / "link").close()
     assert (tmp_path / "nowhere" / "memory.json").exists()
+
+
+@pytest.fixture
+def _uncollected() -> Iterator[None]:
+    """Nothing is collected by chance."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_a_memory_that_was_dropped_gives_its_lock_back(folder: Path, episode: Make) -> None:
+    """Who forgot to close it is not told that somebody else has it."""
+    memory = Memory(folder)
+    memory.add(episode(1))
+    with pytest.raises(BlockingIOError, match="another Memory of this very process"):
+        Memory(folder)
+    assert memory.add(episode(2)) == 2
+    del memory
+    with Memory(folder) as again:
+        assert len(again) == 2
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_a_memory_that_was_dropped_leaves_no_file_open(folder: Path, episode: Make) -> None:
+    """Readers are opened by the thousand in a service that runs for months."""
+    with Memory(folder) as memory:
+        memory.add(episode(1))
+    before = len(os.listdir("/dev/fd"))
+    for mode in ("r",) * 10 + ("w",) * 3:
+        Memory(folder, mode).get("episode-1")
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) <= before
