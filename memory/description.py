@@ -6,6 +6,7 @@ name of the embedder: the id stands in every segment of the log.
 
 import json
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Collection
@@ -25,6 +26,8 @@ FORMAT = 2
 DESCRIPTION = "memory.json"
 CACHES = {"catalog": ("*.rows",), "vectors": ("*.vec",), "index": ("*.hnsw", "*.json")}
 """Folders of a memory that are made from its log, and the files in them."""
+
+_OURS = re.compile("hashed-[0-9]+-[0-9]+|tuned-[0-9]+-[0-9a-f]{12}-.+", re.DOTALL)
 
 
 def is_memory(folder: Path) -> bool:
@@ -85,8 +88,8 @@ def _foreign(folder: Path) -> str:
 
 
 def own_embedder(folder: Path, anew: bool = False) -> Embedder:
-    """The embedder of the memory in a folder, as far as it can be had: the default one, or a tuned
-    one that the memory keeps; otherwise what stands for it, or the default one where everything is
+    """The embedder of the memory in a folder, as far as it can be had: a hashed one, or a tuned one
+    that the memory keeps; otherwise what stands for it, or the default one where everything is
     embedded anew.
 
     Raises:
@@ -108,9 +111,7 @@ def own_embedder(folder: Path, anew: bool = False) -> Embedder:
         identity, dimension, sound = "", 0, False  # no memory yet, or what `identify` will report
     found = kept_embedder(folder, identity)
     # Of another version of an embedder of ours the vectors are stale: that is to be said at once.
-    ours = identity.partition("-")[0] in {
-        own.partition("-")[0] for own in (found.identity, "tuned-")
-    }
+    ours = _OURS.fullmatch(identity) is not None
     return found if ours or anew or not sound else AbsentEmbedder(identity, dimension)
 
 

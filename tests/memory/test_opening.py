@@ -185,3 +185,47 @@ def test_a_memory_that_was_dropped_leaves_no_file_open(folder: Path, episode: Ma
         Memory(folder, mode).get("episode-1")
     gc.collect()
     assert len(os.listdir("/dev/fd")) <= before
+
+
+class Named(HashedEmbedder):
+    """One of somebody's own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(64)
+        self.name = name
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+
+def test_a_hashed_embedder_of_another_dimension_needs_no_naming(
+    folder: Path, episode: Make
+) -> None:
+    """The memory says which it is."""
+    with Memory(folder, embedder=HashedEmbedder(64)) as memory:
+        memory.add(episode(1, goal(1)))
+    for mode in ("r", "w"):
+        with Memory(folder, mode) as memory:
+            assert memory.embedder.identity == "hashed-1-64"
+            assert found(memory, goal(1), k=1) == ["episode-1"]
+            assert memory.stats().embedded == 0
+
+
+@pytest.mark.parametrize("name", ["hashed-bow-2", "tuned-by-me", "hashed-1-64b", "tuned-1-x-y"])
+def test_a_name_like_one_of_ours_is_somebodys_own(folder: Path, episode: Make, name: str) -> None:
+    """Such a memory can be read without its embedder, as of any other name."""
+    with Memory(folder, embedder=Named(name)) as memory:
+        memory.add(episode(1))
+    with Memory(folder, "r") as memory:
+        assert [past.id for past in memory.iterate()] == ["episode-1"]
+        with pytest.raises(ValueError, match=f"embedded with {name}, which is not here"):
+            memory.search("anything")
+
+
+def test_vectors_of_another_version_of_ours_are_refused(folder: Path) -> None:
+    """They are stale, and nobody but this program could make others."""
+    for name in ("hashed-2-64", "tuned-1-0123456789ab-hashed-1-384"):
+        Memory(folder, embedder=Named(name), reembed=True).close()
+        with pytest.raises(ValueError, match=rf"embedded with {name} \(64 dimensions\), not with"):
+            Memory(folder)
