@@ -346,3 +346,14 @@ def test_queries_are_hashed_and_compared() -> None:
         with pytest.raises(TypeError, match="successes_only must be True or False, not"):
             Query("x", successes_only=wrong)  # type: ignore[arg-type]
     assert Query("x", successes_only=np.bool_(True)).successes_only is True  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("splits", ["train", b"train", 5, ["train", 5]])
+def test_one_split_as_a_text_is_no_set_of_splits(splits: Any) -> None:
+    """Its letters would be taken for splits, and nothing would be shown."""
+    for act in (
+        lambda: Holdout(splits=splits),
+        lambda: Holdout.strict(Task.of("g", split="train"), Purpose.ACT, splits),
+    ):
+        with pytest.raises(TypeError, match="splits of a holdout must be"):
+            act()
