@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -229,3 +230,44 @@ def test_vectors_of_another_version_of_ours_are_refused(folder: Path) -> None:
         Memory(folder, embedder=Named(name), reembed=True).close()
         with pytest.raises(ValueError, match=rf"embedded with {name} \(64 dimensions\), not with"):
             Memory(folder)
+
+
+@pytest.fixture
+def _hangs_not() -> Iterator[None]:
+    """Who waits for the other end of a pipe is waked."""
+
+    def wake(*signal_and_frame: object) -> None:
+        raise TimeoutError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("_hangs_not", "small_samples")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "unreadable"])
+@pytest.mark.parametrize("cache", ["index/*.json", "index/*.hnsw", "catalog/*", "vectors/*"])
+def test_a_cache_that_cannot_be_read(folder: Path, episode: Make, cache: str, kind: str) -> None:
+    """The memory goes on without it, and says so."""
+    few = IndexSettings(exact_limit=2)
+    with Memory(folder, index=few) as memory:
+        memory.add_many([episode(number, goal(number)) for number in range(9)])
+        memory.publish_index()
+    (file,) = folder.glob(cache)
+    if kind == "unreadable":
+        file.chmod(0)
+        if os.access(file, os.R_OK):
+            pytest.skip("root reads everything")
+    else:
+        file.unlink()
+        os.mkfifo(file) if kind == "pipe" else file.mkdir()
+    for mode in ("r", "w"):
+        with Memory(folder, mode, index=few) as memory:
+            assert found(memory, goal(5), k=1) == ["episode-5"]
+            assert "cannot be read" in str(memory.stats().damage)
+            memory.refresh()
+            if mode == "w":
+                memory.add(episode(9, goal(9)))
+                assert found(memory, goal(9), k=1) == ["episode-9"]
