@@ -14,6 +14,7 @@ import numpy as np
 
 from .episode import Episode
 from .maintenance.compact import Compaction, compact
+from .normal import normal_text
 from .search.embed import Vectors
 from .search.field_index import SPREAD, FieldIndex
 from .state import State
@@ -243,7 +244,7 @@ def check_complete(episode: Episode) -> None:
             "an episode without an id cannot be added; give it one that is unique in this memory"
         )
     for name in ("identity", "split"):
-        if not getattr(episode.task, name).strip():
+        if not normal_text(getattr(episode.task, name)):  # as the holdout looks at it
             raise ValueError(
                 f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill "
                 "it in"
