@@ -12,6 +12,7 @@ import numpy as np
 
 from ..task import Task, identity_of
 from .episode import Actor, Episode, Outcome, Step, StopReason
+from .normal import normal_text
 
 POLICY = "external"
 """Kind of policy where nobody says who acted."""
@@ -91,7 +92,7 @@ def compose(
     """
     if not isinstance(goal, str):
         raise TypeError(f"goal must be text, not {goal!r}")
-    if not goal.strip():
+    if not normal_text(goal):
         raise ValueError("the goal is blank: say what was to be done, episodes are found by it")
     if not isinstance(success, bool | np.bool_):  # a comparison of numpy's numbers gives the latter
         raise TypeError(f"success must be True or False, not {success!r}")

@@ -5,6 +5,8 @@ name of the embedder: the id stands in every segment of the log.
 """
 
 import json
+import os
+import re
 import uuid
 import zlib
 from collections.abc import Collection
@@ -16,11 +18,16 @@ from .search.fields import FIELDS
 from .search.index import ENGINES
 from .search.tuned import keep_embedder, kept_embedder
 from .storage.durable import Corruption, read_file, replace_file, sync_folder
+from .storage.lock import is_label
 from .storage.segments import memory_id, segments
 
 FORMAT = 2
 """Format number of a memory's folder, written and read."""
 DESCRIPTION = "memory.json"
+CACHES = {"catalog": ("*.rows",), "vectors": ("*.vec",), "index": ("*.hnsw", "*.json")}
+"""Folders of a memory that are made from its log, and the files in them."""
+
+_OURS = re.compile("hashed-[0-9]+-[0-9]+|tuned-[0-9]+-[0-9a-f]{12}-.+", re.DOTALL)
 
 
 def is_memory(folder: Path) -> bool:
@@ -28,9 +35,61 @@ def is_memory(folder: Path) -> bool:
     return (folder / DESCRIPTION).exists() or bool(segments(folder / "log"))
 
 
+def place_of(path: str | os.PathLike[str], mode: str) -> Path:
+    """The folder at a path where there is a memory, or can be made where `mode` is ``create``.
+
+    Raises:
+        FileExistsError: a memory would be made among files of somebody else.
+        FileNotFoundError: there is none to be opened, or the path is a link that leads nowhere.
+        NotADirectoryError: it is a file.
+        ValueError: the path is empty, or the mode unknown.
+    """
+    if mode not in ("r", "w", "create"):
+        raise ValueError(
+            f"unknown mode {mode!r}: use 'r' to read, 'w' to add, 'create' to add and make it if "
+            "need be"
+        )
+    if not os.fspath(path):
+        raise ValueError("the path of a memory is empty: name a folder ('.' is the current one)")
+    folder = Path(path)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file, and a memory is a folder")
+    if folder.is_symlink() and not folder.exists():
+        raise FileNotFoundError(
+            f"{folder} is a symbolic link to {os.readlink(folder)}, where nothing is: make that "
+            "folder, or remove the link"
+        )
+    if mode != "create" and not is_memory(folder):
+        nothing = "nothing is there; mode='create' makes one, and so does relive run"
+        hint = "check the path" if folder.exists() else nothing
+        raise FileNotFoundError(f"there is no memory in {folder} (no {DESCRIPTION}): {hint}")
+    # In this order: another process may be making it.
+    if (foreign := _foreign(folder)) and not is_memory(folder):
+        raise FileExistsError(
+            f"{folder} is no memory (no {DESCRIPTION}), and a memory would put its own files where "
+            f"{foreign} is: give it a folder of its own"
+        )
+    return folder
+
+
+def _foreign(folder: Path) -> str:
+    """What lies in a folder where a memory's files would, and is nothing that making one leaves
+    behind when it is killed; empty if there is none."""
+    for name in ("log", *CACHES):
+        place = folder / name
+        if place.is_symlink():
+            continue  # nothing is written through one
+        if place.is_dir():
+            for found in sorted(os.listdir(place))[:1]:
+                return f"{name}/{found}"
+        elif place.exists():
+            return name
+    return "" if is_label(folder / "lock") else "lock"
+
+
 def own_embedder(folder: Path, anew: bool = False) -> Embedder:
-    """The embedder of the memory in a folder, as far as it can be had: the default one, or a tuned
-    one that the memory keeps; otherwise what stands for it, or the default one where everything is
+    """The embedder of the memory in a folder, as far as it can be had: a hashed one, or a tuned one
+    that the memory keeps; otherwise what stands for it, or the default one where everything is
     embedded anew.
 
     Raises:
@@ -52,9 +111,7 @@ def own_embedder(folder: Path, anew: bool = False) -> Embedder:
         identity, dimension, sound = "", 0, False  # no memory yet, or what `identify` will report
     found = kept_embedder(folder, identity)
     # Of another version of an embedder of ours the vectors are stale: that is to be said at once.
-    ours = identity.partition("-")[0] in {
-        own.partition("-")[0] for own in (found.identity, "tuned-")
-    }
+    ours = _OURS.fullmatch(identity) is not None
     return found if ours or anew or not sound else AbsentEmbedder(identity, dimension)
 
 
@@ -71,6 +128,8 @@ class Description:
     """Kind of its index, of :data:`relive.memory.search.index.ENGINES`."""
     damage: tuple[Corruption, ...]
     """What was wrong with its file."""
+    stale: bool
+    """Whether its file says something else, or is not there: see :func:`describe`."""
 
 
 def identify(
@@ -78,15 +137,14 @@ def identify(
     embedder: Embedder,
     fields: Collection[str],
     engine: str,
-    writable: bool,
     reembed: bool,
 ) -> Description:
-    """What the memory in a folder is; a writer makes what is missing, adds `fields` to those that
-    it has, and notes the `engine` of its index where one is given.
+    """What the memory in a folder is, or is to be: with `fields` added to those that it has, and
+    the `engine` of its index where one is given. Nothing is written.
 
     Raises:
-        ValueError: a format that this program does not read, or another embedder and not
-            ``reembed``.
+        ValueError: a format that this program does not read, another embedder and not
+            ``reembed``, or a field to add whose texts nobody here can embed.
     """
     path = folder / DESCRIPTION
     damage = []
@@ -129,26 +187,37 @@ def identify(
             "embed everything again"
         )
     wanted = tuple(field for field in FIELDS if field in had or field in fields or field == "goal")
+    more = [field for field in wanted if field not in had]
+    if more and isinstance(embedder, AbsentEmbedder):
+        raise ValueError(
+            f"the memory in {folder} has no field {', '.join(more)}, and cannot be given one "
+            f"without its embedder {known}: open it with embedder=..., or with the fields it has"
+        )
     engine = engine or indexed
     now = (FORMAT, embedder.identity, set(wanted), engine)
-    if writable and (number, known, had, indexed) != now:
-        keep_embedder(folder, embedder)  # first: the description that names it must not be alone
-        _describe(folder, memory, embedder, wanted, engine)
-    return Description(memory, wanted, engine, tuple(damage))
+    stale = (number, known, had, indexed) != now
+    return Description(memory, wanted, engine, tuple(damage), stale)
 
 
-def _describe(
-    folder: Path, memory: bytes, embedder: Embedder, fields: tuple[str, ...], engine: str
-) -> None:
+def describe(folder: Path, embedder: Embedder, known: Description) -> None:
+    """Write what a memory is, if its file says something else. To be called once all vectors are
+    there: an embedder that fails must leave a memory that opens as before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if not known.stale:
+        return
+    keep_embedder(folder, embedder)  # first: the description that names it must not be alone
     description: dict[str, object] = {
         "format": FORMAT,
-        "id": memory.hex(),
+        "id": known.memory.hex(),
         "embedder": embedder.identity,
         "dimension": embedder.dimension,
-        "keys": list(fields),
+        "keys": list(known.fields),
     }
-    if engine != ENGINES[0]:  # memories made before there was a choice say nothing
-        description["index"] = engine
+    if known.engine != ENGINES[0]:  # memories made before there was a choice say nothing
+        description["index"] = known.engine
     description["checksum"] = _checksum(description)
     replace_file(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
     sync_folder(folder.parent)

@@ -59,11 +59,7 @@ class Holdout:
             value = getattr(self, name)
             if value is None and name == "splits":
                 continue
-            if isinstance(value, str) or not isinstance(value, Collection):
-                raise TypeError(f"{name} of a holdout must be a set of texts, not {value!r}")
-            if not all(isinstance(item, str) for item in value):
-                raise TypeError(f"{name} of a holdout must be texts, not {list(value)!r}")
-            object.__setattr__(self, name, frozenset(value))
+            object.__setattr__(self, name, _texts(name, value))
         if not all(map(normal_text, self.tasks)):
             raise ValueError(
                 "a task identity of a holdout is blank: nothing could be told apart by it"
@@ -91,9 +87,11 @@ class Holdout:
             splits: whose episodes may be shown at all.
 
         Raises:
+            TypeError: the splits are no set of texts, one text for example.
             ValueError: the task has no identity or split, the purpose is unknown, or the task is to
                 be trained on and is not of `splits`.
         """
+        splits = _texts("splits", splits)
         for name in ("identity", "split"):
             value = getattr(task, name, None)
             if not isinstance(value, str) or not normal_text(value):
@@ -114,13 +112,11 @@ class Holdout:
         if purpose is Purpose.TRAIN and task.split not in splits:
             raise ValueError(
                 f"a task of split {task.split!r} cannot be trained on: use a task of split "
-                f"{' or '.join(map(repr, splits))}, or Purpose.ACT or Purpose.EVALUATE"
+                f"{' or '.join(map(repr, sorted(splits)))}, or Purpose.ACT or Purpose.EVALUATE"
             )
         hidden = frozenset({task.split}) if purpose is Purpose.EVALUATE else frozenset[str]()
         near = (task.room, task.goal)
-        return cls(
-            frozenset({task.identity}), splits=frozenset(splits), hidden_splits=hidden, near=near
-        )
+        return cls(frozenset({task.identity}), splits=splits, hidden_splits=hidden, near=near)
 
     def visible(self, catalog: Catalog, ordinals: Numbers) -> NDArray[np.bool_]:
         """Which of these entries may be shown, shape (len(ordinals),)."""
@@ -139,6 +135,14 @@ class Holdout:
         if self.near is not None and normal_text(self.near[0]):
             shown &= catalog.column("near")[ordinals] != np.uint64(near_digest(*self.near))
         return shown
+
+
+def _texts(name: str, value: object) -> frozenset[str]:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise TypeError(f"{name} of a holdout must be a set of texts, not {value!r}")
+    if not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name} of a holdout must be texts, not {list(value)!r}")
+    return frozenset(value)
 
 
 def _one_of(column: NDArray[np.uint64], texts: Collection[str]) -> NDArray[np.bool_]:

@@ -5,10 +5,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
+import numpy as np
+
 from ..task import Task
 from .episode import Episode, StopReason
 from .search.fields import FIELDS
 from .storage.catalog import Filter
+from .storage.codec import Head
+
+MOST_HITS = 2**53
+"""More than this are not asked for: no memory holds so many."""
 
 
 class EpisodeNotFoundError(KeyError):
@@ -48,9 +54,24 @@ class EntryMeta:
     """Number of steps."""
 
 
+def meta_of(head: Head, position: int) -> EntryMeta:
+    """What is known of an episode whose record has this sequence number."""
+    return EntryMeta(
+        episode_id=head.id,
+        position=position,
+        task=head.task,
+        success=head.outcome.success,
+        score=head.outcome.score,
+        reason=head.outcome.reason,
+        policy=head.actor.policy,
+        adapter=head.actor.adapter,
+        steps=head.step_count,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is looked for, and which of it is wanted.
+    """What is looked for, and which of it is wanted. Equal ones have the same hash.
 
     Raises:
         TypeError: a field is not of its type.
@@ -71,8 +92,9 @@ class Query:
     """Episodes that ended for one of these reasons are not wanted."""
     where: Callable[[EntryMeta], bool] | None = None
     """Keep only entries for which this is true. For experiments (an index without the type under
-    test), not for normal use: it is called in Python for one candidate after the other."""
-    only: Mapping[str, Collection[str]] = field(default_factory=dict)
+    test), not for normal use: it is called in Python for one candidate after the other. It must not
+    change the memory (`RuntimeError`)."""
+    only: Mapping[str, Collection[str]] = field(default_factory=dict, hash=False)
     """Keep only entries whose suite, type, split, policy or adapter is one of these: fast at any
     selectivity."""
     fields: tuple[str, ...] = ("goal",)
@@ -99,6 +121,8 @@ class Query:
             raise TypeError(f"k must be an int, not {self.k!r}")
         if self.k < 0:
             raise ValueError(f"k is {self.k}; ask for 0 hits or more")
+        if not isinstance(self.successes_only, bool | np.bool_):
+            raise TypeError(f"successes_only must be True or False, not {self.successes_only!r}")
         for name in ("diversity", "usefulness", "ratings", "length_penalty", "min_score"):
             value = getattr(self, name)
             if value is None and name == "min_score":
@@ -118,6 +142,12 @@ class Query:
         _check_texts("exclude_reasons", self.exclude_reasons)
         for reason in self.exclude_reasons:
             StopReason(reason)  # which says what is wrong with it
+        # Numpy's small numbers overflow where they are multiplied, and lists have no hash.
+        object.__setattr__(self, "k", min(int(self.k), MOST_HITS))
+        object.__setattr__(self, "successes_only", bool(self.successes_only))
+        for name in ("exclude", "exclude_reasons"):
+            object.__setattr__(self, name, frozenset(getattr(self, name)))
+        object.__setattr__(self, "fields", tuple(self.fields))
         unknown = [field for field in self.fields if field not in FIELDS]
         if unknown or not self.fields:
             raise ValueError(f"unknown fields {unknown}: use some of {', '.join(FIELDS)}")

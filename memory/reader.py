@@ -39,7 +39,6 @@ class MemoryReader:
     _closed: bool
     _process: int
     _mutex: "threading.RLock"
-    _embedding: threading.Lock
 
     @property
     def position(self) -> int:
@@ -313,6 +312,9 @@ class MemoryReader:
         always up to date.
 
         Searches in other threads go on while a newer index is loaded.
+
+        Raises:
+            FileNotFoundError: the memory's folder was deleted.
         """
         with self._mutex:
             self._require_open()
@@ -353,8 +355,7 @@ class MemoryReader:
             return all_damage(self._state)
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
-        with self._embedding:
-            return self._state.encode(texts)
+        return self._state.encode(texts)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -372,11 +373,12 @@ class MemoryReader:
 
     def _fresh(self, read: Callable[[], T]) -> T:
         """Read from the log; again if a writer compacted it since the memory was last read."""
-        try:
-            return read()
-        except FileNotFoundError:
-            self._state.load()
-            return read()
+        with self._writer.barred():
+            try:
+                return read()
+            except FileNotFoundError:
+                self._state.load()
+                return read()
 
     def _until(self, at: int | None) -> int:
         position = self._state.position

@@ -5,6 +5,7 @@ A writer brings it up to date with what it appends, a reader with what it finds 
 thread-safe; :mod:`relive.memory.store` lets one thread in at a time.
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .description import is_memory
 from .episode import Episode
-from .query import EntryMeta
+from .query import EntryMeta, meta_of
 from .retrieval import Library
-from .search.embed import Embedder, Vectors
+from .search.embed import AbsentEmbedder, Embedder, Vectors
 from .search.encode import unit_vectors
 from .search.field_index import FieldIndex
 from .search.fields import field_texts, labels_from
@@ -28,15 +30,13 @@ from .storage import codec
 from .storage.annotations import Annotations
 from .storage.catalog import NEVER, RATED, Catalog
 from .storage.codec import digest
-from .storage.durable import Corruption, RolledBackError
+from .storage.durable import Corruption, RolledBackError, gone
 from .storage.ingest import gap_row, rows_of
 from .storage.log import Log
 from .storage.payload import CodecError
 from .storage.rows import Numbers, Rows
 from .storage.segments import Record, RecordLocation, segments, superseded
 
-CACHES = ("catalog", "vectors", "index")
-"""Folders of a memory that are made from its log."""
 _ATTEMPTS = 5  # readings of a log that a writer compacts meanwhile
 _BATCH = 1024  # records that are taken in together
 
@@ -68,6 +68,9 @@ class State:
         self.durable = False
         """Whether what is known agrees with the log; not before it was read, nor while or after a
         change that was interrupted."""
+        self.embedding = threading.Lock()
+        """Lets one thread into the embedder."""
+        self._loaded = False
         self.log = self._open_log()
         self._begin()
 
@@ -96,7 +99,12 @@ class State:
 
     def load(self) -> None:
         """Read what there is, from the catalog and behind it from the log. Forgets what was read
-        before."""
+        before.
+
+        Raises:
+            FileNotFoundError: the memory is not there any more.
+        """
+        self._require_folder()
         self.durable = False
         for attempt in range(_ATTEMPTS):
             self.log.close()
@@ -114,7 +122,11 @@ class State:
                 # Compacted meanwhile; also while what the columns lack was read from the log.
                 if attempt == _ATTEMPTS - 1:
                     raise
-        self.durable = True
+        self.durable = self._loaded = True
+
+    def _require_folder(self) -> None:
+        if self._loaded and not is_memory(self.folder):
+            raise gone(self.folder)
 
     def follow(self) -> None:
         """Take in what was appended to the log since; raises `RolledBackError` if it has to be
@@ -124,6 +136,8 @@ class State:
         self.durable = False
         known = len(self.catalog)
         self._take_all()
+        if not self.position:  # there is no file whose absence would tell
+            self._require_folder()
         for field, space in self.spaces.items():
             if len(self.catalog) > known:
                 space.column.follow(*labels_from(self.catalog, field, known))
@@ -193,13 +207,12 @@ class State:
         last record is read each time."""
         if not lost:
             return
-        again = {_place_of(damage) for damage in lost}
-        known = {_place_of(damage) for damage in self.catalog.gaps()}
-        self.damage = [
-            damage for damage in self.damage if _place_of(damage) not in again
-        ]  # said in full by the log
+        again = {damage.place for damage in lost}
+        known = {damage.place for damage in self.catalog.gaps()}
+        # Those are said in full by the log.
+        self.damage = [damage for damage in self.damage if damage.place not in again]
         for damage in lost:
-            if _place_of(damage) not in known:
+            if damage.place not in known:
                 self.catalog.append(gap_row(damage))
 
     def take_rows(
@@ -222,7 +235,11 @@ class State:
             self.spaces[field].column.append(*labels_from(self.catalog, field, known), made)
 
     def _space(self, field: str) -> FieldIndex:
+        able = not isinstance(self.embedder, AbsentEmbedder)
+
         def embed(numbers: Numbers) -> Vectors:
+            if not able:
+                return self.encode([])  # which says so, before any text is read
             labels = self.spaces[field].column.labels[numbers].tolist()
             return self.encode([self._text(field, label) for label in labels])
 
@@ -234,6 +251,7 @@ class State:
             memory=self.memory,
             embed=embed,
             writable=self.writable,
+            able=able,
             settings=self.index,
             columns=self.catalog.filtered_by,
         )
@@ -251,7 +269,8 @@ class State:
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts; raises `TypeError` or `ValueError` for an embedder that does not do
         what it says."""
-        return unit_vectors(self.embedder, texts, self.dimension)
+        with self.embedding:
+            return unit_vectors(self.embedder, texts, self.dimension)
 
     def find(self, episode_id: str) -> int | None:
         """Ordinal of an episode, deleted or not; None if there is none of that id."""
@@ -332,18 +351,8 @@ class State:
     def meta(self, ordinal: int) -> EntryMeta:
         """What is known of an episode; read once."""
         if ordinal not in self._metas:
-            head = self.head(ordinal)
-            self._metas[ordinal] = EntryMeta(
-                episode_id=head.id,
-                position=int(self.catalog.sequences[ordinal]),
-                task=head.task,
-                success=head.outcome.success,
-                score=head.outcome.score,
-                reason=head.outcome.reason,
-                policy=head.actor.policy,
-                adapter=head.actor.adapter,
-                steps=head.step_count,
-            )
+            sequence = int(self.catalog.sequences[ordinal])
+            self._metas[ordinal] = meta_of(self.head(ordinal), sequence)
         return self._metas[ordinal]
 
     def read(self, ordinal: int, position: int | None = None) -> Episode:
@@ -436,8 +445,3 @@ class State:
 def _with(own: Mapping[str, float], given: Mapping[str, float | None]) -> dict[str, float]:
     """Ratings that an episode holds, and what was said about it since."""
     return {name: value for name, value in {**own, **given}.items() if value is not None}
-
-
-def _place_of(damage: Corruption) -> tuple[str, int, int]:
-    """Where it is, whatever the generation of the file is."""
-    return damage.file.split(".")[0], damage.offset, damage.length

@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 from weakref import WeakSet
 
 from .compose import from_names
-from .description import DESCRIPTION, identify, is_memory, own_embedder
+from .description import CACHES, describe, identify, own_embedder, place_of
 from .episode import Episode
 from .maintenance.compact import Compaction
 from .maintenance.duplicates import new_among
@@ -27,7 +26,7 @@ from .search.embed import Embedder
 from .search.encode import check_embedder
 from .search.fields import FIELDS, field_texts
 from .search.index import IndexSettings
-from .state import CACHES, State
+from .state import State
 from .storage import annotations, codec
 from .storage.durable import refuse_links, remove_leftovers
 from .storage.lock import WriterLock
@@ -63,12 +62,13 @@ class Memory(MemoryReader):
 
     Raises:
         FileNotFoundError: there is no memory, and ``mode`` is not ``create``.
+        FileExistsError: one would be made among files of somebody else.
         BlockingIOError: someone else is writing it.
         OSError: it cannot be written, or a file or folder in it that is written to is a symbolic
             link.
-        TypeError: the embedder does not say what it is.
+        TypeError: the embedder is none, or does not say what it is.
         ValueError: another embedder, a format that this program does not read, an unknown mode or
-            field.
+            field, an empty path.
     """
 
     def __init__(
@@ -81,28 +81,16 @@ class Memory(MemoryReader):
         fields: Collection[str] | None = None,
         index: IndexSettings | None = None,
     ) -> None:
-        if mode not in ("r", "w", "create"):
-            raise ValueError(
-                f"unknown mode {mode!r}: use 'r' to read, 'w' to add, 'create' to add and make it "
-                "if need be"
-            )
+        self.path = place_of(path, mode)
         unknown = [field for field in fields or () if field not in FIELDS]
         if unknown:
             raise ValueError(f"unknown fields {unknown}: use some of {', '.join(FIELDS)}")
-        self.path = Path(path)
-        if self.path.is_file():
-            raise NotADirectoryError(f"{self.path} is a file, and a memory is a folder")
         folder = self.path.absolute()  # the process may change its directory
         embedder = own_embedder(folder, reembed) if embedder is None else embedder
         check_embedder(embedder)
-        if mode != "create" and not is_memory(self.path):
-            nothing = "nothing is there; mode='create' makes one, and so does relive run"
-            hint = "check the path" if self.path.exists() else nothing
-            raise FileNotFoundError(f"there is no memory in {self.path} (no {DESCRIPTION}): {hint}")
         self._writable = mode != "r"
         self._process = os.getpid()
         self._mutex = threading.RLock()  # state
-        self._embedding = threading.Lock()  # the embedder
         self._deduplicating = threading.Lock()  # adding what is to be there once
         self._closed = False
         self._lock: WriterLock | None = None
@@ -112,11 +100,11 @@ class Memory(MemoryReader):
             self._lock = WriterLock(folder / "lock")
         index = index or IndexSettings()
         try:
-            known = identify(folder, embedder, fields or (), index.engine, self._writable, reembed)
+            known = identify(folder, embedder, fields or (), index.engine, reembed)
             if self._writable:
-                for name in CACHES:
+                for name, files in CACHES.items():
                     (folder / name).mkdir(exist_ok=True)
-                    remove_leftovers(folder / name)
+                    remove_leftovers(folder / name, *files)
             self._state = State(
                 folder,
                 memory=known.memory,
@@ -134,6 +122,8 @@ class Memory(MemoryReader):
         try:
             self._state.damage.extend(known.damage)
             self.refresh()
+            if self._writable:
+                describe(folder, embedder, known)
         except BaseException:
             self.close()
             raise
@@ -387,7 +377,7 @@ class Memory(MemoryReader):
 
     def close(self) -> None:
         """Close files and give the lock back; may be called twice. Everything added is already
-        durable."""
+        durable. Raises `RuntimeError` within a search of the same thread."""
         # Not while another thread writes: the number of a file that is closed under it may be that
         # of another file next.
         with self._writer.alone(), self._mutex:
@@ -413,7 +403,7 @@ class Memory(MemoryReader):
             self._mutex.release()
         else:  # a thread that was left behind was in the middle of something
             self._mutex, self._state.durable = threading.RLock(), False
-        self._embedding = threading.Lock()
+        self._state.embedding = threading.Lock()
         self._writer = Writer(self._state, self._mutex, self._require_writable)
 
     def _append_annotation(
@@ -432,6 +422,7 @@ class Memory(MemoryReader):
 
     def _require_writable(self) -> None:
         self._require_open()
+        self._writer.require_unbarred()
         if not self._writable:
             raise ValueError(
                 f"the memory in {self.path} is open for reading; open it with mode='w' to change it"

@@ -9,26 +9,29 @@ bad one is reported without losing the others.
 
 import json
 import os
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .episode import Episode
 from .plain import described, plain, read_as
 from .query import EpisodeNotFoundError
+from .search.embed import AbsentEmbedder
 from .storage.codec import valid_episode
 from .storage.durable import TEMPORARY, create_file, publish_file
+from .storage.payload import MAX_BYTES
 from .store import Memory
 
 FORMAT = "relive-episodes"
 """What the first line calls the file."""
 VERSION = 1
 """Format version of every line, written and read."""
-MAX_LINE = 64 * 2**20
-"""Longest line that is imported, in bytes."""
+MAX_LINE = 6 * MAX_BYTES
+"""Longest line that is imported, in bytes: JSON writes a control character in six of them."""
 BATCH = 64
 """Episodes that are added with one synchronisation of the disk."""
 BATCH_BYTES = 16 * 2**20
@@ -103,7 +106,8 @@ def export_file(
     target = Path(path)
     if target.exists():
         raise FileExistsError(f"{target} is there already: give another name, or delete it first")
-    temporary = target.with_name(target.name + TEMPORARY)
+    # A name that nobody else has: what is called the same and .tmp may be somebody's.
+    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
     count = -1  # the first line is no episode
     try:
         with create_file(temporary) as file:
@@ -138,7 +142,7 @@ def import_lines(
 
     Raises:
         ValueError: the file is no export, or of a version that this program does not read; or the
-            memory is open for reading.
+            memory is open for reading, or without the embedder that it was made with.
         OSError: the disk is full, for example; what was added so far is there.
     """
     memory.add_many([])  # says so if nothing can be added, before any line is blamed
@@ -184,9 +188,14 @@ class Importer:
     Args:
         memory: open for writing.
         name: of the file, for messages.
+
+    Raises:
+        ValueError: the memory was opened without the embedder that it was made with.
     """
 
     def __init__(self, memory: Memory, name: str) -> None:
+        if isinstance(memory.embedder, AbsentEmbedder):
+            memory.embedder.encode([])  # which says so, before any line is blamed
         self.added = self.there = self.deleted = self.bad = 0
         self.problems: list[Problem] = []
         self._memory, self._name = memory, name
@@ -276,7 +285,8 @@ class Importer:
                 "(relive memory compact) and import the file again",
             )
             return
-        if plain(replace(here, ratings={})) != plain(replace(episode, ratings={})):
+        ours, theirs = (plain(replace(one, ratings={})) for one in (here, episode))
+        if ours != theirs and _carried(ours) != theirs:
             self.refuse(
                 number,
                 f"another episode {episode.id!r} is there already: give this one an id of its own "
@@ -284,14 +294,15 @@ class Importer:
             )
             return
         self.there += 1
-        lacking = Counter(notes) - Counter(self._memory.notes(episode.id))
+        lacking = Counter(notes) - Counter(_carried(self._memory.notes(episode.id)))
         missing = []
         for text in notes:
             if lacking[text] > 0:
                 lacking[text] -= 1
                 missing.append(text)
         # What was removed here stays removed, as what was deleted stays deleted.
-        known = {*here.ratings, *self._memory.removed_ratings(episode.id)}
+        removed = self._memory.removed_ratings(episode.id)
+        known = {*here.ratings, *removed, *_carried([*here.ratings, *removed])}
         self._append_annotation(
             episode.id, {k: v for k, v in episode.ratings.items() if k not in known}, missing
         )
@@ -311,6 +322,12 @@ def _was_deleted(memory: Memory, episode_id: str) -> bool:
     except EpisodeNotFoundError as error:
         return error.deleted
     return False
+
+
+def _carried(value: Any) -> Any:
+    """What an import reads of a value that was exported: halves of a character that stand side by
+    side have become that character."""
+    return json.loads(_line({"": value}))[""]
 
 
 def _line(values: Mapping[str, object]) -> bytes:

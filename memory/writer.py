@@ -14,6 +14,7 @@ import numpy as np
 
 from .episode import Episode
 from .maintenance.compact import Compaction, compact
+from .normal import normal_text
 from .search.embed import Vectors
 from .search.field_index import SPREAD, FieldIndex
 from .state import State
@@ -55,6 +56,26 @@ class Writer:
         self._state, self._mutex, self._require = state, mutex, require
         self._group: GroupCommit[Work, int] = GroupCommit(self._commit)
         self._publishing: threading.Thread | None = None
+        self._reading = 0  # the thread that reads the state now
+
+    @contextmanager
+    def barred(self) -> Iterator[None]:
+        """While this thread reads, holding the mutex: it must not write meanwhile."""
+        before, self._reading = self._reading, threading.get_ident()
+        try:
+            yield
+        finally:
+            self._reading = before
+
+    def require_unbarred(self) -> None:
+        """Raises `RuntimeError` in a thread that reads: it would wait for its turn to write, and
+        who has that waits for the state."""
+        if self._reading == threading.get_ident():
+            raise RuntimeError(
+                "a memory is not changed or closed while the same thread searches it: collect in "
+                "the function that a Query calls (where=...) what is to be written, and write it "
+                "after the search"
+            )
 
     @property
     def busy(self) -> bool:
@@ -63,7 +84,8 @@ class Writer:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While nothing is written."""
+        """While nothing is written. Raises as :meth:`require_unbarred`."""
+        self.require_unbarred()
         with self._group.alone():
             if self._publishing is not None:
                 self._publishing.join()
@@ -222,7 +244,7 @@ def check_complete(episode: Episode) -> None:
             "an episode without an id cannot be added; give it one that is unique in this memory"
         )
     for name in ("identity", "split"):
-        if not getattr(episode.task, name).strip():
+        if not normal_text(getattr(episode.task, name)):  # as the holdout looks at it
             raise ValueError(
                 f"episode {episode.id!r} has no task {name}, so nobody could be kept from it: fill "
                 "it in"

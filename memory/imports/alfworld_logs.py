@@ -12,8 +12,8 @@ no place in a step: paths are kept as a note, and so are thoughts after the last
 left as they are (``put … in/on …``). ALFWorld answers what it refuses with "Nothing happens."; such
 steps are marked invalid.
 
-A file of prompts, an object of such texts by name (``{"react_put_0": text, …}``), is read as well.
-Its texts are demonstrations and count as successes.
+A file of prompts, an object of such texts by names like ``react_put_0``, is read as well. Its texts
+are demonstrations and count as successes.
 """
 
 import re
@@ -146,7 +146,11 @@ def parse(value: object, labels: Labels) -> Parsed:
 
 
 def _is_prompts(value: dict[str, object]) -> bool:
-    return bool(value) and all(isinstance(text, str) and goal_line(text) for text in value.values())
+    # By their names: a text under any other may be the log of a failure.
+    return bool(value) and all(
+        _PROMPT.fullmatch(name) and isinstance(text, str) and goal_line(text)
+        for name, text in value.items()
+    )
 
 
 def _taken_apart(text: str) -> _Trajectory:

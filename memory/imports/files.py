@@ -66,7 +66,7 @@ def import_file(
 
     Raises:
         ValueError: the format is unknown or not recognised, the file cannot be unpacked, an export
-            is to be labelled, or the memory is open for reading.
+            is to be labelled, or the memory is open for reading or without its own embedder.
         OSError: the disk is full, for example; what was added so far is there.
     """
     memory.add_many([])  # says so if nothing can be added, before any line is blamed

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..description import DESCRIPTION, identify, is_memory, own_embedder
+from ..description import CACHES, DESCRIPTION, describe, identify, is_memory, own_embedder
 from ..search.embed import AbsentEmbedder, Embedder, Vectors
 from ..search.encode import check_embedder
 from ..search.index import IndexSettings
 from ..search.vectors import column_name
-from ..state import CACHES, State
+from ..state import State
 from ..storage.durable import Corruption, refuse_links
 from ..storage.lock import WriterLock
 from .verify import all_damage
@@ -64,7 +64,8 @@ def rebuild(
     another = reembed and embedder is not None
     embedder = own_embedder(folder) if embedder is None else embedder
     check_embedder(embedder)
-    if reembed and isinstance(embedder, AbsentEmbedder):
+    absent = isinstance(embedder, AbsentEmbedder)
+    if reembed and absent:
         embedder.encode([])  # which says that it cannot, before the old vectors are gone
     if not is_memory(folder):
         raise FileNotFoundError(
@@ -74,7 +75,7 @@ def rebuild(
     with WriterLock(folder / "lock"):
         counted = _Counted(embedder, on_progress)
         index = index or IndexSettings()
-        known = identify(folder, embedder, (), index.engine, writable=True, reembed=another)
+        known = identify(folder, embedder, (), index.engine, reembed=another)
         unwanted = ["catalog/*", "index/*", "vectors/*.tmp"]
         if reembed:
             unwanted.append(
@@ -92,13 +93,14 @@ def rebuild(
         state = State(
             folder,
             memory=known.memory,
-            embedder=counted,
+            embedder=embedder if absent else counted,
             fields=known.fields,
             writable=True,
             index=replace(index, engine=known.engine),
         )
         try:
             state.load()
+            describe(folder, embedder, known)
             for field, space in state.spaces.items():
                 space.column.check_all()
                 while space.grow(_STEP):

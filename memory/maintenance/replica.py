@@ -1,9 +1,9 @@
 """A memory's files, copied to another machine and kept up to date there.
 
 Logs, catalogs and columns only grow, so what is sent is what follows the bytes that are there
-already; everything else (graphs, descriptions) is small or replaced as a whole, and is sent whole
-when it changed. A copy is opened by readers like the memory itself: its graphs are the writer's
-snapshots, and nothing is embedded again.
+already; everything else (graphs, the files of tables, descriptions) is small, written once or
+replaced as a whole, and is sent whole when it changed. A copy is opened by readers like the memory
+itself: its graphs are the writer's snapshots, and nothing is embedded again.
 
 The order matters to whoever reads the copy meanwhile: vectors arrive before the records that they
 are of, and rows of the catalog after them.
@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,9 @@ from ..storage.durable import TEMPORARY, open_file, open_to_read, write_all
 CHUNK = 16 * 2**20
 """Bytes that are sent at once, at most; a few of them are in memory at a time."""
 _GROWING = ("vectors/*.vec", "log/*.log", "catalog/*.rows")
-_REPLACED = ("embedders/*/*", "index/*.hnsw", "index/*.json", "memory.json")
+_REPLACED = (
+    "embedders/*/*", "index/*.hnsw", "index/*.lancedb/**/*", "index/*.json", "memory.json",
+)  # fmt: skip
 _ORDER = (_REPLACED[0], *_GROWING, *_REPLACED[1:])
 """Files of a memory, as they are sent; the description is last, since without it there is none."""
 _TAIL = 4096  # bytes before its end by which a file is known to be the one that was copied
@@ -133,6 +136,8 @@ def _files(folder: Path) -> Sequence[_File]:
                 continue
             with suppress(FileNotFoundError):
                 status = path.stat()
+                if stat.S_ISDIR(status.st_mode):
+                    continue
                 changed = 0 if pattern in _GROWING else status.st_mtime_ns
                 name = path.relative_to(folder).as_posix()
                 some.append(_File(name, status.st_ino, changed, status.st_size))

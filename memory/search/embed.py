@@ -11,6 +11,7 @@ environment.
 
 import hashlib
 import math
+import operator
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -121,9 +122,20 @@ class HashedEmbedder:
     Features of a text (weighted words, pairs of neighbouring frame words, the frame of each
     sentence) are hashed with signs into ``dimension`` buckets. Hashes do not depend on
     ``PYTHONHASHSEED``.
+
+    Raises:
+        TypeError: the dimension is no integer.
+        ValueError: it is too small.
     """
 
     def __init__(self, dimension: int = 384) -> None:
+        try:
+            dimension = operator.index(dimension)
+        except TypeError:
+            raise TypeError(
+                f"the dimension of a hashed embedder is a whole number, not {dimension!r}: use 64 "
+                "or more (default 384)"
+            ) from None
         if dimension < 8:
             raise ValueError(
                 f"dimension {dimension} is too small to tell texts apart; use 64 or more (default "

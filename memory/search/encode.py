@@ -1,6 +1,7 @@
 """What an embedder makes, checked: whoever writes one gets an error that says what it did wrong,
 and no row is stored that is not of unit length."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +15,26 @@ NEAR = 1e-4
 
 
 def check_embedder(embedder: Embedder) -> None:
-    """Make sure that an embedder can be told from others.
+    """Make sure that an embedder is one, and can be told from others.
 
     Raises:
-        TypeError: its identity is no text, or its dimension no integer.
+        TypeError: it is none, its identity is no text, or its dimension no integer.
         ValueError: the identity is empty or cannot be written to a file, or the dimension is less
             than 1.
     """
-    kind, identity, dimension = type(embedder).__name__, embedder.identity, embedder.dimension
+    kind = type(embedder).__name__
+    lacking = [one for one in ("identity", "dimension", "encode") if not hasattr(embedder, one)]
+    if lacking or isinstance(embedder, type) or not callable(embedder.encode):
+        hint = ""
+        if isinstance(embedder, type):
+            hint = f"; {embedder.__name__} is a class: make one, {embedder.__name__}(...)"
+        elif isinstance(embedder, str | os.PathLike):
+            hint = "; relive.memory.search.tuned.load_embedder gives the one of a name or folder"
+        raise TypeError(
+            f"{embedder!r:.80} is no embedder: that is an object with identity (a text), dimension "
+            f"(an integer) and encode(texts), for example relive.memory.HashedEmbedder(){hint}"
+        )
+    identity, dimension = embedder.identity, embedder.dimension
     if not isinstance(identity, str):
         raise TypeError(
             f"the identity of the embedder {kind} is {identity!r}: return a text that names all "

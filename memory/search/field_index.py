@@ -77,6 +77,7 @@ class FieldIndex:
         dimension: of its vectors.
         memory: id of the memory.
         embed: embeds the texts of rows.
+        able: whether it can; see :class:`VectorColumn`.
         writable: whether anything is written.
         settings: of the graph.
         columns: what filters look at, by sequence numbers; for indexes that filter.
@@ -93,6 +94,7 @@ class FieldIndex:
         embed: Embed,
         writable: bool,
         settings: IndexSettings,
+        able: bool = True,
         columns: Callable[[Numbers], Mapping[str, NDArray[Any]]] | None = None,
     ) -> None:
         self.field, self.dimension, self._writable, self._settings = (
@@ -108,6 +110,7 @@ class FieldIndex:
             memory=memory,
             embed=embed,
             writable=writable,
+            able=able,
         )
         told: dict[str, Any] = {
             "memory": memory, "identity": identity, "key": field, "dimension": dimension,
@@ -152,6 +155,10 @@ class FieldIndex:
         graph, manifest = found
         ef, reach = manifest.ef, manifest.reach
         if ef < 0:  # published before that was measured
+            with lock:
+                known = self.column.sure(0, manifest.rows) == manifest.rows
+            if not known:
+                return
             ef, reach = measured(graph, self.column, manifest.rows, self._settings, lock)
         with lock:
             self.graph, self.ef, self.reach = graph, ef, reach
@@ -173,6 +180,8 @@ class FieldIndex:
             or (self.graph is None and total <= self._settings.exact_limit and not small)
         ):
             return False
+        if self.column.sure(self.covered, min(total, self.covered + 1)) == self.covered:
+            return False
         if self.graph is None:
             self.graph = self.snapshots.fresh(max(1024, total * 3 // 2))
             self.covered = 0
@@ -181,11 +190,10 @@ class FieldIndex:
             return False
         if self.graph.least > 1:  # every addition costs as much as many rows
             rows = max(rows, self.graph.least, min(CATCHES_UP, waiting // 16))
-        stop = min(total, self.covered + rows)
-        if stop > self.covered:
-            numbers = np.arange(self.covered, stop)
-            self.graph.add(self.column.take(numbers), self.column.labels[numbers])
-            self.covered = stop
+        stop = self.column.sure(self.covered, min(total, self.covered + rows))
+        numbers = np.arange(self.covered, stop)
+        self.graph.add(self.column.take(numbers), self.column.labels[numbers])
+        self.covered = stop
         return stop < total
 
     @property
@@ -243,6 +251,8 @@ class FieldIndex:
         self.column.check_all()
         if self.graph is None or not self.ef or self.covered <= self._settings.exact_limit:
             return
+        if self.column.sure(0, self.covered) < self.covered:
+            return  # what the exact answers are is not known
         of = self.graph, self.column, self.covered
         own, near, *_ = draw(self.column, self.covered, seed=1)
         share = min(recall(*of, sample, self.ef) for sample in (own, near))

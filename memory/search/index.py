@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.catalog import Filter
+from ..storage.durable import create_file, open_to_read
 from ..storage.rows import BLOCK, Numbers, blocks_sum
 from .embed import Vectors
 
@@ -147,12 +148,13 @@ class Graph:
         interpreter's lock, so other threads are not held up.
 
         Raises:
+            OSError: it cannot be read, or is no regular file.
             ValueError: the file is damaged, or of another version of hnswlib; the message says
                 which.
         """
         import hnswlib
 
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             whole = os.fstat(file.fileno()).st_size == size > 0
             data = np.frombuffer(
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if whole else b"",
@@ -243,7 +245,7 @@ class Graph:
 def write_parts(path: Path, parts: Sequence[Bytes]) -> tuple[int, int]:
     """Write bytes durably, each part at the beginning of a block; size in bytes and checksum of the
     file. Raises `OSError`."""
-    with path.open("wb") as file:
+    with create_file(path) as file:
         for part in parts:
             file.write(part.data)
             file.write(bytes(-len(part) % BLOCK))

@@ -8,14 +8,14 @@ from are in the column.
 
 import json
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..storage.durable import TEMPORARY, Corruption, publish_file, replace_file
+from ..storage.durable import TEMPORARY, Corruption, publish_file, read_file, replace_file
 from .index import SEED, SPACE, Graph, IndexSettings, Lock, Measured, VectorIndex, write_parts
 from .vectors import VectorColumn, column_name
 
@@ -211,7 +211,8 @@ class SnapshotFolder:
         """Removes what was published before."""
         for other in self.folder.glob(f"{self._name}-*.hnsw*"):
             if other.name != file and other.name[len(self._name) + 1 :].split(".")[0].isdigit():
-                other.unlink(missing_ok=True)
+                with suppress(OSError):  # what lies there harms nobody
+                    other.unlink()
 
     def report(self, detail: str) -> None:
         """Say that something is wrong with what was published; once."""
@@ -230,8 +231,11 @@ class SnapshotFolder:
     def read(self) -> Manifest | None:
         """The manifest, if it is intact and fits."""
         try:
-            text = self._path.read_bytes()
+            text = read_file(self._path)
         except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._note(self._path, f"cannot be read ({error.strerror}); not used")
             return None
         try:
             body = json.loads(text)
@@ -276,9 +280,14 @@ class SnapshotFolder:
     def _load_graph(self, manifest: Manifest) -> VectorIndex | None:
         try:
             return self._load(manifest)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            detail = f"cannot be read ({error.strerror}); not used"
+            self._note(self.folder / manifest.file, detail)
         except ValueError as error:
             self._note(self.folder / manifest.file, str(error))
-            return None
+        return None
 
     def _load(self, manifest: Manifest) -> VectorIndex:
         """The index of a manifest; raises `ValueError`, which says what is wrong with it."""

@@ -33,7 +33,7 @@ _UNREADABLE = (
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What numpy and zipfile raise, depending on where a file is damaged."""
-_HASHED = re.compile(r"hashed-1-(\d{1,7})")
+_HASHED = re.compile(r"hashed-1-([0-9]{1,7})")
 
 
 class TunedEmbedder:
@@ -188,7 +188,8 @@ def keep_embedder(memory: Path, embedder: Embedder) -> None:
 
 
 def kept_embedder(memory: Path, identity: str) -> Embedder:
-    """The tuned embedder of an identity that a memory keeps; the hashed one where it keeps none.
+    """The tuned embedder of an identity that a memory keeps, or the hashed one of an identity; the
+    default one where it is of neither.
 
     Raises:
         ValueError: what it keeps is damaged, or maps the vectors of an embedder that no file holds.
@@ -196,7 +197,8 @@ def kept_embedder(memory: Path, identity: str) -> Embedder:
     folder = _kept(memory, identity)
     if identity.startswith("tuned-") and (folder / DESCRIPTION).exists():
         return load_embedder(folder)
-    return HashedEmbedder()
+    hashed = _HASHED.fullmatch(identity)
+    return HashedEmbedder(int(hashed[1])) if hashed else HashedEmbedder()
 
 
 def _kept(memory: Path, identity: str) -> Path:

@@ -50,6 +50,9 @@ class VectorColumn:
         memory: id of the memory.
         embed: makes vectors of rows that the file does not have.
         writable: whether rows are written.
+        able: whether `embed` can make any. Where it cannot, rows that lack a vector are held as
+            unknown ones: nothing is written in their place, and who asks for such a vector gets
+            what `embed` raises.
     """
 
     def __init__(
@@ -61,11 +64,12 @@ class VectorColumn:
         memory: bytes,
         embed: Embed,
         writable: bool,
+        able: bool = True,
     ) -> None:
         self.dimension = dimension
         self.embedded = 0
         """Rows that had to be embedded because the file did not have them."""
-        self._path, self._embed = path, embed
+        self._path, self._embed, self._able = path, embed, able
         self._row = np.dtype(
             [
                 ("sum", "<u8"),
@@ -139,7 +143,8 @@ class VectorColumn:
         Raises:
             RolledBackError: the file is another one than before; open the column again.
         """
-        mapped, inode = self.file.mapped, self.file.inode
+        mapped, inode, known = self.file.mapped, self.file.inode, self._count
+        own = self.file.take(np.arange(mapped, len(self.file)))
         self._expect(labels, checksums, valid=False)
         there = min(self.file.load(), self._count)
         self.file.keep(there)
@@ -149,8 +154,20 @@ class VectorColumn:
             raise RolledBackError(f"{self._path} was replaced; open it again")
         # What was mended here is mapped anew, as damaged as before.
         self._valid[0 if self._repaired else mapped : there], self._repaired = False, False
+        if mapped <= there < known:
+            # Made here, and in no file yet, or never, where nobody writes vectors of this embedder.
+            self.file.extend(own[there - mapped :])
+            there = known
         if there < self._count:
             self._append_embedded(there)
+
+    def sure(self, start: int, stop: int) -> int:
+        """Where those of the rows `start` to `stop` end that come before the first unknown one."""
+        if self._able:
+            return stop
+        unsure = start + np.flatnonzero(~self._valid[start:stop])
+        bad = unsure[~self._check(unsure)]
+        return int(bad[0]) if len(bad) else stop
 
     def take(self, numbers: Numbers) -> Vectors:
         """The vectors of these rows, copied, shape (len(numbers), dimension)."""
@@ -212,7 +229,8 @@ class VectorColumn:
         return made.hexdigest()
 
     def drop(self, kept: NDArray[np.bool_]) -> None:
-        """Leave rows out for good: a new file holds only those that are kept, shape (len(self),).
+        """Leave rows out for good: a new file holds only those that are kept, shape (len(self),),
+        and not even those of them that are unknown.
 
         Raises:
             OSError: nothing was changed.
@@ -221,19 +239,30 @@ class VectorColumn:
 
         def rows() -> Iterator[Rows]:
             for low in range(0, len(numbers), 2048):
-                self.take(numbers[low : low + 2048])  # damaged ones are made again first
-                yield self.file.take(numbers[low : low + 2048])
+                some = numbers[low : low + 2048]
+                if self._able:
+                    self.take(some)  # damaged ones are made again first
+                else:
+                    some = some[self._check(some)]
+                yield self.file.take(some)
 
         self.file.replace(rows())
         labels, checksums = self._labels[numbers], self._checksums[numbers]
         self._count = 0
-        self._expect(labels, checksums, valid=True)
+        if len(self.file) == len(numbers):
+            self._expect(labels, checksums, valid=True)
+        else:
+            self.open(labels, checksums)
 
     def check_all(self) -> int:
-        """Look at every row; damaged ones are made again. Returns how many were damaged."""
+        """Look at every row; damaged ones are made again, where that can be. Returns how many were
+        damaged."""
         bad = np.flatnonzero(~self._check(np.arange(self._count)))
-        if len(bad):
+        if len(bad) and self._able:
             self._repair(bad)
+        elif len(bad):
+            self._valid[bad] = False
+            self._note(bad, f"{len(bad)} rows damaged or missing; made when the embedder is there")
         return len(bad)
 
     def _expect(self, labels: Numbers, checksums: NDArray[np.uint32], *, valid: bool) -> None:
@@ -286,11 +315,11 @@ class VectorColumn:
         for i, number in enumerate(numbers.tolist()):
             self.file.repair(number, made[i : i + 1])
         self._valid[numbers] = True
-        self.file.note(
-            self.file.offset(int(numbers[0])),
-            len(numbers) * self._row.itemsize,
-            f"{len(numbers)} rows embedded again",
-        )
+        self._note(numbers, f"{len(numbers)} rows embedded again")
+
+    def _note(self, numbers: Numbers, detail: str) -> None:
+        place = self.file.offset(int(numbers[0]))
+        self.file.note(place, len(numbers) * self._row.itemsize, detail)
 
     def _made(self, labels: Numbers, checksums: NDArray[np.uint32], vectors: Vectors) -> Rows:
         rows = np.zeros(len(labels), dtype=self._row)
@@ -299,6 +328,9 @@ class VectorColumn:
 
     def _append_embedded(self, start: int) -> None:
         """Embed the expected rows from `start` on."""
+        if not self._able:  # the writer is about to write them, as a rule
+            self.file.extend(np.zeros(self._count - start, dtype=self._row))
+            return
         numbers = np.arange(start, self._count)
         for low in range(0, len(numbers), 1024):
             some = numbers[low : low + 1024]
@@ -327,11 +359,19 @@ class VectorColumn:
         vectors = np.empty((self._count, self.dimension), dtype=np.float32)
         for number in numbers[fits].tolist():
             vectors[number] = known[int(self._labels[number])][1]
-        if not fits.all():
+        complete, lacking = bool(fits.all()), int(np.count_nonzero(~fits))
+        if not complete and self._able:
             vectors[~fits] = self._embed(numbers[~fits])
-        self.embedded += int(np.count_nonzero(~fits))
-        detail = f"rows that do not fit the log; {np.count_nonzero(~fits)} embedded again"
-        self.file.note(0, 0, detail)
+            self.embedded += lacking
+        made = "embedded again" if self._able else "made when the embedder is there"
+        self.file.note(0, 0, f"rows that do not fit the log; {lacking} {made}")
         self.file.keep(0)
-        self.file.append(self._made(self.labels, self._checksums[: self._count], vectors))
-        self._valid[: self._count] = True
+        rows = self._made(self.labels, self._checksums[: self._count], vectors)
+        if complete or self._able:
+            self.file.append(rows)
+            self._valid[: self._count] = True
+        else:
+            rows["sum"] = row_sums(rows)
+            rows[~fits] = np.zeros((), dtype=self._row)
+            self.file.extend(rows)
+            self._valid[: self._count] = fits

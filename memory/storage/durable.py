@@ -8,7 +8,8 @@ for ever. Nothing is written through a link, and nothing but regular files is op
 import errno
 import os
 import stat
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ class Corruption:
     detail: str
     """What was found and what was done about it."""
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Where it is, whatever the generation of the file is."""
+        return self.file.split(".")[0], self.offset, self.length
+
     def __str__(self) -> str:
         return f"{self.file}, byte {self.offset}, {self.length} bytes: {self.detail}"
 
@@ -38,6 +44,14 @@ class Corruption:
 class RolledBackError(RuntimeError):
     """What had been read is no longer there: it never was durable and its writer took it back, or
     it was compacted."""
+
+
+def gone(folder: Path) -> FileNotFoundError:
+    """What is raised where a memory that is open was deleted."""
+    return FileNotFoundError(
+        f"the memory in {folder} is gone: its folder was deleted or renamed while it was open; "
+        "close it, and open it where it is now"
+    )
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,6 +94,14 @@ def open_file(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise _irregular(path)
     return descriptor
+
+
+def closing(owner: object, descriptor: int) -> Callable[[], object]:
+    """What closes a descriptor, once. It is called when its owner is gone, unless somebody called
+    it before; in a fork it closes the fork's copy."""
+    close = weakref.finalize(owner, os.close, descriptor)
+    close.atexit = False  # the kernel does
+    return close
 
 
 def _link(path: Path) -> OSError:
@@ -130,11 +152,13 @@ def _opened(descriptor: int, mode: str) -> BinaryIO:
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove files that something was writing when it died."""
-    for leftover in folder.glob("*" + TEMPORARY):
-        with suppress(IsADirectoryError):  # none of ours
-            leftover.unlink()
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove files that something was writing when it died; of those with other names than these
+    (patterns, without :data:`TEMPORARY`) somebody else knows what they are."""
+    for name in names:
+        for leftover in folder.glob(name + TEMPORARY):
+            with suppress(IsADirectoryError):  # none of ours
+                leftover.unlink()
 
 
 def replace_file(path: Path, data: bytes) -> None:

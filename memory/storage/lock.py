@@ -6,6 +6,7 @@ writer gives its copy away at once. The file's text is only there to tell people
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import socket
@@ -14,14 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
 
-from .durable import open_file, write_all
+from .durable import closing, open_file, read_file, write_all
 
 _held: "WeakSet[WriterLock]" = WeakSet()  # by this process
 _LONGEST = 80  # characters of a host's name or a time that are shown
 
 
 class WriterLock:
-    """Exclusive right to write a memory; held from construction to :meth:`release`.
+    """Exclusive right to write a memory; held from construction to :meth:`release`, or until nobody
+    knows this object any more.
 
     Raises:
         BlockingIOError: another writer has it; the message names its process, host and start.
@@ -31,17 +33,22 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
+        # Closing gives the lock back, here alone: a fork closes only its own copy.
+        self._close = closing(self, self._descriptor)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = _describe(os.pread(self._descriptor, 4096, 0), self._is_held_here())
+            taken = self._take()
+            if not taken and self._is_held_here():
+                gc.collect()  # perhaps by a memory that was dropped without being closed
+                taken = self._take()
+            if not taken:
+                holder = _describe(os.pread(self._descriptor, 4096, 0), self._is_held_here())
+                raise BlockingIOError(
+                    f"{path.parent} is being written by {holder}; wait for it to end, close it, or "
+                    "open with mode='r'",
+                )
+        except OSError:
             self.release()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise BlockingIOError(
-                f"{path.parent} is being written by {holder}; wait for it to end, close it, or "
-                "open with mode='r'",
-            ) from None
+            raise
         _held.add(self)
         if os.fstat(self._descriptor).st_nlink > 1:
             return  # its contents are those of another file, too
@@ -59,8 +66,17 @@ class WriterLock:
         """Give the lock back. The file stays: removing it would let two writers lock two different
         files."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._close()
             self._descriptor = -1
+
+    def _take(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        return True
 
     def _is_held_here(self) -> bool:
         """Whether the lock on this file is held by this process, and not by a copy in another
@@ -88,6 +104,16 @@ def _release_copies() -> None:
 
 
 os.register_at_fork(after_in_child=_release_copies)
+
+
+def is_label(path: Path) -> bool:
+    """Whether a file is a lock's, empty, or not there; of what cannot be read :class:`WriterLock`
+    says why."""
+    try:
+        text = read_file(path)
+    except OSError:
+        return True
+    return not text or text.startswith(b'{"pid": ')
 
 
 def _describe(text: bytes, held_here: bool) -> str:

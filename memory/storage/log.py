@@ -7,13 +7,14 @@ positions survive damage, and gaps show what was lost. The bytes are described i
 ``docs/file-format.md``.
 """
 
+import errno
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .durable import Corruption, open_file, remove_leftovers, replace_file, write_all
+from .durable import Corruption, closing, gone, open_file, remove_leftovers, replace_file, write_all
 from .log_reader import LogReader
 from .segments import (
     FRAME_BYTES,
@@ -48,8 +49,9 @@ class Log(LogReader):
         self._segment_bytes = segment_bytes
         self._dirty = False
         self._writer = -1
+        self._close_writer: Callable[[], object] = lambda: None
         if writable:
-            remove_leftovers(folder)
+            remove_leftovers(folder, "[0-9]*.log")
 
     def plan(self, records: Sequence[tuple[Kind, bytes]]) -> list[RecordLocation]:
         """Where :meth:`append` will put these records.
@@ -94,6 +96,7 @@ class Log(LogReader):
             planned: what :meth:`plan` said of them, if it was asked.
 
         Raises:
+            FileNotFoundError: none of them was written, or only to a file that was deleted.
             OSError: none of them was written; the log ends where it did before, and a later append
                 may succeed.
             ValueError: as :meth:`plan`.
@@ -113,9 +116,13 @@ class Log(LogReader):
             self._dirty = True
             write_all(self._writer, buffer)
             os.fsync(self._writer)
+            if not os.fstat(self._writer).st_nlink:  # what nobody can open is not durable
+                raise FileNotFoundError(errno.ENOENT, "deleted")
         except OSError as error:
             with suppress(OSError):  # tried again before the next append
                 self._repair()
+            if error.errno == errno.ENOENT:
+                raise gone(self.folder.parent) from error
             raise OSError(
                 error.errno,
                 f"cannot write to {self._path(max(before, 0))}: {error.strerror}; nothing was "
@@ -155,8 +162,7 @@ class Log(LogReader):
     def close(self) -> None:
         """Close all files."""
         super().close()
-        if self._writer >= 0:
-            os.close(self._writer)
+        self._close_writer()
         self._writer = -1
 
     def _leave_tail(self, segment: int, length: int) -> None:
@@ -171,10 +177,10 @@ class Log(LogReader):
             self.unfinished = 0
 
     def _open_writer(self, segment: int) -> None:
-        if self._writer >= 0:
-            os.close(self._writer)
-            self._writer = -1
+        self._close_writer()
+        self._writer = -1
         self._writer = open_file(self._path(segment), os.O_WRONLY | os.O_APPEND)
+        self._close_writer = closing(self, self._writer)
 
     def _repair(self) -> None:
         """Bring the file back to the end of its last good record after a write that failed."""

@@ -5,6 +5,7 @@ does to them is in :mod:`relive.memory.storage.log`.
 """
 
 import os
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -66,6 +67,7 @@ class LogReader:
         self._until = 0
         self._last: RecordLocation | None = None
         self._readers: dict[tuple[int, int], int] = {}
+        weakref.finalize(self, _close_all, self._readers).atexit = False
         self._found: dict[int, int] = {}  # segments and their generations at the last refresh
 
     @property
@@ -189,9 +191,7 @@ class LogReader:
 
     def close(self) -> None:
         """Close all files."""
-        for descriptor in self._readers.values():
-            os.close(descriptor)
-        self._readers.clear()
+        _close_all(self._readers)
 
     def _path(self, segment: int) -> Path:
         return segment_path(
@@ -342,6 +342,11 @@ class LogReader:
     def _leave_tail(self, segment: int, length: int) -> None:
         """Nothing readable follows in the last segment: wait for the rest."""
         self.unfinished = length
+
+
+def _close_all(descriptors: dict[tuple[int, int], int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])
 
 
 def _read_from(descriptor: int, offset: int) -> bytes:

@@ -5,13 +5,16 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relive.memory import Memory
 from relive.memory.search.embed import HashedEmbedder, features
+from relive.memory.search.encode import check_embedder
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,3 +183,54 @@ def test_dimension_too_small() -> None:
     """The error says which to use."""
     with pytest.raises(ValueError, match="default 384"):
         HashedEmbedder(2)
+
+
+def test_dimensions_that_are_whole_numbers_of_another_type() -> None:
+    """Numpy's count, and what is no whole number does not."""
+    assert HashedEmbedder(np.int64(64)).dimension == 64
+    assert type(HashedEmbedder(np.int64(64)).dimension) is int
+    assert HashedEmbedder(np.int64(64)).identity == "hashed-1-64"
+    for wrong in (8.5, 64.0, "64", None):
+        with pytest.raises(TypeError, match=r"is a whole number, not .*: use 64 or more"):
+            HashedEmbedder(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="too small"):
+        HashedEmbedder(7)
+
+
+class Nameless:
+    """What somebody forgot something of."""
+
+    dimension = 4
+
+    def encode(self, texts: list[str]) -> None:
+        """Never asked."""
+
+
+class Silent:
+    """Of whom nothing can be had."""
+
+    identity, dimension, encode = "silent", 4, None
+
+
+NO_EMBEDDERS: dict[str, tuple[Any, str]] = {
+    "a name": ("hashed", "'hashed' is no embedder.*load_embedder"),
+    "a path": (Path("tuned"), r"Path\('tuned'\) is no embedder.*load_embedder"),
+    "a function": (lambda texts: texts, "is no embedder"),
+    "an object": (object(), "is no embedder"),
+    "a number": (5, "5 is no embedder"),
+    "a class": (HashedEmbedder, r"is a class: make one, HashedEmbedder\(\.\.\.\)"),
+    "nameless": (Nameless(), "is no embedder"),
+    "silent": (Silent(), "is no embedder"),
+}
+
+
+@pytest.mark.parametrize("what", NO_EMBEDDERS)
+def test_what_is_no_embedder(tmp_path: Path, what: str) -> None:
+    """It is told what one is, and no memory is made."""
+    given, why = NO_EMBEDDERS[what]
+    for act in (lambda: Memory(tmp_path / "m", embedder=given), lambda: check_embedder(given)):
+        with pytest.raises(TypeError, match=r"identity \(a text\), dimension .* and encode"):
+            act()
+        with pytest.raises(TypeError, match=why):
+            act()
+    assert not (tmp_path / "m").exists()

@@ -1,10 +1,12 @@
 """A memory that is open while its process forks: writers refuse in the child, readers go on."""
 
+import gc
 import json
 import os
 import signal
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,7 @@ def test_readers_go_on(folder: Path, episode: Make) -> None:
             assert follow() == ["episode-3"]
 
 
-@pytest.mark.parametrize("lock", ["_mutex", "_embedding"])
+@pytest.mark.parametrize("lock", ["_mutex", "_state.embedding"])
 def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock: str) -> None:
     """A thread held one when the process forked: the child does not wait for it."""
     with Memory(folder) as writer:
@@ -127,7 +129,7 @@ def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock
         held, leave = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with getattr(reader, lock):
+            with attrgetter(lock)(reader):
                 held.set()
                 leave.wait(20)
 
@@ -138,3 +140,19 @@ def test_locks_of_threads_that_are_left_behind(folder: Path, episode: Make, lock
         leave.set()
         thread.join()
         assert said == ["episode-1"]
+
+
+def test_a_fork_that_drops_its_copy_leaves_the_lock(folder: Path, episode: Make) -> None:
+    """And the files that its original writes."""
+    memories = [Memory(folder)]
+    memories[0].add(episode(1))
+
+    def drop() -> int:
+        memories.clear()
+        return gc.collect()
+
+    assert in_child(drop) > 0
+    with pytest.raises(BlockingIOError, match="another Memory of this very process"):
+        Memory(folder)
+    assert memories[0].add(episode(2)) == 2
+    memories[0].close()

@@ -18,6 +18,7 @@ from relive.agent.cli.main import main
 from relive.memory import Holdout, IndexSettings, Memory, Query
 from relive.memory.episode import StopReason
 from relive.memory.maintenance.rebuild import rebuild
+from relive.memory.maintenance.replica import Copy, changes
 from relive.memory.storage.catalog import Filter
 
 lance: Any = pytest.importorskip("relive.memory.search.lance")
@@ -261,3 +262,23 @@ except MissingExtraError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "an index in LanceDB needs lancedb" in done.stdout
     assert "pip install 'relive[lancedb]'" in done.stdout
+
+
+def test_a_copy_on_another_machine_has_the_table(copy: Path, tmp_path: Path) -> None:
+    """With what is added to it; what the writer leaves out goes there, too."""
+    from tests.memory.conftest import make_episode
+
+    there = Copy(tmp_path / "there")
+    there.update(lambda have: changes(copy, have))
+    with Memory(there.path, "r", index=INDEX) as reader, Memory(copy, index=INDEX) as memory:
+        for more in (0, 40, 80):
+            memory.add_many([make_episode(COUNT + more + n) for n in range(40)])
+            memory.publish_index()
+            there.update(lambda have: changes(copy, have))
+            reader.refresh()
+            assert reader.stats().index_entries == len(memory) == COUNT + more + 40
+            assert asked(reader, COUNT + more) == asked(memory, COUNT + more)
+            assert asked(reader, 7)[1] == [False] * 3
+        assert reader.stats().damage == ()
+    assert [file.name for file in files_of(there.path)] == [file.name for file in files_of(copy)]
+    there.close()

@@ -6,11 +6,13 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from relive.memory import HashedEmbedder, Memory
+from relive.memory.search.embed import Vectors
 from relive.memory.state import State
 from relive.memory.storage.catalog import Catalog
 from relive.memory.storage.durable import RolledBackError
@@ -280,3 +282,54 @@ def test_reader_that_opens_beside_a_compaction_is_told_of_no_damage(
         reader.refresh()
         judge(reader, ids_of(range(20)) - {"episode-5"})
         assert reader.stats().damage == ()
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_memory_that_was_deleted_while_it_was_open(tmp_path: Path, count: int) -> None:
+    """Nothing is called added that nobody can find, and no reader takes nothing for what is
+    there."""
+    folder = tmp_path / "experience"
+    build(folder, range(count))
+    with open_memory(folder, "w") as writer, open_memory(folder) as reader:
+        reader.refresh()
+        shutil.rmtree(folder)
+        acts: list[Callable[[], object]] = [
+            lambda: writer.add(make(100)), lambda: writer.add_many([make(101), make(102)]),
+            reader.refresh, reader.refresh,
+        ]  # fmt: skip
+        if count:
+            acts += [lambda: writer.rate("episode-1", "human", 1), writer.compact]
+        for act in acts:
+            with pytest.raises(FileNotFoundError, match=f"the memory in {folder} is gone"):
+                act()
+
+
+class OneByOne(HashedEmbedder):
+    """Says how many threads were in it at once."""
+
+    inside = most = 0
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.1)
+        self.inside -= 1
+        return super().encode(texts)
+
+
+def test_one_thread_at_a_time_is_in_the_embedder(tmp_path: Path) -> None:
+    """Also where one thread searches and another embeds what was added."""
+    folder, embedder = tmp_path / "experience", OneByOne(64)
+    with (
+        Memory(folder, embedder=HashedEmbedder(64)) as writer,
+        Memory(folder, "r", embedder=embedder, fields=["goal", "first"]) as reader,
+    ):
+        writer.add(make(1))
+        thread = threading.Thread(target=reader.refresh)
+        thread.start()
+        while not embedder.inside and thread.is_alive():
+            time.sleep(0.001)
+        hits = reader.search(goal_of(1))
+        thread.join()
+        assert [hit.episode_id for hit in hits] == ["episode-1"]
+    assert embedder.most == 1

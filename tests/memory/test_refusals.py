@@ -230,7 +230,8 @@ def test_embedders_that_do_not_say_what_they_are(
     folder: Path, name: str, value: Any, kind: type[Exception]
 ) -> None:
     """Refused before a folder is made."""
-    embedder: Any = SimpleNamespace(**{"identity": "mine", "dimension": 4, name: value})
+    known = {"identity": "mine", "dimension": 4, "encode": list, name: value}
+    embedder: Any = SimpleNamespace(**known)
     for act in (
         lambda: Memory(folder, embedder=embedder),
         lambda: rebuild(folder, embedder=embedder),
@@ -350,3 +351,18 @@ def test_what_was_made_with_ones_own_embedder_can_be_read_and_kept_in_order(
         assert len(memory.search("a mug", k=9)) == 3
     with pytest.raises(ValueError, match=r"embedded with mine-1 .* not with hashed"):
         Memory(folder, embedder=HashedEmbedder())
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\u200b", "\u00ad\ufeff", "\u2800\u3164"])
+def test_what_nobody_can_see_is_no_text(store: Memory, blank: str) -> None:
+    """What was stored under such an identity could be kept from nobody."""
+    for name in ("identity", "split"):
+        task = replace(GOOD.task, **{name: blank})
+        with pytest.raises(ValueError, match=f"has no task {name}, so nobody could be kept"):
+            store.add(replace(GOOD, task=task))
+    if blank:
+        with pytest.raises(ValueError, match="has no task identity"):
+            store.add(goal="wash up", steps=[], success=True, task_id=blank)
+    with pytest.raises(ValueError, match="the goal is blank"):
+        store.add(goal=blank, steps=[], success=True)
+    assert store.position == 0

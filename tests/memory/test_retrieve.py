@@ -24,7 +24,7 @@ from relive.memory import (
     Task,
 )
 from relive.memory.normal import normal_goal, normal_text
-from tests.memory.conftest import indexes, strict
+from tests.memory.conftest import indexes, make_episode, strict
 
 GOAL = "put a hot mug in cabinet"
 TESTER = strict("my game", "test", "my room", "my goal", Purpose.EVALUATE)
@@ -327,3 +327,37 @@ def test_what_is_drawn_does_not_depend_on_which_episode_ended_first(
             assert early <= {one.id for one in order[:30]}
     assert drawn[0] == drawn[1]
     assert len(set().union(*drawn[0])) > 30
+
+
+@pytest.mark.parametrize("k", [np.int8(100), np.uint8(100), np.int16(100), 10**30])
+def test_how_many_hits_in_numbers_of_any_size(store: Memory, no_sync: None, k: int) -> None:
+    """Numpy's small numbers do not run over, and nobody has more than a memory holds."""
+    store.add_many([make_episode(number, steps=1) for number in range(110)])
+    count = min(k, 110)
+    for settings in ({}, {"diversity": 0.1}, {"where": lambda entry: True}, {"usefulness": 1.0}):
+        assert len(store.search(Query("put a hot thing in cabinet", k=k, **settings))) == count
+    assert type(Query("x", k=k).k) is int
+
+
+def test_queries_are_hashed_and_compared() -> None:
+    """By all that they say, whatever kind of collection it was said with."""
+    asked = Query("x", exclude=["a"], fields=["goal"], only={"type": {"heat"}})  # type: ignore[arg-type]
+    same = Query("x", exclude=frozenset({"a"}), only={"type": {"heat"}})
+    assert asked == same
+    assert hash(asked) == hash(same)
+    assert len({asked, same, Query("x"), Query("x"), Query("x", k=3)}) == 3
+    for wrong in ("no", 1, None):
+        with pytest.raises(TypeError, match="successes_only must be True or False, not"):
+            Query("x", successes_only=wrong)  # type: ignore[arg-type]
+    assert Query("x", successes_only=np.bool_(True)).successes_only is True  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("splits", ["train", b"train", 5, ["train", 5]])
+def test_one_split_as_a_text_is_no_set_of_splits(splits: Any) -> None:
+    """Its letters would be taken for splits, and nothing would be shown."""
+    for act in (
+        lambda: Holdout(splits=splits),
+        lambda: Holdout.strict(Task.of("g", split="train"), Purpose.ACT, splits),
+    ):
+        with pytest.raises(TypeError, match="splits of a holdout must be"):
+            act()

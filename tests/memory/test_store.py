@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from relive.memory import Episode, HashedEmbedder, IndexSettings, Memory, Query
 from relive.memory.search.embed import Vectors
 from relive.memory.search.vectors import VectorColumn
 from relive.memory.storage.catalog import Catalog
-from tests.memory.conftest import HOLDOUT
+from tests.memory.conftest import HOLDOUT, make_episode
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Episode]
@@ -505,3 +506,60 @@ def test_of_the_same_added_by_many_at_once_one_is_kept(store: Memory) -> None:
         positions = list(pool.map(add, range(6)))
     assert len(store) == 1
     assert set(positions) == {store.position}
+
+
+CHANGES: dict[str, Callable[[Memory], object]] = {
+    "add": lambda memory: memory.add(make_episode(9)),
+    "add once": lambda memory: memory.add(make_episode(9), deduplicate=True),
+    "annotate": lambda memory: memory.annotate("episode-1", "seen"),
+    "record": lambda memory: memory.record_outcome(make_episode(9)),
+    "evict": lambda memory: memory.evict(capacity=0, keep_per_type=0),
+    "compact": lambda memory: memory.compact(),
+    "publish": lambda memory: memory.publish_index(),
+    "close": lambda memory: memory.close(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_search_does_not_change_its_memory(store: Memory, change: str) -> None:
+    """It would wait for a thread that writes, which waits for the search."""
+    store.add_many([make_episode(number) for number in range(3)])
+    query = Query("anything", where=lambda entry: CHANGES[change](store) is not None)
+    for look in (lambda: store.search(query), lambda: store.draw(query, 1, 0)):
+        with pytest.raises(RuntimeError, match="not changed or closed while the same thread sear"):
+            look()
+    assert store.position == 3
+    read = Query("anything", k=9, where=lambda entry: store.get(entry.episode_id).success)
+    assert len(store.search(read)) == 3
+    assert store.annotate("episode-1", "seen") == 4
+
+
+def test_a_search_that_would_change_its_memory_beside_a_writer(store: Memory) -> None:
+    """It is told so, and nobody waits for ever."""
+    store.add_many([make_episode(number) for number in range(3)])
+    searching = threading.Event()
+    said: list[str] = []
+
+    def change(entry: object) -> bool:
+        searching.set()
+        while not store._writer.busy:
+            time.sleep(0.001)
+        return store.annotate("episode-1", "seen") > 0
+
+    def search() -> None:
+        try:
+            store.search(Query("anything", where=change))
+        except RuntimeError as error:
+            said.append(str(error))
+
+    def write() -> None:
+        searching.wait(20)
+        with store._writer.alone(), store._mutex:
+            said.append("written")
+
+    threads = [threading.Thread(target=act, daemon=True) for act in (search, write)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert [one.split()[0] for one in said] == ["a", "written"]

@@ -23,6 +23,7 @@ from relive.memory import (
 )
 from relive.memory.imports.files import import_file
 from relive.memory.plain import plain, read_as
+from relive.memory.storage import payload
 from relive.memory.transfer import HEADER, Imported, export_file, export_lines, import_lines
 
 Make = Callable[..., Episode]
@@ -445,3 +446,50 @@ def test_golden_line(store: Memory, episode: Make) -> None:
         b'"ratings":{"human":1.0},"notes":["fine"]}\n'
     )
     assert out(store) == golden
+
+
+def test_what_is_exported_is_not_too_long_to_be_imported(
+    tmp_path: Path, episode: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control character has six bytes in JSON, and one in a record."""
+    assert transfer.MAX_LINE == 6 * payload.MAX_BYTES
+    monkeypatch.setattr(payload, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(transfer, "MAX_LINE", 6 * 20_000)
+    most = replace(episode(1), final_observation="\x01" * 19_300)
+    with Memory(tmp_path / "one") as memory:
+        memory.add(most)
+        with pytest.raises(ValueError, match="20000"):
+            memory.add(replace(most, id="more", final_observation="\x01" * 20_000))
+        export_file(memory, tmp_path / "all.jsonl")
+    with Memory(tmp_path / "other") as memory, (tmp_path / "all.jsonl").open("rb") as file:
+        assert import_lines(memory, file, "all.jsonl") == Imported(added=1)
+        assert memory.get(most.id) == most
+
+
+def test_an_export_leaves_other_files_alone(store: Memory, episode: Make, tmp_path: Path) -> None:
+    """Also one of its name that ends in .tmp."""
+    store.add(episode(1))
+    (tmp_path / "all.jsonl.tmp").write_text("mine")
+    assert export_file(store, tmp_path / "all.jsonl") == 1
+    assert (tmp_path / "all.jsonl.tmp").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.glob("all*")) == ["all.jsonl", "all.jsonl.tmp"]
+
+
+def test_halves_of_a_character_side_by_side_come_back(
+    store: Memory, episode: Make, tmp_path: Path
+) -> None:
+    """As the character, in JSON: the same episode, with the same notes and ratings, all the
+    same."""
+    pair = "\ud83d\ude00"
+    store.add(replace(episode(1), final_observation=pair))
+    store.annotate("episode-1", pair)
+    store.rate("episode-1", pair, 1.0)
+    store.add(replace(episode(2), final_observation=pair[0]))
+    export_file(store, tmp_path / "all.jsonl")
+    before = store.position
+    for _ in range(2):
+        with (tmp_path / "all.jsonl").open("rb") as file:
+            assert import_lines(store, file, "all.jsonl") == Imported(there=2)
+    assert store.position == before
+    other = replace(episode(1), final_observation=pair[::-1])
+    assert into(store, HEADER, line_of(other)).bad == 1

@@ -383,3 +383,33 @@ def test_digest_names_what_rows_were_made_from(tmp_path: Path) -> None:
         opened.digest(6) == column(tmp_path, range(6), writable=False).digest(6) != opened.digest(7)
     )
     assert opened.digest(6) != column(tmp_path, [0, 1, 2, 3, 4, 7], writable=False).digest(6)
+
+
+@pytest.mark.parametrize("there", [0, 4])
+def test_what_a_reader_made_it_does_not_make_again(tmp_path: Path, there: int) -> None:
+    """Nobody writes a column of its embedder, or nobody any more."""
+    if there:
+        column(tmp_path, range(there))
+    reader = column(tmp_path, range(6), writable=False)
+    for count in range(6, COUNT):
+        reader.follow(*sources([count]))
+        assert reader.embedded == count + 1 - there
+        check(reader, range(count + 1))
+    column(tmp_path, range(COUNT + 2))  # a writer of it comes
+    reader.follow(*sources([COUNT]))
+    reader.follow(*sources([COUNT + 1]))
+    assert reader.embedded == COUNT - there
+    check(reader, range(COUNT + 2))
+
+
+def test_what_was_made_and_is_damaged_in_the_file_later(tmp_path: Path) -> None:
+    """Rows that the writer wrote meanwhile are looked at, whatever stood in their place."""
+    reader = column(tmp_path, range(4), writable=False)
+    writer = column(tmp_path, range(6))
+    data = bytearray((tmp_path / "v.vec").read_bytes())
+    data[HEADER_BYTES + 2 * ROW + 30] ^= 1
+    (tmp_path / "v.vec").write_bytes(data)
+    reader.follow(*sources([4, 5]))
+    check(reader, range(6))
+    assert reader.embedded == 4 + 1
+    check(writer, range(6))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relive.memory import Outcome, Step, StopReason
-from relive.memory.imports.alfworld_logs import parse, parts
+from relive.memory.imports.alfworld_logs import fits, parse, parts
 from relive.memory.imports.parsed import Labels
 from relive.memory.storage.payload import MAX_ITEMS
 
@@ -104,6 +104,17 @@ def test_prompts_with_and_without_thoughts() -> None:
     assert [len(parsed.left_out) for parsed in (put, examine, act)] == [3, 5, 0]
     assert examine.left_out[0] == ("'OK.' after a thought", "the environment says nothing with it")
     assert not any("OK." in seen for seen in examine.episode.observations)
+
+
+@pytest.mark.parametrize("name", ["transcript", "text", "act_fly_0", "my_react_put_0"])
+def test_a_text_by_another_name_is_no_prompt(name: str) -> None:
+    """It may be the log of a failure, and unknown is not success."""
+    value = {name: "A room.\nYour task is to: do it.\n> act\nFAILED"}
+    assert not fits(value)
+    assert not fits({**PROMPTS, **value})
+    assert parts(value) == (value,)
+    with pytest.raises(ValueError, match="not a log: traj should be text"):
+        parse(value, UNLABELLED)
 
 
 def log(traj: Any, **fields: Any) -> dict[str, Any]:
