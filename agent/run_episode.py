@@ -21,7 +21,7 @@ import numpy as np
 
 from ..envs import EnvironmentFailure, Reply, Task
 from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
-from .conversation import ADMISSIBLE, Action, Asked, Usage, without_oldest
+from .conversation import ADMISSIBLE, Action, Asked, StopRun, Usage, without_oldest
 from .prompt import PromptSpec, begin, extend
 from .retriever import RetrievedContext, Retriever
 
@@ -185,7 +185,9 @@ def run_episode(
         now = time.monotonic()
         try:
             return retriever(task, history, opening=opening) if retriever else RetrievedContext()
-        except (ValueError, OSError, KeyError) as error:
+        except StopRun:
+            raise
+        except Exception as error:  # whatever a text, a counter or an embedder brings about
             raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
         finally:
             lap("retrieval", now)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from relive.agent.agent import Agent
+from relive.agent.conversation import messages
 from relive.agent.evaluation.evaluate import evaluate
 from relive.agent.evaluation.fingerprint import fingerprint
 from relive.agent.run_episode import SuccessUnknownError
@@ -193,6 +194,38 @@ def test_a_policy_that_fails_costs_its_episode(memory: Memory) -> None:
     assert any("no answer from the server" in e.outcome.detail for e in episodes)
     (episode,) = Agent(number, memory).run(Safe)
     assert "must return the next action as text, not 3" in episode.outcome.detail
+
+
+def test_half_a_character_in_the_memory_is_shown_as_one_that_there_is(memory: Memory) -> None:
+    memory.add(goal="open the red safe", steps=[("a hall", "fry \ud83d")], success=True)
+    seen: list[str] = []
+
+    class Reads:
+        def act(self, conversations: Any, seeds: Any = None) -> list[str]:
+            seen.extend(one["content"] for one in messages(conversations[0]))
+            return ["dial \ud83d"]
+
+    (episode,) = Agent(Reads(), memory).run(Safe, max_steps=2)
+    assert (len(episode.retrieved), episode.outcome.reason) == (1, StopReason.STEP_LIMIT)
+    assert "Action: fry \ufffd\n" in seen[0]
+    assert seen[4] == "dial \ufffd"
+    assert episode.steps[0].action == "dial \ud83d"
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_a_retrieval_that_fails_costs_its_episode(memory: Memory, error: type[Exception]) -> None:
+    class Counts:
+        def count_tokens(self, text: str) -> int:
+            raise error("no such text")
+
+        def act(self, conversations: Any, seeds: Any = None) -> list[str]:
+            return ["dial 4"] * len(conversations)
+
+    memory.add(goal="open the red safe", steps=[("a hall", "dial 4")], success=True)
+    episodes = list(Agent(Counts(), memory).run(Safe, tasks=2))
+    assert [e.outcome.reason for e in episodes] == [StopReason.POLICY_ERROR] * 2
+    told = f"retrieval failed: {error.__name__}: no such text"
+    assert told in episodes[0].outcome.detail
 
 
 def test_a_run_that_is_given_up_keeps_what_it_yielded(memory: Memory) -> None:

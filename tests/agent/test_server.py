@@ -231,6 +231,13 @@ def test_a_server_that_dies_and_comes_back(serve: Any, tmp_path: Path) -> None:
     assert len(back.requests) == 2 * (12 - done)
 
 
+def test_half_a_character_in_an_answer_costs_no_episode(serve: Any) -> None:
+    server = serve(lambda n, body: (200, {}, said("fry \ud83d")))
+    (episode,) = Agent(ServerModel(server.url, "m")).run("toy", max_steps=2)
+    assert [step.action for step in episode.steps] == ["fry \ud83d"] * 2
+    assert server.requests[1][1]["messages"][2]["content"] == "fry \ufffd"
+
+
 def test_the_budget_stops_the_run_and_the_next_goes_on(serve: Any, tmp_path: Path) -> None:
     server = serve(lambda n, body: (200, {}, said("look")))
     settings = RunSettings(batch=2, max_steps=2)
