@@ -10,7 +10,7 @@ bad one is reported without losing the others.
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,7 +189,14 @@ class Importer:
         self._waiting: dict[str, tuple[int, Episode, list[str]]] = {}
         self._bytes = 0
 
-    def take(self, number: int, episode: Episode, notes: list[str], size: int) -> None:
+    def take(
+        self,
+        number: int,
+        episode: Episode,
+        notes: list[str],
+        size: int,
+        twins: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         """Add the episode of a line, unless it is there; what is said about it is added either way.
 
         Args:
@@ -197,6 +204,8 @@ class Importer:
             episode: with the ratings that were given to it.
             notes: remarks about it.
             size: of the line in bytes, about.
+            twins: ids of the same steps with another outcome; where one of them is there, the
+                episode is refused.
         """
         if episode.id in self._waiting:
             self.flush()
@@ -204,11 +213,21 @@ class Importer:
             self._meet(number, episode, notes)
         elif _was_deleted(self._memory, episode.id):
             self.deleted += 1
+        elif (twin := next(filter(self._has, twins()), None)) is not None:
+            self.refuse(
+                number,
+                f"the same steps are there already with another outcome, as episode {twin!r}: "
+                "delete that one first (relive memory delete); to have both, give this one another "
+                "id (a log of ALFWorld: another name)",
+            )
         else:
             self._waiting[episode.id] = number, episode, notes
             self._bytes += size
             if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
                 self.flush()
+
+    def _has(self, episode_id: str) -> bool:
+        return episode_id in self._waiting or episode_id in self._memory
 
     def refuse(self, number: int, detail: str) -> None:
         """Note that a line is not imported, and why."""

@@ -102,7 +102,7 @@ def _take(item: Item, reader: _Reader, labels: Labels, importer: Importer, tally
             importer.refuse(item.line, str(error))
         else:
             tally.add(item.line, parsed)
-            importer.take(item.line, parsed.episode, list(parsed.notes), item.size)
+            importer.take(item.line, parsed.episode, list(parsed.notes), item.size, parsed.twins)
 
 
 def _is_export(line: bytes) -> bool:

@@ -42,6 +42,7 @@ GOALS = ("goal", "task", "instruction", "prompt")
 
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 _NO_PLACE = "an episode has no place for it"
+_UNTOLD = "the line does not say whether the goal was reached"
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ def parse(value: object, labels: Labels) -> Parsed:
     steps[-1] = replace(steps[-1], reward=line.take("reward", _number) or 0.0)
     suite = labels.suite or line.take("suite", _text) or SUITE
     game = line.take("task_id", _name)
+    outcome, otherwise = _outcome(known, line)
     episode = Episode(
         id=line.take("id", _name) or "",
         task=Task(
@@ -96,7 +98,7 @@ def parse(value: object, labels: Labels) -> Parsed:
         ),
         steps=tuple(steps),
         final_observation=final,
-        outcome=_outcome(known, line),
+        outcome=outcome,
         actor=Actor(POLICY, model=line.take("model", _text) or ""),
     )
     notes = [f"System turn: {text}" for text in system]
@@ -113,6 +115,7 @@ def parse(value: object, labels: Labels) -> Parsed:
             "metadata, in notes": int(metadata is not None),
         },
         left_out=(*line.left_out, *line.rest()),
+        otherwise=() if episode.id else otherwise,
     )
 
 
@@ -306,15 +309,21 @@ def _first_goal(turns: Iterable[_Turn]) -> str:
     return goal
 
 
-def _outcome(success: bool | None, line: _Fields) -> Outcome:
+def _outcome(success: bool | None, line: _Fields) -> tuple[Outcome, tuple[Outcome, ...]]:
+    """How it ended, and how it would have ended if the line said otherwise."""
     score = line.take("score", _share)
+    below = 0.0 if score is None or score == 1 else score
     if score is not None and (score == 1) != bool(success):
         line.left_out.append(("field 'score'", "1 is the score of successes, and of nothing else"))
-        score = None
-    if success:
-        return Outcome(True, 1.0, StopReason.SOLVED)
-    detail = "" if success is not None else "the line does not say whether the goal was reached"
-    return Outcome(False, score or 0.0, StopReason.FAILED, detail)
+    otherwise = [
+        Outcome(False, points, StopReason.FAILED, detail)
+        for points in dict.fromkeys((below, 0.0))
+        for detail in ("", _UNTOLD)
+    ]
+    solved = Outcome(True, 1.0, StopReason.SOLVED)
+    detail = "" if success is not None else _UNTOLD
+    ended = solved if success else Outcome(False, below, StopReason.FAILED, detail)
+    return ended, (solved, *otherwise)
 
 
 def _json(value: object) -> str:
