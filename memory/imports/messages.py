@@ -1,13 +1,14 @@
 """Conversations: ``{"messages": [{"role": …, "content": …}, …], "success": true, …}``.
 
-Turns of the assistant are actions; turns of the user and of tools are observations. Turns of one
-kind that follow each other are joined, line by line. What an agent was told to be is not what it
-saw: the system turn is kept as a note and is not part of the episode, so it is not shown where the
-episode serves as a demonstration.
+Turns of the assistant are actions; turns of the user and of tools (``tool``, or ``function``, as it
+was called before) are observations. Turns of one kind that follow each other are joined, line by
+line. What an agent was told to be is not what it saw: the system turn (``system``, or
+``developer``, as newer models have it) is kept as a note and is not part of the episode, so it is
+not shown where the episode serves as a demonstration.
 
-A tool call is an action, written as the tool's name and its arguments in JSON; text beside it is
-the reasoning. So is what stands in ``reasoning_content`` or ``reasoning``, and a ``<think>`` block
-at the beginning of a turn.
+A tool call is an action, written as the tool's name and its arguments in JSON (``function_call`` is
+one of them); text beside it is the reasoning. So is what stands in ``reasoning_content`` or
+``reasoning``, and a ``<think>`` block at the beginning of a turn.
 
 The goal is the text of the first of the fields ``goal``, ``task``, ``instruction`` and ``prompt``
 that has one, or else the last line "Your task is to: …" of the first user turn, or else that whole
@@ -41,6 +42,11 @@ GOALS = ("goal", "task", "instruction", "prompt")
 """Fields that may hold the goal."""
 
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_ROLES = {
+    "system": "system", "developer": "system", "user": "user", "tool": "user", "function": "user",
+    "assistant": "assistant",
+}  # fmt: skip
+"""What a message's role comes to."""
 _NO_PLACE = "an episode has no place for it"
 _UNTOLD = "the line does not say whether the goal was reached"
 
@@ -203,14 +209,15 @@ def _turns(messages: list[object], left_out: list[tuple[str, str]]) -> list[_Tur
 
 def _turn(message: dict[str, object], left_out: list[tuple[str, str]]) -> _Turn:
     role = message.get("role")
-    if role not in ("system", "user", "assistant", "tool"):
+    if not isinstance(role, str) or role not in _ROLES:
         raise TypeError(f"role should be system, user, assistant or tool and is {described(role)}")
+    role = _ROLES[role]
     text = _content(message.get("content"), left_out)
     known = {"role", "content"}
     if role != "assistant":
-        turn = _Turn("system" if role == "system" else "user", text)
+        turn = _Turn(role, text)
     else:
-        known |= {"tool_calls", "reasoning_content", "reasoning"}
+        known |= {"tool_calls", "function_call", "reasoning_content", "reasoning"}
         thoughts = []
         for name in ("reasoning_content", "reasoning"):
             thought = message.get(name)
@@ -222,6 +229,8 @@ def _turn(message: dict[str, object], left_out: list[tuple[str, str]]) -> _Turn:
             thoughts.append(found[1])
             text = text[found.end() :]
         calls = _calls(message.get("tool_calls"))
+        if (call := message.get("function_call")) is not None:
+            calls.append(_action(call, "function_call"))
         if calls:
             thoughts.append(text)
             text = "\n".join(calls)
@@ -263,14 +272,18 @@ def _calls(calls: object) -> list[str]:
     actions = []
     for i, call in enumerate(calls):
         function = call.get("function") if isinstance(call, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(function, dict) or not isinstance(name, str):
-            raise TypeError(f"tool_calls[{i}] has no function with a name")
-        arguments = function.get("arguments", "")
-        if not isinstance(arguments, str):  # servers give them as a text that holds JSON
-            arguments = _json(arguments)
-        actions.append(f"{name} {arguments}".rstrip())
+        actions.append(_action(function, f"tool_calls[{i}]"))
     return actions
+
+
+def _action(function: object, where: str) -> str:
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str):
+        raise TypeError(f"{where} has no function with a name")
+    arguments = function.get("arguments", "")
+    if not isinstance(arguments, str):  # servers give them as a text that holds JSON
+        arguments = _json(arguments)
+    return f"{name} {arguments}".rstrip()
 
 
 def _joined(turns: Iterable[_Turn]) -> list[_Turn]:
