@@ -140,7 +140,7 @@ def import_lines(
     memory.add_many([])  # says so if nothing can be added, before any line is blamed
     lines = lines_of(file)
     _, first = next(lines, (1, b""))
-    _check_header(first, name)
+    check_header(first, name)
     importer = Importer(memory, name)
     for number, line in _up_to_damage(lines, importer):
         try:
@@ -348,7 +348,8 @@ def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-def _check_header(line: bytes | None, name: str) -> None:
+def check_header(line: bytes | None, name: str) -> None:
+    """Raise a `ValueError` unless a line is the first one of an export that this program reads."""
     try:
         header = json_of(line or b"")
     except ValueError:

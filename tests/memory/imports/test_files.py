@@ -300,10 +300,12 @@ def test_a_packed_file_without_a_whole_line(store: Memory) -> None:
         (b"\xff\xfe{\x00", "because of its line 1: not UTF-8"),
         (
             b'{"a": 1}\n',
-            "its first value is an object without messages (a conversation), traj (an ALFWorld ",
+            "its first value is an object with the keys 'a', and without messages (a conversation)",
         ),
         (b"7\n", "its first value is 7 without"),
-        (b'{"a": "text"}\n', "its first value is an object without"),
+        (b'{"prompt": "text", "answer": 1}\n', "with the keys 'prompt', 'answer', and without"),
+        (b'{"a": 1}\n', """write each line as {"messages": [{"role": "user", "content": """),
+        (lines(dict.fromkeys("abcdefghi", 1)), "'g', 'h', …, and without"),
     ],
 )
 def test_what_is_not_recognised(store: Memory, data: bytes, detail: str) -> None:
