@@ -161,6 +161,25 @@ def test_search_says_what_the_score_is_made_of(
     assert [line[7:14] for line in out.splitlines()[::3]] == ["run-005"]
 
 
+def test_a_search_that_finds_nothing_says_what_it_left_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    search = "search", "heat a pan", "--memory", tmp_path
+    Memory(tmp_path).close()
+    assert Ran(capfd, *search).out == f"nothing found: {tmp_path} holds no episode\n"
+    with Memory(tmp_path, "w") as memory:
+        memory.add_many([made(n, success=False) for n in (1, 2)])
+    only = "--only", "type=none"
+    left = "nothing found; 2 failures left out (--all-outcomes shows them)\n"
+    assert Ran(capfd, *search).out == left
+    assert Ran(capfd, *search, *only).out.startswith("nothing found; 2 episodes left out, which")
+    assert "failure, " in Ran(capfd, *search, "--all-outcomes").out
+    with Memory(tmp_path, "w") as memory:
+        for entry in memory.entries():
+            memory.rate(entry.episode_id, "unsafe", 1)
+    assert "none of which may be shown" in Ran(capfd, *search, "--all-outcomes").out
+
+
 def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What is wrong, and what can be written instead."""
     search = "search", "a goal", "--memory", memory
