@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relive import Agent, Memory, ServerModel, evaluate
-from relive.agent.conversation import Conversation, SomeFailed, StopRun, Turn
+from relive.agent.conversation import ContextOverflow, Conversation, SomeFailed, StopRun, Turn
 from relive.agent.runner import RunSettings
 from relive.agent.server.ask import ServerFailed, ServerRefused
 from relive.agent.server.budget import Budget, BudgetSpent, Prices
@@ -269,6 +269,60 @@ def test_every_reply_is_paid_for_and_none_is_asked_for_without_end(serve: Any) -
     hurry = serve(lambda n, body: (429, {"Retry-After": "0"}, {}))
     with pytest.raises(StopRun, match=r"gave no answer in [2-9] tries"):
         ServerModel(hurry.url, "m", patience=2.0).act([TALK])
+
+
+def test_errors_say_what_the_server_said(serve: Any) -> None:
+    told: list[Reply] = [
+        (200, {}, {"error": {"message": "model overloaded"}}),
+        (422, {}, {"detail": [{"loc": ["body", "seed"], "msg": "not an integer"}]}),
+        (400, {}, {"error": {"message": "no such field"}}),
+        (418, {}, b""),
+    ]
+    said_of_it = []
+    for reply in told:
+        server = serve(lambda n, body, reply=reply: reply)
+        with pytest.raises(Exception, match="server") as caught:
+            ServerModel(server.url, "m", patience=0.0).act([TALK])
+        said_of_it.append(str(caught.value))
+    overloaded, unfit, unknown, bare = said_of_it
+    assert f"the server at {server.url[:17]}" in overloaded
+    assert "gave no answer in 1 try over 0 s" in overloaded
+    assert "no usable answer: model overloaded; patience is 0 s" in overloaded
+    assert '422: [{"loc": ["body", "seed"], "msg": "not an integer"}]' in unfit
+    assert unknown.endswith("such as: the server answered 400: no such field")
+    assert "answered 418: " in bare
+
+
+def test_who_gave_no_answer_and_why_is_told(serve: Any) -> None:
+    late: Reply = (429, {"Retry-After": "900"}, {"error": {"message": "later"}})
+    first, second = serve(lambda n, body: late), serve(lambda n, body: late)
+    with pytest.raises(StopRun) as caught:
+        ServerModel([first.url, second.url], "m", patience=60.0).act([TALK])
+    assert first.url in str(caught.value)
+    assert second.url in str(caught.value)
+    assert "429: later; asked to wait for 900 s (Retry-After); patience" in str(caught.value)
+    second.close()
+    with pytest.raises(StopRun, match=r"Connection error\. \(.*refused"):
+        ServerModel(second.url, "m", patience=0.0).act([TALK])
+
+
+@pytest.mark.parametrize(
+    ("said", "is_that"),
+    [
+        ("This model's maximum context length is 9 tokens.", True),
+        ("Your input exceeds the context window of this model.", True),
+        ("the request exceeds the available context size, try increasing it", True),
+        ("The decoder prompt (length 30) is longer than the maximum model length of 20.", True),
+        ("prompt is too long: 210000 tokens > 200000 maximum", True),
+        ("the chat template has no variable context", False),
+        ("Invalid 'user': string too long. Expected a maximum length 64", False),
+    ],
+)
+def test_what_says_that_a_conversation_is_too_long(serve: Any, said: str, is_that: bool) -> None:
+    server = serve(lambda n, body: (400, {}, {"error": {"message": said}}))
+    with pytest.raises(SomeFailed) as caught:
+        ServerModel(server.url, "m").act([TALK])
+    assert isinstance(caught.value.answers[0], ContextOverflow) is is_that
 
 
 def test_thoughts_in_the_answer_are_taken_apart(serve: Any) -> None:
