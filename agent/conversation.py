@@ -79,6 +79,8 @@ class Action:
     """What the model is told instead of an observation when there is no action in its answer."""
     usage: Usage | None = field(default=None, compare=False)
     """What it took; None where nobody counts."""
+    cut: bool = field(default=False, compare=False)
+    """Whether the answer ended at the most tokens it may have before it came to an action."""
 
     def with_usage(self, usage: Usage) -> "Action":
         """The same action, and what it took."""

@@ -213,7 +213,7 @@ def run_episode(
     steps: list[Step] = []
     used: Usage | None = None
     observation, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
-    best, dropped = 0.0, 0
+    best, dropped, cut = 0.0, 0, 0
 
     def lap(part: str, since: float) -> None:
         spent[part] += time.monotonic() - since
@@ -268,6 +268,7 @@ def run_episode(
             lap("policy", now)
             if action.usage:
                 used = (used or Usage()) + action.usage
+            cut += action.cut
             if action.problem:  # nothing that the environment could do: the model is told so
                 reply = Reply(
                     action.problem, 0.0, False, False, {"invalid": True}, 0.0, reply.admissible
@@ -325,6 +326,8 @@ def run_episode(
     usage: dict[str, float] = asdict(used) if used else {}
     if dropped:
         usage["dropped"] = dropped
+    if cut:
+        usage["cut"] = cut
     episode = Episode(
         id=uuid.uuid4().hex[:16],
         task=task,

@@ -61,6 +61,8 @@ class Answer:
     reasoning: str
     usage: Usage
     """Of all tries."""
+    cut: bool = False
+    """Whether it ended at the most tokens it may have."""
 
 
 class Asker:
@@ -211,7 +213,8 @@ def _answer(reply: Any, used: Usage) -> Answer:
         if not isinstance(reasoning, str) and isinstance(refusal, str):
             reasoning = refusal
     thoughts, answer = split_thoughts(text)  # of a server that does not take them apart
-    return Answer(answer, reasoning if isinstance(reasoning, str) else thoughts, used)
+    thoughts = reasoning if isinstance(reasoning, str) else thoughts
+    return Answer(answer, thoughts, used, getattr(choice, "finish_reason", None) == "length")
 
 
 _OVERFLOW = re.compile(

@@ -13,6 +13,7 @@ import pytest
 
 from relive import Agent, Memory, ServerModel, evaluate
 from relive.agent.conversation import ContextOverflow, Conversation, SomeFailed, StopRun, Turn
+from relive.agent.evaluation.remarks import remarks
 from relive.agent.runner import RunSettings
 from relive.agent.server.ask import ServerFailed, ServerRefused
 from relive.agent.server.budget import Budget, BudgetSpent, Prices
@@ -271,6 +272,45 @@ def test_every_reply_is_paid_for_and_none_is_asked_for_without_end(serve: Any) -
         ServerModel(hurry.url, "m", patience=2.0).act([TALK])
 
 
+@pytest.mark.parametrize(
+    ("message", "thinking", "told"),
+    [
+        ({"content": "", "reasoning": "Let me see"}, None, "thinking='off' or more tokens"),
+        ({"content": None, "reasoning_content": "Hm"}, "off", "while thinking: more tokens"),
+        ({"content": "<think>\nLet me"}, "on", "while thinking: thinking='off' or more tokens"),
+    ],
+)
+def test_answers_that_are_cut_off_while_thinking_are_told_from_refusals(
+    serve: Any, message: dict[str, Any], thinking: Any, told: str
+) -> None:
+    reply = said("")
+    reply["choices"][0] |= {"finish_reason": "length"}
+    reply["choices"][0]["message"] |= message
+    server = serve(lambda n, body: (200, {}, reply if n else said("look")))
+    model = ServerModel(server.url, "m", thinking=thinking)
+    measured = evaluate(model, "toy", tasks=1, settings=RunSettings(max_steps=10))
+    assert measured.episodes[0].usage["cut"] == 9
+    (remark,) = remarks(measured.episodes)
+    assert remark.startswith("90 % of the answers were empty, cut off at max_new_tokens=32 while")
+    assert remark.endswith(told)
+
+
+def test_answers_that_are_cut_off_before_the_action_are_said_to_be(serve: Any) -> None:
+    reply = said("Thought: I should look around, for it may be")
+    reply["choices"][0]["finish_reason"] = "length"
+    model = ServerModel(serve(lambda n, body: (200, {}, reply)).url, "m", action_format="react")
+    (episode,) = Agent(model).run("toy", max_steps=3)
+    (remark,) = remarks([episode])
+    assert remark == (
+        "100 % of the answers were cut off at max_new_tokens=256 before they came to an action: "
+        "allow more tokens"
+    )
+    # A whole action is one, wherever the answer ended.
+    reply["choices"][0]["message"]["content"] = "Action: look"
+    (episode,) = Agent(model).run("toy", max_steps=3)
+    assert "cut" not in episode.usage
+
+
 def test_errors_say_what_the_server_said(serve: Any) -> None:
     told: list[Reply] = [
         (200, {}, {"error": {"message": "model overloaded"}}),
@@ -404,8 +444,14 @@ def test_answers_without_an_action_are_told_so(serve: Any, tmp_path: Path) -> No
         ({"base_url": "localhost:8000"}, "no address"),
         ({"concurrency": 0}, "at least 1"),
         ({"temperature": -1}, "must not be negative"),
+        ({"model": ""}, "model must be the model's name on the server, not ''"),
+        ({"model": None}, "the model's name on the server, not None"),
+        ({"budget": 5}, r"budget must be a Budget\(tokens=…, money=…\), not 5"),
+        ({"budget": 0}, "budget must be a Budget"),
+        ({"prices": 1.0}, "prices must be Prices"),
+        ({"base_url": 5}, "base_url must be an address or a list of them, not 5"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((ValueError, TypeError), match=says):
         ServerModel(**{"base_url": "http://x/v1", "model": "m", **arguments})
