@@ -92,7 +92,8 @@ class Agent:
             at: log position of the memory to read at, for experiments: then no episode sees what
                 this run adds, and nothing depends on what ends first.
             success: whether the goal is reached, by the last answer
-                (:class:`relive.envs.Reply`); by default ``info["success"]`` or ``info["won"]``.
+                (:class:`relive.envs.Reply`); by default ``info["success"]`` or ``info["won"]``. It
+                is asked after each step, and True ends the episode.
             instructions: what the agent is told first, in an environment that is no suite.
             max_steps: actions per episode; 0 for the environment's own limit.
             workers: processes to play in, each with an environment of its own: a crash costs one

@@ -1,5 +1,6 @@
 """Conversations as data: what every policy reads and every training example is made of."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -27,11 +28,20 @@ Conversation = tuple[Turn, ...]
 end."""
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def readable(text: str) -> str:
+    """A text as a model reads it: half a character (a lone surrogate) is U+FFFD, since no tokenizer
+    and no file in UTF-8 takes it."""
+    return text if text.isascii() else _HALF.sub("\ufffd", text)
+
+
 def messages(conversation: Conversation) -> list[dict[str, str]]:
     """A conversation as most models and servers take it: ``{"role": …, "content": …}`` for each
-    turn; a system turn without text is left out."""
+    turn, see `readable`; a system turn without text is left out."""
     return [
-        {"role": turn.role, "content": turn.text}
+        {"role": turn.role, "content": readable(turn.text)}
         for turn in conversation
         if turn.text or turn.role != "system"
     ]
@@ -69,6 +79,8 @@ class Action:
     """What the model is told instead of an observation when there is no action in its answer."""
     usage: Usage | None = field(default=None, compare=False)
     """What it took; None where nobody counts."""
+    cut: bool = field(default=False, compare=False)
+    """Whether the answer ended at the most tokens it may have before it came to an action."""
 
     def with_usage(self, usage: Usage) -> "Action":
         """The same action, and what it took."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..envs import EnvironmentFailure, Reply, Task
 from ..memory.episode import Actor, Episode, Outcome, Step, StopReason
-from .conversation import ADMISSIBLE, Action, Asked, Usage, without_oldest
+from .conversation import ADMISSIBLE, Action, Asked, StopRun, Usage, without_oldest
 from .prompt import PromptSpec, begin, extend
 from .retriever import RetrievedContext, Retriever
 
@@ -56,7 +56,8 @@ class PolicyFailure(RuntimeError):
 Need = NeedReset | Asked | NeedStep
 EpisodeRun = Generator[Need, Any, Episode]
 Success = Callable[[Reply], bool | None]
-"""Whether the goal is reached, by the environment's last answer; None where nobody knows."""
+"""Whether the goal is reached, by the environment's last answer; None where nobody knows. It is
+asked after each step, and True ends the episode."""
 
 
 def draw_seed(run_seed: int, identity: str, step: int) -> int:
@@ -83,12 +84,32 @@ class SuccessUnknownError(ValueError):
 def stated_success(reply: Reply) -> bool | None:
     """What the environment says about its goal: ``info["success"]``, or else ``info["won"]``; None
     where it has neither, or something that is neither true nor false."""
-    for name in ("success", "won"):
-        stated = reply.info.get(name)
-        if stated is not None:
-            known = isinstance(stated, Real | np.bool_) and stated in (0, 1)
-            return bool(stated) if known else None
-    return None
+    name = _stated_by(reply)
+    return _truth(reply.info[name]) if name else None
+
+
+def _stated_by(reply: Reply) -> str:
+    """By which value of its info an environment speaks about its goal; empty where by none."""
+    names = (name for name in ("success", "won") if reply.info.get(name) is not None)
+    return next(names, "")
+
+
+def _truth(value: object) -> bool | None:
+    """What is true or false, 1 and 0 included; None for anything else."""
+    return bool(value) if isinstance(value, Real | np.bool_) and value in (0, 1) else None
+
+
+def _judged(success: Success, reply: Reply) -> tuple[bool | None, str]:
+    """Whether the goal is reached, and what is wrong with what was answered to that."""
+    try:
+        said: object = success(reply)
+    except StopRun:
+        raise
+    except Exception as error:  # a function of the user's: it costs this episode
+        return None, f"success= raised {type(error).__name__}: {error}"
+    if said is None or (known := _truth(said)) is not None:
+        return (None if said is None else known), ""
+    return None, f"success= must return True, False or None, not {said!r:.80}"
 
 
 def stated_score(reply: Reply) -> float:
@@ -126,11 +147,25 @@ def _refusals(steps: Sequence[Step]) -> int:
 
 _ALL_BUT = math.nextafter(1.0, 0.0)
 
-_UNSTATED = (
-    "the episode ended and the environment did not say whether the goal was reached: set "
-    "info['success'] (see relive.envs.steps.termination), or pass success=, a function of the last "
-    "reply, for example success=lambda reply: reply.reward > 0"
-)
+
+def _unstated(success: Success, reply: Reply) -> str:
+    """Why nobody knows how an episode ended, and what to do."""
+    if success is not stated_success:
+        return (
+            "the episode ended, and success= returned None, which is for steps that say nothing: "
+            "return True or False where reply.terminated is true"
+        )
+    name = _stated_by(reply)
+    what = (
+        f"info[{name!r}] is {reply.info[name]!r:.80}, neither True nor False"
+        if name
+        else "the environment did not say whether the goal was reached"
+    )
+    return (
+        f"the episode ended and {what}: set info['success'] (see relive.envs.steps.termination), "
+        "or pass success=, a function of the last reply that is asked after each step, for example "
+        "success=lambda reply: reply.terminated and reply.reward > 0"
+    )
 
 
 def run_episode(
@@ -153,7 +188,9 @@ def run_episode(
         retriever: what past episodes to show; None for none.
         max_steps: actions at most.
         run_seed: base of all random numbers.
-        success: whether the goal is reached, by the environment's answer; None for unknown.
+        success: whether the goal is reached, by the environment's answer; None for unknown. It is
+            asked after each step, and True ends the episode. An exception, or an answer of another
+            kind, ends it as an error of the environment.
         show_admissible: list the commands that would be accepted below every observation; they are
             not stored.
         give_up_after: end the episode when the same action was refused so many times in a row; 0
@@ -176,7 +213,7 @@ def run_episode(
     steps: list[Step] = []
     used: Usage | None = None
     observation, outcome = "", Outcome(False, 0.0, StopReason.STEP_LIMIT)
-    best, dropped = 0.0, 0
+    best, dropped, cut = 0.0, 0, 0
 
     def lap(part: str, since: float) -> None:
         spent[part] += time.monotonic() - since
@@ -185,7 +222,9 @@ def run_episode(
         now = time.monotonic()
         try:
             return retriever(task, history, opening=opening) if retriever else RetrievedContext()
-        except (ValueError, OSError, KeyError) as error:
+        except StopRun:
+            raise
+        except Exception as error:  # whatever a text, a counter or an embedder brings about
             raise PolicyFailure(f"retrieval failed: {type(error).__name__}: {error}") from error
         finally:
             lap("retrieval", now)
@@ -229,6 +268,7 @@ def run_episode(
             lap("policy", now)
             if action.usage:
                 used = (used or Usage()) + action.usage
+            cut += action.cut
             if action.problem:  # nothing that the environment could do: the model is told so
                 reply = Reply(
                     action.problem, 0.0, False, False, {"invalid": True}, 0.0, reply.admissible
@@ -255,16 +295,21 @@ def run_episode(
             if action.problem:
                 continue
             score = stated_score(reply)
-            succeeded = success(reply)
+            succeeded, wrong = _judged(success, reply)
             if not succeeded:  # all the points there are, and yet not what was asked for
                 score = min(score, _ALL_BUT)
             best = max(best, score)
             outcome = Outcome(False, score, StopReason.STEP_LIMIT)
+            if wrong:
+                outcome = Outcome(False, score, StopReason.ENVIRONMENT_ERROR, wrong)
+                break
             if succeeded:
                 outcome = Outcome(True, 1.0, StopReason.SOLVED)
                 break
             if reply.terminated and succeeded is None:
-                outcome = Outcome(False, score, StopReason.ENVIRONMENT_ERROR, _UNSTATED)
+                outcome = Outcome(
+                    False, score, StopReason.ENVIRONMENT_ERROR, _unstated(success, reply)
+                )
                 unknown = True
                 break
             if reply.terminated:
@@ -281,6 +326,8 @@ def run_episode(
     usage: dict[str, float] = asdict(used) if used else {}
     if dropped:
         usage["dropped"] = dropped
+    if cut:
+        usage["cut"] = cut
     episode = Episode(
         id=uuid.uuid4().hex[:16],
         task=task,

@@ -11,7 +11,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,7 +148,7 @@ def import_lines(
     memory.add_many([])  # says so if nothing can be added, before any line is blamed
     lines = lines_of(file)
     _, first = next(lines, (1, b""))
-    _check_header(first, name)
+    check_header(first, name)
     importer = Importer(memory, name)
     for number, line in _up_to_damage(lines, importer):
         try:
@@ -202,7 +202,14 @@ class Importer:
         self._waiting: dict[str, tuple[int, Episode, list[str]]] = {}
         self._bytes = 0
 
-    def take(self, number: int, episode: Episode, notes: list[str], size: int) -> None:
+    def take(
+        self,
+        number: int,
+        episode: Episode,
+        notes: list[str],
+        size: int,
+        twins: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         """Add the episode of a line, unless it is there; what is said about it is added either way.
 
         Args:
@@ -210,6 +217,8 @@ class Importer:
             episode: with the ratings that were given to it.
             notes: remarks about it.
             size: of the line in bytes, about.
+            twins: ids of the same steps with another outcome; where one of them is there, the
+                episode is refused.
         """
         if episode.id in self._waiting:
             self.flush()
@@ -217,11 +226,21 @@ class Importer:
             self._meet(number, episode, notes)
         elif _was_deleted(self._memory, episode.id):
             self.deleted += 1
+        elif (twin := next(filter(self._has, twins()), None)) is not None:
+            self.refuse(
+                number,
+                f"the same steps are there already with another outcome, as episode {twin!r}: "
+                "delete that one first (relive memory delete); to have both, give this one another "
+                "id (a log of ALFWorld: another name)",
+            )
         else:
             self._waiting[episode.id] = number, episode, notes
             self._bytes += size
             if len(self._waiting) >= BATCH or self._bytes >= BATCH_BYTES:
                 self.flush()
+
+    def _has(self, episode_id: str) -> bool:
+        return episode_id in self._waiting or episode_id in self._memory
 
     def refuse(self, number: int, detail: str) -> None:
         """Note that a line is not imported, and why."""
@@ -350,7 +369,8 @@ def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-def _check_header(line: bytes | None, name: str) -> None:
+def check_header(line: bytes | None, name: str) -> None:
+    """Raise a `ValueError` unless a line is the first one of an export that this program reads."""
     try:
         header = json_of(line or b"")
     except ValueError:

@@ -7,6 +7,7 @@ nothing heavy is imported before.
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ..evaluation.terminal import say
 from .memory_upkeep import add_upkeep_commands, print_damage
 
 if TYPE_CHECKING:
-    from ...memory import Memory
+    from ...memory import Memory, Query
 
 
 def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -160,7 +161,10 @@ def _search(args: argparse.Namespace) -> None:
         length_penalty=args.length_penalty,
     )
     with Memory(args.memory, "r") as memory:
-        for hit in memory.search(query):
+        hits = memory.search(query)
+        if not hits:
+            say(_nothing_found(memory, query))
+        for hit in hits:
             entry, why = memory.meta(hit.episode_id), hit.explanation
             verdict = "success" if entry.success else "failure"
             say(
@@ -176,6 +180,20 @@ def _search(args: argparse.Namespace) -> None:
                 f"       rank {why.considered}; {why.filtered} closer ones filtered; "
                 f"{'all entries compared' if why.exact else 'candidates from the index'}"
             )
+
+
+def _nothing_found(memory: "Memory", query: "Query") -> str:
+    """That a search found nothing, and what it left out."""
+    from ...memory.plain import counted
+
+    there = len(memory)
+    if not there:
+        return f"nothing found: {memory.path} holds no episode"
+    wider = replace(query, successes_only=False, diversity=0.0, k=there)
+    if query.successes_only and (failures := len(memory.search(wider))):
+        return f"nothing found; {counted(failures, 'failure')} left out (--all-outcomes shows them)"
+    fits = ", which are not what --only asks for" if query.only else ", none of which may be shown"
+    return f"nothing found; {counted(there, 'episode')} left out{fits}"
 
 
 def _only(wanted: Sequence[str]) -> dict[str, set[str]]:

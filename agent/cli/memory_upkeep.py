@@ -5,18 +5,21 @@ rebuild, export, import.
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..evaluation.terminal import byte_writer, complain, say
 
 if TYPE_CHECKING:
     from ...memory import Corruption
+    from ...memory.imports import ImportReport
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is done, how much of it is, and how much it will be (0: not known)."""
 _SHOWN = 20  # lines of a list that can be long
+_PIPE = "-"  # standard input
 AddCommand = Callable[
     [str, Callable[[argparse.Namespace], int | None], str], argparse.ArgumentParser
 ]
@@ -69,10 +72,20 @@ def add_upkeep_commands(command: AddCommand) -> None:
     export = command("export", _export, "all episodes as JSON lines, with ratings and notes")
     export.add_argument("file", help="a new file; - for standard output")
     imports = command(
-        "import", _import, "add the episodes of a file; a new memory is made if need be"
+        "import", _import, "add the episodes of files; a new memory is made if need be"
+    )
+    imports.description = (
+        "Each line of a file is an episode of an export, a log of an ALFWorld agent or a "
+        'conversation: {"messages": [{"role": "user", "content": "Your task is to: …"}, {"role": '
+        '"assistant", "content": "what was done"}], "success": true}. The field success (result in '
+        "a log) is needed: without it an episode counts as a failure, and agents are shown "
+        "successes."
     )
     imports.add_argument(
-        "file", help="an export, conversations or logs, .gz too; - for standard input"
+        "files",
+        nargs="+",
+        metavar="file",
+        help="exports, conversations or logs, .gz too; - for standard input",
     )
     imports.add_argument("--format", help="episodes, messages, alfworld-logs (default: recognised)")
     imports.add_argument("--suite", help="suite of what is imported (default: the file's)")
@@ -196,25 +209,51 @@ def _export(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from ...memory import Memory
-    from ...memory.imports import Labels, import_file
+    from ...memory.imports import Labels, recognise
     from ...memory.plain import counted
 
-    labels = Labels(args.suite, args.split)
-    piped = args.file == "-"
-    name = "standard input" if piped else args.file
-    with (
-        nullcontext(sys.stdin.buffer) if piped else Path(args.file).open("rb") as source,
-        _watched("importing") as on_progress,
-        Memory(args.memory) as memory,
-    ):
-        report = import_file(
-            memory,
-            source,
-            name,
-            format=args.format,
-            labels=labels,
-            on_progress=lambda line: on_progress("importing", line, 0),
+    how: dict[str, Any] = {"format": args.format, "labels": Labels(args.suite, args.split)}
+    if args.files.count(_PIPE) > 1:
+        raise ValueError(f"{_PIPE} is standard input, which can be read once: name it once")
+    # All are looked at first: one that cannot be taken leaves no new memory and half an import.
+    for name in args.files:
+        if name != _PIPE:
+            with _opened(name) as source:
+                recognise(source, name, **how)
+    piped = recognise(sys.stdin.buffer, "standard input", **how) if _PIPE in args.files else None
+    added = there = bad = 0
+    with Memory(args.memory) as memory:
+        for name in args.files:
+            with _opened(name) as source, _watched("importing") as on_progress:
+                file = piped if piped and name == _PIPE else recognise(source, name, **how)
+                report = file.into(memory, partial(_on_line, on_progress))
+            _tell(args, file.name, report)
+            done = report.imported
+            added, there, bad = added + done.added, there + done.there, bad + done.bad
+    if len(args.files) > 1:
+        say(
+            f"{len(args.files)} files: {counted(added, 'episode')} added in all; {there} were "
+            f"there already; {counted(bad, 'line')} not imported"
         )
+    return 1 if bad else 0
+
+
+def _opened(name: str) -> "AbstractContextManager[BinaryIO]":
+    if name == _PIPE:
+        return nullcontext(sys.stdin.buffer)
+    if Path(name).is_dir():
+        raise IsADirectoryError(f"{name} is a folder: name the files in it ({name}/*.jsonl)")
+    return Path(name).open("rb")
+
+
+def _on_line(on_progress: OnProgress, line: int) -> None:
+    on_progress("importing", line, 0)
+
+
+def _tell(args: argparse.Namespace, name: str, report: "ImportReport") -> None:
+    """Says what became of a file."""
+    from ...memory.plain import counted
+
     done = report.imported
     say(
         f"{counted(done.added, 'episode')} added to {args.memory}; {done.there} were there already"
@@ -233,7 +272,6 @@ def _import(args: argparse.Namespace) -> int:
             f"{done.bad} lines were not imported: mend them and import the file again (what is "
             "there is passed over)"
         )
-    return 1 if done.bad else 0
 
 
 def print_damage(damage: "Sequence[Corruption]") -> None:

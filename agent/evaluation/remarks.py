@@ -14,7 +14,10 @@ _MODELS = ("local", "server", "callable", "custom")
 
 def remarks(episodes: Sequence[Episode]) -> list[str]:
     """What stands out in some episodes; often nothing."""
-    found = [errors_in(episodes), _empty(episodes), _refused(episodes), _forgotten(episodes)]
+    found = [
+        errors_in(episodes), _empty(episodes), _cut(episodes), _refused(episodes),
+        _forgotten(episodes),
+    ]  # fmt: skip
     return [remark for remark in found if remark]
 
 
@@ -57,9 +60,34 @@ def _empty(episodes: Sequence[Episode]) -> str:
     )
 
 
+def _cut(episodes: Sequence[Episode]) -> str:
+    """How many answers ended before they came to an action, and where."""
+    cut = [e for e in episodes if e.usage.get("cut")]
+    count = sum(e.usage["cut"] for e in cut)
+    steps = [s for e in episodes if e.actor.policy in _MODELS for s in e.steps]
+    if not count or count < 0.1 * len(steps):
+        return ""
+    actor, share = cut[0].actor, 100 * count / len(steps)
+    names = ("extra_body.max_completion_tokens", "max_new_tokens")
+    most = next((f"{n}={actor.settings[n]}" for n in names if n in actor.settings), names[-1])
+    if any(s.said for e in cut for s in e.steps if not s.action):
+        return (
+            f"{share:.0f} % of the answers were cut off at {most} before they came to an action: "
+            "allow more tokens"
+        )
+    thinks = actor.policy == "server" or actor.settings.get("thinking") == "on"
+    off = "thinking='off' or " if thinks and actor.settings.get("thinking") != "off" else ""
+    return (
+        f"{share:.0f} % of the answers were empty, cut off at {most} while thinking: {off}more "
+        "tokens"
+    )
+
+
 def _refused(episodes: Sequence[Episode]) -> str:
+    # Answers that were cut off have a remark of their own.
+    cut = sum(e.usage.get("cut", 0) for e in episodes if e.actor.policy in _MODELS)
     steps = [s.invalid for e in episodes if e.actor.policy in _MODELS for s in e.steps]
-    if sum(steps) <= 0.9 * len(steps):
+    if sum(steps) - cut <= 0.9 * (len(steps) - cut):
         return ""
     return (
         f"{100 * sum(steps) / len(steps):.0f} % of all actions were refused: the policy does not "

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ...extras import needs
@@ -29,6 +30,11 @@ class _Console(Console):
         for piece in super().render(renderable, options):
             text = piece.text if piece.control else visible(piece.text, lines=True)
             yield Segment(text, piece.style, piece.control)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print as always, but results, which are never cut."""
+        whole = any(isinstance(one, _Results) for one in objects)
+        super().print(*objects, **{"crop": not whole} | how)
 
     def on_broken_pipe(self) -> None:
         """Nobody reads any more: progress goes on unseen, what was asked for ends as any error
@@ -55,11 +61,44 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
+class _Results(Table):
+    """A table whose numbers are whole however little room there is: first its headings break, then
+    it has no space around its cells, then names are folded; a table that is wider still is printed
+    at its width."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        name, *numbers = self.columns
+        wanted = _width(name, str(name.header))
+        for breaks, space in ((False, 1), (True, 1), (True, 0)):
+            for column in numbers:
+                heading = str(column.header)
+                words = heading.split() if breaks else [heading]
+                column.width = _width(column, *words)
+            around = (2 * space + 1) * len(self.columns) + 1
+            left = options.max_width - around - sum(column.width or 0 for column in numbers)
+            self.padding = (0, space)  # type: ignore[assignment]  # the setter takes more
+            if left >= wanted:
+                break
+        name.width = min(wanted, max(left, _LEAST))
+        yield from super().__rich_console__(
+            console, options.update_width(options.max_width + max(0, name.width - left))
+        )
+
+
+_LEAST = 8
+"""Columns in which a name can be read."""
+
+
+def _width(column: Column, *words: str) -> int:
+    """Of the widest of a column's cells and some words."""
+    return max(map(cell_len, (*map(str, column.cells), *words)))
+
+
 def results_table(rows: Sequence[Row], title: str = "") -> Table:
     """Success per type with its interval, and what else says how it came about: scores where they
     are not success itself, what the memory showed, and what it cost."""
-    table = Table(title=visible(title) or None, title_justify="left")
-    table.add_column("task type")
+    table = _Results(title=visible(title) or None, title_justify="left")
+    table.add_column("task type", overflow="fold")
     columns = [(name, cell) for name, cell, there in _COLUMNS if any(map(there, rows))]
     for name, _ in columns:
         table.add_column(name, justify="right")
@@ -90,7 +129,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], Callable[[Row], bool]], ...] = 
         lambda row: "–" if row.shown is None else f"{row.shown:.1f}",
         lambda row: row.shown is not None,
     ),
-    ("retrieval precision@k %", lambda row: percent(row.right_type), _always),
+    ("precision@k %", lambda row: percent(row.right_type), _always),
     (
         "tokens",
         lambda row: "–" if row.tokens is None else f"{row.tokens:,.0f}",

@@ -9,6 +9,7 @@ over.
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from ...envs import Suite
@@ -91,8 +92,10 @@ def export_messages(episodes: Iterable[Episode], path: Path, suite: Suite | None
             if not episode.steps:
                 report.empty += 1
                 continue
-            lines = messages(prompts.conversation(episode))
-            file.write(_line(lines, [step.invalid for step in episode.steps], report))
+            told = prompts.conversation(episode)
+            # Texts are made fit here, where they are counted.
+            fit = tuple(replace(turn, text=report.text(turn.text)) for turn in told)
+            file.write(_line(messages(fit), [step.invalid for step in episode.steps]))
             report.episodes += 1
             report.steps += len(episode.steps)
             if episode.task.split != TRAIN:
@@ -105,13 +108,11 @@ def export_messages(episodes: Iterable[Episode], path: Path, suite: Suite | None
     return report
 
 
-def _line(turns: list[dict[str, str]], refused: list[bool], report: Report) -> bytes:
+def _line(turns: list[dict[str, str]], refused: list[bool]) -> bytes:
     told: list[dict[str, str | int]] = []
     answers = iter(refused)
     for turn in turns:
-        message: dict[str, str | int] = {
-            "role": turn["role"], "content": report.text(turn["content"])
-        }  # fmt: skip
+        message: dict[str, str | int] = {"role": turn["role"], "content": turn["content"]}
         if turn["role"] == "assistant" and next(answers):
             message["weight"] = 0
         told.append(message)

@@ -1,10 +1,9 @@
 """What an export comes to, and what it says about texts that did not fit."""
 
-import re
 from dataclasses import dataclass, field
 
-_HALF = re.compile("[\ud800-\udfff]")
-"""Half a character (a lone surrogate): no file in UTF-8 can hold one."""
+from ..conversation import readable
+
 _REPLACEMENT = "\ufffd"
 
 
@@ -30,7 +29,7 @@ class Report:
             value: any text.
             also: further characters that the format cannot hold.
         """
-        fit = _HALF.sub(_REPLACEMENT, value)
+        fit = readable(value)
         for character in also:
             fit = fit.replace(character, _REPLACEMENT)
         self.replaced += fit != value

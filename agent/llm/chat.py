@@ -18,7 +18,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..conversation import Conversation, Turn
+from ..conversation import Conversation, Turn, readable
 from .answers import Answers
 from .by_turn import LooksBackError, TurnByTurn
 from .template import PROBE, ChatTemplate, Frame, Thinking
@@ -306,9 +306,9 @@ class ChatEncoder:
 
     def _tokenize(self, text: str) -> list[int]:
         # The template has written every special token already.
-        ids: list[int] = (
-            self._tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-        )
+        if not text:
+            return []
+        ids: list[int] = self._tokenizer(readable(text), add_special_tokens=False)["input_ids"]
         return ids
 
     def _decode(self, tokens: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ with needs("llm"):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ..conversation import readable
 from .weights import find_model, first_line, quiet
 
 DTYPES = ("float32", "bfloat16", "4bit")
@@ -52,7 +53,8 @@ def token_counter(model: str) -> Callable[[str], int]:
     tokenizer = read(AutoTokenizer, find_model(model), model, "tokenizer")
 
     def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        told = tokenizer(readable(text), add_special_tokens=False, verbose=False)
+        return len(told["input_ids"])
 
     return count
 

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from ..settings import text_of
 from .adapters import check_tensors
 from .attach import Attachable
 from .chat import ChatEncoder
-from .decoding.sampling import Sampler
+from .decoding.sampling import Row, Sampler
 from .decoding.slots import Decoder, SlotDecoder
 from .decoding.snapshots import SnapshotDecoder
 from .gguf import source_of
@@ -405,16 +406,18 @@ class LocalModel:
             rows.append(self._sampler.row(ids, seeds[index] if seeds else None))
         self._decoder.run(rows)
         return [
-            self._action(tuple(row.tokens)).with_usage(Usage(len(row.prompt), len(row.tokens)))
-            for row in rows
+            self._action(row).with_usage(Usage(len(row.prompt), len(row.tokens))) for row in rows
         ]
 
     def _prompt(self, conversation: Conversation) -> list[int]:
         return [*self.encoder.prompt(conversation), *self.encoder.opening_ids]
 
-    def _action(self, tokens: tuple[int, ...]) -> Action:
+    def _action(self, row: Row) -> Action:
+        tokens = tuple(row.tokens)
         thoughts, answer = self.encoder.read(tokens)
-        return self.action_format.action(answer, tokens, thoughts)
+        action = self.action_format.action(answer, tokens, thoughts)
+        cut = not action.text and len(tokens) - row.answer >= self.max_new_tokens
+        return replace(action, cut=True) if cut else action
 
 
 def template_text(template: str | Path | None) -> str | None:

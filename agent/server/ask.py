@@ -61,6 +61,8 @@ class Answer:
     reasoning: str
     usage: Usage
     """Of all tries."""
+    cut: bool = False
+    """Whether it ended at the most tokens it may have."""
 
 
 class Asker:
@@ -106,6 +108,7 @@ class Asker:
         used = Usage()
         restored: set[Replica] = set()
         tried: dict[Replica, float] = {}  # in this round, and how long each asks to be left alone
+        ever: dict[str, None] = {}  # their addresses, of all rounds
         while True:
             self._meter.check()
             replica = self._replicas.lease(conversation, tried)
@@ -125,21 +128,24 @@ class Asker:
                     continue
                 if status in _HOPELESS and not replica.answered:
                     raise ServerRefused(_refusal(error, replica)) from None
-                if status == 400 and _OVERFLOW.search(str(error.message)):
+                if status == 400 and _OVERFLOW.search(f"{_told(error)} {error.code}"):
                     raise ContextOverflow(f"the server answered {_told(error)}") from None
                 if status not in PASSING:
                     raise ServerFailed(f"the server answered {_told(error)}") from None
                 problem, asked = _told(error), _asked_to_wait(error.response.headers)
             except openai.APIConnectionError as error:  # refused, cut off, or too slow
-                problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {error}{_cause(error)}"
                 status = 408 if isinstance(error, openai.APITimeoutError) else None
-            except (openai.OpenAIError, _Nonsense, json.JSONDecodeError) as error:
+            except _Nonsense as error:
+                problem, status = f"no usable answer: {error}", 200
+            except (openai.OpenAIError, json.JSONDecodeError) as error:
                 problem = f"no usable answer: {type(error).__name__}: {error}"
                 status = 200
             finally:
                 self._replicas.release(replica)
             self._replicas.failed(replica, status, asked, problem)
             tried[replica] = asked
+            ever[replica.url] = None
             if self._replicas.another(tried):
                 self._retry(replica, problem, self._patience - (time.monotonic() - began))
                 continue
@@ -149,9 +155,17 @@ class Asker:
             wait = max(own, min(tried.values()))
             left = self._patience - (time.monotonic() - began)
             if wait > left:
+                who = f"server{'s' if len(ever) > 1 else ''} at {', '.join(ever)}"
+                asks = min(tried.values())
                 raise ServerSilent(
-                    f"the server gave no answer in {tries} tries over "
+                    f"the {who} gave no answer in {tries} {'try' if tries == 1 else 'tries'} over "
                     f"{time.monotonic() - began:.0f} s; the last time: {problem}"
+                    + (
+                        f"; asked to wait for {asks:.0f} s (Retry-After)"
+                        if asks > max(0.0, left)
+                        else ""
+                    )
+                    + f"; patience is {self._patience:.0f} s"
                 )
             self._retry(replica, problem, left)
             tried.clear()
@@ -187,27 +201,61 @@ def _answer(reply: Any, used: Usage) -> Answer:
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
     if message is None:
-        raise _Nonsense(f"{reply!r:.100}")
+        raise _Nonsense(_shown(reply))
     text = getattr(message, "content", None)
     reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     if not isinstance(text, str):
         refusal = getattr(message, "refusal", None)
         ended = isinstance(getattr(choice, "finish_reason", None), str)
         if text is not None or not (ended or isinstance(reasoning, str)):
-            raise _Nonsense(f"{reply!r:.100}")
+            raise _Nonsense(_shown(reply))
         text = ""  # it declined, said nothing, or thought until it had no tokens left
         if not isinstance(reasoning, str) and isinstance(refusal, str):
             reasoning = refusal
     thoughts, answer = split_thoughts(text)  # of a server that does not take them apart
-    return Answer(answer, reasoning if isinstance(reasoning, str) else thoughts, used)
+    thoughts = reasoning if isinstance(reasoning, str) else thoughts
+    return Answer(answer, thoughts, used, getattr(choice, "finish_reason", None) == "length")
 
 
-_OVERFLOW = re.compile(r"context|maximum (?:\w+ )?length|too (?:many tokens|long)", re.IGNORECASE)
-"""What servers say of a conversation that does not fit."""
+_OVERFLOW = re.compile(
+    r"context[ _](?:length|window|size|limit)"
+    r"|(?:maximum|max) (?:model|sequence|input|prompt) length"
+    r"|too many tokens|maximum number of tokens"
+    r"|(?:prompt|input|sequence|conversation|request|messages?)(?: \w+)? (?:is|are) too long",
+    re.IGNORECASE,
+)
+"""What servers say of a conversation that does not fit: OpenAI and SGLang "maximum context length",
+vLLM "maximum model length", llama.cpp "available context size", others "prompt is too long"."""
 
 
 def _told(error: Any) -> str:
-    return f"{error.status_code}: {' '.join(str(error.message).split())[:300]}"
+    """Status, and what the server said with it."""
+    said = _said(error.body) or getattr(error.response, "reason_phrase", "") or "no more than that"
+    return f"{error.status_code}: {' '.join(said.split())[:300]}"
+
+
+def _said(body: object) -> str:
+    """The message in the body of an error, or else all of it."""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, Mapping):
+        for name in ("message", "detail", "error"):
+            if said := _said(body.get(name)):
+                return said
+    return json.dumps(body, ensure_ascii=False, default=str) if body else ""
+
+
+def _shown(reply: Any) -> str:
+    """What an answer says that is no chat completion."""
+    body = reply.to_dict() if hasattr(reply, "to_dict") else reply
+    return " ".join((_said(body) or repr(body)).split())[:300]
+
+
+def _cause(error: BaseException) -> str:
+    """What a failed connection failed of, in brackets; empty where nobody says."""
+    cause = error.__cause__
+    said = str(cause) if cause else ""
+    return f" ({said})" if said and said not in str(error) else ""
 
 
 def _refusal(error: Any, replica: Replica) -> str:

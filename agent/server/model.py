@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -59,6 +60,7 @@ class ServerModel:
 
     Raises:
         ValueError: an argument is out of range.
+        TypeError: one is not of its type.
     """
 
     def __init__(
@@ -90,6 +92,14 @@ class ServerModel:
                 "temperature and patience must not be negative, max_new_tokens and concurrency at "
                 f"least 1, timeout above 0, not {temperature}, {patience}, {most}, {concurrency}, "
                 f"{timeout}"
+            )
+        if not isinstance(model, str) or not model.strip():
+            raise ValueError(f"model must be the model's name on the server, not {model!r:.80}")
+        if not isinstance(budget, Budget | None):
+            raise TypeError(f"budget must be a Budget(tokens=…, money=…), not {budget!r:.80}")
+        if not isinstance(prices, Prices | None):
+            raise TypeError(
+                f"prices must be Prices(prompt=…, completion=…), per million, not {prices!r:.80}"
             )
         self.base_urls = _addresses(base_url)
         """Addresses of the servers."""
@@ -241,7 +251,7 @@ class ServerModel:
         answer = self._asker.ask(request, hash(tuple(turn.text for turn in conversation[:2])))
         self._note(request, answer.text, answer.reasoning)
         action = self.action_format.action(answer.text, reasoning=answer.reasoning)
-        return action.with_usage(answer.usage)
+        return replace(action, usage=answer.usage, cut=answer.cut and not action.text)
 
     def _request(self, conversation: Conversation, seed: int) -> dict[str, Any]:
         extra = dict(self._extra)
@@ -268,6 +278,8 @@ class ServerModel:
 
 
 def _addresses(base_url: str | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(base_url, str | Sequence):
+        raise TypeError(f"base_url must be an address or a list of them, not {base_url!r:.80}")
     urls = (base_url,) if isinstance(base_url, str) else tuple(base_url)
     for url in urls:
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):

@@ -11,8 +11,8 @@ Each format is a module with one function that makes an episode of one JSON obje
 knows an environment or a model.
 """
 
-from .files import FORMATS, import_file
+from .files import FORMATS, import_file, recognise
 from .parsed import Labels
 from .report import ImportReport, LeftOut
 
-__all__ = ["FORMATS", "ImportReport", "Labels", "LeftOut", "import_file"]
+__all__ = ["FORMATS", "ImportReport", "Labels", "LeftOut", "import_file", "recognise"]

@@ -142,7 +142,11 @@ def parse(value: object, labels: Labels) -> Parsed:
             ),
         },
         left_out=_left_out(value, found, known),
-    )
+        otherwise=(
+            _outcome(True, True, True), _outcome(False, True, False), _outcome(False, True, 0),
+            _outcome(False, False, None),
+        ),
+    )  # fmt: skip
 
 
 def _is_prompts(value: dict[str, object]) -> bool:

@@ -1,13 +1,20 @@
 """A file of any known format into a memory, and a report of what was taken."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
 
 from ..plain import described
 from ..store import Memory
-from ..transfer import FORMAT, DamagedFileError, Importer, import_lines, json_of
+from ..transfer import (
+    FORMAT,
+    DamagedFileError,
+    Importer,
+    check_header,
+    import_lines,
+    json_of,
+)
 from . import alfworld_logs, messages
 from .parsed import Labels, Parsed
 from .report import ImportReport, Tally
@@ -40,6 +47,13 @@ _READERS = {
 }
 FORMATS = (EPISODES, *_READERS)
 """What can be imported."""
+_SHAPE = (
+    '{"messages": [{"role": "user", "content": "Your task is to: …"}, '
+    '{"role": "assistant", "content": "what was done"}], "success": true}'
+)
+"""What a line of conversations looks like."""
+_KEYS = 8
+"""Keys of an object that are named at most where it is not known."""
 _UNLABELLED = Labels()
 
 
@@ -70,6 +84,45 @@ def import_file(
         OSError: the disk is full, for example; what was added so far is there.
     """
     memory.add_many([])  # says so if nothing can be added, before any line is blamed
+    return recognise(file, name, format=format, labels=labels).into(memory, on_progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A file of which it is known what it holds. It can be taken into a memory once."""
+
+    name: str
+    """For messages."""
+    format: str
+    """One of :data:`FORMATS`."""
+    labels: Labels
+    _opened: BinaryIO
+    _found: Iterable[Item] = ()
+
+    def into(
+        self, memory: Memory, on_progress: Callable[[int], None] | None = None
+    ) -> ImportReport:
+        """Add its episodes to a memory, see `import_file`."""
+        if self.format == EPISODES:
+            done = import_lines(memory, self._opened, self.name, on_progress)
+            return ImportReport(EPISODES, done)
+        importer, tally = Importer(memory, self.name), Tally()
+        for item in self._found:
+            _take(item, _READERS[self.format], self.labels, importer, tally)
+            if on_progress is not None:
+                on_progress(item.line)
+        return tally.report(self.format, importer.finish())
+
+
+def recognise(
+    file: BinaryIO, name: str, *, format: str | None = None, labels: Labels = _UNLABELLED
+) -> Recognised:
+    """What a file holds, by its beginning, before there is a memory; see `import_file`.
+
+    Raises:
+        ValueError: the format is unknown or not recognised, the file cannot be unpacked, or an
+            export is to be labelled.
+    """
     if format is not None and format not in FORMATS:
         raise ValueError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
     try:
@@ -77,18 +130,14 @@ def import_file(
     except DamagedFileError as error:
         raise ValueError(f"{name}: {error}") from None
     if format == EPISODES or (format is None and _is_export(start)):
+        check_header(start, name)
         if labels != _UNLABELLED:
             raise ValueError(f"the episodes in {name} have their suite and split: give no labels")
-        return ImportReport(EPISODES, import_lines(memory, opened, name, on_progress))
+        return Recognised(name, EPISODES, labels, opened)
     found = list_items(opened) if start.lstrip().startswith(b"[") else line_items(opened)
     first = next(found, None)
     format = format or _recognised(first, name)
-    importer, tally = Importer(memory, name), Tally()
-    for item in chain([first] if first else [], found):
-        _take(item, _READERS[format], labels, importer, tally)
-        if on_progress is not None:
-            on_progress(item.line)
-    return tally.report(format, importer.finish())
+    return Recognised(name, format, labels, opened, chain([first] if first else [], found))
 
 
 def _take(item: Item, reader: _Reader, labels: Labels, importer: Importer, tally: Tally) -> None:
@@ -102,7 +151,7 @@ def _take(item: Item, reader: _Reader, labels: Labels, importer: Importer, tally
             importer.refuse(item.line, str(error))
         else:
             tally.add(item.line, parsed)
-            importer.take(item.line, parsed.episode, list(parsed.notes), item.size)
+            importer.take(item.line, parsed.episode, list(parsed.notes), item.size, parsed.twins)
 
 
 def _is_export(line: bytes) -> bool:
@@ -127,8 +176,11 @@ def _recognised(first: Item | None, name: str) -> str:
     for format, reader in _READERS.items():
         if reader.fits(first.value):
             return format
+    keys = list(first.value) if isinstance(first.value, dict) else []
+    shown = ", ".join(map(described, keys[:_KEYS])) + (", …" if len(keys) > _KEYS else "")
     raise ValueError(
-        f"cannot tell what {name} holds: its first value is {described(first.value)} without "
-        "messages (a conversation), traj (an ALFWorld log) or format (an export): name the format "
-        f"({formats})"
+        f"cannot tell what {name} holds: its first value is {described(first.value)}"
+        + (f" with the keys {shown}, and" if keys else "")
+        + " without messages (a conversation), traj (an ALFWorld log) or format (an export): write "
+        f"each line as {_SHAPE}, or name the format ({formats})"
     )

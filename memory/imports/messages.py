@@ -1,13 +1,14 @@
 """Conversations: ``{"messages": [{"role": …, "content": …}, …], "success": true, …}``.
 
-Turns of the assistant are actions; turns of the user and of tools are observations. Turns of one
-kind that follow each other are joined, line by line. What an agent was told to be is not what it
-saw: the system turn is kept as a note and is not part of the episode, so it is not shown where the
-episode serves as a demonstration.
+Turns of the assistant are actions; turns of the user and of tools (``tool``, or ``function``, as it
+was called before) are observations. Turns of one kind that follow each other are joined, line by
+line. What an agent was told to be is not what it saw: the system turn (``system``, or
+``developer``, as newer models have it) is kept as a note and is not part of the episode, so it is
+not shown where the episode serves as a demonstration.
 
-A tool call is an action, written as the tool's name and its arguments in JSON; text beside it is
-the reasoning. So is what stands in ``reasoning_content`` or ``reasoning``, and a ``<think>`` block
-at the beginning of a turn.
+A tool call is an action, written as the tool's name and its arguments in JSON (``function_call`` is
+one of them); text beside it is the reasoning. So is what stands in ``reasoning_content`` or
+``reasoning``, and a ``<think>`` block at the beginning of a turn.
 
 The goal is the text of the first of the fields ``goal``, ``task``, ``instruction`` and ``prompt``
 that has one, or else the last line "Your task is to: …" of the first user turn, or else that whole
@@ -41,7 +42,13 @@ GOALS = ("goal", "task", "instruction", "prompt")
 """Fields that may hold the goal."""
 
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_ROLES = {
+    "system": "system", "developer": "system", "user": "user", "tool": "user", "function": "user",
+    "assistant": "assistant",
+}  # fmt: skip
+"""What a message's role comes to."""
 _NO_PLACE = "an episode has no place for it"
+_UNTOLD = "the line does not say whether the goal was reached"
 
 T = TypeVar("T")
 
@@ -82,6 +89,7 @@ def parse(value: object, labels: Labels) -> Parsed:
     steps[-1] = replace(steps[-1], reward=line.take("reward", _number) or 0.0)
     suite = labels.suite or line.take("suite", _text) or SUITE
     game = line.take("task_id", _name)
+    outcome, otherwise = _outcome(known, line)
     episode = Episode(
         id=line.take("id", _name) or "",
         task=Task(
@@ -96,7 +104,7 @@ def parse(value: object, labels: Labels) -> Parsed:
         ),
         steps=tuple(steps),
         final_observation=final,
-        outcome=_outcome(known, line),
+        outcome=outcome,
         actor=Actor(POLICY, model=line.take("model", _text) or ""),
     )
     notes = [f"System turn: {text}" for text in system]
@@ -113,6 +121,7 @@ def parse(value: object, labels: Labels) -> Parsed:
             "metadata, in notes": int(metadata is not None),
         },
         left_out=(*line.left_out, *line.rest()),
+        otherwise=() if episode.id else otherwise,
     )
 
 
@@ -200,14 +209,15 @@ def _turns(messages: list[object], left_out: list[tuple[str, str]]) -> list[_Tur
 
 def _turn(message: dict[str, object], left_out: list[tuple[str, str]]) -> _Turn:
     role = message.get("role")
-    if role not in ("system", "user", "assistant", "tool"):
+    if not isinstance(role, str) or role not in _ROLES:
         raise TypeError(f"role should be system, user, assistant or tool and is {described(role)}")
+    role = _ROLES[role]
     text = _content(message.get("content"), left_out)
     known = {"role", "content"}
     if role != "assistant":
-        turn = _Turn("system" if role == "system" else "user", text)
+        turn = _Turn(role, text)
     else:
-        known |= {"tool_calls", "reasoning_content", "reasoning"}
+        known |= {"tool_calls", "function_call", "reasoning_content", "reasoning"}
         thoughts = []
         for name in ("reasoning_content", "reasoning"):
             thought = message.get(name)
@@ -219,6 +229,8 @@ def _turn(message: dict[str, object], left_out: list[tuple[str, str]]) -> _Turn:
             thoughts.append(found[1])
             text = text[found.end() :]
         calls = _calls(message.get("tool_calls"))
+        if (call := message.get("function_call")) is not None:
+            calls.append(_action(call, "function_call"))
         if calls:
             thoughts.append(text)
             text = "\n".join(calls)
@@ -260,14 +272,18 @@ def _calls(calls: object) -> list[str]:
     actions = []
     for i, call in enumerate(calls):
         function = call.get("function") if isinstance(call, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(function, dict) or not isinstance(name, str):
-            raise TypeError(f"tool_calls[{i}] has no function with a name")
-        arguments = function.get("arguments", "")
-        if not isinstance(arguments, str):  # servers give them as a text that holds JSON
-            arguments = _json(arguments)
-        actions.append(f"{name} {arguments}".rstrip())
+        actions.append(_action(function, f"tool_calls[{i}]"))
     return actions
+
+
+def _action(function: object, where: str) -> str:
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str):
+        raise TypeError(f"{where} has no function with a name")
+    arguments = function.get("arguments", "")
+    if not isinstance(arguments, str):  # servers give them as a text that holds JSON
+        arguments = _json(arguments)
+    return f"{name} {arguments}".rstrip()
 
 
 def _joined(turns: Iterable[_Turn]) -> list[_Turn]:
@@ -306,15 +322,21 @@ def _first_goal(turns: Iterable[_Turn]) -> str:
     return goal
 
 
-def _outcome(success: bool | None, line: _Fields) -> Outcome:
+def _outcome(success: bool | None, line: _Fields) -> tuple[Outcome, tuple[Outcome, ...]]:
+    """How it ended, and how it would have ended if the line said otherwise."""
     score = line.take("score", _share)
+    below = 0.0 if score is None or score == 1 else score
     if score is not None and (score == 1) != bool(success):
         line.left_out.append(("field 'score'", "1 is the score of successes, and of nothing else"))
-        score = None
-    if success:
-        return Outcome(True, 1.0, StopReason.SOLVED)
-    detail = "" if success is not None else "the line does not say whether the goal was reached"
-    return Outcome(False, score or 0.0, StopReason.FAILED, detail)
+    otherwise = [
+        Outcome(False, points, StopReason.FAILED, detail)
+        for points in dict.fromkeys((below, 0.0))
+        for detail in ("", _UNTOLD)
+    ]
+    solved = Outcome(True, 1.0, StopReason.SOLVED)
+    detail = "" if success is not None else _UNTOLD
+    ended = solved if success else Outcome(False, below, StopReason.FAILED, detail)
+    return ended, (solved, *otherwise)
 
 
 def _json(value: object) -> str:

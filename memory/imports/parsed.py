@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..episode import Episode
+from ..episode import Episode, Outcome
 from ..plain import plain
 
 DEFAULT_SPLIT = "train"
@@ -50,11 +50,26 @@ class Parsed:
     """How many of what was told apart, by what it is and where it went."""
     left_out: tuple[tuple[str, str], ...] = ()
     """(what, why) of each part that was not taken."""
+    otherwise: tuple[Outcome, ...] = ()
+    """The outcomes that the same steps would have if the object said otherwise how it ended; none
+    where its id does not follow from its content."""
+
+    def twins(self) -> list[str]:
+        """Ids of the same steps with another outcome: an object that was corrected since it was
+        imported is there under one of them."""
+        values, prefix = plain(replace(self.episode, id="")), self.episode.id.rpartition("-")[0]
+        return [
+            _content_id(prefix, {**values, "outcome": plain(outcome)})
+            for outcome in self.otherwise
+            if outcome != self.episode.outcome
+        ]
 
 
 def with_content_id(prefix: str, episode: Episode) -> Episode:
     """The episode with an id that follows from its content: importing it again adds nothing."""
-    text = json.dumps(plain(replace(episode, id="")), sort_keys=True)
-    return replace(
-        episode, id=f"{prefix}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
-    )
+    return replace(episode, id=_content_id(prefix, plain(replace(episode, id=""))))
+
+
+def _content_id(prefix: str, values: Mapping[str, object]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return f"{prefix}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"

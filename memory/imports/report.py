@@ -55,9 +55,11 @@ class ImportReport:
         ]
         lines += [f"{count} of {label}" for label, count in self.labels.items()]
         if self.unknown:
+            field = "'result'" if self.format == "alfworld-logs" else "'success'"
             lines.append(
                 f"of {self.unknown} the file does not say whether they succeeded: they count as "
-                "failures (unknown is not success)"
+                f"failures (unknown is not success) and stay so; give each line the field {field}, "
+                "delete what is here of them (relive memory delete) and import the file again"
             )
         lines += [f"told apart: {count} {what}" for what, count in self.kept.items() if count]
         return lines + [f"not taken: {part}" for part in self.left_out]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from relive.agent.agent import Agent
+from relive.agent.conversation import messages
 from relive.agent.evaluation.evaluate import evaluate
 from relive.agent.evaluation.fingerprint import fingerprint
 from relive.agent.run_episode import SuccessUnknownError
@@ -120,7 +121,7 @@ class Silent(Safe):
 
 def test_success_is_stated_once(memory: Memory) -> None:
     agent = Agent(policy, memory)
-    with pytest.raises(SuccessUnknownError, match=r"info\['success'\]"):
+    with pytest.raises(SuccessUnknownError, match=r"reply\.terminated and reply\.reward > 0"):
         list(agent.run(Silent, tasks=1))
     (entry,) = memory.entries()  # not lost
     assert (entry.success, entry.reason) == (False, StopReason.ENVIRONMENT_ERROR)
@@ -195,6 +196,38 @@ def test_a_policy_that_fails_costs_its_episode(memory: Memory) -> None:
     assert "must return the next action as text, not 3" in episode.outcome.detail
 
 
+def test_half_a_character_in_the_memory_is_shown_as_one_that_there_is(memory: Memory) -> None:
+    memory.add(goal="open the red safe", steps=[("a hall", "fry \ud83d")], success=True)
+    seen: list[str] = []
+
+    class Reads:
+        def act(self, conversations: Any, seeds: Any = None) -> list[str]:
+            seen.extend(one["content"] for one in messages(conversations[0]))
+            return ["dial \ud83d"]
+
+    (episode,) = Agent(Reads(), memory).run(Safe, max_steps=2)
+    assert (len(episode.retrieved), episode.outcome.reason) == (1, StopReason.STEP_LIMIT)
+    assert "Action: fry \ufffd\n" in seen[0]
+    assert seen[4] == "dial \ufffd"
+    assert episode.steps[0].action == "dial \ud83d"
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_a_retrieval_that_fails_costs_its_episode(memory: Memory, error: type[Exception]) -> None:
+    class Counts:
+        def count_tokens(self, text: str) -> int:
+            raise error("no such text")
+
+        def act(self, conversations: Any, seeds: Any = None) -> list[str]:
+            return ["dial 4"] * len(conversations)
+
+    memory.add(goal="open the red safe", steps=[("a hall", "dial 4")], success=True)
+    episodes = list(Agent(Counts(), memory).run(Safe, tasks=2))
+    assert [e.outcome.reason for e in episodes] == [StopReason.POLICY_ERROR] * 2
+    told = f"retrieval failed: {error.__name__}: no such text"
+    assert told in episodes[0].outcome.detail
+
+
 def test_a_run_that_is_given_up_keeps_what_it_yielded(memory: Memory) -> None:
     running = Agent(policy, memory).run(Safe, tasks=50)
     first = next(running)
@@ -246,8 +279,36 @@ def test_what_is_neither_true_nor_false_is_no_success(memory: Memory, said: Any)
         def step(self, action: str) -> Any:
             return "x", 0.0, True, False, {"success": said}
 
-    with pytest.raises(SuccessUnknownError):
+    told = re.escape(f"info['success'] is {said!r}, neither True nor False")
+    with pytest.raises(SuccessUnknownError, match=told):
         list(Agent(policy, memory).run(Vague()))
+
+
+@pytest.mark.parametrize("said", ["failed", 0.3, [], float("nan"), np.array([True])])
+def test_what_success_may_not_say_costs_its_episode(memory: Memory, said: Any) -> None:
+    episodes = list(Agent(policy, memory).run(Safe, tasks=2, success=lambda reply: said))
+    assert [e.outcome.reason for e in episodes] == [StopReason.ENVIRONMENT_ERROR] * 2
+    assert f"must return True, False or None, not {said!r}" in episodes[0].outcome.detail
+    assert len(memory) == 2
+
+
+def test_an_error_in_success_costs_its_episode(memory: Memory) -> None:
+    def broken(reply: Reply) -> bool:
+        return bool(reply.info["reached"])
+
+    episodes = list(Agent(policy, memory).run(Safe, tasks=2, success=broken))
+    assert [len(e.steps) for e in episodes] == [1, 1]
+    assert episodes[0].outcome.detail == "success= raised KeyError: 'reached'"
+    assert len(memory) == 2
+
+
+@pytest.mark.parametrize("true", [True, 1, np.bool_(True)])
+def test_success_is_asked_after_each_step(memory: Memory, true: Any) -> None:
+    said = [None, False, np.bool_(False), 0, true]
+    (episode,) = Agent(lambda _: "wait", memory).run(Safe, success=lambda reply: said.pop(0))
+    assert (episode.success, len(episode.steps)) == (True, 5)
+    with pytest.raises(SuccessUnknownError, match="success= returned None"):
+        list(Agent(policy, memory).run(Safe, success=lambda reply: None))
 
 
 class Acts:

@@ -309,3 +309,20 @@ def test_dates_are_fixed_however_they_are_asked_for(call: str) -> None:
     template = "{% set f = '%A %d %B %Y %H:%M' %}{{ " + call + " }}" + CHATML
     text = ChatEncoder(make_tokenizer(template)).template.render(TALK)
     assert text.startswith((TODAY.strftime("%d %b %Y"), TODAY.strftime("%A %d %B %Y %H:%M")))
+
+
+@pytest.mark.parametrize("name", ["plain", "no system"])
+def test_half_a_character_is_read_as_one_that_there_is(name: str) -> None:
+    """A model may sample one; no tokenizer takes it."""
+    encoder = ChatEncoder(make_tokenizer(TEMPLATES[name]))
+    half, whole = (
+        (
+            Turn("system", f"fry {end}"), Turn("user", f"a {end}"),
+            Turn("assistant", f"b {end}"), Turn("user", end),
+        )
+        for end in ("\ud83d", "\ufffd")
+    )  # fmt: skip
+    assert encoder.prompt(half) == encoder.prompt(whole)
+    assert encoder.count("fry \ud83d") == encoder.count("fry \ufffd")
+    learnt = encoder.sequences((*half, Turn("assistant", "c \ude00")))
+    assert learnt == encoder.sequences((*whole, Turn("assistant", "c \ufffd")))

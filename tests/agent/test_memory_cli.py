@@ -1,6 +1,7 @@
 """`relive memory …`: every command, what it prints, its exit status, and its mistakes in one
 line."""
 
+import io
 import json
 import os
 import subprocess
@@ -59,6 +60,12 @@ def memory(tmp_path: Path) -> Path:
         )
         opened.add_many([made(n, shown="run-001", success=n == 6) for n in (6, 7)])
     return folder
+
+
+CHAT = (
+    '{"messages": [{"role": "user", "content": "a goal"}, '
+    '{"role": "assistant", "content": "act"}], "success": true}\n'
+)
 
 
 class Ran:
@@ -152,6 +159,25 @@ def test_search_says_what_the_score_is_made_of(
     only = ("--only", "type=cool", "--only", "type=clean", "--only", "policy=expert")
     out = Ran(capfd, "search", "put a hot pan in cabinet", "--memory", memory, "--k", 9, *only).out
     assert [line[7:14] for line in out.splitlines()[::3]] == ["run-005"]
+
+
+def test_a_search_that_finds_nothing_says_what_it_left_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    search = "search", "heat a pan", "--memory", tmp_path
+    Memory(tmp_path).close()
+    assert Ran(capfd, *search).out == f"nothing found: {tmp_path} holds no episode\n"
+    with Memory(tmp_path, "w") as memory:
+        memory.add_many([made(n, success=False) for n in (1, 2)])
+    only = "--only", "type=none"
+    left = "nothing found; 2 failures left out (--all-outcomes shows them)\n"
+    assert Ran(capfd, *search).out == left
+    assert Ran(capfd, *search, *only).out.startswith("nothing found; 2 episodes left out, which")
+    assert "failure, " in Ran(capfd, *search, "--all-outcomes").out
+    with Memory(tmp_path, "w") as memory:
+        for entry in memory.entries():
+            memory.rate(entry.episode_id, "unsafe", 1)
+    assert "none of which may be shown" in Ran(capfd, *search, "--all-outcomes").out
 
 
 def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -491,15 +517,45 @@ def test_import_mistakes(memory: Path, tmp_path: Path, capfd: pytest.CaptureFixt
         "No such file"
         in Ran(capfd, "import", tmp_path / "none", "--memory", tmp_path / "n").complaint
     )
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text('{"format": "relive-episodes", "v": 99}\n')
+    for refused in (tmp_path / "x.txt", wrong, tmp_path):
+        ran = Ran(capfd, "import", refused, "--memory", tmp_path / "n")
+        assert str(refused) in ran.complaint
+    assert f"{tmp_path} is a folder: name the files in it" in ran.complaint
     assert not (tmp_path / "n").exists()
-    assert (
-        "cannot tell what" in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
-    )
+    good = tmp_path / "x.jsonl"
+    good.write_text(CHAT)
     with Memory(memory, "w"):
-        assert (
-            "is being written by"
-            in Ran(capfd, "import", tmp_path / "x.txt", "--memory", memory).complaint
-        )
+        ran = Ran(capfd, "import", good, "--memory", memory)
+        assert "is being written by" in ran.complaint
+
+
+def test_import_of_several_files(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report on each and a total; one that nobody can read leaves no memory and half an
+    import."""
+    one, two, copy = tmp_path / "1.jsonl", tmp_path / "2.jsonl", tmp_path / "copy"
+    one.write_text(CHAT)
+    two.write_text(CHAT.replace("act", "wait") + CHAT + "{}\n")
+    (tmp_path / "x.txt").write_text("hello\n")
+    ran = Ran(capfd, "import", one, tmp_path / "x.txt", "--memory", copy)
+    assert "cannot tell what" in ran.complaint
+    assert not copy.exists()
+    ran = Ran(capfd, "import", one, two, "--memory", copy)
+    assert [line for line in ran.out.splitlines() if not line.startswith(" ")] == [
+        f"1 episode added to {copy}; 0 were there already",
+        f"{one} was read as messages, as its first line says",
+        f"1 episode added to {copy}; 1 were there already",
+        f"{two} was read as messages, as its first line says",
+        "2 files: 2 episodes added in all; 1 were there already; 1 line not imported",
+    ]
+    assert ran.status == 1
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(CHAT.encode())))
+    ran = Ran(capfd, "import", one, "-", "--memory", copy)
+    assert "2 files: 0 episodes added in all; 2 were there already; 0 lines not" in ran.out
+    assert "name it once" in Ran(capfd, "import", "-", "-", "--memory", copy).complaint
 
 
 @pytest.mark.parametrize(

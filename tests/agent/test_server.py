@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from relive import Agent, Memory, ServerModel, evaluate
-from relive.agent.conversation import Conversation, SomeFailed, StopRun, Turn
+from relive.agent.conversation import ContextOverflow, Conversation, SomeFailed, StopRun, Turn
+from relive.agent.evaluation.remarks import remarks
 from relive.agent.runner import RunSettings
 from relive.agent.server.ask import ServerFailed, ServerRefused
 from relive.agent.server.budget import Budget, BudgetSpent, Prices
@@ -231,6 +232,13 @@ def test_a_server_that_dies_and_comes_back(serve: Any, tmp_path: Path) -> None:
     assert len(back.requests) == 2 * (12 - done)
 
 
+def test_half_a_character_in_an_answer_costs_no_episode(serve: Any) -> None:
+    server = serve(lambda n, body: (200, {}, said("fry \ud83d")))
+    (episode,) = Agent(ServerModel(server.url, "m")).run("toy", max_steps=2)
+    assert [step.action for step in episode.steps] == ["fry \ud83d"] * 2
+    assert server.requests[1][1]["messages"][2]["content"] == "fry \ufffd"
+
+
 def test_the_budget_stops_the_run_and_the_next_goes_on(serve: Any, tmp_path: Path) -> None:
     server = serve(lambda n, body: (200, {}, said("look")))
     settings = RunSettings(batch=2, max_steps=2)
@@ -262,6 +270,99 @@ def test_every_reply_is_paid_for_and_none_is_asked_for_without_end(serve: Any) -
     hurry = serve(lambda n, body: (429, {"Retry-After": "0"}, {}))
     with pytest.raises(StopRun, match=r"gave no answer in [2-9] tries"):
         ServerModel(hurry.url, "m", patience=2.0).act([TALK])
+
+
+@pytest.mark.parametrize(
+    ("message", "thinking", "told"),
+    [
+        ({"content": "", "reasoning": "Let me see"}, None, "thinking='off' or more tokens"),
+        ({"content": None, "reasoning_content": "Hm"}, "off", "while thinking: more tokens"),
+        ({"content": "<think>\nLet me"}, "on", "while thinking: thinking='off' or more tokens"),
+    ],
+)
+def test_answers_that_are_cut_off_while_thinking_are_told_from_refusals(
+    serve: Any, message: dict[str, Any], thinking: Any, told: str
+) -> None:
+    reply = said("")
+    reply["choices"][0] |= {"finish_reason": "length"}
+    reply["choices"][0]["message"] |= message
+    server = serve(lambda n, body: (200, {}, reply if n else said("look")))
+    model = ServerModel(server.url, "m", thinking=thinking)
+    measured = evaluate(model, "toy", tasks=1, settings=RunSettings(max_steps=10))
+    assert measured.episodes[0].usage["cut"] == 9
+    (remark,) = remarks(measured.episodes)
+    assert remark.startswith("90 % of the answers were empty, cut off at max_new_tokens=32 while")
+    assert remark.endswith(told)
+
+
+def test_answers_that_are_cut_off_before_the_action_are_said_to_be(serve: Any) -> None:
+    reply = said("Thought: I should look around, for it may be")
+    reply["choices"][0]["finish_reason"] = "length"
+    model = ServerModel(serve(lambda n, body: (200, {}, reply)).url, "m", action_format="react")
+    (episode,) = Agent(model).run("toy", max_steps=3)
+    (remark,) = remarks([episode])
+    assert remark == (
+        "100 % of the answers were cut off at max_new_tokens=256 before they came to an action: "
+        "allow more tokens"
+    )
+    # A whole action is one, wherever the answer ended.
+    reply["choices"][0]["message"]["content"] = "Action: look"
+    (episode,) = Agent(model).run("toy", max_steps=3)
+    assert "cut" not in episode.usage
+
+
+def test_errors_say_what_the_server_said(serve: Any) -> None:
+    told: list[Reply] = [
+        (200, {}, {"error": {"message": "model overloaded"}}),
+        (422, {}, {"detail": [{"loc": ["body", "seed"], "msg": "not an integer"}]}),
+        (400, {}, {"error": {"message": "no such field"}}),
+        (418, {}, b""),
+    ]
+    said_of_it = []
+    for reply in told:
+        server = serve(lambda n, body, reply=reply: reply)
+        with pytest.raises(Exception, match="server") as caught:
+            ServerModel(server.url, "m", patience=0.0).act([TALK])
+        said_of_it.append(str(caught.value))
+    overloaded, unfit, unknown, bare = said_of_it
+    assert f"the server at {server.url[:17]}" in overloaded
+    assert "gave no answer in 1 try over 0 s" in overloaded
+    assert "no usable answer: model overloaded; patience is 0 s" in overloaded
+    assert '422: [{"loc": ["body", "seed"], "msg": "not an integer"}]' in unfit
+    assert unknown.endswith("such as: the server answered 400: no such field")
+    assert "answered 418: " in bare
+
+
+def test_who_gave_no_answer_and_why_is_told(serve: Any) -> None:
+    late: Reply = (429, {"Retry-After": "900"}, {"error": {"message": "later"}})
+    first, second = serve(lambda n, body: late), serve(lambda n, body: late)
+    with pytest.raises(StopRun) as caught:
+        ServerModel([first.url, second.url], "m", patience=60.0).act([TALK])
+    assert first.url in str(caught.value)
+    assert second.url in str(caught.value)
+    assert "429: later; asked to wait for 900 s (Retry-After); patience" in str(caught.value)
+    second.close()
+    with pytest.raises(StopRun, match=r"Connection error\. \(.*refused"):
+        ServerModel(second.url, "m", patience=0.0).act([TALK])
+
+
+@pytest.mark.parametrize(
+    ("said", "is_that"),
+    [
+        ("This model's maximum context length is 9 tokens.", True),
+        ("Your input exceeds the context window of this model.", True),
+        ("the request exceeds the available context size, try increasing it", True),
+        ("The decoder prompt (length 30) is longer than the maximum model length of 20.", True),
+        ("prompt is too long: 210000 tokens > 200000 maximum", True),
+        ("the chat template has no variable context", False),
+        ("Invalid 'user': string too long. Expected a maximum length 64", False),
+    ],
+)
+def test_what_says_that_a_conversation_is_too_long(serve: Any, said: str, is_that: bool) -> None:
+    server = serve(lambda n, body: (400, {}, {"error": {"message": said}}))
+    with pytest.raises(SomeFailed) as caught:
+        ServerModel(server.url, "m").act([TALK])
+    assert isinstance(caught.value.answers[0], ContextOverflow) is is_that
 
 
 def test_thoughts_in_the_answer_are_taken_apart(serve: Any) -> None:
@@ -343,8 +444,14 @@ def test_answers_without_an_action_are_told_so(serve: Any, tmp_path: Path) -> No
         ({"base_url": "localhost:8000"}, "no address"),
         ({"concurrency": 0}, "at least 1"),
         ({"temperature": -1}, "must not be negative"),
+        ({"model": ""}, "model must be the model's name on the server, not ''"),
+        ({"model": None}, "the model's name on the server, not None"),
+        ({"budget": 5}, r"budget must be a Budget\(tokens=…, money=…\), not 5"),
+        ({"budget": 0}, "budget must be a Budget"),
+        ({"prices": 1.0}, "prices must be Prices"),
+        ({"base_url": 5}, "base_url must be an address or a list of them, not 5"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((ValueError, TypeError), match=says):
         ServerModel(**{"base_url": "http://x/v1", "model": "m", **arguments})

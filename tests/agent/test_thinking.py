@@ -64,6 +64,15 @@ def test_thoughts_keep_to_their_budget(folder: Path, budget: int) -> None:
     assert both.act([(TALK[0], Turn("user", "Other.")), TALK])[1] == action
 
 
+@pytest.mark.parametrize("action", [None, "look"])
+def test_an_answer_without_an_action_says_that_it_was_cut_off(
+    folder: Path, action: str | None
+) -> None:
+    model = LocalModel(folder, max_new_tokens=4, action_format=lambda answer: action)
+    (said,) = model.act([TALK])
+    assert (len(said.tokens), said.cut) == (4, action is None)
+
+
 def test_history_shows_thoughts_only_as_the_template_does(folder: Path) -> None:
     model = LocalModel(folder, thinking="on", thinking_tokens=5, max_new_tokens=6)
     (action,) = model.act([TALK])

@@ -56,7 +56,8 @@ def test_conversations_and_their_report(store: Memory) -> None:
         "2 of suite imported, split train",
         "1 of suite imported, split test",
         "of 1 the file does not say whether they succeeded: they count as failures (unknown is not "
-        "success)",
+        "success) and stay so; give each line the field 'success', delete what is here of them "
+        "(relive memory delete) and import the file again",
         "told apart: 1 system turns, in notes (they are not shown to agents)",
         "not taken: field 'dataset': an episode has no place for it (2 times, first in line 1)",
     ]
@@ -190,6 +191,39 @@ def test_a_line_that_the_memory_refuses(store: Memory) -> None:
     assert "another episode 'a' is there already" in problem.detail
 
 
+@pytest.mark.parametrize("first", [{}, {"success": False}, {"score": 0.5}])
+def test_a_corrected_line_is_not_there_twice(store: Memory, first: dict[str, Any]) -> None:
+    """It is refused and says which one to delete; after that it goes in, and the old one stays
+    away."""
+    into(store, lines(talk(1, **first), talk(2, success=True)))
+    old = next(episode.id for episode in store.iterate() if not episode.success)
+    data = lines(talk(1, **first | {"success": True}), talk(2, success=True))
+    report = into(store, data)
+    assert (report.imported.there, report.imported.bad, len(store)) == (1, 1, 2)
+    detail = report.imported.problems[0].detail
+    assert f"are there already with another outcome, as episode {old!r}: delete that" in detail
+    store.delete(old)
+    assert into(store, data).imported == Imported(added=1, there=1)
+    assert all(episode.success for episode in store.iterate())
+    assert into(store, lines(talk(1, **first))).imported == Imported(deleted=1)
+
+
+def test_two_outcomes_of_the_same_steps_in_one_file_need_ids(store: Memory) -> None:
+    report = into(store, lines(talk(1), talk(1, success=True), talk(1, success=True, id="x")))
+    assert (report.imported.added, report.imported.bad) == (2, 1)
+    assert report.imported.problems[0].line == 2
+
+
+def test_a_corrected_log_is_not_there_twice(store: Memory) -> None:
+    data = (DATA / "knowagent.jsonl").read_bytes()
+    logs = [json.loads(line) for line in data.splitlines()]
+    unsaid = [{name: v for name, v in log.items() if name != "result"} for log in logs]
+    assert "give each line the field 'result'" in "".join(into(store, lines(*unsaid)).summary())
+    for said in (True, False, 0):
+        done = into(store, lines(*(log | {"result": said} for log in logs))).imported
+        assert (done.added, done.bad) == (0, len(logs))
+
+
 def test_deleted_episodes_stay_deleted(store: Memory) -> None:
     into(store, lines(talk(1)))
     store.delete(next(iter(store.iterate())).id)
@@ -266,10 +300,12 @@ def test_a_packed_file_without_a_whole_line(store: Memory) -> None:
         (b"\xff\xfe{\x00", "because of its line 1: not UTF-8"),
         (
             b'{"a": 1}\n',
-            "its first value is an object without messages (a conversation), traj (an ALFWorld ",
+            "its first value is an object with the keys 'a', and without messages (a conversation)",
         ),
         (b"7\n", "its first value is 7 without"),
-        (b'{"a": "text"}\n', "its first value is an object without"),
+        (b'{"prompt": "text", "answer": 1}\n', "with the keys 'prompt', 'answer', and without"),
+        (b'{"a": 1}\n', """write each line as {"messages": [{"role": "user", "content": """),
+        (lines(dict.fromkeys("abcdefghi", 1)), "'g', 'h', …, and without"),
     ],
 )
 def test_what_is_not_recognised(store: Memory, data: bytes, detail: str) -> None:

@@ -84,6 +84,27 @@ def test_tool_calls_are_actions_and_the_text_beside_them_is_reasoning() -> None:
     assert parsed.left_out == (("'tool_call_id' of a message", "an episode has no place for it"),)
 
 
+def test_roles_and_calls_as_openai_has_and_had_them() -> None:
+    call = {"name": "find", "arguments": '{"user": "ann"}'}
+    parsed = read(
+        {"role": "developer", "content": "You are a clerk."},
+        ASK,
+        {"role": "assistant", "content": None, "function_call": call},
+        {"role": "function", "name": "find", "content": "locked"},
+        {"role": "assistant", "content": "unlock", "function_call": None},
+    )
+    assert parsed.episode.steps == (
+        Step("Reset my password.", 'find {"user": "ann"}'),
+        Step("locked", "unlock"),
+    )
+    assert parsed.notes == ("System turn: You are a clerk.",)
+    assert parsed.left_out == (("'name' of a message", "an episode has no place for it"),)
+    with pytest.raises(
+        ValueError, match=r"messages\[1\]\.function_call has no function with a name"
+    ):
+        read(ASK, {"role": "assistant", "content": None, "function_call": "auto"})
+
+
 def test_thoughts_are_reasoning_and_no_part_of_the_action() -> None:
     parsed = read(
         ASK,
