@@ -1,9 +1,13 @@
 """The `relive envs` commands: list the suites, play one oneself, check one."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from ..evaluation.terminal import say
+from ..evaluation.terminal import complain, say
 from .options import suite_named
+
+if TYPE_CHECKING:
+    from ...envs import Suite, Task
 
 
 def add_env_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,11 +64,11 @@ def _described(name: str) -> list[str]:
 
 
 def _envs_play(args: argparse.Namespace) -> None:
-
     suite = suite_named(args.suite)
     split = suite.split_of(args.split)
     there = [kind for kind in suite.types if suite.size(split, (kind,)) != 0]
-    task = suite.tasks(split, 1, [args.type or [*there, *suite.types][0]], args.number)[0]
+    (kind,) = suite.checked(split, [args.type or [*there, *suite.types][0]])
+    task = _numbered(suite, split, kind, args.number)
     env = suite.make()
     seen, _ = env.reset(options={"task": task})
     say("'help!' lists what is possible now (policies never see it), 'quit!' ends\n", lines=True)
@@ -92,9 +96,28 @@ def _envs_play(args: argparse.Namespace) -> None:
     env.close()
 
 
-def _envs_check(args: argparse.Namespace) -> None:
+def _numbered(suite: "Suite", split: str, kind: str, number: int) -> "Task":
+    """The task with a number, of those of its type."""
+    there, of_them = suite.size(split, (kind,)), f"tasks of {kind} in split {split!r}"
+    if number < 0:
+        raise ValueError(f"--number {number}: the {of_them} are numbered from 0 on")
+    if there is not None and number >= there:
+        raise ValueError(
+            f"--number must be below {there}, not {number}: {suite.name} has {there} {of_them}"
+        )
+    try:
+        return suite.tasks(split, 1, [kind], number)[0]
+    except ValueError as error:  # it makes them as they are asked for, and not for ever
+        raise ValueError(f"--number {number}: {error}") from error
+
+
+def _envs_check(args: argparse.Namespace) -> int:
     from ...envs import check_env
 
+    if args.per_type < 1:
+        raise ValueError(f"--per-type must be at least 1, not {args.per_type}")
     findings = check_env(suite_named(args.suite), args.per_type, lambda one: say(str(one)))
-    if any(not finding.ok for finding in findings):
-        raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")
+    if all(finding.ok for finding in findings):
+        return 0
+    complain(f"relive envs: suite {args.suite!r} does not keep the contract, see above")
+    return 1
