@@ -81,11 +81,20 @@ def _warn(
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints show arguments, file names above all, as text."""
+    """A parser whose complaints are short, and show arguments, file names above all, as text."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse does, but a command complains itself of arguments that it does not know."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong with the arguments, and ends."""
-        super().error(visible(message))
+        """Says what is wrong with the arguments, and ends; a long usage would hide it."""
+        self.exit(2, f"{self.prog}: error: {visible(message)}\nsee {self.prog} --help\n")
 
 
 class _Version(argparse.Action):

@@ -60,10 +60,15 @@ def _names(text: str) -> list[str]:
 
 
 def _count(text: str) -> int:
+    if text == "all":
+        return ALL
     try:
-        return ALL if text == "all" else int(text)
+        count = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'") from None
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, or 'all', not {count}")
+    return count
 
 
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
