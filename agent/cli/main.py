@@ -18,6 +18,7 @@ from .envs import add_env_commands
 from .export import add_export_command
 from .learning import add_learning_commands
 from .memory import add_memory_commands
+from .options import by_commands
 from .play import add_play_commands
 from .report import add_report_command
 from .retriever import add_retriever_command
@@ -64,7 +65,7 @@ def guarded(name: str, act: Callable[[], int | None]) -> int:
                 return 1
             bare = type(error) is KeyError and error.args  # whose text is shown in quotes
             first = error.args[0] if bare else error
-            complain(f"{name}: {' '.join(str(first).split())}")
+            complain(f"{name}: {by_commands(' '.join(str(first).split()))}")
             return 2
 
 

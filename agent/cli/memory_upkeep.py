@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..evaluation.terminal import byte_writer, complain, say
+from .options import by_commands
 
 if TYPE_CHECKING:
     from ...memory import Corruption
@@ -238,7 +239,7 @@ def _import(args: argparse.Namespace) -> int:
 
 def print_damage(damage: "Sequence[Corruption]") -> None:
     """Says what was found damaged, the first lines of it."""
-    _print_some([f"  damaged: {one}" for one in damage])
+    _print_some([by_commands(f"  damaged: {one}") for one in damage])
 
 
 def _print_some(lines: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 for those that are changed most."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ...envs import Suite
     from ..evaluation.tracking import Target
+
+_COMMANDS = tuple(
+    (re.compile(said), instead)
+    for said, instead in (
+        (r"mode='create' makes one, and so does relive run", "relive run makes one"),
+        (r"close it, or open with mode='r'", "or end it"),
+        (
+            r"open it once with mode='w' and fields=\(\.\.\., '(\w+)'\)",
+            r"relive run --fields goal,\1 adds it",
+        ),
+        (r"opening with mode='w' cuts it off", "the next command that writes there cuts it off"),
+    )
+)
+"""What the library advises whoever writes Python, and what does the same on the command line."""
 
 ALL = -1
 """Number of tasks that stands for all there are."""
@@ -27,6 +42,13 @@ def suite_named(name: str) -> "Suite":
         return get_suite(name)
     except TypeError as error:  # somebody's environment, whose actions are numbers for example
         raise ValueError(str(error)) from error
+
+
+def by_commands(text: str) -> str:
+    """What the library says of a mistake, for somebody who types commands."""
+    for said, instead in _COMMANDS:
+        text = said.sub(instead, text)
+    return text
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -270,6 +270,10 @@ def test_mistakes_get_one_line_that_says_what_to_do(
         capsys, "learn", "--out", str(tmp_path / "l"), "--set", "retrieval.kk=3"
     )
     assert "begins with 'zzz'" in _on_memory(tmp_path, capsys)
+    file = tmp_path / "a file"
+    file.touch()
+    expected = f"relive eval: {file} is a file: give a folder, for example {file}-run"
+    assert complaint(capsys, "eval", *TOY, "--out", str(file)) == expected
 
 
 @pytest.mark.parametrize(
