@@ -52,18 +52,21 @@ def _envs_list(args: argparse.Namespace) -> None:
 def _described(name: str) -> list[str]:
     """What `relive envs list` says of a suite."""
     from ...envs import get_suite
+    from ...memory.plain import counted
 
     suite = get_suite(name)
     suite.check_ready()
     sizes = [(split, suite.size(split)) for split in suite.splits]
     splits = ", ".join(split if size is None else f"{split} ({size})" for split, size in sizes)
     expert = f", expert {suite.expert_kind}" if suite.expert_kind else ""
-    lines = [f"{name} ({suite.version}), {suite.max_steps} steps at most{expert}"]
+    lines = [f"{name} ({suite.version}), {counted(suite.max_steps, 'step')} at most{expert}"]
     lines.append(f"  splits: {splits}")
     return lines + [f"  {group}: {', '.join(types)}" for group, types in suite.groups.items()]
 
 
 def _envs_play(args: argparse.Namespace) -> None:
+    from ...memory.plain import counted
+
     suite = suite_named(args.suite)
     split = suite.split_of(args.split)
     there = [kind for kind in suite.types if suite.size(split, (kind,)) != 0]
@@ -92,7 +95,7 @@ def _envs_play(args: argparse.Namespace) -> None:
         if terminated or truncated:
             break
     if not left:
-        say(f"Over: the limit is {limit} steps.")
+        say(f"Over: the limit is {counted(limit, 'step')}.")
     env.close()
 
 

@@ -105,6 +105,7 @@ def _learn(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
     from ...memory import Memory
+    from ...memory.plain import counted
     from ...training.learn import LearnSettings
     from ...training.tune import train_on_memory
     from ..evaluation.live import LiveProgress
@@ -124,13 +125,14 @@ def _train(args: argparse.Namespace) -> None:
             on_event=on_event, rehearsal=rehearsal_of(model),
         )  # fmt: skip
     say(
-        f"{args.out}: {manifest.examples} examples, loss {manifest.loss_first} → "
+        f"{args.out}: {counted(manifest.examples, 'example')}, loss {manifest.loss_first} → "
         f"{manifest.loss_last}, {manifest.seconds} s"
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.contexts.items())
     say(
-        f"contexts: {kinds}; {manifest.cut} episodes learnt in parts, {manifest.too_long} "
-        f"sequences too long, {manifest.without_target} without a target"
+        f"contexts: {kinds}; {counted(manifest.cut, 'episode')} learnt in parts, "
+        f"{counted(manifest.too_long, 'sequence')} too long, {manifest.without_target} without a "
+        "target"
     )
 
 

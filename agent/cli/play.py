@@ -193,6 +193,7 @@ def _settings(args: argparse.Namespace, split: str) -> "PlaySettings":
 
 def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
     from ...envs.base import types_of
+    from ...memory.plain import counted
 
     suite = suite_named(settings.suite)
     types = types_of(suite, settings.types)
@@ -206,7 +207,8 @@ def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
             f"{', '.join(f'{suite.size(one)} in {one}' for one in suite.splits)}"
         )
     if len(tasks) < count:
-        complain(f"{suite.name} has {len(tasks)} such tasks of split {split!r}: playing these")
+        there = counted(len(tasks), "such task")
+        complain(f"{suite.name} has {there} of split {split!r}: playing no more")
     return suite, tasks
 
 
@@ -257,12 +259,10 @@ def _run(args: argparse.Namespace) -> int:
         notes = remarks(episodes)
         if not settings.retrieval.translate:
             notes.append(other_words(episodes, memory, retriever.spec))
-    skipped = (
-        f"; {len(tasks) - len(episodes)} tasks were there already (--again plays them too)"
-        if len(episodes) < len(tasks)
-        else ""
-    )
-    title = f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}"
+    before = len(tasks) - len(episodes)
+    was, it = ("was", "it") if before == 1 else ("were", "them")
+    skipped = f"; {counted(before, 'task')} {was} there already (--again plays {it} too)"
+    title = f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped if before else ''}"
     console().print(results_table(rows, title) if episodes else title)
     for note in filter(None, notes):
         complain(note)

@@ -218,7 +218,7 @@ def test_tables_come_back_as_they_were(tmp_path: Path) -> None:
     assert (b["observation"], b["action"]) == (HALF.replace("\ud800", "\ufffd"), "wash\0 mug")
     assert (float(b["reward"]), b["invalid"], b["said"]) == (math.inf, "true", "I wash\nit")
     assert (c["observation"], c["action"], float(c["reward"])) == ("", "", 0.0)
-    assert any(note.startswith("3 texts begin as formulas do") for note in report.remarks)
+    assert any(note.startswith("texts that begin as formulas do: 3;") for note in report.remarks)
 
 
 def test_tables_for_a_spreadsheet_hold_no_formula(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> 
     )
     assert (
         Ran(capfd, "annotate", "run-001", "took [a] detour", "--memory", memory).out
-        == "run-001: 1 notes\n"
+        == "run-001: 1 note\n"
     )
     out = Ran(capfd, "show", "run-001", "--memory", memory).out
     assert "rated human -0.5\nnote: took [a] detour\n" in out
@@ -458,7 +458,7 @@ def test_import_reports_bad_lines_and_keeps_the_others(
     )
     assert ran.error.splitlines()[1].startswith(f"{file}, line 9: no JSON, or cut off: ")
     assert ran.error.splitlines()[2].startswith(
-        "2 lines were not imported: mend them and import the file again"
+        "2 lines not imported: repair what is wrong and import the file again"
     )
 
 
@@ -479,7 +479,7 @@ def test_import_of_conversations(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert ran.error.startswith(f"{file}, line 2: messages should be a list and is null\n")
     ran = Ran(capfd, "import", file, "--format", "messages", *labelled)
     assert ran.out.splitlines()[:2] == [
-        f"0 episodes added to {copy}; 1 were there already",
+        f"0 episodes added to {copy}; 1 was there already",
         f"{file} was read as messages",
     ]
     assert (
