@@ -3,7 +3,8 @@ for those that are changed most."""
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,16 @@ def by_commands(text: str) -> str:
     return text
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and ``--set``."""
+def add_settings(
+    parser: argparse.ArgumentParser, kind: str, default: Callable[[], Any] = lambda: None
+) -> None:
+    """Add ``--config`` and ``--set``, and ``--settings``, which lists what can be set.
+
+    Args:
+        parser: of the command.
+        kind: ``module:Class`` of its settings; imported when they are listed.
+        default: makes an object with the defaults, where they are not those of the class.
+    """
     parser.add_argument("--config", type=Path, help="TOML file with settings")
     parser.add_argument(
         "--set",
@@ -61,6 +70,31 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="one setting, e.g. retrieval.k=4 (repeatable)",
     )
+    parser.add_argument(
+        "--settings", action=_Settings, nargs=0, kind=kind, defaults=default,
+        help="list all settings with their defaults, as a file for --config, and exit",
+    )  # fmt: skip
+
+
+class _Settings(argparse.Action):
+    """Prints the settings of a command, and ends."""
+
+    def __init__(self, *args: Any, kind: str, defaults: Callable[[], Any], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._kind, self._defaults = kind, defaults
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from .main import guarded  # an extra may be missing
+
+        parser.exit(guarded(parser.prog, self._tell))
+
+    def _tell(self) -> None:
+        from ..evaluation.terminal import say
+        from ..settings import as_toml
+
+        module, _, name = self._kind.partition(":")
+        kind = getattr(import_module(module, __package__), name)
+        say(as_toml(kind, self._defaults()).rstrip(), lines=True)
 
 
 def add_on(parser: argparse.ArgumentParser) -> None:

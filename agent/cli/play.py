@@ -72,7 +72,7 @@ def _count(text: str) -> int:
 
 
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
-    add_settings(parser)
+    add_settings(parser, ".play_settings:PlaySettings", lambda: _defaults(split))
     add_on(parser)
     add_log_to(parser)
     group = parser.add_argument_group("who acts")
@@ -184,11 +184,17 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_flag(group, "--seed", "run.seed", "base of all random numbers (default 0)", type=int)
 
 
+def _defaults(split: str) -> "PlaySettings":
+    from .play_settings import PlaySettings
+
+    return PlaySettings(split=split)
+
+
 def _settings(args: argparse.Namespace, split: str) -> "PlaySettings":
     from ..settings import load
     from .play_settings import PlaySettings
 
-    return load(PlaySettings, args.config, args.set, flags_of(args), PlaySettings(split=split))
+    return load(PlaySettings, args.config, args.set, flags_of(args), _defaults(split))
 
 
 def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":

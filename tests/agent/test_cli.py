@@ -87,6 +87,16 @@ def test_every_command_has_help() -> None:
             main([command, "--help"])
 
 
+@pytest.mark.parametrize("command", ["run", "eval", "learn", "train", "study", "stream"])
+def test_settings_are_listed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--settings"])
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0] == 'suite = "household"'
+    assert {"retrieval.k = 2", "run.seed = 0"} <= set(listed)
+    assert ('split = "train"' in listed) == (command == "run")
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line; without an installed package it says where to look."""
     with pytest.raises(SystemExit, match="0"):

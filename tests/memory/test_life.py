@@ -50,7 +50,7 @@ def test_deleted_from_now_on(folder: Path, episode: Make) -> None:
         ):
             with pytest.raises(KeyError, match="it was deleted"):
                 change("episode-2")
-        with pytest.raises(KeyError, match="there is no episode '[^']*' in [^:]*$"):
+        with pytest.raises(KeyError, match=r"there is no episode '[^']*' in [^:]*$"):
             memory.delete("episode-7")
         with pytest.raises(ValueError, match="ids are given once"):
             memory.add(episode(2))
