@@ -39,7 +39,7 @@ def own_embedder(folder: Path, anew: bool = False) -> Embedder:
     try:
         description = json.loads(read_file(folder / DESCRIPTION))
         identity, dimension = str(description["embedder"]), int(description["dimension"])
-        sound = description.get("checksum") == _checksum(description)
+        valid = description.get("checksum") == _checksum(description)
     except (
         OSError,
         ValueError,
@@ -49,13 +49,13 @@ def own_embedder(folder: Path, anew: bool = False) -> Embedder:
         AttributeError,
         RecursionError,
     ):
-        identity, dimension, sound = "", 0, False  # no memory yet, or what `identify` will report
+        identity, dimension, valid = "", 0, False  # no memory yet, or what `identify` will report
     found = kept_embedder(folder, identity)
     # Of another version of an embedder of ours the vectors are stale: that is to be said at once.
     ours = identity.partition("-")[0] in {
         own.partition("-")[0] for own in (found.identity, "tuned-")
     }
-    return found if ours or anew or not sound else AbsentEmbedder(identity, dimension)
+    return found if ours or anew or not valid else AbsentEmbedder(identity, dimension)
 
 
 @dataclass(frozen=True, slots=True)

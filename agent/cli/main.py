@@ -31,7 +31,7 @@ _EXPECTED = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 1 where something was found wrong, 2 after an error
-    that the user can mend, 130 after Ctrl-C."""
+    that the user can correct, 130 after Ctrl-C."""
     with standard_streams():
         if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
             silence(sys.stdout)
