@@ -7,6 +7,7 @@
 Every episode is in the memory when it is yielded, and the next one can retrieve it.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from ..envs.worker import check_can_be_sent
 from ..memory import Memory, Purpose, Retrieval
 from ..memory.episode import Episode
 from ..task import Task
+from .collect import BROKEN
 from .conversation import AnyPolicy
 from .policy import as_policy, counter_of
 from .retriever import MemoryRetriever
@@ -106,6 +108,10 @@ class Agent:
             TypeError, ValueError: the environment, the tasks or a number cannot be used.
             SuccessUnknownError: the environment ended an episode and did not say how; the episode
                 is stored as an error of the environment.
+
+        Warns:
+            UserWarning: an error of the environment or the policy broke off an episode, which is
+                data like any other; the first one is told.
         """
         told = {"instructions": instructions} if instructions else {}
         if success is not None and not callable(success):
@@ -128,9 +134,17 @@ class Agent:
             )
         runner = Runner(suite, self.policy, settings, retriever, done)
         try:
+            told = False
             for episode in runner.run(tasks):
                 if memory is not None:
                     memory.add(episode)
+                if episode.outcome.reason in BROKEN and not told:
+                    told = True  # an environment that fails every time would fill the screen
+                    warnings.warn(
+                        f"an error broke off an episode of {suite.name}: {episode.outcome.detail} "
+                        "(said once; episode.outcome tells it of each)",
+                        stacklevel=2,
+                    )
                 yield episode
         except SuccessUnknownError as error:
             if memory is not None:

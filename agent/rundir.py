@@ -137,10 +137,13 @@ class RunDirectory:
         settings: everything that may change a result; must be JSON.
 
     Raises:
+        NotADirectoryError: it is a file.
         ValueError: the folder holds a run with other settings, or something else.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"{path} is a file: give a folder, for example {path}-run")
         self.path = path
         described = json.loads(json.dumps(settings, default=_plain))
         file = path / "run.json"

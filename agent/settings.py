@@ -3,11 +3,11 @@ keys are errors."""
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from ..memory.plain import (
     LIST,
@@ -140,6 +140,47 @@ def _advice(error: WrongKindError) -> str:
     if error.wanted == LIST:
         return f"is a list: write {name}=['{error.value}']"
     return f"must be {error.wanted}, not {error.value!r}"
+
+
+def as_toml(kind: type[Any], default: Any = None) -> str:
+    """All settings of a kind with their defaults, as a file that `load` takes; those that have none
+    are comments.
+
+    Args:
+        kind: as of `load`.
+        default: as of `load`.
+    """
+    return "".join(f"{line}\n" for line in _toml_lines(kind, default, ""))
+
+
+def _toml_lines(kind: type[Any], default: Any, group: str) -> Iterator[str]:
+    kinds = get_type_hints(kind)
+    for field in fields(kind):
+        name = group + field.name
+        if default is not None:
+            value = getattr(default, field.name)
+        elif field.default_factory is not MISSING:
+            value = field.default_factory()
+        else:
+            value = field.default
+        parts = [part for part in get_args(kinds[field.name]) if is_dataclass(part)]
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _toml_lines(type(value), value, f"{name}.")
+        elif parts and not value:
+            known = ", ".join(one.name for one in fields(parts[0]))
+            yield f"# [[{name}]] once for each, at the end of the file, with: {known}"
+        elif value is None:
+            yield f"# {name} ="
+        else:
+            yield f"{name} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(k)} = {_toml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_stored(value: Any) -> Any:

@@ -40,11 +40,11 @@ class EnvironmentFailure(RuntimeError):
 
     Args:
         reason: what happened.
-        worker: index of the worker (already replaced).
+        worker: index of the worker (already replaced); None where there is only one.
         task: what it was playing; None before its first task.
     """
 
-    def __init__(self, reason: str, worker: int, task: Task | None) -> None:
+    def __init__(self, reason: str, worker: int | None, task: Task | None) -> None:
         super().__init__(reason, worker, task)  # all arguments, so that it survives pickling
         self.reason, self.worker, self.task = reason, worker, task
 
@@ -54,9 +54,8 @@ class EnvironmentFailure(RuntimeError):
             if self.task
             else "no task"
         )
-        return (
-            f"the environment {self.reason}, playing {playing} (number {self.worker} of the pool)"
-        )
+        which = "" if self.worker is None else f" (number {self.worker} of the pool)"
+        return f"the environment {self.reason}, playing {playing}{which}"
 
 
 @dataclass(slots=True)
@@ -293,12 +292,16 @@ class EnvPool:
                 worker.env = self._make()
             return play(worker.env, request, self._admissible)
         except Exception as error:
-            failure = EnvironmentFailure(raised_in(request, error), index, worker.task)
+            failure = self._failure(raised_in(request, error), index)
             with suppress(Exception):
                 if worker.env is not None:
                     worker.env.close()
             worker.env, worker.task = None, None
             return failure
+
+    def _failure(self, reason: str, index: int) -> EnvironmentFailure:
+        which = index if len(self._workers) > 1 else None
+        return EnvironmentFailure(reason, which, self._workers[index].task)
 
     # --- processes
     # ----------------------------------------------------------------------------------------------
@@ -328,7 +331,7 @@ class EnvPool:
 
     def _replace(self, index: int, reason: str) -> EnvironmentFailure:
         worker = self._workers[index]
-        failure = EnvironmentFailure(reason, index, worker.task)
+        failure = self._failure(reason, index)
         self._stop(worker)
         self._start(worker)
         return failure

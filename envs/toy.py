@@ -193,9 +193,14 @@ class ToySuite(Suite):
         chosen = self.checked(split, types)
         if count < 0 or start < 0:
             raise ValueError(f"count ({count}) and start ({start}) must not be negative")
+        seeds = _SEEDS_PER_SPLIT // len(_TYPES)
+        if start + -(-count // len(chosen)) > seeds:  # known without making all of them
+            raise ValueError(
+                f"toy has fewer than {seeds:,} tasks of a type in split {split!r}: ask for fewer"
+            )
         found: dict[str, dict[str, Task]] = {task_type: {} for task_type in chosen}
         for task_type, tasks in found.items():
-            for index in range(_SEEDS_PER_SPLIT // len(_TYPES)):
+            for index in range(seeds):
                 if len(tasks) == start + -(-count // len(chosen)):
                     break
                 task = _task(split, task_type, index)

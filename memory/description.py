@@ -98,7 +98,7 @@ def own_embedder(folder: Path, anew: bool = False) -> Embedder:
     try:
         description = json.loads(read_file(folder / DESCRIPTION))
         identity, dimension = str(description["embedder"]), int(description["dimension"])
-        sound = description.get("checksum") == _checksum(description)
+        valid = description.get("checksum") == _checksum(description)
     except (
         OSError,
         ValueError,
@@ -108,11 +108,11 @@ def own_embedder(folder: Path, anew: bool = False) -> Embedder:
         AttributeError,
         RecursionError,
     ):
-        identity, dimension, sound = "", 0, False  # no memory yet, or what `identify` will report
+        identity, dimension, valid = "", 0, False  # no memory yet, or what `identify` will report
     found = kept_embedder(folder, identity)
     # Of another version of an embedder of ours the vectors are stale: that is to be said at once.
     ours = _OURS.fullmatch(identity) is not None
-    return found if ours or anew or not sound else AbsentEmbedder(identity, dimension)
+    return found if ours or anew or not valid else AbsentEmbedder(identity, dimension)
 
 
 @dataclass(frozen=True, slots=True)

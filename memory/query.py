@@ -33,8 +33,8 @@ class EpisodeNotFoundError(KeyError):
         self.episode_id, self.where, self.deleted, self.hint = episode_id, where, deleted, hint
 
     def __str__(self) -> str:
-        gone = "was deleted" if self.deleted else "is not there"
-        return f"there is no episode {self.episode_id!r} in {self.where}: it {gone}{self.hint}"
+        gone = ": it was deleted" if self.deleted else ": it is not there" if self.hint else ""
+        return f"there is no episode {self.episode_id!r} in {self.where}{gone}{self.hint}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
     lines = [
         "| suite | games by split | load, reset, step ms | steps/s, 1 / 2 workers | MiB "
-        "| expert % | right type %, hashed / MiniLM | shown of 2 |",
+        "| expert % | retrieval precision@2 %, hashed / MiniLM | shown of 2 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,17 @@ def test_import_is_instant(tmp_path: Path) -> None:
         for _ in range(3)
     ]
     assert min(times) < 0.3
+
+
+def test_folders_and_the_version_are_there_after_import_relive_alone(tmp_path: Path) -> None:
+    code = (
+        "import sys, relive\n"
+        "assert relive.memory.IndexSettings and relive.envs.get_suite\n"
+        "assert relive.agent and relive.training\n"
+        "assert {'memory', 'envs', 'agent', 'training', '__version__'} <= set(dir(relive))\n"
+        "assert not {'torch', 'textworld'} & set(sys.modules)\n"
+        "print(relive.__version__)\n"
+        "assert '__version__' in vars(relive)  # looked up once\n"
+    )
+    told = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)
+    assert told.strip() == metadata.version("relive")

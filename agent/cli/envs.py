@@ -1,9 +1,13 @@
 """The `relive envs` commands: list the suites, play one oneself, check one."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from ..evaluation.terminal import say
+from ..evaluation.terminal import complain, say
 from .options import suite_named
+
+if TYPE_CHECKING:
+    from ...envs import Suite, Task
 
 
 def add_env_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,23 +52,26 @@ def _envs_list(args: argparse.Namespace) -> None:
 def _described(name: str) -> list[str]:
     """What `relive envs list` says of a suite."""
     from ...envs import get_suite
+    from ...memory.plain import counted
 
     suite = get_suite(name)
     suite.check_ready()
     sizes = [(split, suite.size(split)) for split in suite.splits]
     splits = ", ".join(split if size is None else f"{split} ({size})" for split, size in sizes)
     expert = f", expert {suite.expert_kind}" if suite.expert_kind else ""
-    lines = [f"{name} ({suite.version}), {suite.max_steps} steps at most{expert}"]
+    lines = [f"{name} ({suite.version}), {counted(suite.max_steps, 'step')} at most{expert}"]
     lines.append(f"  splits: {splits}")
     return lines + [f"  {group}: {', '.join(types)}" for group, types in suite.groups.items()]
 
 
 def _envs_play(args: argparse.Namespace) -> None:
+    from ...memory.plain import counted
 
     suite = suite_named(args.suite)
     split = suite.split_of(args.split)
     there = [kind for kind in suite.types if suite.size(split, (kind,)) != 0]
-    task = suite.tasks(split, 1, [args.type or [*there, *suite.types][0]], args.number)[0]
+    (kind,) = suite.checked(split, [args.type or [*there, *suite.types][0]])
+    task = _numbered(suite, split, kind, args.number)
     env = suite.make()
     seen, _ = env.reset(options={"task": task})
     say("'help!' lists what is possible now (policies never see it), 'quit!' ends\n", lines=True)
@@ -88,13 +95,32 @@ def _envs_play(args: argparse.Namespace) -> None:
         if terminated or truncated:
             break
     if not left:
-        say(f"Over: the limit is {limit} steps.")
+        say(f"Over: the limit is {counted(limit, 'step')}.")
     env.close()
 
 
-def _envs_check(args: argparse.Namespace) -> None:
+def _numbered(suite: "Suite", split: str, kind: str, number: int) -> "Task":
+    """The task with a number, of those of its type."""
+    there, of_them = suite.size(split, (kind,)), f"tasks of {kind} in split {split!r}"
+    if number < 0:
+        raise ValueError(f"--number {number}: the {of_them} are numbered from 0 on")
+    if there is not None and number >= there:
+        raise ValueError(
+            f"--number must be below {there}, not {number}: {suite.name} has {there} {of_them}"
+        )
+    try:
+        return suite.tasks(split, 1, [kind], number)[0]
+    except ValueError as error:  # it makes them as they are asked for, and not for ever
+        raise ValueError(f"--number {number}: {error}") from error
+
+
+def _envs_check(args: argparse.Namespace) -> int:
     from ...envs import check_env
 
+    if args.per_type < 1:
+        raise ValueError(f"--per-type must be at least 1, not {args.per_type}")
     findings = check_env(suite_named(args.suite), args.per_type, lambda one: say(str(one)))
-    if any(not finding.ok for finding in findings):
-        raise ValueError(f"suite {args.suite!r} does not keep the contract, see above")
+    if all(finding.ok for finding in findings):
+        return 0
+    complain(f"relive envs: suite {args.suite!r} does not keep the contract, see above")
+    return 1

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..evaluation.terminal import complain
+from ..evaluation.terminal import byte_writer, complain
 from .options import suite_named
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("messages", "datasets", "minari", "csv")
 """What can be written."""
+_STDOUT = "-"
+"""The name of standard output; a file of that name is ``./-``."""
 
 
 def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,8 +31,9 @@ def add_export_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "Hugging Face datasets; minari: a Minari data set; csv: two tables",
     )  # fmt: skip
     export.add_argument(
-        "--out", type=Path, required=True,
-        help="new file (messages) or new folder (the others; minari: NAME-v0)",
+        "--out", required=True,
+        help="new file (messages; - for standard output) or new folder (the others; minari: "
+        "NAME-v0)",
     )  # fmt: skip
     export.add_argument("--successes", action="store_true", help="only episodes that succeeded")
     export.add_argument("--split", default="", help="only episodes of this split, e.g. train")
@@ -55,14 +58,20 @@ def _export(args: argparse.Namespace) -> int:
         raise ValueError(f"--suite chooses the instructions of messages, and --to is {args.to}")
     if args.spreadsheet and args.to != "csv":
         raise ValueError(f"--spreadsheet is about tables (--to csv), and --to is {args.to}")
-    refuse_existing(args.out)  # before anything is read
+    if args.out == _STDOUT and args.to != "messages":
+        raise ValueError(
+            f"--out - is standard output, and --to {args.to} makes a folder: give its name (only "
+            "--to messages is one file)"
+        )
+    if args.out != _STDOUT:
+        refuse_existing(Path(args.out))  # before anything is read
     with Memory(memory_in(args.source), "r") as memory:
         source = Source(memory, memory.position, args.successes, args.split)
         report = _write(args, source)
         damage = source.damage()
     complain(
-        f"{counted(report.episodes, 'episode')} with {counted(report.steps, 'step')} exported to "
-        f"{args.out}"
+        f"{counted(report.episodes, 'episode')} with {counted(report.steps, 'step')} exported"
+        + ("" if args.out == _STDOUT else f" to {args.out}")
     )
     for note in report.remarks:
         complain(f"  {note}")
@@ -73,17 +82,20 @@ def _export(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace, source: "Source") -> "Report":
     if args.to == "messages":
-        from ..export.messages import export_messages
+        from ..export.messages import export_messages, write_messages
 
-        return export_messages(source, args.out, suite_named(args.suite) if args.suite else None)
+        suite = suite_named(args.suite) if args.suite else None
+        if args.out == _STDOUT:
+            return write_messages(source, byte_writer(), suite)
+        return export_messages(source, Path(args.out), suite)
     if args.to == "datasets":
         from ..export.datasets import export_datasets
 
-        return export_datasets(source, args.out)
+        return export_datasets(source, Path(args.out))
     if args.to == "minari":
         from ..export.minari import export_minari
 
-        return export_minari(source, args.out)
+        return export_minari(source, Path(args.out))
     from ..export.tables import export_tables
 
-    return export_tables(source, args.out, args.spreadsheet)
+    return export_tables(source, Path(args.out), args.spreadsheet)

@@ -8,6 +8,8 @@ from ...extras import needs
 from ..evaluation.terminal import say
 from .options import add_log_to, add_on, add_settings, suite_named
 
+_LEARN = "...training.learn:LearnSettings"
+
 
 def add_learning_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands that learn to those of `relive`."""
@@ -22,7 +24,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
         type=Path,
         help="an existing memory to go on with (default: one in the run directory)",
     )
-    add_settings(learn)
+    add_settings(learn, _LEARN)
     add_on(learn)
     add_log_to(learn)
     learn.set_defaults(act=_learn)
@@ -32,7 +34,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
     train.add_argument(
         "--out", type=Path, required=True, help="folder of the new adapter; must not exist"
     )
-    add_settings(train)
+    add_settings(train, _LEARN)
     add_log_to(train)
     train.set_defaults(act=_train)
 
@@ -54,7 +56,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
     study.add_argument(
         "--publish", type=Path, help="folder that gets the results, the records and the adapters"
     )
-    add_settings(study)
+    add_settings(study, "...training.experiments.study.settings:StudySettings")
     add_log_to(study)
     study.set_defaults(act=_study)
 
@@ -69,7 +71,7 @@ def add_learning_commands(commands: "argparse._SubParsersAction[argparse.Argumen
     stream.add_argument(
         "--publish", type=Path, help="file.json that gets the results; the records go beside it"
     )
-    add_settings(stream)
+    add_settings(stream, "...training.experiments.stream.plan:StreamSettings")
     add_log_to(stream)
     stream.set_defaults(act=_stream)
 
@@ -105,6 +107,7 @@ def _learn(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from ...doors import rehearsal_of
     from ...memory import Memory
+    from ...memory.plain import counted
     from ...training.learn import LearnSettings
     from ...training.tune import train_on_memory
     from ..evaluation.live import LiveProgress
@@ -124,13 +127,14 @@ def _train(args: argparse.Namespace) -> None:
             on_event=on_event, rehearsal=rehearsal_of(model),
         )  # fmt: skip
     say(
-        f"{args.out}: {manifest.examples} examples, loss {manifest.loss_first} → "
+        f"{args.out}: {counted(manifest.examples, 'example')}, loss {manifest.loss_first} → "
         f"{manifest.loss_last}, {manifest.seconds} s"
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest.contexts.items())
     say(
-        f"contexts: {kinds}; {manifest.cut} episodes learnt in parts, {manifest.too_long} "
-        f"sequences too long, {manifest.without_target} without a target"
+        f"contexts: {kinds}; {counted(manifest.cut, 'episode')} learnt in parts, "
+        f"{counted(manifest.too_long, 'sequence')} too long, {manifest.without_target} without a "
+        "target"
     )
 
 

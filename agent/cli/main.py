@@ -18,6 +18,7 @@ from .envs import add_env_commands
 from .export import add_export_command
 from .learning import add_learning_commands
 from .memory import add_memory_commands
+from .options import by_commands
 from .play import add_play_commands
 from .report import add_report_command
 from .retriever import add_retriever_command
@@ -30,7 +31,7 @@ _EXPECTED = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 1 where something was found wrong, 2 after an error
-    that the user can mend, 130 after Ctrl-C."""
+    that the user can correct, 130 after Ctrl-C."""
     with standard_streams():
         if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
             silence(sys.stdout)
@@ -64,7 +65,7 @@ def guarded(name: str, act: Callable[[], int | None]) -> int:
                 return 1
             bare = type(error) is KeyError and error.args  # whose text is shown in quotes
             first = error.args[0] if bare else error
-            complain(f"{name}: {' '.join(str(first).split())}")
+            complain(f"{name}: {by_commands(' '.join(str(first).split()))}")
             return 2
 
 
@@ -81,11 +82,20 @@ def _warn(
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints show arguments, file names above all, as text."""
+    """A parser whose complaints are short, and show arguments, file names above all, as text."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse does, but a command complains itself of arguments that it does not know."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong with the arguments, and ends."""
-        super().error(visible(message))
+        """Says what is wrong with the arguments, and ends; a long usage would hide it."""
+        self.exit(2, f"{self.prog}: error: {visible(message)}\nsee {self.prog} --help\n")
 
 
 class _Version(argparse.Action):

@@ -77,7 +77,7 @@ def add_memory_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         "(--ratings) and decide what is learnt from; one named unsafe, above 0, keeps an episode "
         "from both. Any other name is kept and steers nothing."
     )
-    unrate = command("unrate", _unrate, "take a rating of an episode back")
+    unrate = command("unrate", _unrate, "undo a rating of an episode")
     annotate = command("annotate", _annotate, "attach a remark to an episode")
     delete = command(
         "delete", _delete, "leave episodes out from now on (compact takes their bytes away)"
@@ -114,12 +114,13 @@ def _browse(args: argparse.Namespace) -> None:
 
 def _stats(args: argparse.Namespace) -> None:
     from ...memory import Memory
+    from ...memory.plain import counted
 
     with Memory(args.memory, "r") as memory:
         stats = memory.stats()
     say(
-        f"{stats.path}: {stats.entries} episodes, {stats.successes} successes, position "
-        f"{stats.position}"
+        f"{stats.path}: {counted(stats.entries, 'episode')}, "
+        f"{counted(stats.successes, 'success')}, position {stats.position}"
     )
     for name, counts in (
         ("type", stats.by_type),
@@ -128,26 +129,30 @@ def _stats(args: argparse.Namespace) -> None:
     ):
         say(f"  by {name}: " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
     say(
-        f"  {stats.ratings} ratings, {stats.notes} notes; {stats.total_bytes / 1e6:.1f} MB on "
-        "disk, "
+        f"  {counted(stats.ratings, 'rating')}, {counted(stats.notes, 'note')}; "
+        f"{stats.total_bytes / 1e6:.1f} MB on disk, "
         f"{stats.log_bytes / 1e6:.1f} MB of it the log"
     )
     say(f"  {stats.deleted} deleted{', whose bytes compact takes away' if stats.deleted else ''}")
     if stats.other_records:
-        say(f"  {stats.other_records} records of kinds that this program does not know")
+        unknown = counted(stats.other_records, "record")
+        say(f"  {unknown} of kinds that this program does not know")
     say(
-        f"  shown to later runs {stats.credits} "
-        f"times{'; most useful:' if stats.most_useful else ''}"
+        f"  shown to later runs {counted(stats.credits, 'time')}"
+        f"{'; most useful:' if stats.most_useful else ''}"
     )
     for episode_id, value in stats.most_useful.items():
         say(f"    {value:+.3f}  {episode_id}")
     say(f"  embedder {stats.embedder}; found by {', '.join(stats.fields)}")
-    say(f"  {stats.index_entries} goals in the index, the others are compared one by one")
+    say(
+        f"  {counted(stats.index_entries, 'goal')} in the index, the others are compared one by one"
+    )
     print_damage(stats.damage)
 
 
 def _search(args: argparse.Namespace) -> None:
     from ...memory import Memory, Query
+    from ...memory.plain import counted
 
     query = Query(
         args.goal,
@@ -168,8 +173,8 @@ def _search(args: argparse.Namespace) -> None:
             entry, why = memory.meta(hit.episode_id), hit.explanation
             verdict = "success" if entry.success else "failure"
             say(
-                f"{hit.score:.3f}  {hit.episode_id}  {verdict}, {entry.steps} steps, "
-                f"{entry.policy}: {entry.task.goal}"
+                f"{hit.score:.3f}  {hit.episode_id}  {verdict}, "
+                f"{counted(entry.steps, 'step')}, {entry.policy}: {entry.task.goal}"
             )
             say(
                 f"       similarity {why.similarity:.3f} (by {why.field}), "
@@ -285,11 +290,12 @@ def _unrate(args: argparse.Namespace) -> None:
 
 def _annotate(args: argparse.Namespace) -> None:
     from ...memory import Memory
+    from ...memory.plain import counted
 
     with Memory(args.memory, "w") as memory:
         episode_id = _the_one(memory, args.episode)
         memory.annotate(episode_id, args.text)
-        say(f"{episode_id}: {len(memory.notes(episode_id))} notes")
+        say(f"{episode_id}: {counted(len(memory.notes(episode_id)), 'note')}")
 
 
 def _delete(args: argparse.Namespace) -> None:

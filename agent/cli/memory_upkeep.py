@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..evaluation.terminal import byte_writer, complain, say
+from .options import by_commands
 
 if TYPE_CHECKING:
     from ...memory import Corruption
@@ -131,23 +132,25 @@ def _time(text: str) -> float:
 
 def _compact(args: argparse.Namespace) -> None:
     from ...memory import Memory
+    from ...memory.plain import counted
 
     with _watched("compacting"), Memory(args.memory, "w") as memory:
         done = memory.compact()
     say(
-        f"{done.episodes} episodes and {done.records - done.episodes} records about them taken "
-        "away; "
+        f"{counted(done.episodes, 'episode')} and "
+        f"{counted(done.records - done.episodes, 'record')} about them taken away; "
         f"the log had {done.before / 1e6:.1f} MB and has {done.after / 1e6:.1f}"
     )
 
 
 def _verify(args: argparse.Namespace) -> int:
     from ...memory import Memory
+    from ...memory.plain import counted
 
     with _watched("reading everything"), Memory(args.memory, "r") as memory:
         damage, count, position = memory.verify(), len(memory), memory.position
     say(
-        f"{args.memory}: {count} episodes can be read, position {position}; "
+        f"{args.memory}: {counted(count, 'episode')} can be read, position {position}; "
         f"{len(damage) or 'nothing'} damaged"
     )
     print_damage(damage)
@@ -162,6 +165,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _rebuild(args: argparse.Namespace) -> int:
     from ...memory import IndexSettings
     from ...memory.maintenance.rebuild import rebuild
+    from ...memory.plain import counted
     from ...memory.search.tuned import load_embedder
 
     embedder = load_embedder(args.embedder) if args.embedder else None
@@ -174,10 +178,13 @@ def _rebuild(args: argparse.Namespace) -> int:
             on_progress=on_progress,
         )
     say(
-        f"{args.memory}: catalog of {made.episodes} episodes made from the log, {made.embedded} "
-        "texts embedded, "
-        f"{made.indexed or 'no'} rows in the "
-        f"index{'' if made.indexed else ' (so few are all compared)'}"
+        f"{args.memory}: catalog of {counted(made.episodes, 'episode')} made from the log, "
+        f"{counted(made.embedded, 'text')} embedded, "
+        + (
+            f"{counted(made.indexed, 'row')} in the index"
+            if made.indexed
+            else "no rows in the index (so few are all compared)"
+        )
     )
     print_damage(made.damage)
     return 1 if made.damage else 0
@@ -185,6 +192,7 @@ def _rebuild(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from ...memory import Memory
+    from ...memory.plain import counted
     from ...memory.transfer import export_file, export_lines
 
     with Memory(args.memory, "r") as memory:
@@ -201,7 +209,9 @@ def _export(args: argparse.Namespace) -> int:
                     memory, args.file, lambda done: on_progress("exporting", done, total)
                 )
         lost = [damage for damage in memory.stats().damage if damage.file.startswith("log/")]
-    complain(f"{count} episodes exported" + ("" if args.file == "-" else f" to {args.file}"))
+    complain(
+        f"{counted(count, 'episode')} exported" + ("" if args.file == "-" else f" to {args.file}")
+    )
     for one in lost:
         complain(f"  not exported, damaged: {one}")
     return 1 if lost else 0
@@ -256,7 +266,8 @@ def _tell(args: argparse.Namespace, name: str, report: "ImportReport") -> None:
 
     done = report.imported
     say(
-        f"{counted(done.added, 'episode')} added to {args.memory}; {done.there} were there already"
+        f"{counted(done.added, 'episode')} added to {args.memory}; {done.there} "
+        f"{'was' if done.there == 1 else 'were'} there already"
         + (f"; {done.deleted} had been deleted there and stay so" if done.deleted else "")
     )
     recognised = "" if args.format else ", as its first line says"
@@ -269,14 +280,14 @@ def _tell(args: argparse.Namespace, name: str, report: "ImportReport") -> None:
         complain(f"… and {done.bad - len(done.problems)} more")
     if done.bad:
         complain(
-            f"{done.bad} lines were not imported: mend them and import the file again (what is "
-            "there is passed over)"
+            f"{counted(done.bad, 'line')} not imported: repair what is wrong and import the file "
+            "again (what is there is passed over)"
         )
 
 
 def print_damage(damage: "Sequence[Corruption]") -> None:
     """Says what was found damaged, the first lines of it."""
-    _print_some([f"  damaged: {one}" for one in damage])
+    _print_some([by_commands(f"  damaged: {one}") for one in damage])
 
 
 def _print_some(lines: Sequence[str]) -> None:

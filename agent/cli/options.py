@@ -2,13 +2,29 @@
 for those that are changed most."""
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ...envs import Suite
     from ..evaluation.tracking import Target
+
+_COMMANDS = tuple(
+    (re.compile(said), instead)
+    for said, instead in (
+        (r"mode='create' makes one, and so does relive run", "relive run makes one"),
+        (r"close it, or open with mode='r'", "or end it"),
+        (
+            r"open it once with mode='w' and fields=\(\.\.\., '(\w+)'\)",
+            r"relive run --fields goal,\1 adds it",
+        ),
+        (r"opening with mode='w' cuts it off", "the next command that writes there cuts it off"),
+    )
+)
+"""What the library advises whoever writes Python, and what does the same on the command line."""
 
 ALL = -1
 """Number of tasks that stands for all there are."""
@@ -29,8 +45,23 @@ def suite_named(name: str) -> "Suite":
         raise ValueError(str(error)) from error
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and ``--set``."""
+def by_commands(text: str) -> str:
+    """What the library says of a mistake, for somebody who types commands."""
+    for said, instead in _COMMANDS:
+        text = said.sub(instead, text)
+    return text
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, kind: str, default: Callable[[], Any] = lambda: None
+) -> None:
+    """Add ``--config`` and ``--set``, and ``--settings``, which lists what can be set.
+
+    Args:
+        parser: of the command.
+        kind: ``module:Class`` of its settings; imported when they are listed.
+        default: makes an object with the defaults, where they are not those of the class.
+    """
     parser.add_argument("--config", type=Path, help="TOML file with settings")
     parser.add_argument(
         "--set",
@@ -39,6 +70,31 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="one setting, e.g. retrieval.k=4 (repeatable)",
     )
+    parser.add_argument(
+        "--settings", action=_Settings, nargs=0, kind=kind, defaults=default,
+        help="list all settings with their defaults, as a file for --config, and exit",
+    )  # fmt: skip
+
+
+class _Settings(argparse.Action):
+    """Prints the settings of a command, and ends."""
+
+    def __init__(self, *args: Any, kind: str, defaults: Callable[[], Any], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._kind, self._defaults = kind, defaults
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from .main import guarded  # an extra may be missing
+
+        parser.exit(guarded(parser.prog, self._tell))
+
+    def _tell(self) -> None:
+        from ..evaluation.terminal import say
+        from ..settings import as_toml
+
+        module, _, name = self._kind.partition(":")
+        kind = getattr(import_module(module, __package__), name)
+        say(as_toml(kind, self._defaults()).rstrip(), lines=True)
 
 
 def add_on(parser: argparse.ArgumentParser) -> None:

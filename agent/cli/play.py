@@ -60,14 +60,19 @@ def _names(text: str) -> list[str]:
 
 
 def _count(text: str) -> int:
+    if text == "all":
+        return ALL
     try:
-        return ALL if text == "all" else int(text)
+        count = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'") from None
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, or 'all', not {count}")
+    return count
 
 
 def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
-    add_settings(parser)
+    add_settings(parser, ".play_settings:PlaySettings", lambda: _defaults(split))
     add_on(parser)
     add_log_to(parser)
     group = parser.add_argument_group("who acts")
@@ -179,15 +184,22 @@ def _add_flags(parser: argparse.ArgumentParser, split: str) -> None:
     add_flag(group, "--seed", "run.seed", "base of all random numbers (default 0)", type=int)
 
 
+def _defaults(split: str) -> "PlaySettings":
+    from .play_settings import PlaySettings
+
+    return PlaySettings(split=split)
+
+
 def _settings(args: argparse.Namespace, split: str) -> "PlaySettings":
     from ..settings import load
     from .play_settings import PlaySettings
 
-    return load(PlaySettings, args.config, args.set, flags_of(args), PlaySettings(split=split))
+    return load(PlaySettings, args.config, args.set, flags_of(args), _defaults(split))
 
 
 def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
     from ...envs.base import types_of
+    from ...memory.plain import counted
 
     suite = suite_named(settings.suite)
     types = types_of(suite, settings.types)
@@ -201,7 +213,8 @@ def _suite_and_tasks(settings: "PlaySettings") -> "tuple[Suite, list[Task]]":
             f"{', '.join(f'{suite.size(one)} in {one}' for one in suite.splits)}"
         )
     if len(tasks) < count:
-        complain(f"{suite.name} has {len(tasks)} such tasks of split {split!r}: playing these")
+        there = counted(len(tasks), "such task")
+        complain(f"{suite.name} has {there} of split {split!r}: playing no more")
     return suite, tasks
 
 
@@ -252,12 +265,10 @@ def _run(args: argparse.Namespace) -> int:
         notes = remarks(episodes)
         if not settings.retrieval.translate:
             notes.append(other_words(episodes, memory, retriever.spec))
-    skipped = (
-        f"; {len(tasks) - len(episodes)} tasks were there already (--again plays them too)"
-        if len(episodes) < len(tasks)
-        else ""
-    )
-    title = f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped}"
+    before = len(tasks) - len(episodes)
+    was, it = ("was", "it") if before == 1 else ("were", "them")
+    skipped = f"; {counted(before, 'task')} {was} there already (--again plays {it} too)"
+    title = f"{counted(len(episodes), 'episode')} added to {args.memory}{skipped if before else ''}"
     console().print(results_table(rows, title) if episodes else title)
     for note in filter(None, notes):
         complain(note)

@@ -28,8 +28,7 @@ class PlaySettings:
     """Of a cluster, with ``--on``."""
 
     def __post_init__(self) -> None:
-        if self.tasks < ALL or self.start < 0:
-            raise ValueError(
-                f"tasks ({self.tasks}) must be a number of tasks, or {ALL} for all, and start "
-                f"({self.start}) must not be negative"
-            )
+        if self.tasks < 1 and self.tasks != ALL:
+            raise ValueError(f"tasks is {self.tasks}; it must be at least 1, or {ALL} for all")
+        if self.start < 0:
+            raise ValueError(f"start is {self.start}; it must not be negative")

@@ -19,7 +19,7 @@ def add_retriever_command(
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the new embedder; must not exist"
     )
-    add_settings(parser)
+    add_settings(parser, "...training.retriever.tune:TuningSettings")
     add_log_to(parser)
     parser.set_defaults(act=_train_retriever)
 

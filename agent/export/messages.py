@@ -8,7 +8,7 @@ over.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ...envs import Suite
 from ...envs.base import INSTRUCTIONS
 from ...memory.episode import Episode
 from ...memory.holdout import TRAIN
+from ...memory.plain import counted
 from ..conversation import Conversation, Turn, messages
 from ..evaluation.stored import in_its_format, stored_spec
 from ..prompt import PromptSpec, begin
@@ -85,25 +86,32 @@ def export_messages(episodes: Iterable[Episode], path: Path, suite: Suite | None
         FileExistsError: there is something at the path.
         OSError: it could not be written.
     """
+    with new_file(path) as file:
+        return write_messages(episodes, file.write, suite)
+
+
+def write_messages(
+    episodes: Iterable[Episode], write: Callable[[bytes], object], suite: Suite | None = None
+) -> Report:
+    """The same to whatever takes bytes, standard output for example: line by line."""
     report, held_out = Report(), Counter[str]()
     prompts = Prompts(suite, report)
-    with new_file(path) as file:
-        for episode in episodes:
-            if not episode.steps:
-                report.empty += 1
-                continue
-            told = prompts.conversation(episode)
-            # Texts are made fit here, where they are counted.
-            fit = tuple(replace(turn, text=report.text(turn.text)) for turn in told)
-            file.write(_line(messages(fit), [step.invalid for step in episode.steps]))
-            report.episodes += 1
-            report.steps += len(episode.steps)
-            if episode.task.split != TRAIN:
-                held_out[episode.task.split] += 1
+    for episode in episodes:
+        if not episode.steps:
+            report.empty += 1
+            continue
+        told = prompts.conversation(episode)
+        # Texts are made fit here, where they are counted.
+        fit = tuple(replace(turn, text=report.text(turn.text)) for turn in told)
+        write(_line(messages(fit), [step.invalid for step in episode.steps]))
+        report.episodes += 1
+        report.steps += len(episode.steps)
+        if episode.task.split != TRAIN:
+            held_out[episode.task.split] += 1
     for split, count in held_out.items():
         report.notes.append(
-            f"{count} episodes are of split {split!r}: a model that is trained on them is not "
-            "measured by it any more (--split train leaves them out)"
+            f"{counted(count, 'episode')} of split {split!r}: a model that is trained on this is "
+            "not measured by that split any more (--split train leaves it out)"
         )
     return report
 

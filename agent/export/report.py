@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ...memory.plain import counted
 from ..conversation import readable
 
 _REPLACEMENT = "\ufffd"
@@ -40,10 +41,10 @@ class Report:
         """All there is to say beside how many episodes were written."""
         said = list(self.notes)
         if self.empty:
-            said.append(f"{self.empty} episodes without a step are left out")
+            said.append(f"left out: {counted(self.empty, 'episode')} without a step")
         if self.replaced:
             said.append(
-                f"{self.replaced} texts hold half characters, or others that the format cannot "
-                "hold; each is written as U+FFFD"
+                f"{counted(self.replaced, 'text')} with half characters, or others that the format "
+                "cannot hold; each is written as U+FFFD"
             )
         return said

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...memory.episode import Episode
+from ...memory.plain import counted
 from .report import Report
 from .rows import EPISODE, STEP, Cell, episode_row, step_rows
 from .whole import new_folder
@@ -69,9 +70,11 @@ def export_tables(episodes: Iterable[Episode], path: Path, spreadsheet: bool = F
     formulas = by_episode.formulas + by_step.formulas
     if formulas and not spreadsheet:
         report.notes.append(
-            f"{formulas} texts begin as formulas do: before you open the tables with a "
+            f"texts that begin as formulas do: {formulas}; before you open the tables with a "
             "spreadsheet, write them with --spreadsheet, which puts an apostrophe there"
         )
     elif formulas:
-        report.notes.append(f"{formulas} texts have an apostrophe in front, as --spreadsheet asks")
+        report.notes.append(
+            f"{counted(formulas, 'text')} with an apostrophe in front, as --spreadsheet asks"
+        )
     return report

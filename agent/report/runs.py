@@ -13,6 +13,7 @@ from typing import Any
 from ...memory import Memory
 from ...memory.description import is_memory
 from ...memory.episode import Episode
+from ...memory.plain import counted
 from ..rundir import memories_below, memory_of
 from ..settings import json_of
 
@@ -180,7 +181,8 @@ def _unfinished(
         cells = {folder.name for folder in (path / "cells").glob("*") if is_memory(folder)}
         ended = {file.name.removesuffix(".jsonl.gz") for file in (path / "records").glob("*")}
         left = sorted(cells - ended)
-        return f"{len(left)} cells are begun and not done: {', '.join(left)}" if left else ""
+        told = f"{counted(len(left), 'run')} begun and not done: {', '.join(left)}"
+        return told if left else ""
     if kind == "stream":
         stages = len(record["settings"]["stream"].get("stages", []))
         left = [
@@ -188,7 +190,8 @@ def _unfinished(
             for life in sorted((path / "lives").glob("*"))
             if len(_listed(life / "states.json")) < stages
         ]
-        return f"{len(left)} lives have not come to their end: {', '.join(left)}" if left else ""
+        told = f"{counted(len(left), 'run')} not at the end of the stream: {', '.join(left)}"
+        return told if left else ""
     return ""
 
 

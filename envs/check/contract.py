@@ -68,7 +68,11 @@ def check_env(
 
     Returns:
         One finding per check, in a fixed order. A check that cannot run because of an earlier
-        failure fails too, with the error it met; nothing is raised.
+        failure fails too, with the error it met.
+
+    Raises:
+        TypeError: it is no object of a suite.
+        ValueError: `per_type` is below 1, with which nothing would be played.
     """
     checks: list[tuple[str, Callable[[Suite, int], object]]] = [
         ("the suite describes itself", lambda suite, _: check_description(suite)),
@@ -91,6 +95,8 @@ def check_env(
     ]
     if not isinstance(suite, Suite):
         raise TypeError(f"check_env takes an object of a suite, not {suite!r:.80}")
+    if per_type < 1:
+        raise ValueError(f"check_env plays per_type tasks of each type: 1 or more, not {per_type}")
     findings: list[Finding] = []
     try:
         suite.check_ready()

@@ -58,7 +58,7 @@ class AdaptedEnv(TextEnv):
         """Start ``options["task"]``; the task in the answer's info has the goal that was read.
 
         Raises:
-            TypeError: the answer is no (observation, info), or the observation is no text.
+            TypeError: the answer is no (observation, info), or observation or goal is no text.
             ValueError: no task was given, or nothing says what is to be done.
         """
         super().reset(seed=seed)
@@ -196,9 +196,15 @@ def _innermost(environment: Any) -> Any:
 
 
 def _goal(info: Mapping[str, Any], task: Task, observation: str) -> str:
+    stated = info.get("goal")
+    if stated is not None and not isinstance(stated, str):
+        raise TypeError(
+            f"info['goal'] of reset must be text, not {stated!r:.80}: say in words what is to be "
+            "done, or leave it out"
+        )
     inner = info.get("task")  # of a suite of this project, made by its id
-    for found in (info.get("goal"), inner.goal if isinstance(inner, Task) else "", task.goal):
-        if isinstance(found, str) and found.strip():
+    for found in (stated, inner.goal if isinstance(inner, Task) else "", task.goal):
+        if found and found.strip():
             return found.strip().removesuffix(".").rstrip()
     goal = goal_line(observation) or observation
     if not goal:

@@ -64,7 +64,14 @@ class TaskList:
         self._tried = 0
 
     def first(self, count: int) -> list[Task]:
-        """The first `count` tasks."""
+        """The first `count` tasks. Raises `ValueError` where there are fewer seeds: looking through
+        all of them would take days."""
+        seeds = len(seeds_of(self._split, self._type))
+        if count > seeds:
+            raise ValueError(
+                f"{SUITE} has fewer than {seeds:,} tasks of {self._type} in split {self._split!r}: "
+                "ask for fewer"
+            )
         while len(self._tasks) < count:
             task = attempt(self._split, self._type, self._tried)
             self._tried += 1

@@ -171,7 +171,7 @@ def _recognised(first: Item | None, name: str) -> str:
         raise ValueError(
             f"cannot tell what {name} holds, because of its line {first.line}: {first.error}. "
             "What is imported is JSON, one object per line (jq -c . FILE writes it so) or all in "
-            f"one list: mend that line, or name the format ({formats})"
+            f"one list: repair that line, or name the format ({formats})"
         )
     for format, reader in _READERS.items():
         if reader.fits(first.value):

@@ -21,7 +21,7 @@ class LeftOut:
     """The first line with it, counted from 1."""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.why} ({self.count} times, first in line {self.line})"
+        return f"{self.what}: {self.why} ({counted(self.count, 'time')}, first in line {self.line})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ImportReport:
                 f"failures (unknown is not success) and stay so; give each line the field {field}, "
                 "delete what is here of them (relive memory delete) and import the file again"
             )
-        lines += [f"told apart: {count} {what}" for what, count in self.kept.items() if count]
+        lines += [f"told apart: {what}: {count}" for what, count in self.kept.items() if count]
         return lines + [f"not taken: {part}" for part in self.left_out]
 
 

@@ -65,7 +65,7 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """A deletion that is taken back."""
+    """A deletion that is undone."""
 
     episode: str
     """Id of the episode."""
@@ -76,7 +76,7 @@ class Restoration:
 
 @dataclass(frozen=True, slots=True)
 class RatingRemoval:
-    """A rating that is taken back."""
+    """A rating that is undone."""
 
     episode: str
     """Id of the episode."""

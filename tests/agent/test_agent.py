@@ -111,6 +111,21 @@ def test_without_a_memory_nothing_is_shown() -> None:
     assert nothing.success
 
 
+class Wordless(Safe):
+    """Answers with an object where a text is needed."""
+
+    def reset(self, **options: Any) -> Any:
+        return {"text": super().reset(**options)[0]}, {}
+
+
+def test_an_environment_that_always_fails_says_so_once() -> None:
+    with pytest.warns(UserWarning, match="observation of reset must be text, not dict") as told:
+        episodes = list(Agent(policy).run(Wordless, tasks=3))
+    assert [e.outcome.reason for e in episodes] == [StopReason.ENVIRONMENT_ERROR] * 3
+    assert len(told) == 1
+    assert told[0].filename == __file__
+
+
 class Silent(Safe):
     """Does not say whether the goal was reached."""
 
@@ -185,14 +200,16 @@ def test_a_policy_that_fails_costs_its_episode(memory: Memory) -> None:
     def number(messages: list[dict[str, str]]) -> str:
         return 3  # type: ignore[return-value]
 
-    episodes = list(Agent(fails, memory).run(Safe, tasks=3, batch=3))
+    with pytest.warns(UserWarning, match="an error broke off an episode of Safe: RuntimeError"):
+        episodes = list(Agent(fails, memory).run(Safe, tasks=3, batch=3))
     assert {e.task.goal: e.outcome.reason for e in episodes} == {
         "open the red safe": StopReason.SOLVED,
         "open the blue safe": StopReason.POLICY_ERROR,
         "open the green safe": StopReason.SOLVED,
     }
     assert any("no answer from the server" in e.outcome.detail for e in episodes)
-    (episode,) = Agent(number, memory).run(Safe)
+    with pytest.warns(UserWarning, match="as text, not 3"):
+        (episode,) = Agent(number, memory).run(Safe)
     assert "must return the next action as text, not 3" in episode.outcome.detail
 
 

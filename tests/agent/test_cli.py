@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from relive import envs
 from relive.agent.cli import build_parser, main
+from relive.envs import get_suite
+from relive.envs.toy import ToySuite
 from relive.memory import HashedEmbedder, Memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +85,16 @@ def test_every_command_has_help() -> None:
         assert command in text
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
+
+
+@pytest.mark.parametrize("command", ["run", "eval", "learn", "train", "study", "stream"])
+def test_settings_are_listed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--settings"])
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0] == 'suite = "household"'
+    assert {"retrieval.k = 2", "run.seed = 0"} <= set(listed)
+    assert ('split = "train"' in listed) == (command == "run")
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +222,42 @@ def test_lists_and_checks_suites(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs", "check", "toy"]) == 0
 
 
+def test_a_suite_that_breaks_the_contract_is_something_found_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [envs.Finding("it answers", False, "it does not")]
+    monkeypatch.setattr(envs, "check_env", lambda *_: found)
+    assert main(["envs", "check", "toy"]) == 1
+    assert capsys.readouterr().err == (
+        "relive envs: suite 'toy' does not keep the contract, see above\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("check toy --per-type 0", "--per-type must be at least 1, not 0"),
+        ("play toy --number -1", "--number -1: the tasks of fetch in split 'train' are numbered"),
+        ("play toy --number 99999999", "--number 99999999: toy has fewer than 500,000 tasks"),
+        ("play household --number 99999999", "--number 99999999: household has fewer than"),
+        ("play counted --number 7", "--number must be below 7, not 7: counted has 7 tasks of"),
+    ],
+)
+def test_numbers_that_no_suite_has_are_named(
+    argv: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counted(ToySuite):
+        name = "counted"
+
+        def size(self, split: str, types: Sequence[str] = (), start: int = 0) -> int:
+            return 7
+
+    monkeypatch.setattr(
+        envs, "get_suite", lambda name: Counted() if name == "counted" else get_suite(name)
+    )
+    assert complaint(capsys, "envs", *argv.split()).startswith(f"relive envs: {told}")
+
+
 def test_mistakes_get_one_line_that_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +280,33 @@ def test_mistakes_get_one_line_that_says_what_to_do(
         capsys, "learn", "--out", str(tmp_path / "l"), "--set", "retrieval.kk=3"
     )
     assert "begins with 'zzz'" in _on_memory(tmp_path, capsys)
+    file = tmp_path / "a file"
+    file.touch()
+    expected = f"relive eval: {file} is a file: give a folder, for example {file}-run"
+    assert complaint(capsys, "eval", *TOY, "--out", str(file)) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "command", "told"),
+    [
+        ("run --memory m --k x", "relive run", "argument --k: invalid int value: 'x'"),
+        ("run --memory m --nonsense", "relive run", "unrecognized arguments: --nonsense"),
+        ("memory stats --memory m x", "relive memory stats", "unrecognized arguments: x"),
+        ("--nonsense envs list", "relive", "unrecognized arguments: --nonsense"),
+        ("run --memory m --tasks -1", "relive run", "it must be at least 1, or 'all', not -1"),
+        ("run --memory m --tasks 0", "relive run", "it must be at least 1, or 'all', not 0"),
+        ("run --memory m --tasks few", "relive run", "'few' is neither a number nor 'all'"),
+    ],
+)
+def test_wrong_arguments_get_two_lines(
+    argv: str, command: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(argv.split())
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{command}: error: ")
+    assert first.endswith(told)
+    assert second == f"see {command} --help"
 
 
 def test_a_settings_file_that_cannot_be_read_is_named(

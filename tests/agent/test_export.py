@@ -117,7 +117,7 @@ def test_episodes_of_no_suite_say_their_goal(
     assert main([*arguments, str(tmp_path / "a"), "--successes"]) == 0
     told = capsys.readouterr().err
     assert "suite 'os:system' (no registered suite)" in told
-    assert "1 episodes are of split 'test'" in told
+    assert "1 episode of split 'test'" in told
     first, second = lines_of(tmp_path / "a")
     assert first[0]["content"].startswith("You act in a text environment.")
     assert first[1]["content"] == "Your task is to: reset a password.\n\nlocked out"
@@ -218,7 +218,7 @@ def test_tables_come_back_as_they_were(tmp_path: Path) -> None:
     assert (b["observation"], b["action"]) == (HALF.replace("\ud800", "\ufffd"), "wash\0 mug")
     assert (float(b["reward"]), b["invalid"], b["said"]) == (math.inf, "true", "I wash\nit")
     assert (c["observation"], c["action"], float(c["reward"])) == ("", "", 0.0)
-    assert any(note.startswith("3 texts begin as formulas do") for note in report.remarks)
+    assert any(note.startswith("texts that begin as formulas do: 3;") for note in report.remarks)
 
 
 def test_tables_for_a_spreadsheet_hold_no_formula(tmp_path: Path) -> None:
@@ -319,15 +319,34 @@ def test_the_memory_of_a_run_is_found(tmp_path: Path) -> None:
         memory_in(study)
 
 
+def test_messages_go_to_standard_output(
+    memory: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    arguments = ["export", str(memory), "--to", "messages", "--out"]
+    assert main([*arguments, "a.jsonl"]) == 0
+    capfdbinary.readouterr()
+    assert main([*arguments, "-"]) == 0
+    out, error = capfdbinary.readouterr()
+    assert out == Path("a.jsonl").read_bytes()
+    assert error.startswith(b"12 episodes with ")
+    assert error.splitlines()[0].endswith(b" exported")
+    assert not Path("-").exists()
+    assert main([*arguments, "./-"]) == 0
+    assert Path("-").read_bytes() == out
+
+
 def test_mistakes_are_one_line(memory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(memory.parent / "o")]
     for wrong, told in (
         (["--to", "csv", "--suite", "toy"], "--suite chooses the instructions of messages"),
         (["--to", "datasets", "--spreadsheet"], "--spreadsheet is about tables"),
+        (["--to", "csv", "--out", "-"], "--out - is standard output, and --to csv makes a folder"),
         (["--to", "messages", "--suite", "toyy"], "there is no suite 'toyy'. Did you mean 'toy'?"),
     ):
         capsys.readouterr()
-        assert main(["export", str(memory), *wrong, *out]) == 2
+        assert main(["export", str(memory), *out, *wrong]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("relive export: ")
         assert told in line

@@ -192,7 +192,8 @@ def test_search_mistakes(memory: Path, capfd: pytest.CaptureFixture[str]) -> Non
     )
     assert "0 hits or more" in Ran(capfd, *search, "--k", -1).complaint
     assert "use some of goal, first, window" in Ran(capfd, *search, "--fields", "gaol").complaint
-    assert "open it once with mode='w'" in Ran(capfd, *search, "--fields", "goal,window").complaint
+    missing = Ran(capfd, *search, "--fields", "goal,window").complaint
+    assert missing.endswith("no field window: relive run --fields goal,window adds it")
 
 
 def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +204,7 @@ def test_rate_annotate_show(memory: Path, capfd: pytest.CaptureFixture[str]) -> 
     )
     assert (
         Ran(capfd, "annotate", "run-001", "took [a] detour", "--memory", memory).out
-        == "run-001: 1 notes\n"
+        == "run-001: 1 note\n"
     )
     out = Ran(capfd, "show", "run-001", "--memory", memory).out
     assert "rated human -0.5\nnote: took [a] detour\n" in out
@@ -381,7 +382,9 @@ def test_rebuild_throws_nothing_away_that_it_cannot_make(
 ) -> None:
     """Another embedder, a writer at work, no memory at all."""
     with Memory(memory, "w"):
-        assert "is being written by" in Ran(capfd, "rebuild", "--memory", memory).complaint
+        told = Ran(capfd, "rebuild", "--memory", memory).complaint
+        assert "is being written by" in told
+        assert told.endswith("; wait for it to end, or end it")
     assert "no memory in" in Ran(capfd, "rebuild", "--memory", tmp_path / "none").complaint
     assert not (tmp_path / "none").exists()
     Memory(tmp_path / "other", embedder=HashedEmbedder(64)).close()
@@ -481,7 +484,7 @@ def test_import_reports_bad_lines_and_keeps_the_others(
     )
     assert ran.error.splitlines()[1].startswith(f"{file}, line 9: no JSON, or cut off: ")
     assert ran.error.splitlines()[2].startswith(
-        "2 lines were not imported: mend them and import the file again"
+        "2 lines not imported: repair what is wrong and import the file again"
     )
 
 
@@ -502,7 +505,7 @@ def test_import_of_conversations(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert ran.error.startswith(f"{file}, line 2: messages should be a list and is null\n")
     ran = Ran(capfd, "import", file, "--format", "messages", *labelled)
     assert ran.out.splitlines()[:2] == [
-        f"0 episodes added to {copy}; 1 were there already",
+        f"0 episodes added to {copy}; 1 was there already",
         f"{file} was read as messages",
     ]
     assert (
@@ -579,7 +582,9 @@ def test_no_memory_is_one_line_and_makes_none(
     argv: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """For every command but import, which makes one."""
-    assert "there is no memory in" in Ran(capfd, *argv, "--memory", tmp_path / "none").complaint
+    told = Ran(capfd, *argv, "--memory", tmp_path / "none").complaint
+    assert "there is no memory in" in told
+    assert told.endswith((": nothing is there; relive run makes one", ": check the path"))
     assert list(tmp_path.iterdir()) == []
     assert not Path("unwritten.jsonl").exists()
 

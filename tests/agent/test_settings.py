@@ -1,14 +1,18 @@
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from relive.agent.settings import as_stored, build, json_of, load
+from relive.agent.cli.play_settings import PlaySettings
+from relive.agent.settings import as_stored, as_toml, build, json_of, load
 from relive.memory import Retrieval
+from relive.training.experiments.stream.plan import StreamSettings
 from relive.training.experiments.study.settings import StudySettings
 from relive.training.learn import LearnSettings
+from relive.training.retriever.tune import TuningSettings
 from relive.training.select import SelectSettings
 
 
@@ -47,6 +51,24 @@ def test_defaults_file_and_overrides_in_that_order(tmp_path: Path) -> None:
 def test_mistakes_are_named(override: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         load(Outer, None, [override])
+
+
+@pytest.mark.parametrize(
+    "kind", [LearnSettings, StudySettings, StreamSettings, TuningSettings, PlaySettings, Outer]
+)
+def test_what_can_be_set_is_a_file_that_changes_nothing(kind: type[Any], tmp_path: Path) -> None:
+    file, text = tmp_path / "s.toml", as_toml(kind)
+    stages = ["orders=1", "stages=[{name='a'}]"] if kind is StreamSettings else []
+    file.write_text(text)
+    assert load(kind, file, stages) == load(kind, None, stages)
+    named = {line.removeprefix("# ").split()[0].strip("[]") for line in text.splitlines()}
+    assert {f.name for f in fields(kind)} <= {name.partition(".")[0] for name in named}
+
+
+def test_odd_values_can_be_listed(tmp_path: Path) -> None:
+    settings = Outer('a "b"\n\u00e9', Inner(names=("'", "\\")))
+    (tmp_path / "s.toml").write_text(as_toml(Outer, settings), encoding="utf-8")
+    assert load(Outer, tmp_path / "s.toml") == settings
 
 
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:

@@ -267,6 +267,11 @@ def test_each_breakage_is_caught(suite: Suite, check: str, message: str) -> None
     )
 
 
+def test_playing_nothing_is_no_check() -> None:
+    with pytest.raises(ValueError, match="1 or more, not 0"):
+        check_env(ToySuite(), per_type=0)
+
+
 def test_a_suite_without_an_expert_can_pass() -> None:
     class Alone(Suite):
         expert_kind = ""

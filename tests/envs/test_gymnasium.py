@@ -92,7 +92,8 @@ def test_the_goal_is_found_and_told(
 
 
 def test_an_environment_that_says_nothing_at_all_is_an_error() -> None:
-    episode = play(bell(opening=" \n"))
+    with pytest.warns(UserWarning, match="nothing says what is to be done"):
+        episode = play(bell(opening=" \n"))
     assert episode.outcome.reason is StopReason.ENVIRONMENT_ERROR
     assert "nothing says what is to be done" in episode.outcome.detail
 
@@ -212,10 +213,12 @@ def test_an_environment_without_options_plays_seeds_and_no_goals() -> None:
         ({"answer": ("Ding.", float("nan"), True, False, {})}, "reward of step must be a number"),
         ({"answer": ("Ding.", 1.0, "yes", False, {})}, "terminated of step must be True or False"),
         ({"opening": None}, "must be text, not NoneType"),
+        ({"start": {"goal": 7}}, r"info\['goal'\] of reset must be text, not 7"),
     ],
 )
 def test_answers_of_another_form_are_errors(different: dict[str, Any], message: str) -> None:
-    outcome = play(bell(**different)).outcome
+    with pytest.warns(UserWarning, match=message):
+        outcome = play(bell(**different)).outcome
     assert outcome.reason is StopReason.ENVIRONMENT_ERROR
     assert re.search(message, outcome.detail), outcome.detail
 

@@ -144,8 +144,9 @@ def test_in_process_an_exception_costs_one_episode_too(misbehaving: str) -> None
     with EnvPool(misbehaving) as pool:
         assert pool.process_ids() == [None]
         pool.reset(0, task)
-        with pytest.raises(EnvironmentFailure, match="ZeroDivisionError"):
+        with pytest.raises(EnvironmentFailure, match="ZeroDivisionError") as caught:
             pool.step(0, "raise")
+        assert "of the pool" not in str(caught.value)  # there is one environment
         finish(pool, 0, misbehaving)
 
 
@@ -153,6 +154,7 @@ def test_a_failure_survives_pickling() -> None:
     failure = EnvironmentFailure("died", 3, get_suite("toy").tasks("train", 1)[0])
     copy = pickle.loads(pickle.dumps(failure))
     assert str(copy) == str(failure)
+    assert str(copy).endswith("(number 3 of the pool)")
     assert (copy.reason, copy.worker, copy.task) == (failure.reason, 3, failure.task)
 
 

@@ -256,7 +256,7 @@ def test_a_run_that_has_not_ended_says_so(made: Made, tmp_path: Path) -> None:
     assert open_run(learn.path).unfinished == ""
     learn.write("round-1.json", {"position": 0})
     assert open_run(learn.path).unfinished == "round 1 has not ended"
-    assert "1 cells are begun" in open_run(study.path).unfinished
+    assert "1 run begun and not done: lora+matching+s0" in open_run(study.path).unfinished
     (study.path / "records").mkdir()
     (study.path / "records" / "lora+matching+s0.jsonl.gz").write_bytes(b"")
     assert open_run(study.path).unfinished == ""

@@ -58,7 +58,7 @@ def test_conversations_and_their_report(store: Memory) -> None:
         "of 1 the file does not say whether they succeeded: they count as failures (unknown is not "
         "success) and stay so; give each line the field 'success', delete what is here of them "
         "(relive memory delete) and import the file again",
-        "told apart: 1 system turns, in notes (they are not shown to agents)",
+        "told apart: system turns, in notes (they are not shown to agents): 1",
         "not taken: field 'dataset': an episode has no place for it (2 times, first in line 1)",
     ]
     episode = next(iter(store.iterate()))
