@@ -363,7 +363,7 @@ class VectorColumn:
         if not complete and self._able:
             vectors[~fits] = self._embed(numbers[~fits])
             self.embedded += lacking
-        made = "embedded again" if self._able else "made when the embedder is there"
+        made = "embedded again" if self._able or complete else "made when the embedder is there"
         self.file.note(0, 0, f"rows that do not fit the log; {lacking} {made}")
         self.file.keep(0)
         rows = self._made(self.labels, self._checksums[: self._count], vectors)

@@ -327,10 +327,13 @@ def _on_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_memory_of_another_embedder_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Memory(tmp_path / "m", embedder=HashedEmbedder(64)).close()
-    assert "hashed-1-64" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "m"))
+    later = HashedEmbedder(64)
+    monkeypatch.setattr(HashedEmbedder, "identity", "hashed-2-64")
+    Memory(tmp_path / "m", embedder=later).close()
+    monkeypatch.undo()
+    assert "hashed-2-64" in complaint(capsys, "memory", "stats", "--memory", str(tmp_path / "m"))
 
 
 def test_a_corrupted_log_is_reported_and_hides_nothing_else(

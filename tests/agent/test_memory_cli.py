@@ -378,7 +378,10 @@ def test_rebuild_says_what_the_log_lost(memory: Path, capfd: pytest.CaptureFixtu
 
 
 def test_rebuild_throws_nothing_away_that_it_cannot_make(
-    memory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    memory: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another embedder, a writer at work, no memory at all."""
     with Memory(memory, "w"):
@@ -387,9 +390,12 @@ def test_rebuild_throws_nothing_away_that_it_cannot_make(
         assert told.endswith("; wait for it to end, or end it")
     assert "no memory in" in Ran(capfd, "rebuild", "--memory", tmp_path / "none").complaint
     assert not (tmp_path / "none").exists()
-    Memory(tmp_path / "other", embedder=HashedEmbedder(64)).close()
+    later = HashedEmbedder(64)
+    monkeypatch.setattr(HashedEmbedder, "identity", "hashed-2-64")
+    Memory(tmp_path / "other", embedder=later).close()
+    monkeypatch.undo()
     (tmp_path / "other" / "index" / "x.json").write_text("{}")
-    assert "hashed-1-64" in Ran(capfd, "rebuild", "--memory", tmp_path / "other").complaint
+    assert "hashed-2-64" in Ran(capfd, "rebuild", "--memory", tmp_path / "other").complaint
     assert (tmp_path / "other" / "index" / "x.json").exists()
 
 

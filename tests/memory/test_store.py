@@ -173,7 +173,7 @@ def test_another_embedder_is_refused_unless_asked_for(folder: Path, episode: Mak
     with Memory(folder, "r", embedder=HashedEmbedder(64)) as memory:
         assert memory.stats().embedded == 0
     with pytest.raises(ValueError, match="not with hashed-1-384"):
-        Memory(folder, "r")
+        Memory(folder, "r", embedder=HashedEmbedder())
 
 
 def test_nothing_is_embedded_twice(folder: Path, episode: Make) -> None:
