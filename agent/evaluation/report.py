@@ -76,7 +76,7 @@ class _Results(Table):
                 column.width = _width(column, *words)
             around = (2 * space + 1) * len(self.columns) + 1
             left = options.max_width - around - sum(column.width or 0 for column in numbers)
-            self.padding = (0, space)  # type: ignore[assignment]  # the setter takes more
+            self.padding = (0, space)
             if left >= wanted:
                 break
         name.width = min(wanted, max(left, _LEAST))
