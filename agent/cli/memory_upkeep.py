@@ -242,8 +242,8 @@ def _import(args: argparse.Namespace) -> int:
             added, there, bad = added + done.added, there + done.there, bad + done.bad
     if len(args.files) > 1:
         say(
-            f"{len(args.files)} files: {counted(added, 'episode')} added in all; {there} were "
-            f"there already; {counted(bad, 'line')} not imported"
+            f"{len(args.files)} files: {counted(added, 'episode')} added in all; {there} "
+            f"{'was' if there == 1 else 'were'} there already; {counted(bad, 'line')} not imported"
         )
     return 1 if bad else 0
 

@@ -556,9 +556,9 @@ def test_import_of_several_files(
     assert [line for line in ran.out.splitlines() if not line.startswith(" ")] == [
         f"1 episode added to {copy}; 0 were there already",
         f"{one} was read as messages, as its first line says",
-        f"1 episode added to {copy}; 1 were there already",
+        f"1 episode added to {copy}; 1 was there already",
         f"{two} was read as messages, as its first line says",
-        "2 files: 2 episodes added in all; 1 were there already; 1 line not imported",
+        "2 files: 2 episodes added in all; 1 was there already; 1 line not imported",
     ]
     assert ran.status == 1
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(CHAT.encode())))

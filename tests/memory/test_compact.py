@@ -101,7 +101,7 @@ def test_what_was_deleted_is_gone(memory: Memory, folder: Path) -> None:
     )
     assert after.damage == ()
     assert (memory.compact().records, memory.verify()) == (0, ())
-    with pytest.raises(KeyError, match="is not there"):
+    with pytest.raises(KeyError, match="there is no episode"):
         memory.get("episode-1")
 
 

@@ -92,7 +92,7 @@ def test_what_an_episode_brings_with_it_counts_until_something_else_is_said(
             memory.unrate("episode-0", "human")
         with pytest.raises(ValueError, match=r"no rating 'human': it has unsafe"):
             memory.unrate("episode-2", "human")
-        with pytest.raises(KeyError, match="not there"):
+        with pytest.raises(KeyError, match="there is no episode"):
             memory.unrate("episode-7", "human")
         with pytest.raises(TypeError, match="removal of a rating"):
             memory.unrate("episode-2", 5)  # type: ignore[arg-type]

@@ -385,7 +385,7 @@ class _Run:
                 with pytest.raises(KeyError, match="deleted"):
                     self.memory.rate(entry.id, "worth", 1.0)
         for change in (self.memory.delete, self.memory.restore):
-            with pytest.raises(KeyError, match="not there"):
+            with pytest.raises(KeyError, match="there is no episode"):
                 change("nobody")
         twice = self._episode(draw)
         with pytest.raises(ValueError, match="already"):
