@@ -9,7 +9,6 @@ bad one is reported without losing the others.
 
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from .plain import described, plain, read_as
 from .query import EpisodeNotFoundError
 from .search.embed import AbsentEmbedder
 from .storage.codec import valid_episode
-from .storage.durable import TEMPORARY, create_file, publish_file
+from .storage.durable import beside, create_file, publish_file
 from .storage.payload import MAX_BYTES
 from .store import Memory
 
@@ -106,8 +105,7 @@ def export_file(
     target = Path(path)
     if target.exists():
         raise FileExistsError(f"{target} is there already: give another name, or delete it first")
-    # A name that nobody else has: what is called the same and .tmp may be somebody's.
-    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
+    temporary = beside(target)
     count = -1  # the first line is no episode
     try:
         with create_file(temporary) as file:

@@ -18,6 +18,7 @@ from ...envs.worker import check_can_be_sent
 from ...extras import needs
 from ...memory import Memory
 from ...memory.description import own_embedder
+from ...memory.search.embed import AbsentEmbedder
 from ..conversation import AnyPolicy
 from ..load_policy import PolicySettings, load_model, load_policy
 from ..retriever import MemoryRetriever, Retriever
@@ -230,7 +231,9 @@ class Cluster:
                 )
             self._sources[one] = files, f"{self._key}-{len(self._sources)}"
         files, key = self._sources[one]
-        usual = own_embedder(path).identity == memory.embedder.identity
+        # What stands for an embedder that is not here has its identity as well.
+        own = own_embedder(path)
+        usual = own.identity == memory.embedder.identity and not isinstance(own, AbsentEmbedder)
         return MemoryRecipe(
             files, str(path), self._node, key, memory.fields, None if usual else memory.embedder,
             self._settings.copies,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ...memory.storage.durable import TEMPORARY, create_file, publish_file, sync_folder
+from ...memory.storage.durable import TEMPORARY, beside, create_file, publish_file, sync_folder
 
 
 def refuse_existing(path: Path) -> None:
@@ -31,7 +31,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = beside(path)
     try:
         with create_file(temporary) as file:
             yield file

@@ -8,6 +8,7 @@ for ever. Nothing is written through a link, and nothing but regular files is op
 import errno
 import os
 import stat
+import uuid
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -52,6 +53,12 @@ def gone(folder: Path) -> FileNotFoundError:
         f"the memory in {folder} is gone: its folder was deleted or renamed while it was open; "
         "close it, and open it where it is now"
     )
+
+
+def beside(target: Path) -> Path:
+    """A name to write under until a file is complete, which nobody else has: what is called like
+    the file itself and `TEMPORARY` may be somebody's."""
+    return target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -234,6 +234,14 @@ def test_tables_for_a_spreadsheet_hold_no_formula(tmp_path: Path) -> None:
     assert row["score"] == "1.0"
 
 
+def test_an_export_leaves_files_of_others_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "out.jsonl.tmp"
+    mine.write_text("mine")
+    export_messages([nasty()], tmp_path / "out.jsonl")
+    assert mine.read_text() == "mine"
+    assert (tmp_path / "out.jsonl").stat().st_size
+
+
 @pytest.mark.parametrize("kind", EXPORTS)
 def test_an_export_is_there_in_full_or_not_at_all(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("h5py")

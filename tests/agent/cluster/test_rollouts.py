@@ -20,8 +20,9 @@ from relive.agent.policy import ExpertPolicy, words
 from relive.agent.retriever import MemoryRetriever
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
-from relive.memory import Memory, Purpose, Retrieval
+from relive.memory import HashedEmbedder, Memory, Purpose, Retrieval
 from relive.memory.episode import Actor
+from relive.memory.search.embed import Vectors
 from tests.agent.cluster.compare import essence
 
 pytest.importorskip("relive.agent.cluster.calls", exc_type=ImportError)
@@ -88,6 +89,28 @@ def test_an_evaluation_is_the_same(
     assert essence(there.episodes) == essence(here.episodes)
     assert there.audit == here.audit
     assert there.rows == here.rows
+
+
+class Shuffled(HashedEmbedder):
+    """An embedder of one's own."""
+
+    identity = "shuffled-1"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        return super().encode(texts)[:, ::-1].copy()
+
+
+def test_workers_have_the_embedder_of_ones_own(
+    two_nodes: object, settings: RaySettings, tmp_path: Path
+) -> None:
+    with Memory(tmp_path / "m", embedder=Shuffled(64)) as memory:
+        expert = Runner(SUITE, ExpertPolicy(SUITE), RUN)
+        memory.add_many(play_all(expert, SUITE.tasks("train", 6, start=40)))
+        retriever = retriever_of(memory, memory.position)
+        with Cluster("auto", settings) as place:
+            policy = place.policy(PolicySettings(kind="expert"), SUITE, RUN.batch)
+            episodes = play_all(place.runner(SUITE, policy, RUN, retriever), SUITE.tasks("test", 4))
+    assert all(e.success and len(e.retrieved) == 2 for e in episodes)
 
 
 class Stopping:
