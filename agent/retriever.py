@@ -88,10 +88,11 @@ def first_steps(episode: Episode, count: int) -> History:
 def refreshed(episode: Episode, retriever: "Retriever | None") -> int:
     """The step before which an episode's memory block was asked for that stayed: 0, or that of
     ``retrieval.refresh_after``."""
-    steps = range(1, len(episode.steps))
-    if retriever is None or all(map(retriever.due, steps)):
+    taken = len(episode.steps)
+    # One step beyond the last tells what asks every time from what asks once more.
+    if retriever is None or all(map(retriever.due, range(1, taken + 2))):
         return 0
-    return next((step for step in steps if retriever.due(step)), 0)
+    return next((step for step in range(1, taken) if retriever.due(step)), 0)
 
 
 _MOST_HITS = 48

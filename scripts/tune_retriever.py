@@ -220,6 +220,7 @@ def main() -> None:
             plays = [played(args.out, name, e, suite, model, live) for name, e in acting.items()]
         for play in plays:
             console().print({k: v for k, v in play.items() if k not in ("won", "rooms")})
+        result["played_split"] = "valid"
         result["played"] = [
             {k: v for k, v in p.items() if k not in ("won", "rooms")} for p in plays
         ]

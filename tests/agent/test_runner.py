@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,13 @@ from relive.agent.evaluation.records import record
 from relive.agent.load_policy import PolicySettings, load_policy
 from relive.agent.policy import ExpertPolicy, ReplayPolicy, actor_of, words
 from relive.agent.prompt import system_text
-from relive.agent.retriever import History, MemoryRetriever, RetrievedContext, first_steps
+from relive.agent.retriever import (
+    History,
+    MemoryRetriever,
+    RetrievedContext,
+    first_steps,
+    refreshed,
+)
 from relive.agent.run_episode import draw_seed
 from relive.agent.runner import Runner, RunSettings, play_all, spec_of
 from relive.envs import get_suite
@@ -246,6 +253,14 @@ def test_memory_can_be_asked_once_more_after_some_steps(tmp_path: Path) -> None:
         ]
         (demo,) = counted.retriever(task, first_steps(episode, 2)).demonstrations
         assert kept["memory_tokens"] == words(demo.text)
+        # Also where there is but one step after it; an episode that ended before has the first.
+        once = replace(counted.retriever.settings, refresh_after=1)
+        asking = MemoryRetriever(memory, spec_of(SUITE), words, once, Purpose.EVALUATE)
+        cut = [replace(episode, steps=episode.steps[:count]) for count in (1, 2, 3)]
+        assert [refreshed(one, asking) for one in cut] == [0, 1, 1]
+        dynamic = replace(once, refresh_after=0, query="dynamic")
+        asking = MemoryRetriever(memory, spec_of(SUITE), words, dynamic, Purpose.EVALUATE)
+        assert [refreshed(one, asking) for one in cut] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
